@@ -1,0 +1,73 @@
+"""From what users write to how the servers are reached."""
+
+import ssl
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+from kazoo.hosts import collect_hosts
+
+from smoothcluster.backend import check_key
+from smoothcluster.errors import UsageError
+
+_SCHEME = "zookeeper://"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Servers, and the znode that all of ours lies under."""
+
+    hosts: str
+    chroot: str
+    namespace: str
+
+    @classmethod
+    def of(cls, hosts: str, namespace: str) -> "Address":
+        """Parse ``h1:2181,h2:2181/chroot``. Raise UsageError saying what is wrong."""
+        if "@" in hosts or "?" in hosts:
+            raise UsageError("ZooKeeper's hosts hold no credentials or options: pass username= and password=")
+        servers, _, chroot = hosts.strip().partition("/")
+        try:
+            pairs, _ = collect_hosts(servers)
+            for part in (namespace, *filter(None, [chroot.strip("/")])):
+                check_key(part)
+        except ValueError as error:
+            raise UsageError(f"not ZooKeeper's hosts and namespace: {hosts!r}, {namespace!r}: {error}") from None
+        names = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in pairs]
+        return cls(",".join(names), f"/{chroot.strip('/')}".rstrip("/"), namespace)
+
+    @property
+    def root(self) -> str:
+        """The znode under which everything lies."""
+        return f"{self.chroot}/{self.namespace}"
+
+    def url(self, default_namespace: str) -> str:
+        """What `parse_url` takes back."""
+        query = "" if self.namespace == default_namespace else f"?namespace={self.namespace}"
+        return f"{_SCHEME}{self.hosts}{self.chroot}{query}"
+
+
+def parse_url(url: str) -> tuple[str, str | None]:
+    """Hosts and namespace, if it names one, of a ``zookeeper://`` URL."""
+    if not url.startswith(_SCHEME):
+        raise UsageError(f"a ZooKeeper URL begins with {_SCHEME}")
+    parts = urlsplit(url)
+    query = parse_qs(parts.query, keep_blank_values=True)
+    if query.keys() - {"namespace"} or parts.fragment:
+        raise UsageError(f"a ZooKeeper URL takes no option but namespace, not {', '.join(sorted(query)) or '#'}")
+    return parts.netloc + parts.path, query.get("namespace", [None])[-1]
+
+
+def tls_context(
+    ca: str | None, certfile: str | None, keyfile: str | None, password: str | None, *, verify: bool, hostname: bool
+) -> ssl.SSLContext:
+    """What TLS is spoken with. Raise UsageError if a file cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if certfile:
+            context.load_cert_chain(certfile, keyfile, password)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"TLS: cannot use ca={ca!r}, certfile={certfile!r}, keyfile={keyfile!r}: {error}") from None
+    context.check_hostname = verify and hostname
+    if not verify:
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,106 @@
+"""Making directories when a key needs one, and removing them when nothing is left in them.
+
+Both are apart from the commits that need them, and both are safe to lose: an empty directory is
+as good as none, and a missing one is made when a commit finds it missing.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import final
+
+from kazoo.client import TransactionRequest
+from kazoo.exceptions import NodeExistsError, NoNodeError
+from kazoo.handlers.threading import AsyncResult
+
+from smoothcluster_zookeeper.errors import translate
+from smoothcluster_zookeeper.layout import Access, Layout, sort_names
+from smoothcluster_zookeeper.session import Session, first_failure
+
+_AT_ONCE = 256
+"""Directories that may wait to be looked at; more are left as they are."""
+
+
+@final
+class Directories:
+    """Those of one namespace."""
+
+    def __init__(self, layout: Layout, access: Access) -> None:
+        self._layout = layout
+        self._access = access
+        self._asked: deque[tuple[Session, str, AsyncResult]] = deque()
+
+    def make_for(self, session: Session, keys: Iterable[str], deadline: float) -> None:
+        """Make every directory that *keys* lie in. Raise ValueError if one of them is a key."""
+        for znode in sorted({self._layout.key(key).rpartition("/")[0] for key in keys}):
+            self.make(session, znode, deadline)
+
+    def make(self, session: Session, znode: str, deadline: float) -> None:
+        """Make the directory *znode*, and first those above it, unless it is there."""
+        plain = len(znode) <= len(self._layout.root) or znode == self._layout.leases
+        while True:
+            transaction = session.kazoo.transaction()
+            if not plain:
+                transaction.create(self._layout.stand_in(znode), acl=self._access.stand_in)
+                transaction.create(self._layout.child(znode), acl=self._access.all)
+            transaction.create(znode, acl=self._access.all)
+            results, failed = session.run(transaction, deadline)
+            if failed is None:
+                return
+            error = results[failed]
+            if isinstance(error, NoNodeError):
+                self.make(session, znode.rpartition("/")[0], deadline)
+            elif not isinstance(error, NodeExistsError):
+                raise translate(error, session.settings.hosts)
+            elif self.exists(session, znode, deadline):
+                return
+            elif self.exists(session, self._layout.stand_in(znode), deadline):
+                raise ValueError(f"{znode.removeprefix(self._layout.root + '/')!r} holds bytes and cannot be a directory")
+
+    @staticmethod
+    def exists(session: Session, znode: str, deadline: float) -> bool:
+        """Whether there is such a znode."""
+        return session.wait(session.kazoo.exists_async(znode), deadline) is not None
+
+    def remove_if_empty(self, session: Session, znode: str, deadline: float) -> bool:
+        """Remove the directory *znode* and what is empty in it; return whether it has gone."""
+        try:
+            keys, deeper = sort_names(session.wait(session.kazoo.get_children_async(znode), deadline))
+        except NoNodeError:
+            return True
+        if keys or not all(self.remove_if_empty(session, f"{znode}/{name}", deadline) for name in deeper):
+            return False
+        _, failed = session.run(self._removal(session, znode), deadline)
+        return failed is None or self.remove_if_empty(session, znode, deadline)  # Somebody was here meanwhile.
+
+    def look_at(self, session: Session, keys: Iterable[str]) -> None:
+        """*keys* were deleted: ask, without waiting for the answer, whether that left their directories empty."""
+        for znode in {self._layout.key(key).rpartition("/")[0] for key in keys}:
+            self._ask(session, znode)
+
+    def tidy(self) -> None:
+        """Remove the directories that are by now known to be empty, without waiting."""
+        while self._asked:
+            try:
+                session, znode, answer = self._asked.popleft()
+            except IndexError:
+                return  # Another thread was faster.
+            if not answer.ready():
+                self._asked.appendleft((session, znode, answer))
+                return
+            if not answer.successful() or session.lost:
+                continue
+            if isinstance(answer.value, list):
+                if first_failure(answer.value) is None:
+                    self._ask(session, znode.rpartition("/")[0])
+            elif answer.value is not None and answer.value.numChildren == 0:
+                self._asked.append((session, znode, self._removal(session, znode).commit_async()))
+
+    def _ask(self, session: Session, znode: str) -> None:
+        if znode != self._layout.root and len(self._asked) < _AT_ONCE:
+            self._asked.append((session, znode, session.kazoo.exists_async(znode)))
+
+    def _removal(self, session: Session, znode: str) -> TransactionRequest:
+        transaction = session.kazoo.transaction()
+        for part in (znode, self._layout.child(znode), self._layout.stand_in(znode)):
+            transaction.delete(part)
+        return transaction

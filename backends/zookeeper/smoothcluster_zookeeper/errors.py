@@ -1,0 +1,80 @@
+"""What kazoo's and ZooKeeper's errors mean to a caller: the one table.
+
+A server's own refusal says that nothing was applied. A lost connection or a missing answer says
+nothing, nor does any error that is not in the table: a commit's outcome is then unknown.
+"""
+
+from kazoo.exceptions import (
+    AuthFailedError,
+    BadArgumentsError,
+    ConnectionClosedError,
+    EphemeralOnLocalSessionError,
+    InvalidACLError,
+    MarshallingError,
+    NoAuthError,
+    NodeExistsError,
+    NoNodeError,
+    NotReadOnlyCallError,
+    QuotaExceededError,
+    SessionClosedRequireSaslError,
+    SessionExpiredError,
+    SessionMovedError,
+    ThrottledOpError,
+    UnimplementedError,
+)
+
+from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
+
+NO_NODE = -101
+NO_AUTH = -102
+
+_DENIED = (AuthFailedError, InvalidACLError, NoAuthError, SessionClosedRequireSaslError)
+_NOT_APPLIED = (
+    BadArgumentsError,
+    ConnectionClosedError,  # By us, before it was sent.
+    EphemeralOnLocalSessionError,
+    MarshallingError,
+    NoNodeError,
+    NodeExistsError,
+    NotReadOnlyCallError,
+    QuotaExceededError,
+    SessionMovedError,
+    ThrottledOpError,
+    UnimplementedError,
+)
+
+_HINTS: dict[type[Exception], str] = {
+    AuthFailedError: "the server refused the credentials",
+    NoAuthError: "the credentials, or the lack of them, do not permit this; check username and password",
+    SessionClosedRequireSaslError: "the server asks for another way to authenticate than username and password",
+    UnimplementedError: "the server is too old; ZooKeeper 3.6 or newer is needed",
+}
+
+
+def translate(
+    error: Exception,
+    where: str,
+    *,
+    unknown: type[BackendError] = UnavailableError,
+    expired: type[BackendError] = UnavailableError,
+) -> BackendError:
+    """*error*, met at the servers *where*, as what the caller can act on.
+
+    *unknown* if what was asked for may have been done; *expired* if its session is gone.
+    """
+    said = _HINTS.get(type(error)) or str(error) or type(error).__name__
+    message = f"ZooKeeper at {where}: {said}"
+    if isinstance(error, _DENIED):
+        return AccessDeniedError(message)
+    if isinstance(error, _NOT_APPLIED):
+        return UnavailableError(message)
+    return (expired if isinstance(error, SessionExpiredError) else unknown)(message)
+
+
+def unreachable(where: str, timeout: float, last: str | None, *, tls: bool) -> UnavailableError:
+    """No connection in time: what was tried, what came of it, and what to look at."""
+    speaks = "TLS" if tls else "plain TCP (not TLS)"
+    return UnavailableError(
+        f"no connection to ZooKeeper at {where} within {timeout:g} s ({last or 'no answer'}); check the addresses, "
+        f"that a server runs there and is reachable from here, has a quorum, and that the port speaks {speaks}"
+    )

@@ -1,0 +1,21 @@
+"""Coordination for clusters of crawlers: Runners that work, Backup Runners that take over."""
+
+from smoothcluster.cluster import Cluster, JobHandle
+from smoothcluster.crawler import ClusterCrawler
+from smoothcluster.jobs import Progress
+from smoothcluster.model import Evidence, Outcome, Role, State, Task, TaskContext
+from smoothcluster.registry import connect
+
+__all__ = [
+    "Cluster",
+    "ClusterCrawler",
+    "Evidence",
+    "JobHandle",
+    "Outcome",
+    "Progress",
+    "Role",
+    "State",
+    "Task",
+    "TaskContext",
+    "connect",
+]

@@ -1,0 +1,27 @@
+"""The command ``smoothcluster``.
+
+What may be read by scripts goes to standard output, everything said to people to standard
+error. How it ends says what to do next: see `smoothcluster.cli.frame.Exit`.
+"""
+
+import click
+
+from smoothcluster.cli.events import events
+from smoothcluster.cli.frame import EPILOG, Commands, verbose
+from smoothcluster.cli.results import results
+from smoothcluster.cli.run import run
+from smoothcluster.cli.status import status
+from smoothcluster.cli.submit import submit
+
+__all__ = ["main"]
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="smoothcluster")
+@verbose
+def main() -> None:
+    """Groups of crawlers: Runners that work, Backup Runners that take over."""
+
+
+for command in (run, submit, status, results, events):
+    main.add_command(command)

@@ -1,0 +1,149 @@
+"""What all commands have in common: options, how errors are told, how the process ends."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any, TypeVar
+
+import click
+
+from smoothcluster.backend import CoordinationBackend
+from smoothcluster.cli import logs
+from smoothcluster.errors import BackendError, UsageError
+from smoothcluster.registry import VARIABLE, connect
+
+EPILOG = f"""\b
+{VARIABLE} is the default for --backend.
+
+\b
+Exit status:
+  0    done; also after Ctrl-C or SIGTERM where that is the way to end it
+  1    anything not listed here
+  2    the call is wrong: the message says how to mend it
+  3    the store could not be reached, or refused
+  130  interrupted by Ctrl-C before it was done
+"""
+
+PATIENCE = 10.0
+"""Seconds for which a command that only reads goes on asking a store that is away."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Exit(IntEnum):
+    """The process's exit status."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    STORE = 3
+    INTERRUPTED = 130
+
+
+class Failure(click.ClickException):
+    """The command failed: one line for people, and the exit status."""
+
+    def __init__(self, message: str, status: Exit) -> None:
+        super().__init__(message)
+        self.exit_code = status
+
+
+class Commands(click.Group):
+    """A group of commands whose every error is one line and a status.
+
+    A stack trace is only shown with ``--verbose``, before the line.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read our output has had enough. What is still buffered must not be tried again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except KeyboardInterrupt:
+            raise Failure("interrupted", Exit.INTERRUPTED) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            raise failure(error) from error
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002  # click's own
+        **extra: Any,
+    ) -> Any:
+        with logs.told():
+            status = Exit.DONE
+            try:
+                status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or Exit.DONE
+            except click.ClickException as error:
+                logs.log.debug("what led to it:", exc_info=error)
+                _tell(error)
+                status = error.exit_code
+            except click.Abort:
+                status = Exit.INTERRUPTED
+            if standalone_mode:
+                sys.exit(status)
+            return status
+
+
+def failure(error: Exception) -> Failure:
+    """How *error* is told."""
+    if isinstance(error, UsageError):
+        return Failure(str(error), Exit.USAGE)
+    if isinstance(error, BackendError):
+        return Failure(str(error) or type(error).__name__, Exit.STORE)
+    return Failure(f"{type(error).__name__}: {error}", Exit.FAILED)
+
+
+def _tell(error: click.ClickException) -> None:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return
+    text = " ".join(error.format_message().split())
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        text = f"{text.removesuffix('.')}; see: {error.ctx.command_path} --help"
+    click.echo(f"Error: {logs.scrubbed(text)}", err=True)
+
+
+def verbose(command: F) -> F:
+    """Give *command* the option ``--verbose``."""
+
+    def tell_more(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:  # noqa: ARG001, FBT001  # click's
+        if wanted:
+            logs.tell_more()
+
+    words = "Tell more on standard error, stack traces included."
+    return click.option(
+        "-v", "--verbose", is_flag=True, is_eager=True, expose_value=False, callback=tell_more, help=words
+    )(command)
+
+
+def common(command: F) -> F:
+    """Give *command* the options that all have which deal with a group: *group* and *url*."""
+    where = f"Where the group lives, such as zookeeper://127.0.0.1:2181; {VARIABLE} if not given."
+    command = verbose(command)
+    command = click.option("--backend", "url", metavar="URL", help=where)(command)
+    return click.option("--group", metavar="NAME", default="default", show_default=True, help="Which group.")(command)
+
+
+@contextmanager
+def opened(url: str | None) -> Iterator[CoordinationBackend]:
+    """The backend at *url*, or at the environment's; closed in the end."""
+    logs.hide(url or os.environ.get(VARIABLE, ""))
+    backend = connect(url)
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def plain(value: object) -> str:
+    """*value* as text for a terminal or a table: what could move the cursor or break the line is replaced."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))

@@ -1,0 +1,73 @@
+"""What commands say on standard error, with secrets taken out.
+
+Only the library's own loggers are dealt with; all others are left to the user's module, which
+may set up logging as it likes.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
+import click
+
+log = logging.getLogger("smoothcluster.cli")
+"""What a command tells while it works."""
+
+_USERINFO = re.compile(r"(?<=://)[^\s/]+@")
+_secrets: dict[str, str] = {}
+
+
+def hide(url: str) -> None:
+    """From now on, show nothing of what *url* holds of secrets, whoever puts it into a message."""
+    rest = url.partition("://")[2] or url
+    userinfo, _, place = rest.rpartition("@")
+    query = place.partition("?")[2]
+    _hide(userinfo.partition(":")[2], "***")
+    _hide(f"{userinfo}@", "***@")
+    _hide(f"?{query}", "?***")
+
+
+def _hide(secret: str, shown: str) -> None:
+    if len(secret) > 3:  # Less than that would make every message unreadable, and guards nothing.
+        _secrets[secret] = _secrets[repr(secret)[1:-1]] = shown
+
+
+def scrubbed(text: str) -> str:
+    """*text* without credentials."""
+    for secret, shown in _secrets.items():
+        text = text.replace(secret, shown)
+    return _USERINFO.sub("***@", text)
+
+
+@final
+class _Teller(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(scrubbed(self.format(record)), err=True)
+
+
+_teller = _Teller()
+_teller.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Have the library's warnings, and what commands tell, appear on standard error."""
+    library = logging.getLogger("smoothcluster")
+    before = library.level, library.propagate, log.level
+    library.propagate = False
+    library.setLevel(logging.WARNING)
+    log.setLevel(logging.INFO)
+    library.addHandler(_teller)
+    try:
+        yield
+    finally:
+        library.removeHandler(_teller)
+        library.level, library.propagate, log.level = before
+
+
+def tell_more() -> None:
+    """Tell everything."""
+    logging.getLogger("smoothcluster").setLevel(logging.DEBUG)
+    log.setLevel(logging.DEBUG)

@@ -1,0 +1,228 @@
+"""A crawler process's membership of its group: the loop, on this machine's threads and sockets.
+
+    crawler = ClusterCrawler(backend=ZookeeperBackend("host:2181"), runner=3, backup=2, handler=fetch)
+    crawler.run()
+"""
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+from smoothcluster.backend import CoordinationBackend
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.election import Order, join_order
+from smoothcluster.errors import BackendError, LeaseLostError, NameInUseError, OutcomeUnknownError, UsageError
+from smoothcluster.incarnation import Settings, Surroundings
+from smoothcluster.joining import INDEX, Wanted
+from smoothcluster.member import MemberLoop
+from smoothcluster.model import Handler, Role, check_name
+from smoothcluster.peers import Listener, Prober
+from smoothcluster.pool import make_pool
+from smoothcluster.retry import patiently
+from smoothcluster.session import Session
+
+log = logging.getLogger("smoothcluster")
+
+
+class ClusterCrawler:
+    """One member of a group of crawlers: a Runner, or a Backup Runner that stands by.
+
+    The constructor joins the group and elects: when it returns, `role` is settled. `run` then
+    works until the process is told to stop.
+
+    Args:
+        backend: where the group lives, such as ``ZookeeperBackend("host:2181")``.
+        runner: how many members are Runners. All members of a group must say the same.
+        backup: how many are meant to stand by. Leave it out and all members are Runners, each
+            the backup of the others. Members beyond the numbers stand by, too.
+        handler: called for each task, as ``handler(task, context)``, in a thread; or an
+            ``async def``, on an event loop. Returns a JSON value of up to 256 KiB. It runs at
+            least once for every task; its outcome is recorded once.
+        name: unique in the group. ``<index>`` in it becomes the smallest number that is free.
+        group: which group to join.
+        concurrency: how many handlers run at once, here.
+        lease_ttl: seconds without a sign of life after which the store gives this member up.
+            Deaths of processes are noticed much sooner; this is for pauses and cut cables.
+            Shorter means that a pause is taken for a death sooner; longer, that the tasks of a
+            machine that was cut off wait longer.
+        max_attempts: how often a task whose handler raises is tried before it is ``failed``.
+        retry_delay: seconds before the second try; doubled for each further one.
+        grace: seconds that running handlers get to finish when the member leaves.
+        shards: how many slices the tasks are divided into, for good; None for 32, and at least
+            four for each Runner.
+        host: the address or host name at which other members reach this machine, to notice a
+            death; found out if None.
+        order: the key by which candidates for a free seat are sorted; in order of joining if None.
+        join: False to leave joining to `run`, `start` or `join`.
+
+    Raise UsageError for arguments that make no sense, NameInUseError if a living member has the
+    name (after waiting one lease time for it), SpecMismatchError if the living group has other
+    numbers, UnavailableError if the store cannot be reached within its timeout.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: CoordinationBackend,
+        runner: int,
+        handler: Handler,
+        backup: int | None = None,
+        name: str = f"crawler_{INDEX}",
+        group: str = "default",
+        concurrency: int = 8,
+        lease_ttl: float = 10.0,
+        max_attempts: int = 1,
+        retry_delay: float = 1.0,
+        grace: float = 10.0,
+        shards: int | None = None,
+        host: str | None = None,
+        order: Order = join_order,
+        join: bool = True,
+    ) -> None:
+        wanted = Wanted(name, runner, backup, shards).check()
+        for what, number in (("concurrency", concurrency), ("max_attempts", max_attempts)):
+            if type(number) is not int or number < 1:
+                raise UsageError(f"{what} must be a whole number of at least 1, not {number!r}")
+        for what, seconds in (("lease_ttl", lease_ttl), ("grace", grace + 1), ("retry_delay", retry_delay + 1)):
+            if not seconds > 0:
+                raise UsageError(f"{what} is not a number of seconds that makes sense")
+        if not callable(handler):
+            raise UsageError(f"handler must be a function of a task and a context, not {handler!r:.80}")
+        self.group = check_name("group", group)
+        settings = Settings(self.group, wanted, concurrency, lease_ttl, max_attempts, retry_delay, grace, order)
+        self._backend = backend
+        self._lease_ttl = lease_ttl
+        self._listener = Listener(host)
+        self._prober = Prober(lambda incarnation, proof, after: self._loop.proved_gone(incarnation, after))
+        around = Surroundings(
+            clock=SYSTEM_CLOCK,
+            new_id=lambda: secrets.token_hex(8),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            address=self._listener.address,
+            announce=self._listener.announce,
+            watch_peers=self._prober.watch,
+            make_pool=lambda deliver, can_start: make_pool(handler, concurrency, deliver, can_start),
+            keep_alive=Session.start,
+        )
+        self._loop = MemberLoop(backend, settings, around)
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._over = False
+        if join:
+            try:
+                self.join()
+            except BaseException:
+                self.stop()
+                raise
+
+    @property
+    def name(self) -> str | None:
+        """This member's name; None before it has joined."""
+        return self._loop.name
+
+    @property
+    def role(self) -> Role | None:
+        """What it is now; None before it has joined and while it joins anew after a lost lease."""
+        return self._loop.role
+
+    def join(self) -> Role:
+        """Join the group and take a seat if one is free; does nothing if joined. Raise as the constructor does."""
+        deadline = SYSTEM_CLOCK.monotonic() + 1.5 * self._lease_ttl + 2.0
+        told = False
+        while self._loop.life is None:
+            try:
+                if not patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join):
+                    continue
+            except NameInUseError as error:
+                if SYSTEM_CLOCK.monotonic() > deadline:
+                    raise
+                if not told:
+                    log.warning("%s; waiting for it", error)
+                    told = True
+                SYSTEM_CLOCK.sleep(0.05)
+            except (OutcomeUnknownError, LeaseLostError) as error:
+                if SYSTEM_CLOCK.monotonic() > deadline:
+                    raise
+                log.warning("joining again: %s", error)
+        return self._loop.settle()
+
+    def run(self) -> None:
+        """Work until `stop` is called or the process gets SIGTERM or SIGINT; then leave, and return.
+
+        Call it in the main thread to have the signals handled; in another, only `stop` ends it.
+        A second signal ends the process at once.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            self._work()
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self._work()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        log.warning("%s: leaving; once more to stop at once", signal.Signals(number).name)
+        signal.signal(number, signal.SIG_DFL)
+        self._loop.ask_to_leave()
+
+    def _work(self) -> None:
+        if self._over:
+            raise UsageError("this crawler has left its group; make a new one")
+        try:
+            self.join()
+            self._loop.run()
+        finally:
+            self._close()
+
+    def start(self) -> Self:
+        """Work in a background thread; `stop` ends it."""
+        if self._thread is None:
+            self.join()
+            self._thread = threading.Thread(target=self._work_quietly, name="smoothcluster-member", daemon=True)
+            self._thread.start()
+        return self
+
+    def _work_quietly(self) -> None:
+        try:
+            self._work()
+        except (BackendError, UsageError) as error:
+            self._failure = error
+            log.error("%s has stopped: %s", self.name, error)
+
+    def stop(self) -> None:
+        """Leave the group: finish or hand back what runs, within the grace period. Repeatable.
+
+        Called in another thread than the one in `run`, it only asks; `run` returns when done.
+        Raise what made a member that was started stop by itself.
+        """
+        self._loop.ask_to_leave()
+        if self._thread is not None:
+            self._thread.join()
+        elif not self._loop.working:
+            self._loop.run()
+            self._close()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+
+    def _close(self) -> None:
+        self._over = True
+        self._loop.pool.stop(0.0)
+        self._prober.close()
+        self._listener.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()

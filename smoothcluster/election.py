@@ -1,0 +1,102 @@
+"""Who should hold a seat: pure decisions, written once for every store.
+
+A seat is the licence to be a Runner. A seated member stays; one that comes back pushes nobody
+out. Candidates are the living members without a seat, in the order they joined unless the user
+gives another. The i-th candidate takes the i-th free seat, so that two who look at the same
+picture never want the same one, and two deaths at once wake two backups.
+
+Safety: none of this fences. Two members may well decide on one seat; the commit in `handover`
+lets one of them have it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from smoothcluster.model import Evidence, Role
+from smoothcluster.records import Member
+from smoothcluster.view import View
+
+Order = Callable[[Member], object]
+"""The key by which candidates are sorted; must give values that compare."""
+
+
+def join_order(member: Member) -> int:
+    """First come, first served."""
+    return member.join
+
+
+@dataclass(frozen=True, slots=True)
+class SeatClaim:
+    """Take seat *number* from *holder*, whose shards come with it."""
+
+    number: int
+    holder: str | None
+    evidence: Evidence
+    depose: bool = False
+    """The holder lives but does not run, and has not for one TTL."""
+
+
+def candidates(view: View, me: str, order: Order = join_order) -> list[Member]:
+    """The living members without a seat that *me* must let go first, and itself.
+
+    One that was constructed but does not run cannot take over, so one that runs passes it by.
+    """
+    living, seated = view.living(), view.seated()
+    running = me in living and living[me].running
+    waiting = [m for name, m in living.items() if name not in seated and (m.running or not running or name == me)]
+    return sorted(waiting, key=lambda member: (order(member), member.join))  # type: ignore[arg-type, return-value]  # user's key
+
+
+def free_seats(view: View, idle_since: Mapping[str, float], now: float, ttl: float) -> list[SeatClaim]:
+    """Seats that may be taken, lowest first.
+
+    *idle_since* says since when, on this process's clock, a holder's record has stood
+    unchanged and not running.
+    """
+    claims: list[SeatClaim] = []
+    for number, read in enumerate(view.seats):
+        holder = read.record.holder
+        evidence = view.verdict(holder)
+        if evidence is not None:
+            claims.append(SeatClaim(number, holder, evidence))
+        elif holder is not None and now - idle_since.get(holder, now) >= ttl:
+            claims.append(SeatClaim(number, holder, Evidence.LEFT, depose=True))
+    return claims
+
+
+def seat_to_claim(
+    view: View, me: str, idle_since: Mapping[str, float], now: float, ttl: float, order: Order = join_order
+) -> SeatClaim | None:
+    """The seat that *me* should try to take now, or None."""
+    living = view.living()
+    if me not in living or living[me].seat is not None:
+        return None
+    rank = [member.incarnation for member in candidates(view, me, order)].index(me)
+    free = [claim for claim in free_seats(view, idle_since, now, ttl) if living[me].running or not claim.depose]
+    return free[rank] if rank < len(free) else None
+
+
+def role_of(view: View, me: str) -> Role:
+    """What *me* is, by the store."""
+    return Role.RUNNER if me in view.seated() else Role.BACKUP_RUNNER
+
+
+def watched_by(view: View, me: str, order: Order = join_order, watchers: int = 2) -> set[str]:
+    """The members whose death *me* must notice.
+
+    Every Runner is watched by the first *watchers* candidates that run; where there are fewer,
+    by the Runners that follow it. Every other candidate watches the one ahead of it. So nobody
+    watches what grows with the group, and no Runner dies unseen.
+    """
+    living, seated = view.living(), view.seated()
+    runners = sorted(seated, key=seated.__getitem__)
+    queue = [m.incarnation for m in candidates(view, me, order) if m.running or m.incarnation == me]
+    if me in queue:
+        rank = queue.index(me)
+        ahead = {queue[rank - 1]} if rank else set[str]()
+        return ahead | (set(runners) if rank < watchers else set())
+    if me not in runners:
+        return set()
+    missing = watchers - len(queue)
+    mine = runners.index(me)
+    return {runners[mine - step] for step in range(1, missing + 1) if 0 < step < len(runners)} & set(living)

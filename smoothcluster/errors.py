@@ -1,0 +1,75 @@
+"""Every error this library raises, sorted by what the caller may do next.
+
+Losing a race is never an error: it is the return value `Refused`.
+
+    SmoothclusterError
+    +-- BackendError                what went wrong between us and the store
+    |   +-- UnavailableError        nothing was sent: retrying is safe
+    |   +-- OutcomeUnknownError     something was sent and no answer came: read before retrying
+    |   +-- LeaseLostError          the lease is gone for good: begin again with a new one
+    |   +-- CommitTooLargeError     measured before sending: make it smaller
+    |   +-- AccessDeniedError       the store refused our credentials or permissions
+    +-- UsageError                  the call itself is wrong; the message says how to mend it
+        +-- MissingDriverError      an adapter's driver is not installed
+        +-- UnknownSchemeError      no backend is registered for this URL
+        +-- SpecMismatchError       the living group was set up with other numbers
+        +-- NameInUseError          a living member already has this name
+        +-- DuplicateTaskError      one submit call names the same task twice
+        +-- JobClosedError          the job has finished or was deleted
+"""
+
+
+class SmoothclusterError(Exception):
+    """Base of every error raised by this library."""
+
+
+class BackendError(SmoothclusterError):
+    """Something went wrong between this process and the store."""
+
+
+class UnavailableError(BackendError):
+    """Nothing was sent. Retrying is safe."""
+
+
+class OutcomeUnknownError(BackendError):
+    """Something was sent and no answer came. Read before retrying."""
+
+
+class LeaseLostError(BackendError):
+    """The lease is gone for good, and every key born on it. Begin again with a new lease."""
+
+
+class CommitTooLargeError(BackendError):
+    """The commit exceeds what the store takes in one piece. Nothing was sent."""
+
+
+class AccessDeniedError(BackendError):
+    """The store refused the credentials, or they may not do this. Nothing was changed."""
+
+
+class UsageError(SmoothclusterError):
+    """The call is wrong as it stands. The message says how to mend it."""
+
+
+class MissingDriverError(UsageError):
+    """The backend is known but its driver is not installed."""
+
+
+class UnknownSchemeError(UsageError):
+    """No installed backend is registered for the URL's scheme."""
+
+
+class SpecMismatchError(UsageError):
+    """The living group was set up with other numbers than these."""
+
+
+class NameInUseError(UsageError):
+    """A living member of the group already has this name."""
+
+
+class DuplicateTaskError(UsageError):
+    """One call to submit names the same task twice."""
+
+
+class JobClosedError(UsageError):
+    """The job has finished or was deleted and takes no more tasks."""

@@ -1,0 +1,356 @@
+"""One incarnation of a member: from the moment it has joined until its lease, or its record, is gone.
+
+It looks at the group, makes the moves that are its to make, and works on what is its own. What
+it holds is what the store says it holds: each look adopts the shards that are ours by the store
+and drops those that are not, so a move whose outcome is unknown needs no care of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from smoothcluster.assignment import Plan, plan
+from smoothcluster.backend import Committed, CoordinationBackend, Delete, Guarantees, Refused, Update, Watch
+from smoothcluster.clock import Clock, Signal
+from smoothcluster.election import Order, candidates, join_order, role_of, seat_to_claim, watched_by
+from smoothcluster.errors import LeaseLostError
+from smoothcluster.events import EventLog
+from smoothcluster.handover import Move, claim, give, leave
+from smoothcluster.joining import Wanted
+from smoothcluster.model import Evidence, Role
+from smoothcluster.peers import Peer
+from smoothcluster.pool import Pool, Run
+from smoothcluster.progress import Sent, Terms
+from smoothcluster.records import Keys, Member, Shard
+from smoothcluster.session import Session
+from smoothcluster.view import Read, View, read_view
+from smoothcluster.workload import Workload
+
+SOON = 0.2
+"""Seconds until the next look when something is amiss that others ought to mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a member behaves; the same for all its incarnations."""
+
+    group: str
+    wanted: Wanted
+    concurrency: int = 8
+    lease_ttl: float = 10.0
+    max_attempts: int = 1
+    retry_delay: float = 1.0
+    grace: float = 10.0
+    order: Order = join_order
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a member needs of the machine it runs on. The simulator has its own."""
+
+    clock: Clock
+    new_id: Callable[[], str]
+    """Makes ids that are never made again, anywhere."""
+    host: str
+    pid: int
+    address: tuple[str, int]
+    """Where others can notice the process's death."""
+    announce: Callable[[str, str, str], None]
+    """Have that port greet callers with group, member and incarnation."""
+    watch_peers: Callable[[set[Peer]], None]
+    """Probe these members; whoever makes the member passes proofs to `MemberLoop.proved_gone`."""
+    make_pool: Callable[[Callable[[], None], Callable[[Run], bool]], Pool]
+    """Make the handler pool, given what to call when a task has finished and what allows a start."""
+    keep_alive: Callable[[Session], None]
+    """Run a session's renewals in the background."""
+
+
+class Incarnation:
+    """A member as long as one lease lasts."""
+
+    def __init__(
+        self, backend: CoordinationBackend, keys: Keys, settings: Settings, around: Surroundings,
+        session: Session, me: Read[Member], shards: int, pool: Pool, wake: Signal, report: Callable[[str, str], None],
+    ) -> None:  # fmt: skip
+        self.me = me
+        self.name, self.id = me.record.name, me.record.incarnation
+        self.session = session
+        self.stopping = around.clock.signal()
+        self.events = EventLog(backend, keys, self.name, around.clock)
+        self.view: View | None = None
+        self.released = False
+        self._backend, self._keys, self._settings, self._around = backend, keys, settings, around
+        self._clock, self._wake, self._report = around.clock, wake, report
+        terms = Terms(
+            keys, shards, self.name, self.id, backend.guarantees, settings.max_attempts, settings.retry_delay,
+            self.stopping, around.new_id, report, Sent(),
+        )  # fmt: skip
+        self.workload = Workload(backend, pool, around.clock, terms, settings.concurrency, session.held)
+        self.workload.wake = wake.set
+        self.workload.on_start = self._resumed
+        self.workload.on_lost = self._fenced
+        self._dirty, self._unsure = True, False
+        self._next_look = 0.0
+        self._gone: dict[str, Evidence] = {}
+        self._detected: dict[str, tuple[float, float]] = {}
+        self._idle: dict[str, tuple[str | None, float]] = {}
+        self._watches: dict[str, Watch] = {}
+        self._moving: dict[int, str] = {}
+        self._resuming: dict[int, tuple[dict[str, object], float]] = {}
+
+    # What others tell it
+
+    def proved_gone(self, incarnation: str, after: float) -> None:
+        """A member's process is dead, as was known *after* seconds of looking into it."""
+        self._gone[incarnation] = Evidence.PROCESS_GONE
+        self._detected.setdefault(incarnation, (self._clock.monotonic(), after))
+        self._dirty = True
+
+    def unsure(self) -> None:
+        """The outcome of something is not known: read what everybody sees before the next decision."""
+        self._unsure = self._dirty = True
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last look found nothing to do."""
+        return not self._dirty
+
+    # One turn of the loop
+
+    def turn(self, leaving: bool) -> None:
+        """Look if there is reason to, move, and work."""
+        now = self._clock.monotonic()
+        if self._dirty or now >= self._next_look:
+            self.look(leaving)
+        self.workload.turn()
+        self._give()
+        if not leaving and self._arm():
+            self._dirty = True  # Armed first, read second.
+            self._wake.set()
+        self.events.flush()
+
+    def next_time(self) -> float:
+        """When the next turn is due at the latest."""
+        work = self.workload.next_time()
+        return self._next_look if work is None else min(work, self._next_look)
+
+    def look(self, leaving: bool = False) -> View:
+        """Read the group, adopt and drop shards, and try the moves that are ours to make."""
+        view = self._read()
+        now = self._clock.monotonic()
+        self._next_look = now + self.session.ttl / 3
+        self._note_idle(view, now)
+        self._match(view)
+        if not leaving:
+            self._act(view, now)
+        return view
+
+    def _read(self) -> View:
+        self._dirty = False
+        try:
+            if self._unsure:
+                self._backend.sync()
+            view = read_view(self._backend, self._keys, dict(self._gone), self._report)
+        except BaseException:
+            self._dirty = True
+            raise
+        self._unsure = False
+        if view is None or self.id not in view.members:
+            raise LeaseLostError("the member's record is gone: somebody has taken this process for dead")
+        self.view, self.me = view, view.members[self.id]
+        return view
+
+    def _match(self, view: View) -> None:
+        """Hold what the store says we hold."""
+        mine = set(view.owned(self.id))
+        for number in set(self.workload.works) - mine:
+            self._fenced(number)
+            self.workload.drop(number)
+        for number in sorted(mine - set(self.workload.works)):
+            read = view.shards[number]
+            assert read is not None
+            self.workload.adopt(number, read)
+
+    def _note_idle(self, view: View, now: float) -> None:
+        """Since when, by our clock, each member that does not run has stood unchanged."""
+        idle = {name: read.version for name, read in view.members.items() if not read.record.running}
+        since = {name: seen for name, (version, seen) in self._idle.items() if idle.get(name) == version}
+        self._idle = {name: (version, since.get(name, now)) for name, version in idle.items()}
+
+    # Moves
+
+    def _act(self, view: View, now: float) -> None:
+        """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""
+        idle = {name: since for name, (_, since) in self._idle.items()}
+        seat = seat_to_claim(view, self.id, idle, now, self.session.ttl, self._settings.order)
+        if seat is not None:
+            shards = view.owned(seat.holder) if seat.holder and self.me.record.running else []
+            self._try(claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits), view)
+            return
+        heir = any(member.running for member in candidates(view, self.id, self._settings.order))
+        busy = [work.number for work in self.workload.works.values() if work.outstanding]
+        todo = plan(view, self.id, busy, heir)
+        if todo.claim:
+            self._try(claim(self._keys, view, self.me, None, todo.claim, self._new_id(), self._limits), view)
+            return
+        self._plan_gifts(todo)
+        if not todo.patient:
+            self._next_look = min(self._next_look, now + SOON)
+        self._bury(view)
+
+    def _new_id(self) -> str:
+        return self._around.new_id()
+
+    @property
+    def _limits(self) -> Guarantees:
+        return self._backend.guarantees
+
+    def _try(self, move: Move, view: View) -> None:
+        """Send a claim. Late: look again. Done: work on what it brought, and look for the rest."""
+        result = self._backend.commit([], move.changes)
+        self._dirty = True
+        self._wake.set()
+        if isinstance(result, Refused):
+            return
+        self.me = Read(move.me, result.versions[self._keys.member(self.id)])
+        for number, shard in move.shards.items():
+            self.workload.adopt(number, Read(shard, result.versions[self._keys.shard(number)]))
+        if move.shards or move.former:
+            self._tell_handover(move, view)
+
+    def _bury(self, view: View) -> None:
+        """End the incarnations of the dead that own nothing; whoever claims from the others does it then."""
+        seated = {read.record.holder for read in view.seats}
+        for name in self._gone:
+            if name in view.members and name not in seated and not view.owned(name):
+                self._backend.commit([], [Delete(self._keys.member(name))])
+
+    def _plan_gifts(self, todo: Plan) -> None:
+        gifts = dict(todo.give)
+        for number, work in self.workload.works.items():
+            work.moving = number in gifts
+        self._moving = {number: target for number, target in gifts.items() if number in self.workload.works}
+        if self._moving:
+            self.workload.hand_back(lambda work: work.moving)
+
+    def _give(self) -> None:
+        """Hand over the shards that are to move and on which nothing runs any more."""
+        gifts: dict[str, dict[int, Read[Shard]]] = {}
+        for number, target in self._moving.items():
+            work = self.workload.works.get(number)
+            if work is not None and work.quiet():
+                gifts.setdefault(target, {})[number] = Read(work.record, work.version)
+        for target, gift in gifts.items():
+            self._give_to(target, gift)
+
+    def _give_to(self, target: str, gift: Mapping[int, Read[Shard]]) -> None:
+        assert self.view is not None
+        for number in gift:
+            del self._moving[number]
+        self._dirty = True
+        self._wake.set()
+        if target not in self.view.members:
+            return
+        move = give(self._keys, self.me.record, self.view.members[target], gift, self._new_id())
+        if isinstance(self._backend.commit([], move.changes), Committed):
+            for number in gift:
+                self.workload.drop(number)
+
+    def set_running(self) -> None:
+        """Tell the group that this member works from now on."""
+        after = replace(self.me.record, running=True, id=self._new_id())
+        result = self._backend.commit([], [Update(self._keys.member(self.id), after.to_json(), self.me.version)])
+        if isinstance(result, Committed):
+            self.me = Read(after, result.versions[self._keys.member(self.id)])
+        self._dirty = True
+
+    def stop_starting(self) -> None:
+        """Leaving begins: handlers are told, and what has not started is taken back."""
+        self.stopping.set()
+        self.workload.stopping = True
+        self.workload.hand_back()
+
+    def release(self) -> bool:
+        """Let go of everything that is settled; whether nothing is left."""
+        view = self._read()
+        self._match(view)
+        works = self.workload.works
+        held = {n: Read(work.record, work.version) for n, work in works.items() if work.pending is None}
+        move = leave(self._keys, view, self.me, held, self._new_id(), self._limits)
+        if isinstance(self._backend.commit([], move.changes), Refused):
+            return False
+        for number in move.shards:
+            self.workload.drop(number)
+        self.released = not move.rest
+        return self.released
+
+    # What it watches
+
+    def _arm(self) -> bool:
+        """Watch, and probe, what the last look says must be; whether anything new was armed."""
+        if self.view is None:
+            return False
+        peers = watched_by(self.view, self.id, self._settings.order)
+        living = self.view.living()
+        self._around.watch_peers({_peer(self._settings.group, living[name]) for name in peers if living[name].port})
+        paths = {self._keys.member(name) for name in (*peers, self.id)}
+        first = [m.incarnation for m in candidates(self.view, self.id, self._settings.order)][:2]
+        if self.id in first or role_of(self.view, self.id) is Role.RUNNER:
+            paths.add(self._keys.seats)
+        for path in set(self._watches) - paths:
+            self._watches.pop(path).close()
+        new = paths - set(self._watches)
+        for path in new:
+            self._watches[path] = self._backend.watch(path, self._changed)
+        return bool(new)
+
+    def _changed(self) -> None:
+        self._dirty = True
+        self._wake.set()
+
+    def close(self) -> None:
+        """The incarnation is over: nothing of it may go on."""
+        self.stopping.set()
+        self.workload.drop_all()
+        for watch in self._watches.values():
+            watch.close()
+        self._around.watch_peers(set())
+
+    # What it tells
+
+    def role(self) -> Role:
+        """By the last look."""
+        return role_of(self.view, self.id) if self.view is not None else Role.BACKUP_RUNNER
+
+    def _tell_handover(self, move: Move, view: View) -> None:
+        now = self._clock.monotonic()
+        found, after = self._detected.get(move.former or "", (now, None))
+        former = view.members.get(move.former or "")
+        event = self.events.add(
+            "handover",
+            shards=sorted(move.shards),
+            **{"from": former.record.name if former else None, "to": self.name},
+            evidence=str(move.evidence),
+            epochs={str(number): shard.epoch for number, shard in move.shards.items()},
+            detected_ms=None if after is None else round(after * 1000, 3),
+            claimed_ms=round((now - found) * 1000, 3),
+            resumed_ms=None,
+            tasks_resumed=sum(chunk.size - chunk.closed.bit_count() for s in move.shards.values() for chunk in s.open.values()),
+        )
+        self._resuming.update(dict.fromkeys(move.shards, (event, found)))
+
+    def _resumed(self, shard: int, tasks: int) -> None:
+        """The first tasks of a shard that was taken over are on their way."""
+        resuming = self._resuming.pop(shard, None)
+        if resuming is not None and resuming[0]["resumed_ms"] is None:
+            event, found = resuming
+            event["resumed_ms"] = round((self._clock.monotonic() - found) * 1000, 3)
+
+    def _fenced(self, shard: int) -> None:
+        """The shard has another owner: what we still had to say about it was, or would be, refused."""
+        self.events.add("fenced", shard=shard, incarnation=self.id)
+        self._dirty = True
+        self._wake.set()
+
+
+def _peer(group: str, member: Member) -> Peer:
+    return Peer(group=group, member=member.name, incarnation=member.incarnation, host=member.address, port=member.port)

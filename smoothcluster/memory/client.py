@@ -1,0 +1,107 @@
+"""Clients of a store in memory."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import ClassVar, final
+
+from smoothcluster.backend import (
+    Change,
+    Committed,
+    Condition,
+    CoordinationBackend,
+    Entry,
+    Guarantees,
+    Lease,
+    Refused,
+    Watch,
+    check_key,
+)
+from smoothcluster.clock import SYSTEM_CLOCK, Clock
+from smoothcluster.errors import UnavailableError, UsageError
+from smoothcluster.memory.store import WEAKEST, Granted, MemoryStore
+
+
+@final
+class MemoryLease(Lease):
+    """A lease of a `MemoryStore`."""
+
+    def __init__(self, backend: "MemoryBackend", granted: Granted) -> None:
+        self._backend = backend
+        self._granted = granted
+
+    @property
+    def id(self) -> str:
+        return self._granted.id
+
+    @property
+    def ttl(self) -> float:
+        return self._granted.ttl
+
+    def renew(self) -> bool:
+        return self._backend.reach().renew(self.id)
+
+    def revoke(self) -> None:
+        self._backend.reach().end(self.id)
+
+
+@final
+class MemoryBackend(CoordinationBackend):
+    """One client of a `MemoryStore`: of *store*, or of a new one of its own."""
+
+    _named: ClassVar[dict[str, MemoryStore]] = {}
+    _naming: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(
+        self, store: MemoryStore | None = None, *, clock: Clock = SYSTEM_CLOCK, guarantees: Guarantees = WEAKEST
+    ) -> None:
+        self.store = store or MemoryStore(clock=clock, guarantees=guarantees)
+        self._closed = False
+
+    @classmethod
+    def from_url(cls, url: str) -> "MemoryBackend":
+        """A client of the store that this process knows by the URL: ``memory://`` or ``memory://NAME``."""
+        name = url.removeprefix("memory://")
+        try:
+            known = not name or "/" not in check_key(name)
+        except ValueError:
+            known = False
+        if name == url or not known:
+            raise UsageError(f"{url!r} names no store in memory: use memory:// or memory://NAME")
+        with cls._naming:
+            return cls(cls._named.setdefault(name, MemoryStore(name=name)))
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return self.store.guarantees
+
+    @property
+    def url(self) -> str:
+        return f"memory://{self.store.name}"
+
+    def reach(self) -> MemoryStore:
+        """The store; raise UnavailableError once this client is closed."""
+        if self._closed:
+            raise UnavailableError(f"this client of {self.url} is closed")
+        return self.store
+
+    def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        return self.reach().get_many(keys)
+
+    def keys(self, directory: str) -> "list[str]":
+        return self.reach().keys(directory)
+
+    def list(self, directory: str) -> "list[Entry]":
+        return self.reach().list(directory)
+
+    def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        return self.reach().commit(conditions, changes)
+
+    def lease(self, ttl: float) -> Lease:
+        return MemoryLease(self, self.reach().grant(ttl))
+
+    def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        return self.reach().watches.add(self, path, notify, values=values)
+
+    def close(self) -> None:
+        self._closed = True
+        self.store.watches.remove_all(self)

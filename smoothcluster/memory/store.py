@@ -1,0 +1,222 @@
+"""The store itself: one history of commits and lost leases, that every client of it sees.
+
+Every operation first ends the leases that are due. On the machine's own clock a thread does so
+too while leases live, so that watchers wake; on any other clock whoever moves the time calls
+`MemoryStore.expire`.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import final
+
+from smoothcluster.backend import (
+    Change,
+    Committed,
+    Condition,
+    Create,
+    Delete,
+    Entry,
+    Guarantees,
+    Refused,
+    check_commit,
+    check_key,
+)
+from smoothcluster.clock import SYSTEM_CLOCK, Clock, SystemClock
+from smoothcluster.errors import LeaseLostError
+from smoothcluster.memory.tree import Applied, Tree
+from smoothcluster.memory.watches import PathWatch, Watches, wake
+
+WEAKEST = Guarantees(
+    linearizable_writes=True,
+    survives_failover=False,
+    unique_versions=False,
+    shortest_ttl=0.0,
+    longest_ttl=86_400.0,
+    ttl_step=0.0,
+    largest_value=900_000,
+    largest_commit=1_000_000,
+    most_operations=128,
+)
+"""The least that any supported store gives, but for its lease times."""
+
+_check_key = lru_cache(65_536)(check_key)
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Granted:
+    """A lease as the store knows it."""
+
+    id: str
+    ttl: float
+    expires: float
+    keys: set[str]
+
+
+class MemoryStore:
+    """What several `MemoryBackend` objects share. It keeps to *guarantees*, the weak ones included."""
+
+    def __init__(
+        self, *, clock: Clock = SYSTEM_CLOCK, guarantees: Guarantees = WEAKEST, name: str = "(private)"
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self.guarantees = guarantees
+        self.tree = Tree()
+        """Every key. For looking at: commits are what changes it."""
+        self.observers: list[Callable[[Applied], None]] = []
+        """Each is called with every step, in order, before anybody is woken by it."""
+        self._leases: dict[str, Granted] = {}
+        self._number = 0
+        self._grants = 0
+        self._soonest = math.inf  # No lease is due before this.
+        self._lock = threading.RLock()
+        self.watches = Watches(self._lock)
+        self._sooner = clock.signal()
+        self._reaper: threading.Thread | None = None
+
+    def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        self._expire_due()
+        with self._lock:
+            return [self.tree.entries.get(_check_key(key)) for key in keys]
+
+    def keys(self, directory: str) -> list[str]:
+        self._expire_due()
+        with self._lock:
+            return self.tree.names(_check_key(directory))
+
+    def list(self, directory: str) -> "list[Entry]":
+        self._expire_due()
+        with self._lock:
+            return self.tree.list(_check_key(directory))
+
+    def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        lease = check_commit(self.guarantees, conditions, changes)
+        self._expire_due()
+        with self._lock:
+            if lease is not None and lease.id not in self._leases:
+                raise LeaseLostError(f"{lease.id} is gone")
+            failed = self.tree.refusal(conditions, changes)
+            if failed is not None:
+                return Refused(failed)
+            self.tree.check_places(changes)
+            self._number += 1
+            after = {change.key: self._changed(change) for change in changes}
+            woken = self._step(tuple(changes), after, None)
+        wake(woken)
+        return Committed({key: entry.version for key, entry in after.items() if entry is not None})
+
+    def _changed(self, change: Change) -> Entry | None:
+        """What *change* leaves at its key."""
+        if isinstance(change, Delete):
+            return None
+        unique = self.guarantees.unique_versions
+        if isinstance(change, Create):
+            version = str(self._number) if unique else "0"
+            lease = None if change.lease is None else change.lease.id
+            return Entry(change.key, change.value, version, self._number, lease)
+        old = self.tree.entries[change.key]
+        version = str(self._number if unique else int(old.version) + 1)
+        return Entry(change.key, change.value, version, old.created, old.lease)
+
+    def _step(
+        self, changes: tuple[Change, ...], after: Mapping[str, Entry | None], lease: str | None
+    ) -> Iterable[PathWatch]:
+        """Bring every key of *after* to what it says, and return the watches that this wakes."""
+        before = {key: self.tree.entries.get(key) for key in after}
+        for key, entry in after.items():
+            self.tree.set(key, entry)
+            if (entry is None) != (before[key] is None):
+                self._note_on_lease(entry or before[key])
+        for observer in self.observers:
+            observer(Applied(self._number, changes, before, after, lease))
+        return self.watches.woken(before, after)
+
+    def _note_on_lease(self, entry: Entry | None) -> None:
+        """Keep the keys of its lease complete: *entry* has come or gone."""
+        if entry is None or entry.lease is None or entry.lease not in self._leases:
+            return
+        keys = self._leases[entry.lease].keys
+        if entry.key in keys:
+            keys.remove(entry.key)
+        else:
+            keys.add(entry.key)
+
+    def grant(self, ttl: float) -> Granted:
+        """A lease of *ttl* seconds, or of what the guarantees make of that."""
+        if not ttl > 0:
+            raise ValueError(f"a lease needs a positive time, not {ttl}")
+        promised = self.guarantees
+        ttl = max(ttl, promised.shortest_ttl)
+        if promised.ttl_step:
+            ttl = math.ceil(ttl / promised.ttl_step) * promised.ttl_step
+        ttl = min(ttl, promised.longest_ttl)
+        with self._lock:
+            self._grants += 1
+            granted = Granted(f"lease-{self._grants}", ttl, self.clock.monotonic() + ttl, set())
+            self._leases[granted.id] = granted
+            self._soonest = min(self._soonest, granted.expires)
+            if isinstance(self.clock, SystemClock):
+                self._start_reaper()
+        return granted
+
+    def renew(self, lease: str) -> bool:
+        """Start its full time again; False if it is gone."""
+        self._expire_due()
+        with self._lock:
+            granted = self._leases.get(lease)
+            if granted is not None:
+                granted.expires = self.clock.monotonic() + granted.ttl
+            return granted is not None
+
+    def end(self, lease: str) -> None:
+        """End a lease now, due or not, and its keys. Harmless if it is gone."""
+        with self._lock:
+            woken = self._end(lease)
+        wake(woken)
+
+    def expire(self) -> None:
+        """End every lease that is due, and wake those who watch its keys."""
+        with self._lock:
+            now = self.clock.monotonic()
+            due = [granted.id for granted in self._leases.values() if granted.expires <= now]
+            woken = [watch for lease in due for watch in self._end(lease)]
+            self._soonest = min((granted.expires for granted in self._leases.values()), default=math.inf)
+        wake(woken)
+
+    def next_expiry(self) -> float | None:
+        """When the next lease is due unless it is renewed, on the store's clock; None if there is none."""
+        with self._lock:
+            return min((granted.expires for granted in self._leases.values()), default=None)
+
+    def _end(self, lease: str) -> Iterable[PathWatch]:
+        granted = self._leases.pop(lease, None)
+        if granted is None:
+            return ()
+        self._number += 1
+        return self._step((), dict.fromkeys(sorted(granted.keys)), lease)
+
+    def _expire_due(self) -> None:
+        if self.clock.monotonic() >= self._soonest:
+            self.expire()
+
+    def _start_reaper(self) -> None:
+        if self._reaper is None:
+            self._reaper = threading.Thread(target=self._reap, name="smoothcluster-memory", daemon=True)
+            self._reaper.start()
+        self._sooner.set()
+
+    def _reap(self) -> None:
+        """End leases as they fall due, until none is left."""
+        while True:
+            with self._lock:
+                soonest = self.next_expiry()
+                if soonest is None:
+                    self._reaper = None
+                    return
+            self._sooner.wait(max(0.0, soonest - self.clock.monotonic()))
+            self._sooner.clear()
+            self.expire()

@@ -1,0 +1,109 @@
+"""Keys and the directories they imply, in memory: no leases, no time, no locks.
+
+It knows which commits the contract lets through. A key holds bytes or is a directory.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from smoothcluster.backend import Change, Condition, Create, Entry, Exists
+
+
+def parent(key: str) -> str:
+    """The directory that *key* lies directly in; the empty string if in none."""
+    return key.rpartition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """One step of a store's history: a commit, or a lease that went and took its keys."""
+
+    number: int
+    """The order of steps; `Entry.created` of the keys it made."""
+    changes: tuple[Change, ...]
+    """Of the commit; empty if a lease went."""
+    before: Mapping[str, Entry | None]
+    """Every key it changed, as it was."""
+    after: Mapping[str, Entry | None]
+    """The same keys as they are now."""
+    lease: str | None
+    """Id of the lease that ran out or was given back; None for a commit."""
+
+
+@final
+class Tree:
+    """The keys of one store, as of one moment in its history."""
+
+    __slots__ = ("_directories", "entries")
+
+    def __init__(self, entries: Mapping[str, Entry] | None = None) -> None:
+        self.entries: dict[str, Entry] = {}
+        """Every key. For reading: `set` is what changes it."""
+        self._directories: dict[str, dict[str, None]] = {}
+        for key, entry in (entries or {}).items():
+            self.set(key, entry)
+
+    def names(self, directory: str) -> list[str]:
+        """The full names directly in *directory*, of keys and of directories, sorted."""
+        return sorted(self._directories.get(directory, ()))
+
+    def list(self, directory: str) -> "list[Entry]":
+        """The keys directly in *directory*, sorted."""
+        return [self.entries[name] for name in self.names(directory) if name in self.entries]
+
+    def set(self, key: str, entry: Entry | None) -> None:
+        """Put *entry* at *key*, or remove it if None."""
+        if entry is None:
+            if self.entries.pop(key, None) is not None:
+                self._unlink(key)
+        else:
+            if key not in self.entries:
+                self._link(key)
+            self.entries[key] = entry
+
+    def refusal(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> str | None:
+        """A key whose condition, spoken or implied by its change, does not hold; None if all do."""
+        for part in (*conditions, *changes):
+            entry = self.entries.get(part.key)
+            if isinstance(part, Create):
+                holds = entry is None
+            elif isinstance(part, Exists):
+                holds = entry is not None
+            else:
+                holds = entry is not None and part.version in (None, entry.version)
+            if not holds:
+                return part.key
+        return None
+
+    def check_places(self, changes: Sequence[Change]) -> None:
+        """Raise ValueError if a created key would be a directory too, or lie under bytes."""
+        created = {change.key for change in changes if isinstance(change, Create)}
+        for key in created:
+            if key in self._directories:
+                raise ValueError(f"{key!r} is a directory and cannot hold bytes")
+            above = parent(key)
+            while above and above not in self._directories:
+                if above in self.entries or above in created:
+                    raise ValueError(f"{above!r} holds bytes and cannot be the directory of {key!r}")
+                above = parent(above)
+
+    def _link(self, name: str) -> None:
+        while name:
+            above = parent(name)
+            siblings = self._directories.get(above)
+            if siblings is not None:
+                siblings[name] = None
+                return
+            self._directories[above] = {name: None}
+            name = above
+
+    def _unlink(self, name: str) -> None:
+        while name:
+            above = parent(name)
+            siblings = self._directories[above]
+            del siblings[name]
+            if siblings:
+                return
+            del self._directories[above]
+            name = above

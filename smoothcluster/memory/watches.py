@@ -1,0 +1,76 @@
+"""Who is to be woken by which change."""
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import final
+
+from smoothcluster.backend import Entry, Watch, check_key
+from smoothcluster.memory.tree import parent
+
+
+@final
+class PathWatch(Watch):
+    """A watch kept in a `Watches`."""
+
+    __slots__ = ("_watches", "notify", "open", "owner", "path", "values")
+
+    def __init__(
+        self, watches: "Watches", owner: object, path: str, notify: Callable[[], None], *, values: bool
+    ) -> None:
+        self._watches = watches
+        self.owner = owner
+        self.path = check_key(path)
+        self.notify = notify
+        self.values = values
+        self.open = True
+
+    def close(self) -> None:
+        self._watches.remove(self)
+
+
+@final
+class Watches:
+    """The watches of one store or client; *lock* guards them."""
+
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
+        self._lock = lock
+        self._at: dict[str, dict[PathWatch, None]] = {}
+
+    def add(self, owner: object, path: str, notify: Callable[[], None], *, values: bool) -> PathWatch:
+        """Watch *path* for *owner*, as `CoordinationBackend.watch` has it."""
+        watch = PathWatch(self, owner, path, notify, values=values)
+        with self._lock:
+            self._at.setdefault(path, {})[watch] = None
+        return watch
+
+    def remove(self, watch: PathWatch) -> None:
+        with self._lock:
+            watch.open = False
+            at_path = self._at.get(watch.path, {})
+            at_path.pop(watch, None)
+            if not at_path:
+                self._at.pop(watch.path, None)
+
+    def remove_all(self, owner: object) -> None:
+        """End every watch of *owner*."""
+        with self._lock:
+            for watch in [watch for at_path in self._at.values() for watch in at_path if watch.owner is owner]:
+                self.remove(watch)
+
+    def woken(self, before: Mapping[str, Entry | None], after: Mapping[str, Entry | None]) -> Iterable[PathWatch]:
+        """The watches that a step from *before* to *after* wakes, each once. Called under the lock."""
+        woken: dict[PathWatch, None] = {}
+        for key, entry in after.items():
+            came_or_went = (entry is None) != (before[key] is None)
+            for path in (key, parent(key)):
+                for watch in self._at.get(path, ()):
+                    if came_or_went or watch.values:
+                        woken[watch] = None
+        return woken
+
+
+def wake(watches: Iterable[PathWatch]) -> None:
+    """Call each, outside the lock: whoever is woken may need a lock that a caller of ours holds."""
+    for watch in watches:
+        if watch.open:
+            watch.notify()

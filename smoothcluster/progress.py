@@ -1,0 +1,360 @@
+"""The work on one shard: what waits, what runs, what is to be recorded, in one commit at a time.
+
+Every commit compares and sets the shard's record, so whoever has been replaced records nothing.
+It carries all that happened since the last one: outcomes, tasks added by handlers, finished
+chunks to delete, new chunks admitted, and the marks of tasks that are about to start. A task is
+marked in the store before it starts, never in the process that may die of it.
+
+Once built, a commit is settled before the next one is built: if its outcome is unknown, the very
+same bytes are sent again with the version first expected. A late original and a fatter retry
+would else lose what was added in between.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field, replace
+from json.encoder import encode_basestring_ascii as quote
+from typing import cast
+
+from smoothcluster.backend import Change, Create, Delete, Guarantees, Update
+from smoothcluster.backlog import Backlog, Place
+from smoothcluster.chunks import CHUNK_BYTES, digest, job_of, pack
+from smoothcluster.clock import Signal
+from smoothcluster.model import State, TaskContext
+from smoothcluster.pool import Run, RunState
+from smoothcluster.records import Keys, Shard
+from smoothcluster.view import Read, Report
+
+Mark = tuple[str, bytes]
+"""A task of a job, by its digest."""
+
+SPILL = 500
+"""Tasks added at once by a handler that adds too many for one commit."""
+
+RESERVE = 16 * 1024
+"""Bytes of a commit kept free for the shard's own record to grow into."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What all shards of one incarnation have in common."""
+
+    keys: Keys
+    shards: int
+    member: str
+    incarnation: str
+    limits: Guarantees
+    max_attempts: int
+    retry_delay: float
+    stopping: Signal
+    new_id: Callable[[], str]
+    report: Report
+    sent: "Sent"
+
+
+class Sent:
+    """Digests of tasks this process has already added, so that a link met often is sent once.
+
+    Only what was acknowledged is remembered: a repeat left out on the strength of a commit that
+    never happened would be a task lost.
+    """
+
+    LIMIT = 100_000
+
+    def __init__(self) -> None:
+        self._marks: dict[Mark, None] = {}
+
+    def __contains__(self, mark: Mark) -> bool:
+        return mark in self._marks
+
+    def add(self, marks: list[Mark]) -> None:
+        self._marks.update(dict.fromkeys(marks))
+        while len(self._marks) > self.LIMIT:
+            del self._marks[next(iter(self._marks))]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A commit in the making, kept within the store's limits."""
+
+    limits: Guarantees
+    bytes: int
+    operations: int = 1
+    changes: list[Change] = field(default_factory=list[Change])
+    results: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    sent: list[Mark] = field(default_factory=list[Mark])
+    starts: list[Run] = field(default_factory=list[Run])
+
+    def room(self, size: int, operations: int) -> bool:
+        """Whether so much more fits; a path and its framing take 200 bytes at most."""
+        return (
+            self.bytes + size + 200 * operations <= self.limits.largest_commit
+            and self.operations + operations <= self.limits.most_operations
+        )
+
+    def book(self, size: int, operations: int) -> None:
+        self.bytes += size + 200 * operations
+        self.operations += operations
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A commit built and not yet settled."""
+
+    id: str
+    changes: list[Change]
+    sent: list[Mark]
+    starts: list[Run]
+    """To be run as soon as it was applied."""
+
+
+class ShardWork:
+    """One owned shard, as this process works on it."""
+
+    def __init__(self, number: int, read: Read[Shard], terms: Terms) -> None:
+        self.number = number
+        self.record = read.record
+        self.version = read.version
+        self.lost = False
+        self.moving = False
+        """To be given away: start nothing more."""
+        self.backlog = Backlog(number, self.record, terms.keys, terms.report)
+        self.finished: deque[Run] = deque()
+        self.oldest: float | None = None
+        """When the first of `finished` came."""
+        self.outstanding = 0
+        """Runs that the pool has."""
+        self.pending: Pending | None = None
+        self._handed_back: list[Place] = []
+        self._delayed: list[tuple[float, Place]] = []
+        self._terms = terms
+
+    # What happened
+
+    def finish(self, run: Run, now: float) -> None:
+        """Take a run back from the pool: finished, or not started after all."""
+        self.outstanding -= 1
+        if run.state in (RunState.NOT_STARTED, RunState.INTERRUPTED):
+            self._handed_back.append(place_of(run))
+            return
+        self.finished.append(run)
+        if self.oldest is None:
+            self.oldest = now
+
+    # What to do
+
+    def startable(self, now: float) -> bool:
+        """Whether there may be tasks to start; the store may have to be asked."""
+        if self.moving or self.pending is not None:
+            return False
+        return self.backlog.promising() or bool(self._delayed and self._delayed[0][0] <= now)
+
+    def unsaid(self) -> bool:
+        """Whether there is something the store does not know yet."""
+        return bool(self.pending or self.finished or self._handed_back)
+
+    def quiet(self) -> bool:
+        """Whether nothing runs, nothing waits to be recorded and nothing is unsettled."""
+        return not (self.unsaid() or self.outstanding)
+
+    def next_retry(self) -> float | None:
+        """When a task that failed is to be tried again."""
+        return self._delayed[0][0] if self._delayed else None
+
+    def prepare(self, want: int, now: float) -> Pending | None:
+        """Build the next commit, starting up to *want* tasks; None if there is nothing to say."""
+        assert self.pending is None, "settle it first"
+        spoke = self.unsaid()
+        draft = Draft(self._terms.limits, len(self.record.to_json()) + RESERVE)
+        for chunk, index in self._handed_back:
+            self.record.open[chunk].run &= ~(1 << index)
+            self.backlog.queue.appendleft((chunk, index))
+        self._handed_back.clear()
+        self._record_outcomes(draft, now)
+        if not self.moving:
+            self._start(want, draft, now)
+        if not (spoke or draft.changes or draft.starts):
+            return None
+        self._write_results(draft)
+        self.record.seq += 1
+        self.record.id = self._terms.new_id()
+        fence = Update(self._terms.keys.shard(self.number), self.record.to_json(), self.version)
+        self.pending = Pending(self.record.id, [fence, *draft.changes], draft.sent, draft.starts)
+        return self.pending
+
+    def applied(self, version: str) -> list[Run]:
+        """The pending commit is in the store: forget it, and return what may run now."""
+        assert self.pending is not None
+        pending, self.pending = self.pending, None
+        self.version = version
+        self._terms.sent.add(pending.sent)
+        self.outstanding += len(pending.starts)
+        self.oldest = self.oldest if self.finished else None
+        return pending.starts
+
+    def mend(self, key: str) -> None:
+        """The pending commit was refused for *key* though the shard is ours: step over the garbage.
+
+        Its own names are never used twice, so a key that is in the way, or a chunk that is not
+        there any more, is not this group's doing.
+        """
+        assert self.pending is not None
+        self._terms.report(key, "in the way of, or missing from, a commit of its shard's owner")
+        mended: list[Change] = []
+        for change in self.pending.changes:
+            if change.key != key:
+                mended.append(change)
+            elif isinstance(change, Create):
+                mended.append(Update(key, change.value))
+        self.pending = replace(self.pending, changes=mended)
+
+    # How a commit is built
+
+    def _record_outcomes(self, draft: Draft, now: float) -> None:
+        """Record finished runs, and the tasks they add, while they fit."""
+        added: dict[Mark, str] = {}
+        while self.finished:
+            run = self.finished[0]
+            fresh = self._fresh(run, slice(None), added)
+            size = sum(map(len, fresh.values())) + len(fresh)
+            if size > draft.limits.largest_commit // 4 and not self._spill(run, draft):
+                break
+            if not run.added:
+                fresh, size = {}, 0
+            value = len(run.encoded) + 6 * len(run.error or "") + 6 * len(run.task.id) + 64
+            # Each task may need a chunk of its own; a result's key, and a finished chunk's, come on top.
+            operations = min(len(fresh), self._terms.shards) + 2
+            if not draft.room(value + size, operations) or not self._fits_result(draft, run.context.job, value):
+                break
+            draft.book(value + size, operations)
+            added.update(fresh)
+            self._close(self.finished.popleft(), draft, now)
+        self._place(added, draft)
+
+    def _fits_result(self, draft: Draft, job: str, size: int) -> bool:
+        return sum(map(len, draft.results.get(job, ()))) + size + 256 <= draft.limits.largest_value
+
+    def _fresh(self, run: Run, part: slice, others: Container[Mark]) -> dict[Mark, str]:
+        """Those of the tasks that *run* adds that are not known to be there, as text."""
+        fresh: dict[Mark, str] = {}
+        for task, text in zip(run.added[part], run.added_encoded[part], strict=True):
+            mark = (run.context.job, digest(task.id))
+            if mark not in self._terms.sent and mark not in others and mark not in fresh:
+                fresh[mark] = text
+        return fresh
+
+    def _spill(self, run: Run, draft: Draft) -> bool:
+        """Add what fits of the tasks of a run that adds many, before its outcome; whether that was all.
+
+        If we die in between, the task runs again and adds them again; repeats are skipped.
+        """
+        while run.added:
+            texts: dict[Mark, str] = {}
+            size = taken = 0
+            while taken < len(run.added) and taken < SPILL and size <= draft.limits.largest_commit // 8:
+                fresh = self._fresh(run, slice(taken, taken + 1), texts)
+                texts.update(fresh)
+                size += sum(map(len, fresh.values())) + 1
+                taken += 1
+            operations = min(len(texts), self._terms.shards + size // CHUNK_BYTES)
+            if not draft.room(size, operations):
+                return False
+            draft.book(size, operations)
+            self._place(texts, draft)
+            del run.added[:taken], run.added_encoded[:taken]
+        return True
+
+    def _place(self, texts: dict[Mark, str], draft: Draft) -> None:
+        """Put tasks into chunks of their shards."""
+        jobs: dict[str, list[tuple[bytes, str]]] = {}
+        for (job, mark), text in texts.items():
+            jobs.setdefault(job, []).append((mark, text))
+        for job, tasks in jobs.items():
+            for packet in pack(tasks, self._terms.shards):
+                # Shard, epoch and progress: no other commit that is applied has the same three.
+                unique = f"{self.number:x}.{self.record.epoch:x}.{self.record.seq:x}.{len(draft.changes):x}"
+                draft.changes.append(Create(self._terms.keys.chunk(packet.shard, f"{job}-{unique}"), packet.value()))
+                self.record.count(job, "added", len(packet.texts))
+        draft.sent.extend(texts)
+
+    def _close(self, run: Run, draft: Draft, now: float) -> None:
+        """Record one outcome, or put the task back for another try."""
+        name, index = place_of(run)
+        chunk, job = self.record.open[name], run.context.job
+        chunk.run &= ~(1 << index)
+        fails = chunk.fails.get(index, 0) + 1
+        if run.error is not None and fails < self._terms.max_attempts:
+            chunk.fails[index] = fails
+            heapq.heappush(self._delayed, (now + self._terms.retry_delay * 2.0 ** (fails - 1), (name, index)))
+            return
+        state = State.DONE if run.error is None else State.FAILED
+        error = "null" if run.error is None else quote(run.error)
+        text = f'[{quote(run.task.id)},"{state}",{run.encoded},{error},{run.context.attempt}]'
+        draft.results.setdefault(job, []).append(text)
+        self.record.count(job, state)
+        self._shut(name, index, draft)
+
+    def _shut(self, name: str, index: int, draft: Draft) -> None:
+        """The task needs nothing more; if none of its chunk does, the chunk goes."""
+        chunk = self.record.open[name]
+        chunk.closed |= 1 << index
+        chunk.fails.pop(index, None)
+        chunk.blame.pop(index, None)
+        self._drop_if_finished(name, draft)
+
+    def _drop_if_finished(self, name: str, draft: Draft) -> None:
+        chunk = self.record.open[name]
+        if chunk.closed.bit_count() == chunk.size:
+            draft.changes.append(Delete(self._terms.keys.chunk(self.number, name)))
+            del self.record.open[name]
+            self.backlog.forget(name)
+
+    def _write_results(self, draft: Draft) -> None:
+        """One key for each job: who recorded, under which epoch, and the outcomes."""
+        for job, outcomes in draft.results.items():
+            head = f'{{"runner":{quote(self._terms.member)},"epoch":{self.record.epoch},"outcomes":['
+            key = f"{self._terms.keys.results(job, self.number)}/{self.record.seq:010d}"
+            draft.changes.append(Create(key, (head + ",".join(outcomes) + "]}").encode()))
+
+    def _start(self, want: int, draft: Draft, now: float) -> None:
+        """Mark up to *want* tasks as running, admitting chunks as needed."""
+        while self._delayed and self._delayed[0][0] <= now:
+            self.backlog.queue.append(heapq.heappop(self._delayed)[1])
+        while len(draft.starts) < want and (self.backlog.queue or self._admit(draft)):
+            if self.backlog.queue:
+                draft.starts.append(self._mark(*self.backlog.queue.popleft()))
+
+    def _admit(self, draft: Draft) -> bool:
+        """Open one more chunk, if there is one and it fits; its skipped repeats need nothing more."""
+        tasks = self.backlog.ready()
+        if not draft.room(16 * tasks + 512, 2):
+            return False
+        admitted = self.backlog.admit()
+        if admitted is None:
+            return False
+        name, marks = admitted
+        if marks:
+            key = f"{self._terms.keys.seen(job_of(name), self.number)}/{self.record.seq:010d}.{len(draft.changes)}"
+            draft.changes.append(Create(key, b"".join(marks)))
+        draft.book(16 * tasks + 512, 2)
+        self._drop_if_finished(name, draft)
+        return True
+
+    def _mark(self, name: str, index: int) -> Run:
+        chunk = self.record.open[name]
+        chunk.run |= 1 << index
+        terms = self._terms
+        attempt = chunk.attempts(index) + 1
+        context = TaskContext(terms.member, job_of(name), self.number, self.record.epoch, attempt, terms.stopping)
+        return Run(self.backlog.tasks[name][index], context, (self, (name, index)))
+
+
+def shard_of(run: Run) -> ShardWork:
+    """The work that the run is part of."""
+    return cast(tuple[ShardWork, Place], run.key)[0]
+
+
+def place_of(run: Run) -> Place:
+    """Where the run's task stands in its shard."""
+    return cast(tuple[ShardWork, Place], run.key)[1]

@@ -1,0 +1,273 @@
+"""What a group writes into the store: where each record lies, what it holds, how it is read back.
+
+Everything read from the store is data from a stranger: `from_json` checks it field by field
+and raises GarbageError, which callers report and step over.
+
+    spec                            the numbers of the group; orders joins
+    members/<incarnation>           on the member's lease
+    seats/<n>                       persistent; who may be a Runner
+    shards/<n>                      persistent, never deleted: the fence
+    jobs/<id>                       one for each submit
+    tasks/<shard>/<job>-<chunk>     tasks waiting or running
+    seen/<job>/<shard>/<n>          digests of the ids a job already has
+    results/<job>/<shard>/<n>       recorded outcomes
+    events/<member>/<n>             a ring for each member
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, TypeVar
+
+from smoothcluster.errors import SmoothclusterError
+
+
+class GarbageError(SmoothclusterError):
+    """A record in the store is not what this version writes there."""
+
+
+def dump(data: object) -> bytes:
+    """JSON as the store holds it."""
+    return json.dumps(data, separators=(",", ":")).encode()
+
+
+def load(value: bytes) -> dict[str, Any]:
+    """A JSON object from the store; raise GarbageError if it is anything else."""
+    try:
+        data = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise GarbageError(f"not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise GarbageError("not a JSON object")
+    return data
+
+
+_SIMPLE: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    str: (str,),
+    bool: (bool,),
+    int | None: (int, type(None)),
+    str | None: (str, type(None)),
+}
+
+
+class Record:
+    """A flat record: a frozen dataclass whose fields are ints, strings, bools or None."""
+
+    __slots__ = ()
+
+    def to_json(self) -> bytes:
+        return dump(asdict(self))  # type: ignore[call-overload]  # every subclass is a dataclass
+
+    @classmethod
+    def from_json(cls, value: bytes) -> Self:
+        """The record in *value*; unknown fields are left out, a wrong one raises GarbageError."""
+        data = load(value)
+        wanted: dict[str, Any] = {}
+        for each in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
+            found = data.get(each.name)
+            if type(found) not in _SIMPLE[each.type]:
+                raise GarbageError(f"{cls.__name__}.{each.name} is {found!r:.80}")
+            wanted[each.name] = found
+        return cls(**wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Spec(Record):
+    """The numbers of a group. `runner` is None until the first member has joined."""
+
+    runner: int | None
+    backup: int | None
+    """None in the shape *all are Runners*."""
+    shards: int
+    joins: int
+    """Rises by one with each member that joins: orders them and makes their names unique."""
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member(Record):
+    """One incarnation of a member; lives on its lease."""
+
+    name: str
+    incarnation: str
+    join: int
+    host: str
+    pid: int
+    address: str
+    port: int
+    """Where its death can be noticed; 0 if nowhere."""
+    concurrency: int
+    running: bool
+    """Whether it works, or was only constructed so far."""
+    seat: int | None
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seat(Record):
+    """A licence to be a Runner."""
+
+    holder: str | None
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Record):
+    """The tasks of one submit and those that their handlers add."""
+
+    state: str
+    """open, sealed, finished or deleted."""
+    tasks: int
+    """How many its submitters have written."""
+    chunks: int
+    at: str
+    id: str
+
+
+@dataclass(slots=True)
+class Open:
+    """A chunk that its shard has admitted and not finished. Bitmaps count from its first task."""
+
+    size: int
+    closed: int = 0
+    """Tasks that need nothing more: recorded, or repeats."""
+    run: int = 0
+    """Tasks that may be running: marked before they start."""
+    fails: dict[int, int] = field(default_factory=dict)
+    """How often each was run and is to be tried again."""
+    blame: dict[int, list[str]] = field(default_factory=dict)
+    """Starts that no outcome came of: the owner then, as incarnation@epoch:evidence."""
+
+    def attempts(self, index: int) -> int:
+        """How often the task was started, the mark it carries now not counted."""
+        return self.fails.get(index, 0) + len(self.blame.get(index, ()))
+
+
+COUNTS = ("added", "skipped", "done", "failed", "quarantined")
+
+
+@dataclass(slots=True)
+class Shard:
+    """A slice of the tasks and who owns it: the only fence there is."""
+
+    owner: str | None = None
+    name: str | None = None
+    """The owner's name, for people."""
+    epoch: int = 0
+    seq: int = 0
+    id: str = ""
+    open: dict[str, Open] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    """For each job: what this shard added, skipped, and recorded."""
+
+    def count(self, job: str, what: str, by: int = 1) -> None:
+        tally = self.counts.setdefault(job, {})
+        tally[what] = tally.get(what, 0) + by
+
+    def to_json(self) -> bytes:
+        return dump(
+            {
+                "owner": self.owner,
+                "name": self.name,
+                "epoch": self.epoch,
+                "seq": self.seq,
+                "id": self.id,
+                "open": {
+                    name: [o.size, f"{o.closed:x}", f"{o.run:x}", o.fails, o.blame] for name, o in self.open.items()
+                },
+                "counts": self.counts,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, value: bytes) -> "Shard":
+        data = load(value)
+        try:
+            return cls(
+                owner=_maybe(str, data["owner"]),
+                name=_maybe(str, data["name"]),
+                epoch=_as(int, data["epoch"]),
+                seq=_as(int, data["seq"]),
+                id=_as(str, data["id"]),
+                open={_as(str, name): _open(each) for name, each in _as(dict, data["open"]).items()},
+                counts={
+                    _as(str, job): {_as(str, what): _as(int, n) for what, n in _as(dict, tally).items()}
+                    for job, tally in _as(dict, data["counts"]).items()
+                },
+            )
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise GarbageError(f"not a shard: {error!r:.80}") from None
+
+
+T = TypeVar("T")
+
+
+def _as(kind: type[T], value: object) -> T:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.40} is not {kind.__name__}")
+    return value
+
+
+def _maybe(kind: type[T], value: object) -> T | None:
+    return None if value is None else _as(kind, value)
+
+
+def _open(data: object) -> Open:
+    size, closed, run, fails, blame = _as(list, data)
+    return Open(
+        _as(int, size),
+        int(closed, 16),
+        int(run, 16),
+        {int(k): _as(int, v) for k, v in _as(dict, fails).items()},
+        {int(k): [_as(str, each) for each in _as(list, v)] for k, v in _as(dict, blame).items()},
+    )
+
+
+class Keys:
+    """Where each record of a group lies."""
+
+    __slots__ = ("_group", "jobs", "members", "seats", "shards", "spec")
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self.spec = f"{group}/spec"
+        self.members = f"{group}/members"
+        self.seats = f"{group}/seats"
+        self.shards = f"{group}/shards"
+        self.jobs = f"{group}/jobs"
+
+    def member(self, incarnation: str) -> str:
+        return f"{self.members}/{incarnation}"
+
+    def seat(self, number: int) -> str:
+        return f"{self.seats}/{number}"
+
+    def shard(self, number: int) -> str:
+        return f"{self.shards}/{number}"
+
+    def job(self, job: str) -> str:
+        return f"{self.jobs}/{job}"
+
+    def tasks(self, shard: int) -> str:
+        return f"{self._group}/tasks/{shard}"
+
+    def chunk(self, shard: int, name: str) -> str:
+        return f"{self._group}/tasks/{shard}/{name}"
+
+    def seen(self, job: str, shard: int) -> str:
+        return f"{self._group}/seen/{job}/{shard}"
+
+    def results(self, job: str, shard: int) -> str:
+        return f"{self._group}/results/{job}/{shard}"
+
+    def events(self, member: str) -> str:
+        return f"{self._group}/events/{member}"
+
+    @property
+    def all_events(self) -> str:
+        return f"{self._group}/events"
+
+
+def last_part(key: str) -> str:
+    """The part of a key behind its last slash."""
+    return key.rpartition("/")[2]

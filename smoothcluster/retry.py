@@ -1,0 +1,28 @@
+"""Trying again, in one place: only what certainly did not happen, and not for ever."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, stop_any, wait_random_exponential
+from tenacity.stop import stop_base
+
+from smoothcluster.clock import Clock
+from smoothcluster.errors import UnavailableError
+
+T = TypeVar("T")
+
+
+def patiently(clock: Clock, seconds: float, act: Callable[[], T], stop: stop_base | None = None) -> T:
+    """Call *act*, and again while it raises UnavailableError, for *seconds* at most; the last error escapes.
+
+    The pauses grow to a second and are random, so that many clients do not come back as one.
+    """
+    limit = stop_after_delay(seconds)
+    retrying = Retrying(
+        retry=retry_if_exception_type(UnavailableError),
+        wait=wait_random_exponential(multiplier=0.02, max=1.0),
+        stop=limit if stop is None else stop_any(limit, stop),
+        sleep=clock.sleep,
+        reraise=True,
+    )
+    return retrying(act)

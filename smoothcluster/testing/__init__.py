@@ -1,0 +1,32 @@
+"""For authors of backends: the contract as tests, and what they are made of.
+
+Subclass `BackendConformance` in a test file to try a backend against every rule, and
+`backend_machine` to try it with random moves. They need the extra ``smoothcluster[testing]``,
+and are loaded when asked for: the clock, the faults and the simulator do without pytest.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from smoothcluster.testing.clock import HeldClock, eventually
+from smoothcluster.testing.faults import Faulty
+from smoothcluster.testing.lagging import Lagging
+
+if TYPE_CHECKING:
+    from smoothcluster.testing.conformance import Ability, BackendConformance
+    from smoothcluster.testing.machine import backend_machine
+
+__all__ = ["Ability", "BackendConformance", "Faulty", "HeldClock", "Lagging", "backend_machine", "eventually"]
+
+_RULES = ("kit", "keys", "commits", "outcomes", "leases", "watches", "connection", "locks")
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Ability", "BackendConformance"):
+        import pytest
+
+        pytest.register_assert_rewrite(*(f"{__name__}.conformance_{rules}" for rules in _RULES))
+        return getattr(import_module(f"{__name__}.conformance"), name)
+    if name == "backend_machine":
+        return import_module(f"{__name__}.machine").backend_machine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,85 @@
+"""A clock that stands still until a test moves it, and waiting for what a test expects."""
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar, final
+
+from smoothcluster.clock import SYSTEM_CLOCK, Clock, Signal
+
+Seen = TypeVar("Seen")
+
+_STUCK = 60.0
+"""Seconds of real time after which a wait that no test ends is taken for a mistake."""
+
+
+@final
+class _HeldSignal(Signal):
+    def __init__(self, clock: "HeldClock") -> None:
+        self._clock = clock
+        self._flag = False
+
+    def set(self) -> None:
+        with self._clock.moved:
+            self._flag = True
+            self._clock.moved.notify_all()
+
+    def clear(self) -> None:
+        self._flag = False
+
+    def is_set(self) -> bool:
+        return self._flag
+
+    def wait(self, timeout: float | None = None) -> bool:
+        clock = self._clock
+        with clock.moved:
+            until = None if timeout is None else clock.monotonic() + timeout
+            clock.waiting += 1
+            try:
+                while not self._flag and (until is None or clock.monotonic() < until):
+                    if not clock.moved.wait(_STUCK):
+                        raise TimeoutError("a wait on a held clock that nobody moves")
+                return self._flag
+            finally:
+                clock.waiting -= 1
+
+
+@final
+class HeldClock(Clock):
+    """Time moves by `advance` alone; whoever waits on a signal wakes when its time has come."""
+
+    def __init__(self, start: float = 1000.0) -> None:
+        self.moved = threading.Condition()
+        self.waiting = 0
+        """Threads that wait on a signal of this clock now."""
+        self.listeners: list[Callable[[], None]] = []
+        """Called after each move, by who makes it: `MemoryStore.expire`, for instance."""
+        self._now = start
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def wall(self) -> float:
+        return 1_600_000_000.0 + self._now
+
+    def signal(self) -> Signal:
+        return _HeldSignal(self)
+
+    def advance(self, seconds: float) -> None:
+        """Let *seconds* pass."""
+        with self.moved:
+            self._now += seconds
+            self.moved.notify_all()
+        for listener in self.listeners:
+            listener()
+
+
+def eventually(condition: Callable[[], Seen], within: float = 30.0) -> Seen:
+    """Return the first true value of *condition*; raise AssertionError if there is none *within* seconds."""
+    until = SYSTEM_CLOCK.monotonic() + within
+    while True:
+        seen = condition()
+        if seen:
+            return seen
+        if SYSTEM_CLOCK.monotonic() >= until:
+            raise AssertionError(f"still {seen!r} after {within} seconds: {condition}")
+        SYSTEM_CLOCK.sleep(0.005)

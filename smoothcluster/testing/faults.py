@@ -1,0 +1,186 @@
+"""A backend between two others that loses, delays and refuses what a test asks it to."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from enum import Enum
+from typing import Literal, TypeVar, final
+
+from smoothcluster.backend import (
+    Change,
+    Committed,
+    Condition,
+    CoordinationBackend,
+    Create,
+    Entry,
+    Guarantees,
+    Lease,
+    Refused,
+    Watch,
+    check_commit,
+)
+from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
+
+Act = Literal["read", "commit", "lease", "renew", "revoke"]
+"""What a fault can befall. Arming and closing a watch always succeeds."""
+
+Answer = TypeVar("Answer")
+
+
+class _Fault(Enum):
+    DROPPED = "applied, and the acknowledgement lost"
+    HELD = "not applied yet, and may still be"
+    REFUSED = "not sent"
+
+
+@final
+class _Lease(Lease):
+    def __init__(self, backend: "Faulty", inner: Lease) -> None:
+        self._backend = backend
+        self.inner = inner
+
+    @property
+    def id(self) -> str:
+        return self.inner.id
+
+    @property
+    def ttl(self) -> float:
+        return self.inner.ttl
+
+    def renew(self) -> bool:
+        return self._backend.through("renew", self.inner.renew)
+
+    def revoke(self) -> None:
+        self._backend.through("revoke", self.inner.revoke)
+
+
+@final
+class Faulty(CoordinationBackend):
+    """A client of the same store as *inner*, whose connection does as it is told.
+
+    `drop_answer`, `hold` and `refuse` each befall the next *act* of one kind that has nothing
+    ahead of it; faults of one kind are used up in order.
+    """
+
+    def __init__(self, inner: CoordinationBackend) -> None:
+        self.inner = inner
+        self._lock = threading.Lock()
+        self._faults: dict[Act, deque[_Fault]] = {}
+        self._held: list[Callable[[], object]] = []
+        self._cut: type[BackendError] | None = None
+        self._muted: dict[object, Callable[[], None]] = {}
+
+    def drop_answer(self, act: Act = "commit") -> None:
+        """The next *act* is done, and then raises OutcomeUnknownError."""
+        self._faults.setdefault(act, deque()).append(_Fault.DROPPED)
+
+    def hold(self, act: Act = "commit") -> None:
+        """The next *act* raises OutcomeUnknownError and is done when `deliver` is called, or never."""
+        self._faults.setdefault(act, deque()).append(_Fault.HELD)
+
+    def refuse(self, act: Act = "commit", times: int = 1) -> None:
+        """The next *act*, and as many as *times*, raises UnavailableError and is never done."""
+        self._faults.setdefault(act, deque()).extend([_Fault.REFUSED] * times)
+
+    def deliver(self) -> list[object]:
+        """Do what was held, in order; return what each came to: the answer or the error."""
+        held, self._held = self._held, []
+        return [_outcome(call) for call in held]
+
+    def cut(self, error: type[BackendError] = UnavailableError) -> None:
+        """From now on every act raises *error* undone, and no watch wakes."""
+        self._cut = error
+
+    def mend(self) -> None:
+        """End a `cut`, and wake every watch: each may have missed something."""
+        with self._lock:
+            self._cut = None
+            waiting = list(self._muted.values())
+        for notify in waiting:
+            notify()
+
+    def through(self, act: Act, call: Callable[[], Answer]) -> Answer:
+        """Do *call*, or what the next fault of *act* makes of it."""
+        if self._cut is not None:
+            raise self._cut(f"{act}: cut off")
+        with self._lock:
+            faults = self._faults.get(act)
+            fault = faults.popleft() if faults else None
+        match fault:
+            case None:
+                return call()
+            case _Fault.REFUSED:
+                raise UnavailableError(f"{act}: not sent")
+            case _Fault.HELD:
+                self._held.append(call)
+            case _Fault.DROPPED:
+                call()
+        raise OutcomeUnknownError(f"{act}: no answer")
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return self.inner.guarantees
+
+    @property
+    def url(self) -> str:
+        return self.inner.url
+
+    def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        return self.through("read", lambda: self.inner.get_many(keys))
+
+    def keys(self, directory: str) -> "list[str]":
+        return self.through("read", lambda: self.inner.keys(directory))
+
+    def list(self, directory: str) -> "list[Entry]":
+        return self.through("read", lambda: self.inner.list(directory))
+
+    def sync(self) -> None:
+        self.through("read", self.inner.sync)
+
+    def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        check_commit(self.guarantees, conditions, changes)
+        plain = [_on_inner_lease(change) for change in changes]
+        return self.through("commit", lambda: self.inner.commit(conditions, plain))
+
+    def lease(self, ttl: float) -> Lease:
+        return _Lease(self, self.through("lease", lambda: self.inner.lease(ttl)))
+
+    def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        token = object()
+
+        def unless_cut() -> None:
+            if self._cut is None:
+                notify()
+
+        with self._lock:
+            self._muted[token] = notify
+        return _FaultyWatch(self.inner.watch(path, unless_cut, values=values), lambda: self._muted.pop(token, None))
+
+    def close(self) -> None:
+        self._muted.clear()
+        self.inner.close()
+
+
+@final
+class _FaultyWatch(Watch):
+    def __init__(self, inner: Watch, forget: Callable[[], object]) -> None:
+        self._inner = inner
+        self._forget = forget
+
+    def close(self) -> None:
+        self._forget()
+        self._inner.close()
+
+
+def _on_inner_lease(change: Change) -> Change:
+    if isinstance(change, Create) and isinstance(change.lease, _Lease):
+        return replace(change, lease=change.lease.inner)
+    return change
+
+
+def _outcome(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except BackendError as error:
+        return error

@@ -1,0 +1,96 @@
+"""A client whose reads lag, as a ZooKeeper follower's do: what a store in memory alone would never show."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import final
+
+from smoothcluster.backend import (
+    Change,
+    Committed,
+    Condition,
+    CoordinationBackend,
+    Entry,
+    Guarantees,
+    Lease,
+    Refused,
+    Watch,
+)
+from smoothcluster.memory import Applied, MemoryBackend, MemoryStore, Tree
+from smoothcluster.memory.watches import Watches, wake
+
+
+@final
+class Lagging(CoordinationBackend):
+    """A client of *store* that sees its history late: up to its own last commit, `sync` or `catch_up`.
+
+    Its watches wake as it gets to see what happened. Make it before others write to the store.
+    """
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._inner = MemoryBackend(store)
+        self._lock = threading.RLock()
+        self._watches = Watches(self._lock)
+        self._unseen: deque[Applied] = deque()
+        store.observers.append(self._unseen.append)
+        self._seen = Tree(store.tree.entries)
+
+    @property
+    def behind(self) -> int:
+        """How many steps of the store's history it has yet to see."""
+        return len(self._unseen)
+
+    def catch_up(self, steps: int | None = None) -> None:
+        """See all that has happened, or only the next *steps* of it."""
+        for _ in range(self.behind if steps is None else steps):
+            with self._lock:
+                if not self._unseen:
+                    return
+                step = self._unseen.popleft()
+                for key, entry in step.after.items():
+                    self._seen.set(key, entry)
+                woken = self._watches.woken(step.before, step.after)
+            wake(woken)
+
+    def sync(self) -> None:
+        self._inner.reach().expire()
+        self.catch_up()
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return self._inner.guarantees
+
+    @property
+    def url(self) -> str:
+        return self._inner.url
+
+    def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        self._inner.get_many(keys)  # Refuses what the store would.
+        with self._lock:
+            return [self._seen.entries.get(key) for key in keys]
+
+    def keys(self, directory: str) -> "list[str]":
+        self._inner.keys(directory)
+        with self._lock:
+            return self._seen.names(directory)
+
+    def list(self, directory: str) -> "list[Entry]":
+        self._inner.keys(directory)
+        with self._lock:
+            return self._seen.list(directory)
+
+    def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        outcome = self._inner.commit(conditions, changes)
+        self.catch_up()
+        return outcome
+
+    def lease(self, ttl: float) -> Lease:
+        return self._inner.lease(ttl)
+
+    def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        self._inner.reach()
+        return self._watches.add(self, path, notify, values=values)
+
+    def close(self) -> None:
+        self._inner.close()
+        self._watches.remove_all(self)

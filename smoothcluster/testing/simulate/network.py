@@ -1,0 +1,176 @@
+"""The store as one process sees it: behind a network that delays, loses, repeats nothing and forgets nothing.
+
+Each call travels there and back, and the scheduler may run anybody else meanwhile. Reads lag
+behind other processes' commits, as a follower's do. While a process is cut off its calls fail
+after a while, and a commit it sent may have been applied, or be applied much later, even after
+its sender's death.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar, final
+
+from smoothcluster.backend import (
+    Change,
+    Committed,
+    Condition,
+    CoordinationBackend,
+    Entry,
+    Guarantees,
+    Lease,
+    Refused,
+    Watch,
+)
+from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
+from smoothcluster.memory import MemoryStore
+from smoothcluster.testing.lagging import Lagging
+from smoothcluster.testing.simulate.scheduler import Process, Scheduler
+
+T = TypeVar("T")
+
+TIMEOUT = 0.5
+"""Seconds after which a call to a store that does not answer fails."""
+
+
+@final
+class SimLease(Lease):
+    """A lease, granted and renewed over the network."""
+
+    def __init__(self, backend: "SimBackend", inner: Lease) -> None:
+        self._backend, self._inner = backend, inner
+
+    @property
+    def id(self) -> str:
+        return self._inner.id
+
+    @property
+    def ttl(self) -> float:
+        return self._inner.ttl
+
+    def renew(self) -> bool:
+        return self._backend.ask(self._inner.renew)
+
+    def revoke(self) -> None:
+        self._backend.ask(self._inner.revoke)
+
+
+@final
+class SimBackend(CoordinationBackend):
+    """One process's client."""
+
+    def __init__(self, scheduler: Scheduler, process: Process, store: MemoryStore, on_author: Callable[[str], None]) -> None:
+        self.cut = False
+        """Whether nothing gets through."""
+        self.drop = 0.0
+        """Share of acknowledgements that get lost."""
+        self._scheduler, self._process, self._store = scheduler, process, store
+        self._on_author = on_author
+        self._lagging = Lagging(store)
+        self._due = False
+        store.observers.append(self._expect)
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return self._store.guarantees
+
+    @property
+    def url(self) -> str:
+        return "memory://simulated"
+
+    def _expect(self, step: object) -> None:
+        """Something happened: this process's server will hear of it before long."""
+        if not self._due and not self.cut and not self._process.dead:
+            self._due = True
+            self._scheduler.at(self._latency(), self._hear, self._process)
+
+    def _hear(self) -> None:
+        self._due = False
+        if not self.cut:
+            self._lagging.catch_up()
+
+    def mend(self) -> None:
+        """The network is whole again: what was missed is heard now."""
+        self.cut = False
+        self._expect(None)
+
+    def _latency(self) -> float:
+        random = self._scheduler.random
+        return random.choice((0.0001, 0.0003, 0.0005, 0.001, 0.005)) * random.random()
+
+    def _travel(self) -> None:
+        self._scheduler.pause(self._latency())
+
+    def _fail(self) -> None:
+        self._scheduler.pause(TIMEOUT)
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """A call that may be repeated without harm."""
+        self._travel()
+        if self.cut:
+            self._fail()
+            raise UnavailableError("cut off")
+        answer = question()
+        self._travel()
+        if self.cut:
+            self._fail()
+            raise UnavailableError("cut off")
+        return answer
+
+    def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        return self.ask(lambda: self._lagging.get_many(keys))
+
+    def keys(self, directory: str) -> "list[str]":
+        return self.ask(lambda: self._lagging.keys(directory))
+
+    def list(self, directory: str) -> "list[Entry]":
+        return self.ask(lambda: self._lagging.list(directory))
+
+    def sync(self) -> None:
+        self.ask(self._lagging.sync)
+
+    def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        random = self._scheduler.random
+        self._travel()
+        if self.cut:
+            return self._lose(conditions, changes)
+        self._on_author(self._process.name)
+        answer = self._lagging.commit(conditions, changes)
+        self._travel()
+        if self.cut or random.random() < self.drop:
+            self._fail()
+            raise OutcomeUnknownError("the acknowledgement was lost")
+        return answer
+
+    def _lose(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        """Cut off: never sent, sent and lost, or on its way for a long time."""
+        random = self._scheduler.random
+        fate = random.random()
+        if fate < 0.3:
+            self._fail()
+            raise UnavailableError("cut off before it was sent")
+        if fate < 0.7:
+            self._scheduler.at(random.uniform(0.0, 4.0), lambda: self._land(conditions, changes))
+        self._fail()
+        raise OutcomeUnknownError("cut off after it was sent")
+
+    def _land(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> None:
+        self._on_author(self._process.name)
+        try:
+            self._store.commit(conditions, changes)
+        except BackendError:  # Its sender has long been told that nothing is known.
+            return
+
+    def lease(self, ttl: float) -> Lease:
+        return SimLease(self, self.ask(lambda: self._lagging.lease(ttl)))
+
+    def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        return self.ask(lambda: self._lagging.watch(path, self._guarded(notify), values=values))
+
+    def _guarded(self, notify: Callable[[], None]) -> Callable[[], None]:
+        def deliver() -> None:
+            self._scheduler.at(self._latency(), notify, self._process)
+
+        return deliver
+
+    def close(self) -> None:
+        self._store.observers.remove(self._expect)
+        self._lagging.close()

@@ -1,0 +1,91 @@
+"""Handlers in virtual time: each task takes a while, then says what its id tells it to."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import final
+
+from smoothcluster.chunks import encode_task
+from smoothcluster.model import Task
+from smoothcluster.pool import Pool, Run, RunState
+from smoothcluster.testing.simulate.scheduler import Process, Scheduler
+
+
+def children(task_id: str) -> list[str]:
+    """The tasks that a task adds: two more below it while its id is short, and two that are known."""
+    job, _, path = task_id.partition(":")
+    if len(path) >= 4 or not path or int(path[-1]) % 2:
+        return []
+    return [f"{job}:{path}{digit}" for digit in "12"] + [f"{job}:{path}", f"{job}:{path[0]}"]
+
+
+def fails(task_id: str) -> bool:
+    """Whether its handler raises."""
+    return task_id.endswith("7")
+
+
+@final
+class SimPool(Pool):
+    """A fixed number of workers."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        process: Process,
+        concurrency: int,
+        deliver: Callable[[], None],
+        can_start: Callable[[Run], bool],
+        on_start: Callable[[Run], None],
+    ) -> None:
+        self.finished: deque[Run] = deque()
+        self._scheduler, self._process, self._concurrency = scheduler, process, concurrency
+        self._deliver, self._can_start, self._on_start = deliver, can_start, on_start
+        self._queue: deque[Run] = deque()
+        self._running = 0
+
+    def put(self, runs: Iterable[Run]) -> None:
+        self._queue.extend(runs)
+        self._scheduler.at(0.0, self._next, self._process)
+
+    def take_back(self) -> list[Run]:
+        runs = list(self._queue)
+        self._queue.clear()
+        return runs
+
+    @property
+    def running(self) -> int:
+        return self._running
+
+    @property
+    def free(self) -> int:
+        return max(0, self._concurrency - self._running - len(self._queue))
+
+    def stop(self, timeout: float) -> int:
+        return self._running
+
+    def _next(self) -> None:
+        while self._queue and self._running < self._concurrency:
+            run = self._queue.popleft()
+            if not self._can_start(run):
+                run.state = RunState.NOT_STARTED
+                self._end(run)
+                continue
+            self._running += 1
+            self._on_start(run)
+            random = self._scheduler.random
+            takes = random.choice((0.001, 0.01, 0.05, 0.3)) * random.random()
+            self._scheduler.at(takes, lambda run=run: self._finish(run), self._process)
+
+    def _finish(self, run: Run) -> None:
+        self._running -= 1
+        if fails(run.task.id):
+            run.fail("ValueError: it ends in 7")
+        else:
+            run.state, run.encoded = RunState.DONE, "1"
+            run.added = [Task(id=name) for name in children(run.task.id)]
+            run.added_encoded = [encode_task(task) for task in run.added]
+        self._end(run)
+        self._next()
+
+    def _end(self, run: Run) -> None:
+        self.finished.append(run)
+        self._deliver()

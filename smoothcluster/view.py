@@ -1,0 +1,133 @@
+"""A picture of the group, as one member read it: what every decision starts from.
+
+It may be out of date by the time it is used; that costs a lost race, never a promise, since
+every move made on it is a guarded commit.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from smoothcluster.backend import CoordinationBackend, Entry
+from smoothcluster.model import Evidence
+from smoothcluster.records import GarbageError, Keys, Member, Seat, Shard, Spec, last_part
+
+T = TypeVar("T")
+
+Report = Callable[[str, str], None]
+"""Told of garbage: the key it lies under, and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[T]):
+    """A record and the version it was read at; None if the key does not exist yet."""
+
+    record: T
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The group's spec, seats, shards and members, and whom this process knows to be dead."""
+
+    spec: Read[Spec]
+    seats: Sequence[Read[Seat]]
+    shards: Sequence[Read[Shard] | None]
+    """None where a shard's record is garbage: nobody may touch it."""
+    members: Mapping[str, Read[Member]]
+    gone: Mapping[str, Evidence] = field(default_factory=dict[str, Evidence])
+    """Incarnations proved dead, though their records may still be there."""
+
+    @property
+    def runner(self) -> int:
+        return self.spec.record.runner or 0
+
+    def living(self) -> dict[str, Member]:
+        """The members that are there and not proved dead."""
+        return {name: read.record for name, read in self.members.items() if name not in self.gone}
+
+    def verdict(self, incarnation: str | None) -> Evidence | None:
+        """How it is known that *incarnation* no longer works; None if it may well do."""
+        if incarnation is None:
+            return Evidence.LEFT
+        if incarnation in self.gone:
+            return self.gone[incarnation]
+        return None if incarnation in self.members else Evidence.LEASE_EXPIRED
+
+    def seated(self) -> dict[str, int]:
+        """Who of the living holds which seat."""
+        return {
+            read.record.holder: number
+            for number, read in enumerate(self.seats)
+            if read.record.holder is not None and self.verdict(read.record.holder) is None
+        }
+
+    def owned(self, incarnation: str) -> list[int]:
+        """The shards that *incarnation* owns."""
+        return [n for n, read in enumerate(self.shards) if read is not None and read.record.owner == incarnation]
+
+
+def parse_spec(entry: Entry | None) -> Read[Spec] | None:
+    """The spec in *entry*; None if there is none. Garbage there is fatal: the group has no numbers."""
+    return None if entry is None else Read(Spec.from_json(entry.value), entry.version)
+
+
+def read_members(backend: CoordinationBackend, keys: Keys, report: Report) -> dict[str, Read[Member]]:
+    """All members whose records can be read."""
+    members: dict[str, Read[Member]] = {}
+    for entry in backend.list(keys.members):
+        try:
+            member = Member.from_json(entry.value)
+            if member.incarnation != last_part(entry.key):
+                raise GarbageError(f"it says it is {member.incarnation!r:.40}")
+            members[member.incarnation] = Read(member, entry.version)
+        except GarbageError as error:
+            report(entry.key, str(error))
+    return members
+
+
+def read_seats_and_shards(
+    backend: CoordinationBackend, keys: Keys, spec: Spec, report: Report
+) -> tuple[list[Read[Seat]], list[Read[Shard] | None]]:
+    """The records of ownership."""
+    seat_keys = [keys.seat(n) for n in range(spec.runner or 0)]
+    shard_keys = [keys.shard(n) for n in range(spec.shards)]
+    entries = backend.get_many([*seat_keys, *shard_keys])
+    seats = [_seat(entry, report) for entry in entries[: len(seat_keys)]]
+    return seats, [_shard(entry, report) for entry in entries[len(seat_keys) :]]
+
+
+def read_view(
+    backend: CoordinationBackend, keys: Keys, gone: Mapping[str, Evidence], report: Report
+) -> View | None:
+    """Look at the whole group; None if it does not exist yet.
+
+    Ownership is read before members: whoever owns something had joined before, so if it is not
+    among members read *later*, it has gone. The other way round a newcomer would look dead.
+    """
+    spec = parse_spec(backend.get(keys.spec))
+    if spec is None:
+        return None
+    seats, shards = read_seats_and_shards(backend, keys, spec.record, report)
+    return View(spec, seats, shards, read_members(backend, keys, report), gone)
+
+
+def _seat(entry: Entry | None, report: Report) -> Read[Seat]:
+    if entry is None:
+        return Read(Seat(None, ""), None)
+    try:
+        return Read(Seat.from_json(entry.value), entry.version)
+    except GarbageError as error:
+        # A seat holds nothing but its holder: one that cannot be read is as good as free.
+        report(entry.key, str(error))
+        return Read(Seat(None, ""), entry.version)
+
+
+def _shard(entry: Entry | None, report: Report) -> Read[Shard] | None:
+    if entry is None:
+        return Read(Shard(), None)
+    try:
+        return Read(Shard.from_json(entry.value), entry.version)
+    except GarbageError as error:
+        report(entry.key, str(error))
+        return None

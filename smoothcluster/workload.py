@@ -1,0 +1,203 @@
+"""What one member works on: its shards, its handler pool, and a commit whenever one is due.
+
+How many tasks are marked as running is what should finish within one commit interval, and at
+least the member's concurrency. Slow tasks so leave few suspects behind if the process dies;
+fast ones leave many, which cost little to run again.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from smoothcluster.backend import CoordinationBackend, Refused, Watch
+from smoothcluster.clock import Clock
+from smoothcluster.pool import Pool, Run, RunState
+from smoothcluster.progress import ShardWork, Terms, shard_of
+from smoothcluster.records import GarbageError, Shard
+from smoothcluster.view import Read
+
+INTERVAL = 0.05
+"""Seconds that an outcome may wait for others to be recorded with."""
+
+BATCH = 512
+"""Outcomes of one shard that are recorded without waiting for more."""
+
+WINDOW = 8192
+"""Tasks marked at once at most, however fast they are."""
+
+
+class Workload:
+    """The shards a member owns, and the tasks of them that run here."""
+
+    def __init__(
+        self, backend: CoordinationBackend, pool: Pool, clock: Clock, terms: Terms, concurrency: int, held: Callable[[], bool]
+    ) -> None:
+        self.works: dict[int, ShardWork] = {}
+        self.stopping = False
+        """Start nothing more."""
+        self.refused = 0
+        """Outcomes that came too late: their shard had another owner by then."""
+        self.on_start: Callable[[int, int], None] = lambda shard, tasks: None
+        """Told how many tasks of a shard were handed to the pool."""
+        self.on_lost: Callable[[int], None] = lambda shard: None
+        self.wake: Callable[[], None] = lambda: None
+        self._backend, self._pool, self._clock, self._terms, self._held = backend, pool, clock, terms, held
+        self._concurrency = concurrency
+        self._turns: deque[int] = deque()
+        self._watches: dict[int, Watch] = {}
+        self._rate = 0.0
+        self._counted, self._counted_since = 0, clock.monotonic()
+
+    # What is owned
+
+    def adopt(self, number: int, read: Read[Shard]) -> ShardWork:
+        """Begin to work on a shard that the store says is ours."""
+        work = self.works[number] = ShardWork(number, read, self._terms)
+        work.backlog.arm = lambda: self._watch(work)
+        self._turns.append(number)
+        return work
+
+    def drop(self, number: int) -> None:
+        """The shard is not ours any more; what still runs of it is not waited for."""
+        self.works.pop(number).lost = True
+        self._turns.remove(number)
+        watch = self._watches.pop(number, None)
+        if watch is not None:
+            watch.close()
+
+    def drop_all(self) -> None:
+        """Nothing is ours any more."""
+        for number in list(self.works):
+            self.drop(number)
+        self._pool.take_back()
+
+    def _watch(self, work: ShardWork) -> None:
+        def notify() -> None:
+            work.backlog.stale = True
+            self.wake()
+
+        directory = self._terms.keys.tasks(work.number)
+        self._watches[work.number] = self._backend.watch(directory, notify, values=False)
+
+    @property
+    def outstanding(self) -> int:
+        """Tasks of our shards that the pool has."""
+        return sum(work.outstanding for work in self.works.values())
+
+    def quiet(self) -> bool:
+        """Whether nothing runs, and everything that did is recorded."""
+        return all(work.quiet() for work in self.works.values())
+
+    # What is done
+
+    def turn(self) -> None:
+        """Take in what has finished, start what can be, and record what is due."""
+        now = self._clock.monotonic()
+        self.collect(now)
+        if not self.stopping and self._held():
+            self._top_up(now)
+        for work in list(self.works.values()):
+            if self._due(work, now):
+                self._commit(work, 0, now)
+
+    def next_time(self) -> float | None:
+        """When `turn` is needed at the latest, if nothing else happens."""
+        times = [work.oldest + INTERVAL for work in self.works.values() if work.oldest is not None and work.pending is None]
+        times += [retry for work in self.works.values() if (retry := work.next_retry()) is not None and not work.moving]
+        return min(times, default=None)
+
+    def collect(self, now: float) -> None:
+        """Take finished runs from the pool to their shards."""
+        finished = self._pool.finished
+        count = 0
+        while finished:
+            run = finished.popleft()
+            count += 1
+            self._return(run, now)
+        self._counted += count
+        passed = now - self._counted_since
+        if passed >= INTERVAL:
+            self._rate = self._counted / passed
+            self._counted, self._counted_since = 0, now
+
+    def _return(self, run: Run, now: float) -> None:
+        work = shard_of(run)
+        if not work.lost:
+            work.finish(run, now)
+        elif run.state is not RunState.NOT_STARTED:
+            self.refused += 1
+
+    def hand_back(self, wanted: Callable[[ShardWork], bool] = lambda work: True) -> None:
+        """Take back from the pool what has not started, of the shards *wanted*."""
+        now = self._clock.monotonic()
+        again: list[Run] = []
+        for run in self._pool.take_back():
+            if wanted(shard_of(run)):
+                self._return(run, now)
+            else:
+                again.append(run)
+        self._pool.put(again)
+
+    def _due(self, work: ShardWork, now: float) -> bool:
+        if work.lost or not work.unsaid():
+            return False
+        if work.oldest is None or work.pending is not None:
+            return True
+        return len(work.finished) >= BATCH or now >= work.oldest + INTERVAL or not self.outstanding
+
+    def _top_up(self, now: float) -> None:
+        """Start more tasks if the pool runs low, staying with one shard while it has some."""
+        window = max(self._concurrency, min(WINDOW, int(self._rate * INTERVAL)))
+        have = self.outstanding
+        if have >= (window if window == self._concurrency else window // 2):
+            return
+        for _ in range(len(self._turns)):
+            number = self._turns[0]
+            work = self.works[number]
+            if work.startable(now):
+                have += self._commit(work, window - have, now)
+                if have >= window or work.lost:
+                    return
+            self._turns.rotate(-1)
+
+    def _commit(self, work: ShardWork, want: int, now: float) -> int:
+        """Send the shard's next commit, or the one not settled yet; return how many tasks it started."""
+        if work.pending is None:
+            if want:
+                work.backlog.fill(self._backend, want)
+            work.prepare(want, now)
+        while work.pending is not None and not work.lost:
+            result = self._backend.commit([], work.pending.changes)
+            version = self._settle(work, result.key) if isinstance(result, Refused) else result.versions[self._key(work)]
+            if version is not None:
+                return self._dispatch(work, work.applied(version))
+        return 0
+
+    def _key(self, work: ShardWork) -> str:
+        return self._terms.keys.shard(work.number)
+
+    def _dispatch(self, work: ShardWork, runs: list[Run]) -> int:
+        if runs:
+            self._pool.put(runs)
+            self.on_start(work.number, len(runs))
+        return len(runs)
+
+    def _settle(self, work: ShardWork, key: str) -> str | None:
+        """After a refusal: the version if our commit is there after all; None to try again, or if lost."""
+        assert work.pending is not None
+        self._backend.sync()
+        entry = self._backend.get(self._key(work))
+        try:
+            record = Shard.from_json(entry.value) if entry is not None else None
+        except GarbageError as error:
+            self._terms.report(self._key(work), str(error))
+            record = None
+        if entry is not None and record is not None:
+            if record.id == work.pending.id:
+                return entry.version
+            if entry.version == work.version and record.owner == self._terms.incarnation:
+                work.mend(key)
+                return None
+        self.refused += len(work.finished) + 1
+        self.drop(work.number)
+        self.on_lost(work.number)
+        return None

@@ -1,0 +1,116 @@
+"""The memory backend against the contract: as weak as it comes, promising more, on the machine's clock."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
+
+from smoothcluster.backend import CoordinationBackend, Guarantees, Lease
+from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
+from smoothcluster.testing import Ability, BackendConformance, Faulty, HeldClock, Lagging, backend_machine
+
+COARSE = replace(WEAKEST, unique_versions=True, shortest_ttl=4.0, longest_ttl=40.0, ttl_step=2.0, most_operations=64)
+
+
+class TestMemory(BackendConformance):
+    """As weak as the contract allows, on a held clock, through connections that can be cut."""
+
+    abilities = frozenset({Ability.CUT})
+    guarantees = WEAKEST
+
+    @pytest.fixture(autouse=True)
+    def _store(self) -> None:
+        self.clock = HeldClock()
+        self.store = MemoryStore(clock=self.clock, guarantees=self.guarantees)
+        self.clock.listeners.append(self.store.expire)
+
+    def connect(self) -> CoordinationBackend:
+        """A new client of this test's store."""
+        return Faulty(MemoryBackend(self.store))
+
+    def expire(self, lease: Lease) -> None:
+        """Wait it out."""
+        self.clock.advance(lease.ttl)
+
+    def cut(self, backend: CoordinationBackend) -> None:
+        """As the wrapper does it."""
+        assert isinstance(backend, Faulty)
+        backend.cut()
+
+    def mend(self, backend: CoordinationBackend) -> None:
+        """As the wrapper does it."""
+        assert isinstance(backend, Faulty)
+        backend.mend()
+
+    def pass_time(self, seconds: float) -> None:
+        """No time passes but this."""
+        self.clock.advance(seconds)
+
+
+class TestMemoryWithUniqueVersions(TestMemory):
+    """Another store's promises: versions never repeat, lease times are coarse."""
+
+    guarantees = COARSE
+
+
+class TestMemoryOnTheMachinesClock(BackendConformance):
+    """As users get it: leases run out by themselves, with no call to help them."""
+
+    ttl = 10.0
+
+    @pytest.fixture(autouse=True)
+    def _store(self) -> None:
+        self.store = MemoryStore()
+
+    def connect(self) -> CoordinationBackend:
+        """A new client of this test's store."""
+        return MemoryBackend(self.store)
+
+    def expire(self, lease: Lease) -> None:
+        """Take it away before its time."""
+        self.store.end(lease.id)
+
+
+class TestMemoryThroughLaggingClients(BackendConformance):
+    """Reads that lag, as a ZooKeeper follower's do, keep to the contract: no rule asks for more than it."""
+
+    @pytest.fixture(autouse=True)
+    def _store(self) -> Iterator[None]:
+        self.store = MemoryStore()
+        self.clients: list[Lagging] = []
+        stop = threading.Event()
+
+        def catch_up() -> None:
+            while not stop.wait(0.01):
+                for client in self.clients:
+                    client.catch_up()
+
+        thread = threading.Thread(target=catch_up)
+        thread.start()
+        yield
+        stop.set()
+        thread.join()
+
+    def connect(self) -> CoordinationBackend:
+        """A client that is up to a hundredth of a second behind."""
+        client = Lagging(self.store)
+        self.clients.append(client)
+        return client
+
+    def expire(self, lease: Lease) -> None:
+        """Take it away before its time."""
+        self.store.end(lease.id)
+
+
+@pytest.mark.parametrize("guarantees", [WEAKEST, COARSE], ids=["weakest", "coarse"])
+@pytest.mark.parametrize("client", [MemoryBackend, Lagging])
+def test_random_moves(guarantees: Guarantees, client: Callable[[MemoryStore], CoordinationBackend]) -> None:
+    """Whatever two clients do, the store holds what a dict would, and wakes whom it should."""
+    clock = HeldClock()
+    store = MemoryStore(clock=clock, guarantees=guarantees)
+    clock.listeners.append(store.expire)
+    machine = backend_machine(lambda: client(store), lambda lease: clock.advance(lease.ttl))
+    run_state_machine_as_test(machine, settings=settings(deadline=None, max_examples=60))
