@@ -25,7 +25,7 @@ class Plan:
 def workers(view: View) -> list[str]:
     """The members that may own shards, by seat."""
     living, seated = view.living(), view.seated()
-    return sorted((name for name in seated if living[name].running), key=seated.__getitem__)
+    return sorted((name for name in seated if name in living and living[name].running), key=seated.__getitem__)
 
 
 def shares(owned: dict[str, int], total: int) -> dict[str, int]:

@@ -135,8 +135,10 @@ class Backlog:
                 self._abandon(name, chunk)
                 continue
             self.tasks[name] = tasks
-            places = [(name, index) for index in range(chunk.size) if not chunk.closed >> index & 1]
-            self.queue.extend(places)
+            for index in range(chunk.size):
+                if not chunk.closed >> index & 1:
+                    # A start that no outcome came of has waited longest.
+                    (self.queue.appendleft if index in chunk.blame else self.queue.append)((name, index))
 
     def _abandon(self, name: str, chunk: Open) -> None:
         """An open chunk was taken away or overwritten by a stranger: its tasks cannot be run."""

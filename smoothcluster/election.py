@@ -69,7 +69,7 @@ def seat_to_claim(
 ) -> SeatClaim | None:
     """The seat that *me* should try to take now, or None."""
     living = view.living()
-    if me not in living or living[me].seat is not None:
+    if me not in living or living[me].seat is not None or me in view.seated():
         return None
     rank = [member.incarnation for member in candidates(view, me, order)].index(me)
     free = [claim for claim in free_seats(view, idle_since, now, ttl) if living[me].running or not claim.depose]

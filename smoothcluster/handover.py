@@ -44,18 +44,13 @@ def bits(bitmap: int) -> Iterable[int]:
         bitmap ^= low
 
 
-def copy_of(shard: Shard) -> Shard:
-    """A shard's record that can be changed without changing *shard*."""
-    return Shard.from_json(shard.to_json())
-
-
 def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str) -> Shard:
     """The shard as its next owner takes it over.
 
     What was marked as running is blamed on the former owner: that start is counted, and
     whoever asks later why a task was started twice finds here who had it and how that ended.
     """
-    after = copy_of(shard)
+    after = shard.copy()
     blamed = f"{shard.owner}@{shard.epoch}:{evidence}"
     for chunk in after.open.values():
         for index in bits(chunk.run & ~chunk.closed):
@@ -125,7 +120,7 @@ def leave(
     after: dict[int, Shard] = {}
     rest: list[int] = []
     for number, read in shards.items():
-        freed = copy_of(read.record)
+        freed = read.record.copy()
         freed.owner, freed.name, freed.id = None, None, commit_id
         for chunk in freed.open.values():
             for index in bits(chunk.run & ~chunk.closed):

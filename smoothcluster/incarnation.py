@@ -22,7 +22,7 @@ from smoothcluster.pool import Pool, Run
 from smoothcluster.progress import Sent, Terms
 from smoothcluster.records import Keys, Member, Shard
 from smoothcluster.session import Session
-from smoothcluster.view import Read, View, read_view
+from smoothcluster.view import Read, View, glance, read_view
 from smoothcluster.workload import Workload
 
 SOON = 0.2
@@ -88,7 +88,7 @@ class Incarnation:
         self.workload.wake = wake.set
         self.workload.on_start = self._resumed
         self.workload.on_lost = self._fenced
-        self._dirty, self._unsure = True, False
+        self._dirty, self._hurried, self._unsure = True, False, False
         self._next_look = 0.0
         self._gone: dict[str, Evidence] = {}
         self._detected: dict[str, tuple[float, float]] = {}
@@ -103,7 +103,7 @@ class Incarnation:
         """A member's process is dead, as was known *after* seconds of looking into it."""
         self._gone[incarnation] = Evidence.PROCESS_GONE
         self._detected.setdefault(incarnation, (self._clock.monotonic(), after))
-        self._dirty = True
+        self._dirty = self._hurried = True
 
     def unsure(self) -> None:
         """The outcome of something is not known: read what everybody sees before the next decision."""
@@ -118,8 +118,9 @@ class Incarnation:
 
     def turn(self, leaving: bool) -> None:
         """Look if there is reason to, move, and work."""
-        now = self._clock.monotonic()
-        if self._dirty or now >= self._next_look:
+        if self._hurried and not leaving:
+            self._hurry()
+        elif self._dirty or self._clock.monotonic() >= self._next_look:
             self.look(leaving)
         self.workload.turn()
         self._give()
@@ -149,7 +150,7 @@ class Incarnation:
         try:
             if self._unsure:
                 self._backend.sync()
-            view = read_view(self._backend, self._keys, dict(self._gone), self._report)
+            view = read_view(self._backend, self._keys, dict(self._gone), self._report, self.view)
         except BaseException:
             self._dirty = True
             raise
@@ -158,6 +159,15 @@ class Incarnation:
             raise LeaseLostError("the member's record is gone: somebody has taken this process for dead")
         self.view, self.me = view, view.members[self.id]
         return view
+
+    def _hurry(self) -> None:
+        """Somebody has died: take over at once what is ours to take; a whole look follows."""
+        self._hurried = False
+        if self.view is None or self._unsure:
+            return
+        view = glance(self._backend, self._keys, dict(self._gone), self._report, self.view)
+        self._act(view, self._clock.monotonic())
+        self._dirty = True
 
     def _match(self, view: View) -> None:
         """Hold what the store says we hold."""

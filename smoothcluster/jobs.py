@@ -23,7 +23,7 @@ from smoothcluster.joining import new_spec
 from smoothcluster.model import Task
 from smoothcluster.records import COUNTS, Job, Keys, Spec
 from smoothcluster.retry import patiently
-from smoothcluster.view import Read, Report, parse_spec, read_seats_and_shards
+from smoothcluster.view import Read, Report, parse_spec, read_ownership
 
 OPEN, SEALED, FINISHED, DELETED = "open", "sealed", "finished", "deleted"
 """States of a job: being written; complete as far as its submitters go; nothing left to run; given up."""
@@ -206,8 +206,8 @@ class Books:
 
 def read_books(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Books:
     """Read a job's books once. Raise UsageError if there is no such job."""
-    _, shards = read_seats_and_shards(backend, keys, replace(spec, runner=0), report)
-    tallies = [read.record.counts.get(job, {}) for read in shards if read is not None]
+    found = read_ownership(backend, keys, spec, report)
+    tallies = [read.record.counts.get(job, {}) for read in (found[2] if found else []) if read is not None]
     record = read_job(backend, keys, job)
     if record is None:
         raise UsageError(f"there is no job {job!r}")

@@ -15,7 +15,7 @@ and raises GarbageError, which callers report and step over.
 """
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar
 
 from smoothcluster.errors import SmoothclusterError
@@ -138,6 +138,10 @@ class Open:
     blame: dict[int, list[str]] = field(default_factory=dict)
     """Starts that no outcome came of: the owner then, as incarnation@epoch:evidence."""
 
+    def copy(self) -> "Open":
+        """One that can be changed without changing this one."""
+        return Open(self.size, self.closed, self.run, dict(self.fails), {k: list(v) for k, v in self.blame.items()})
+
     def attempts(self, index: int) -> int:
         """How often the task was started, the mark it carries now not counted."""
         return self.fails.get(index, 0) + len(self.blame.get(index, ()))
@@ -159,6 +163,14 @@ class Shard:
     open: dict[str, Open] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     """For each job: what this shard added, skipped, and recorded."""
+
+    def copy(self) -> "Shard":
+        """One that can be changed without changing this one."""
+        return replace(
+            self,
+            open={name: chunk.copy() for name, chunk in self.open.items()},
+            counts={job: dict(tally) for job, tally in self.counts.items()},
+        )
 
     def count(self, job: str, what: str, by: int = 1) -> None:
         tally = self.counts.setdefault(job, {})

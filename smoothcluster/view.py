@@ -5,7 +5,7 @@ every move made on it is a guarded commit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from smoothcluster.backend import CoordinationBackend, Entry
@@ -37,6 +37,8 @@ class View:
     members: Mapping[str, Read[Member]]
     gone: Mapping[str, Evidence] = field(default_factory=dict[str, Evidence])
     """Incarnations proved dead, though their records may still be there."""
+    complete: bool = True
+    """Whether *members* were read after the rest. If not, one that is missing may be a newcomer."""
 
     @property
     def runner(self) -> int:
@@ -52,7 +54,7 @@ class View:
             return Evidence.LEFT
         if incarnation in self.gone:
             return self.gone[incarnation]
-        return None if incarnation in self.members else Evidence.LEASE_EXPIRED
+        return None if incarnation in self.members or not self.complete else Evidence.LEASE_EXPIRED
 
     def seated(self) -> dict[str, int]:
         """Who of the living holds which seat."""
@@ -86,30 +88,44 @@ def read_members(backend: CoordinationBackend, keys: Keys, report: Report) -> di
     return members
 
 
-def read_seats_and_shards(
-    backend: CoordinationBackend, keys: Keys, spec: Spec, report: Report
-) -> tuple[list[Read[Seat]], list[Read[Shard] | None]]:
-    """The records of ownership."""
-    seat_keys = [keys.seat(n) for n in range(spec.runner or 0)]
-    shard_keys = [keys.shard(n) for n in range(spec.shards)]
-    entries = backend.get_many([*seat_keys, *shard_keys])
-    seats = [_seat(entry, report) for entry in entries[: len(seat_keys)]]
-    return seats, [_shard(entry, report) for entry in entries[len(seat_keys) :]]
+def read_ownership(
+    backend: CoordinationBackend, keys: Keys, spec: Spec | None, report: Report
+) -> tuple[Read[Spec], list[Read[Seat]], list[Read[Shard] | None]] | None:
+    """The spec and the records of ownership, in one step if *spec* still tells how many there are."""
+    while True:
+        if spec is None:
+            read = parse_spec(backend.get(keys.spec))
+            if read is None:
+                return None
+            spec = read.record
+        seat_keys = [keys.seat(n) for n in range(spec.runner or 0)]
+        shard_keys = [keys.shard(n) for n in range(spec.shards)]
+        entries = backend.get_many([keys.spec, *seat_keys, *shard_keys])
+        read = parse_spec(entries[0])
+        if read is not None and (read.record.runner, read.record.shards) == (spec.runner, spec.shards):
+            seats = [_seat(entry, report) for entry in entries[1 : 1 + len(seat_keys)]]
+            return read, seats, [_shard(entry, report) for entry in entries[1 + len(seat_keys) :]]
+        spec = None
 
 
 def read_view(
-    backend: CoordinationBackend, keys: Keys, gone: Mapping[str, Evidence], report: Report
+    backend: CoordinationBackend, keys: Keys, gone: Mapping[str, Evidence], report: Report, last: View | None = None
 ) -> View | None:
-    """Look at the whole group; None if it does not exist yet.
+    """Look at the whole group; None if it does not exist yet. The *last* look saves a step.
 
     Ownership is read before members: whoever owns something had joined before, so if it is not
     among members read *later*, it has gone. The other way round a newcomer would look dead.
     """
-    spec = parse_spec(backend.get(keys.spec))
-    if spec is None:
-        return None
-    seats, shards = read_seats_and_shards(backend, keys, spec.record, report)
-    return View(spec, seats, shards, read_members(backend, keys, report), gone)
+    found = read_ownership(backend, keys, last.spec.record if last else None, report)
+    return None if found is None else View(*found, read_members(backend, keys, report), gone)
+
+
+def glance(backend: CoordinationBackend, keys: Keys, gone: Mapping[str, Evidence], report: Report, last: View) -> View:
+    """Look at ownership alone, with the members of the *last* look: one step, when every millisecond counts."""
+    found = read_ownership(backend, keys, last.spec.record, report)
+    if found is None:
+        return replace(last, gone=gone, complete=False)
+    return View(*found, last.members, gone, complete=False)
 
 
 def _seat(entry: Entry | None, report: Report) -> Read[Seat]:

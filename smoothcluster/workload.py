@@ -21,6 +21,9 @@ INTERVAL = 0.05
 BATCH = 512
 """Outcomes of one shard that are recorded without waiting for more."""
 
+SLICE = 0.2
+"""Seconds after which another shard has its turn: long enough for outcomes to share commits."""
+
 WINDOW = 8192
 """Tasks marked at once at most, however fast they are."""
 
@@ -43,6 +46,7 @@ class Workload:
         self._backend, self._pool, self._clock, self._terms, self._held = backend, pool, clock, terms, held
         self._concurrency = concurrency
         self._turns: deque[int] = deque()
+        self._turn_ends = clock.monotonic() + SLICE
         self._watches: dict[int, Watch] = {}
         self._rate = 0.0
         self._counted, self._counted_since = 0, clock.monotonic()
@@ -53,7 +57,8 @@ class Workload:
         """Begin to work on a shard that the store says is ours."""
         work = self.works[number] = ShardWork(number, read, self._terms)
         work.backlog.arm = lambda: self._watch(work)
-        self._turns.append(number)
+        # What was running when its owner went is the oldest debt: it goes first.
+        (self._turns.appendleft if read.record.open else self._turns.append)(number)
         return work
 
     def drop(self, number: int) -> None:
@@ -150,6 +155,9 @@ class Workload:
         have = self.outstanding
         if have >= (window if window == self._concurrency else window // 2):
             return
+        if now >= self._turn_ends:
+            self._turns.rotate(-1)
+            self._turn_ends = now + SLICE
         for _ in range(len(self._turns)):
             number = self._turns[0]
             work = self.works[number]

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -26,8 +26,8 @@ Exit status:
   130  interrupted by Ctrl-C before it was done
 """
 
-PATIENCE = 10.0
-"""Seconds for which a command that only reads goes on asking a store that is away."""
+PATIENCE = 3.0
+"""Seconds for which a command goes on asking a store that is away; one question may take the backend longer."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,7 +47,7 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, status: Exit) -> None:
         super().__init__(message)
-        self.exit_code = status
+        self.status = status
 
 
 class Commands(click.Group):
@@ -79,13 +79,12 @@ class Commands(click.Group):
         **extra: Any,
     ) -> Any:
         with logs.told():
-            status = Exit.DONE
             try:
-                status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or Exit.DONE
+                status: int = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or Exit.DONE
             except click.ClickException as error:
                 logs.log.debug("what led to it:", exc_info=error)
                 _tell(error)
-                status = error.exit_code
+                status = error.status if isinstance(error, Failure) else error.exit_code
             except click.Abort:
                 status = Exit.INTERRUPTED
             if standalone_mode:
@@ -134,7 +133,7 @@ def common(command: F) -> F:
 
 
 @contextmanager
-def opened(url: str | None) -> Iterator[CoordinationBackend]:
+def opened(url: str | None) -> Generator[CoordinationBackend]:
     """The backend at *url*, or at the environment's; closed in the end."""
     logs.hide(url or os.environ.get(VARIABLE, ""))
     backend = connect(url)
@@ -142,8 +141,3 @@ def opened(url: str | None) -> Iterator[CoordinationBackend]:
         yield backend
     finally:
         backend.close()
-
-
-def plain(value: object) -> str:
-    """*value* as text for a terminal or a table: what could move the cursor or break the line is replaced."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))

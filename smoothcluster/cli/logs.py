@@ -6,7 +6,7 @@ may set up logging as it likes.
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import final
 
@@ -52,7 +52,7 @@ _teller.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def told() -> Generator[None]:
     """Have the library's warnings, and what commands tell, appear on standard error."""
     library = logging.getLogger("smoothcluster")
     before = library.level, library.propagate, log.level

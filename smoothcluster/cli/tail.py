@@ -5,7 +5,7 @@ from typing import final
 
 from smoothcluster.backend import CoordinationBackend, Entry
 from smoothcluster.events import RING
-from smoothcluster.records import GarbageError, Keys, last_part, load
+from smoothcluster.records import GarbageError, Keys, load
 
 Event = Mapping[str, object]
 
@@ -24,42 +24,46 @@ class Tail:
 
         The first call returns all there is. What was written over before it was read is missing.
         """
-        events = [event for directory in self._rings() for event in self._read(directory)]
-        return sorted(events, key=lambda event: (_number(event, "at"), _number(event, "n")))
-
-    def _rings(self) -> list[str]:
-        return [self._keys.events(self._member)] if self._member else self._backend.keys(self._keys.all_events)
+        rings = [self._keys.events(self._member)] if self._member else self._backend.keys(self._keys.all_events)
+        events = [event for directory in rings for event in self._read(directory)]
+        return sorted(events, key=lambda event: (_at(event), _place(event)))
 
     def _read(self, directory: str) -> list[Event]:
         if directory not in self._next:
-            return self._reread(directory, 0)
+            return self._read_all(directory, -1)
         events: list[Event] = []
         while True:
             due = self._next[directory]
             event = _event(self._backend.get(f"{directory}/{due % RING}"))
-            if event is None or _number(event, "n") < due:
+            if event is None or _place(event) < due:
                 return events
-            if _number(event, "n") > due:  # The ring has gone round since.
-                return events + self._reread(directory, due)
+            if _place(event) > due:  # The ring has gone round since.
+                return events + self._read_all(directory, due)
             events.append(event)
             self._next[directory] = due + 1
 
-    def _reread(self, directory: str, due: int) -> list[Event]:
-        """The events of a ring from number *due* on, those that are still there."""
+    def _read_all(self, directory: str, least: int) -> list[Event]:
+        """The events of a ring from number *least* on; garbage has the number -1."""
         found = (_event(entry) for entry in self._backend.list(directory))
-        events = [event for event in found if event is not None and _number(event, "n") >= due]
-        self._next[directory] = max((int(_number(event, "n")) + 1 for event in events), default=due)
+        events = [event for event in found if event is not None and _place(event) >= least]
+        self._next[directory] = max((_place(event) + 1 for event in events), default=max(least, 0))
         return events
 
 
 def _event(entry: Entry | None) -> Event | None:
+    if entry is None:
+        return None
     try:
-        return None if entry is None else load(entry.value)
+        return load(entry.value)
     except GarbageError as error:
-        assert entry is not None
-        return {"at": 0, "kind": "garbage", "key": entry.key, "what": str(error), "n": -1, "slot": last_part(entry.key)}
+        return {"at": 0, "kind": "garbage", "key": entry.key, "what": str(error)}
 
 
-def _number(event: Event, name: str) -> float:
-    value = event.get(name)
-    return value if isinstance(value, int | float) else -1.0
+def _place(event: Event) -> int:
+    number = event.get("n")
+    return number if isinstance(number, int) else -1
+
+
+def _at(event: Event) -> float:
+    at = event.get("at")
+    return at if isinstance(at, int | float) else 0.0

@@ -205,7 +205,7 @@ class MemoryStore:
 
     def _start_reaper(self) -> None:
         if self._reaper is None:
-            self._reaper = threading.Thread(target=self._reap, name="smoothcluster-memory", daemon=True)
+            self._reaper = threading.Thread(target=self._reap, name=f"smoothcluster-memory-{self.name}", daemon=True)
             self._reaper.start()
         self._sooner.set()
 

@@ -53,10 +53,10 @@ class Tree:
         return [self.entries[name] for name in self.names(directory) if name in self.entries]
 
     def set(self, key: str, entry: Entry | None) -> None:
-        """Put *entry* at *key*, or remove it if None."""
+        """Put *entry* at *key*, or remove what is there if None."""
         if entry is None:
-            if self.entries.pop(key, None) is not None:
-                self._unlink(key)
+            del self.entries[key]
+            self._unlink(key)
         else:
             if key not in self.entries:
                 self._link(key)

@@ -35,8 +35,7 @@ class Listener:
         self._socket, published = listen(host)
         self._address = (published, int(self._socket.getsockname()[1]))
         self._greeting = b""
-        self._announced_anew = False
-        self._held: dict[socket.socket, None] = {}
+        self._held: dict[socket.socket, bytes] = {}  # and what each was told
         self._bell = Bell()
         self._closing = False
         self._resting = False
@@ -56,11 +55,8 @@ class Listener:
         They dial again, and where another incarnation was announced before have proof at once
         that it is over. Until the first announcement nobody is greeted.
         """
-        greeting = json.dumps({"group": group, "member": member, "incarnation": incarnation}).encode() + b"\n"
-        if greeting != self._greeting:
-            self._greeting = greeting
-            self._announced_anew = True
-            self._bell.ring()
+        self._greeting = json.dumps({"group": group, "member": member, "incarnation": incarnation}).encode() + b"\n"
+        self._bell.ring()
 
     def close(self) -> None:
         """Stop listening. Those who watch take it for a death: give the lease back first. Repeatable."""
@@ -87,10 +83,7 @@ class Listener:
                 self._selector.register(self._socket, selectors.EVENT_READ)
             for key, _ in ready:
                 self._attend(key.fileobj)
-            if self._announced_anew:
-                self._announced_anew = False
-                self._drop(len(self._held))
-        self._drop(len(self._held))
+        self._drop(list(self._held))
         self._selector.close()
         self._socket.close()
         self._bell.close()
@@ -100,9 +93,10 @@ class Listener:
             self._accept()
         elif ready is self._bell.socket:
             self._bell.hush()
+            self._drop([caller for caller, told in self._held.items() if told != self._greeting])
         elif isinstance(ready, socket.socket) and ready in self._held:
             # Nobody has anything to say to us: it hung up, or it is not one of ours.
-            self._forget(ready)
+            self._drop([ready])
 
     def _accept(self) -> None:
         try:
@@ -114,25 +108,23 @@ class Listener:
                 self._resting = True
             return
         caller.setblocking(False)
+        greeting = self._greeting
         try:
-            complete = caller.send(self._greeting) == len(self._greeting)
+            complete = caller.send(greeting) == len(greeting)
         except OSError:
             complete = False
         if not complete:
             caller.close()
             return
-        self._held[caller] = None
+        self._held[caller] = greeting
         self._selector.register(caller, selectors.EVENT_READ)
-        self._drop(len(self._held) - _MOST_HELD)
+        self._drop(list(self._held)[:-_MOST_HELD])
 
-    def _drop(self, count: int) -> None:
-        for caller in list(self._held)[: max(count, 0)]:
-            self._forget(caller)
-
-    def _forget(self, caller: socket.socket) -> None:
-        del self._held[caller]
-        self._selector.unregister(caller)
-        caller.close()
+    def _drop(self, callers: list[socket.socket]) -> None:
+        for caller in callers:
+            del self._held[caller]
+            self._selector.unregister(caller)
+            caller.close()
 
 
 _listeners: "weakref.WeakSet[Listener]" = weakref.WeakSet()

@@ -21,12 +21,14 @@ __all__ = ["Ability", "BackendConformance", "Faulty", "HeldClock", "Lagging", "b
 _RULES = ("kit", "keys", "commits", "outcomes", "leases", "watches", "connection", "locks")
 
 
-def __getattr__(name: str) -> object:
-    if name in ("Ability", "BackendConformance"):
-        import pytest
+if not TYPE_CHECKING:  # Else no type checker would notice a misspelt name.
 
-        pytest.register_assert_rewrite(*(f"{__name__}.conformance_{rules}" for rules in _RULES))
-        return getattr(import_module(f"{__name__}.conformance"), name)
-    if name == "backend_machine":
-        return import_module(f"{__name__}.machine").backend_machine
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name in ("Ability", "BackendConformance"):
+            import pytest
+
+            pytest.register_assert_rewrite(*(f"{__name__}.conformance_{rules}" for rules in _RULES))
+            return getattr(import_module(f"{__name__}.conformance"), name)
+        if name == "backend_machine":
+            return import_module(f"{__name__}.machine").backend_machine
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,15 @@ from smoothcluster.backend import CoordinationBackend, Guarantees, Lease
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.testing import Ability, BackendConformance, Faulty, HeldClock, Lagging, backend_machine
 
-COARSE = replace(WEAKEST, unique_versions=True, shortest_ttl=4.0, longest_ttl=40.0, ttl_step=2.0, most_operations=64)
+COARSE = replace(
+    WEAKEST,
+    survives_failover=True,
+    unique_versions=True,
+    shortest_ttl=4.0,
+    longest_ttl=40.0,
+    ttl_step=2.0,
+    most_operations=64,
+)
 
 
 class TestMemory(BackendConformance):
@@ -23,13 +31,16 @@ class TestMemory(BackendConformance):
 
     @pytest.fixture(autouse=True)
     def _store(self) -> None:
+        self.clients: list[Faulty] = []
         self.clock = HeldClock()
         self.store = MemoryStore(clock=self.clock, guarantees=self.guarantees)
         self.clock.listeners.append(self.store.expire)
 
     def connect(self) -> CoordinationBackend:
         """A new client of this test's store."""
-        return Faulty(MemoryBackend(self.store))
+        client = Faulty(MemoryBackend(self.store))
+        self.clients.append(client)
+        return client
 
     def expire(self, lease: Lease) -> None:
         """Wait it out."""
@@ -51,9 +62,16 @@ class TestMemory(BackendConformance):
 
 
 class TestMemoryWithUniqueVersions(TestMemory):
-    """Another store's promises: versions never repeat, lease times are coarse."""
+    """Another store's promises: versions never repeat, lease times are coarse, a restart forgets nothing."""
 
+    abilities = frozenset({Ability.CUT, Ability.RESTART})
     guarantees = COARSE
+
+    def restart_store(self) -> None:
+        """As its clients see it: they are cut off, and then not."""
+        for client in self.clients:
+            client.cut()
+            client.mend()
 
 
 class TestMemoryOnTheMachinesClock(BackendConformance):

@@ -206,12 +206,12 @@ def test_a_lost_lease_wakes_watchers_without_any_call() -> None:
 
 def test_the_thread_that_ends_leases_ends_with_them() -> None:
     """It runs while there is a lease, and again when there is one again."""
-    backend = MemoryBackend()
+    backend = MemoryBackend(MemoryStore(name="one-of-its-own"))
 
     def alive() -> bool:
-        return any(thread.name == "smoothcluster-memory" for thread in threading.enumerate())
+        return any(thread.name == "smoothcluster-memory-one-of-its-own" for thread in threading.enumerate())
 
-    eventually(lambda: not alive())
+    assert not alive()
     for _ in range(2):
         backend.lease(0.02)
         assert alive()
@@ -231,6 +231,16 @@ def test_a_woken_watcher_may_be_waited_for() -> None:
     backend.watch("a", ask_in_another_thread)
     backend.commit([], [Create("a", b"")])
     assert len(answered) == 1
+
+
+def test_a_watch_closed_while_others_are_woken_falls_silent() -> None:
+    """Of several watches that one commit wakes, a first that closes the second is the only one called."""
+    backend = held()
+    woken: list[str] = []
+    backend.watch("a", lambda: second.close())
+    second = backend.watch("a", lambda: woken.append("second"))
+    backend.commit([], [Create("a", b"")])
+    assert woken == []
 
 
 def test_a_watch_does_not_hear_of_deeper_keys() -> None:

@@ -79,7 +79,7 @@ def new_runs(count: int) -> list[Run]:
     return [new_run(str(number)) for number in range(count)]
 
 
-def until(condition: Callable[[], bool]) -> None:
+def eventually(condition: Callable[[], bool]) -> None:
     """Wait for *condition*."""
     deadline = SYSTEM_CLOCK.monotonic() + DEADLINE
     while not condition():
@@ -404,7 +404,7 @@ def test_runs_at_most_concurrency_at_once(member: Member, gate: Gate) -> None:
     """As many handlers wait at once as concurrency says, and never more."""
     pool = member.pool(gate.handler, concurrency=3)
     pool.put(new_runs(10))
-    until(lambda: len(gate.inside) == 3)
+    eventually(lambda: len(gate.inside) == 3)
     assert pool.running == 3
     gate.open.set()
     assert {run.task.id for run in member.wait(pool, 10)} == {str(number) for number in range(10)}
@@ -435,13 +435,13 @@ def test_free_counts_room_that_nothing_waits_for(member: Member, gate: Gate) -> 
     pool = member.pool(gate.handler, concurrency=3)
     assert pool.free == 3
     pool.put(new_runs(2))
-    until(lambda: len(gate.inside) == 2 and pool.free == 1)
+    eventually(lambda: len(gate.inside) == 2 and pool.free == 1)
     pool.put(new_runs(5))
-    until(lambda: len(gate.inside) == 3)
+    eventually(lambda: len(gate.inside) == 3)
     assert pool.free == 0
     gate.open.set()
     member.wait(pool, 7)
-    until(lambda: (pool.free, pool.running) == (3, 0))
+    eventually(lambda: (pool.free, pool.running) == (3, 0))
 
 
 def test_taken_back_runs_never_start(member: Member, gate: Gate) -> None:
@@ -449,7 +449,7 @@ def test_taken_back_runs_never_start(member: Member, gate: Gate) -> None:
     pool = member.pool(gate.handler, concurrency=1)
     runs = new_runs(4)
     pool.put(runs)
-    until(lambda: gate.inside == ["0"])
+    eventually(lambda: gate.inside == ["0"])
     back = pool.take_back()
     assert back == runs[1:]
     assert {run.state for run in back} == {RunState.NOT_STARTED}
@@ -473,7 +473,7 @@ def test_leave_is_asked_just_before_the_start(member: Member, gate: Gate) -> Non
     """What was allowed when it was put may no longer be so when its turn comes."""
     pool = member.pool(gate.handler, concurrency=1)
     pool.put(new_runs(2))
-    until(lambda: gate.inside == ["0"])
+    eventually(lambda: gate.inside == ["0"])
     member.allowed = False
     gate.open.set()
     assert [run.state for run in member.wait(pool, 2)] == [RunState.DONE, RunState.NOT_STARTED]
@@ -494,7 +494,7 @@ def test_stop_lets_running_handlers_finish(member: Member, gate: Gate) -> None:
     pool = member.pool(gate.handler, concurrency=2)
     runs = new_runs(5)
     pool.put(runs)
-    until(lambda: len(gate.inside) == 2)
+    eventually(lambda: len(gate.inside) == 2)
     threading.Timer(0.05, gate.open.set).start()
     assert pool.stop(DEADLINE) == 0
     assert {run.state for run in member.wait(pool, 2)} == {RunState.DONE}
@@ -515,7 +515,7 @@ def test_stop_tells_how_many_do_not_come_back(member: Member, gate: Gate) -> Non
     """Handlers that do not come back in time are counted and left behind."""
     pool = member.pool(gate.handler, concurrency=3)
     pool.put(new_runs(2))
-    until(lambda: len(gate.inside) == 2)
+    eventually(lambda: len(gate.inside) == 2)
     assert pool.stop(0.01) == 2
 
 
@@ -524,11 +524,11 @@ def test_late_sync_handler_still_hands_in(member: Member) -> None:
     gate = Gate(as_is)
     pool = member.pool(gate.handler)
     pool.put([new_run()])
-    until(lambda: len(gate.inside) == 1)
+    eventually(lambda: len(gate.inside) == 1)
     assert pool.stop(0) == 1
     gate.open.set()
     assert member.wait(pool, 1)[0].state is RunState.DONE
-    until(lambda: pool.running == 0)
+    eventually(lambda: pool.running == 0)
 
 
 def test_stop_cancels_async_handlers(member: Member) -> None:
@@ -536,7 +536,7 @@ def test_stop_cancels_async_handlers(member: Member) -> None:
     gate = Gate(as_async)
     pool = member.pool(gate.handler)
     pool.put([new_run()])
-    until(lambda: len(gate.inside) == 1)
+    eventually(lambda: len(gate.inside) == 1)
     assert pool.stop(0) == 1
     (run,) = member.wait(pool, 1)
     assert (run.state, run.error) == (RunState.INTERRUPTED, None)
@@ -679,5 +679,5 @@ def test_worker_that_lies_down_while_stopping_leaves(member: Member, monkeypatch
     monkeypatch.setattr(pool, "_all_left", all_left)
     monkeypatch.setattr(pool, "_idle", Beds(pool, stop))
     pool.put([new_run()])
-    until(lambda: still_running == [0])
+    eventually(lambda: still_running == [0])
     stopping.join()

@@ -3,10 +3,10 @@
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, final
 
-from kazoo.client import TransactionRequest
 from kazoo.exceptions import BadVersionError, NoAuthError, NodeExistsError, NoNodeError, NotEmptyError
 
 from smoothcluster.backend import (
@@ -26,9 +26,17 @@ from smoothcluster.backend import (
     check_commit,
 )
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import AccessDeniedError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.errors import (
+    AccessDeniedError,
+    BackendError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    UnavailableError,
+    UsageError,
+)
 from smoothcluster_zookeeper.address import Address, parse_url, tls_context
 from smoothcluster_zookeeper.directories import Directories
+from smoothcluster_zookeeper.driver import Transaction
 from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
 from smoothcluster_zookeeper.lease import SessionLease, lease_id
@@ -42,7 +50,8 @@ _REQUEST = 0xFFFFF
 """Bytes of the largest request, unless a server's `jute.maxbuffer` says otherwise."""
 
 _LONGEST_SESSION = 3600.0
-"""Seconds asked for where the answer is to be the longest that the servers grant."""
+_SHORTEST_SESSION = 0.001
+"""Seconds to ask for so that the longest and shortest that the servers grant are granted."""
 
 _AT_ONCE = 256
 """Reads in one request."""
@@ -89,6 +98,7 @@ class ZookeeperBackend(CoordinationBackend):
         self._directories = Directories(self._layout, self._access)
         self._watches = Watches(self._layout, self._reader, timeout)
         self._guarantees = _guarantees(self._layout.root)
+        self._bounds_known = False
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._leases: set[SessionLease] = set()
@@ -132,6 +142,15 @@ class ZookeeperBackend(CoordinationBackend):
 
     @property
     def guarantees(self) -> Guarantees:
+        # The servers tell the bounds of lease times by what they grant. Not worth waiting for a connection.
+        longest = self._session
+        if not self._bounds_known and longest is not None and longest.connected:
+            shortest = Session(self._settings, _SHORTEST_SESSION, ping=False)
+            with suppress(BackendError):
+                shortest.ready(self._deadline())
+                self._guarantees = replace(self._guarantees, shortest_ttl=shortest.granted, longest_ttl=longest.granted)
+                self._bounds_known = True
+            shortest.close(self._deadline())
         return self._guarantees
 
     @property
@@ -141,30 +160,35 @@ class ZookeeperBackend(CoordinationBackend):
     # Reading.
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
-        return self._entries(keys, [self._layout.key(key) for key in keys])
+        return self._entries(keys, [self._layout.key(key) for key in keys], self._deadline())
 
     def keys(self, directory: str) -> list[str]:
-        here = self._layout.directory(directory)
-        names, deeper = sort_names(self._children([here])[0])
-        inside = [sort_names(each) for each in self._children([f"{here}/{name}" for name in deeper])]
-        for name, (keys, directories) in zip(deeper, inside, strict=True):
-            # One that holds only directories may lead to nothing: they may have been left empty.
-            if keys or any(self.keys(f"{directory}/{name}/{each}") for each in directories):
-                names.append(name)
-        return [f"{directory}/{name}" for name in sorted(names)]
+        names = self._names(self._layout.directory(directory), self._deadline())
+        return [f"{directory}/{name}" for name in names]
 
     def sync(self) -> None:
         deadline = self._deadline()
         session = self._connected(deadline)
-        session.wait(session.kazoo.sync_async(self._layout.root), deadline)
+        session.wait(session.kazoo.sync(self._layout.root), deadline)
         self._note(session)
 
-    def _entries(self, keys: Sequence[str], znodes: Sequence[str]) -> list[Entry | None]:
+    def _names(self, directory: str, deadline: float) -> list[str]:
+        """What lies in *directory*, a znode: keys, and directories that lead to some."""
+        names, deeper = sort_names(self._children([directory], deadline)[0])
+        below = [f"{directory}/{name}" for name in deeper]
+        for name, znode, found in zip(deeper, below, self._children(below, deadline), strict=True):
+            keys, directories = sort_names(found)
+            # One that holds only directories may lead to nothing: they may have been left empty.
+            if keys or any(self._names(f"{znode}/{each}", deadline) for each in directories):
+                names.append(name)
+        return sorted(names)
+
+    def _entries(self, keys: Sequence[str], znodes: Sequence[str], deadline: float) -> list[Entry | None]:
         entries: list[Entry | None] = []
-        for key, answer in zip(keys, self._read(znodes), strict=True):
+        for key, answer in zip(keys, self._read(znodes, deadline), strict=True):
             if isinstance(answer, Failed):
                 if answer.code == NO_AUTH:
-                    self._deny_unless_directory(key)
+                    self._deny_unless_directory(key, deadline)
                 elif answer.code != NO_NODE:
                     raise UnavailableError(f"ZooKeeper at {self._settings.hosts}: error {answer.code} for {key!r}")
                 entries.append(None)
@@ -173,9 +197,9 @@ class ZookeeperBackend(CoordinationBackend):
                 entries.append(Entry(key, answer.data, str(answer.version), answer.created, owner))
         return entries
 
-    def _children(self, znodes: Sequence[str]) -> list[list[str]]:
+    def _children(self, znodes: Sequence[str], deadline: float) -> list[list[str]]:
         listings: list[list[str]] = []
-        for answer in self._read(znodes, children=True):
+        for answer in self._read(znodes, deadline, children=True):
             if isinstance(answer, Failed):
                 if answer.code != NO_NODE:
                     raise translate(NoAuthError(), self._settings.hosts)
@@ -184,29 +208,28 @@ class ZookeeperBackend(CoordinationBackend):
                 listings.append(answer)
         return listings
 
-    def _read(self, znodes: Sequence[str], *, children: bool = False) -> list[Any]:
+    def _read(self, znodes: Sequence[str], deadline: float, *, children: bool = False) -> list[Any]:
         if not znodes:
             return []
-        deadline = self._deadline()
         session = self._reader(deadline)
         parts = [znodes[start : start + _AT_ONCE] for start in range(0, len(znodes), _AT_ONCE)]
-        pending = [session.send(MultiRead(part, children=children)) for part in parts]
+        pending = [session.kazoo.send(MultiRead(part, children=children)) for part in parts]
         answers = [answer for each in pending for answer in session.wait(each, deadline)]
         self._note(session)
         return answers
 
-    def _deny_unless_directory(self, key: str) -> None:
+    def _deny_unless_directory(self, key: str, deadline: float) -> None:
         """What may not be read is a directory's stand-in, or somebody else's."""
-        deadline = self._deadline()
         session = self._connected(deadline)
         if not self._directories.exists(session, self._layout.directory(key), deadline):
             raise translate(NoAuthError(), self._settings.hosts)
 
     def list(self, directory: str) -> "list[Entry]":
         here = self._layout.directory(directory)
-        names, _ = sort_names(self._children([here])[0])
+        deadline = self._deadline()
+        names, _ = sort_names(self._children([here], deadline)[0])
         keys = [f"{directory}/{name}" for name in names]
-        found = self._entries(keys, [self._layout.key_in(here, name) for name in names])
+        found = self._entries(keys, [self._layout.key_in(here, name) for name in names], deadline)
         return [entry for entry in found if entry is not None]
 
     # Changing.
@@ -233,12 +256,17 @@ class ZookeeperBackend(CoordinationBackend):
                 results = results[1:]
                 failed = failed and failed - 1
             if failed is None:
-                self._directories.look_at(session, [each.key for each in changes if isinstance(each, Delete)])
+                self._look_at_directories([each.key for each in changes if isinstance(each, Delete)])
                 return Committed(_versions(parts, results))
             if not self._mend(session, parts[failed], results[failed], changes, deadline):
                 return Refused(parts[failed].key)
 
-    def _add(self, transaction: TransactionRequest, part: Condition | Change) -> None:
+    def _look_at_directories(self, deleted: Sequence[str]) -> None:
+        # Not through a lease's session, which that would keep alive.
+        if deleted and self._session is not None and self._session.connected:
+            self._directories.look_at(self._session, deleted)
+
+    def _add(self, transaction: Transaction, part: Condition | Change) -> None:
         znode = self._layout.key(part.key)
         match part:
             case Exists():
@@ -294,7 +322,6 @@ class ZookeeperBackend(CoordinationBackend):
         except BaseException:
             session.close(deadline)
             raise
-        self._learn(ttl, session.granted)
         return lease
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
@@ -314,20 +341,19 @@ class ZookeeperBackend(CoordinationBackend):
     def _stand_for(self, lease: SessionLease, deadline: float) -> None:
         """Make the znode that stands for *lease*."""
         while True:
-            transaction = lease.session.kazoo.transaction()
-            transaction.create(lease.znode, acl=self._access.all, ephemeral=True)
-            results, failed = lease.session.run(transaction, deadline, OutcomeUnknownError)
-            if failed is None:
+            pending = lease.session.kazoo.create(lease.znode, self._access.all, ephemeral=True)
+            try:
+                lease.session.wait(pending, deadline, OutcomeUnknownError)
+            except NoNodeError:
+                self._directories.make(lease.session, self._layout.leases, deadline)
+            else:
                 return
-            if not isinstance(results[failed], NoNodeError):
-                raise translate(results[failed], self._settings.hosts)
-            self._directories.make(lease.session, self._layout.leases, deadline)
 
     def _own(self, lease: Lease | None) -> SessionLease | None:
         if lease is None:
             return None
         if not isinstance(lease, SessionLease):
-            raise ValueError(f"lease {lease.id} was not granted by this backend")
+            raise ValueError(f"lease {lease.id} was not granted by this backend")  # noqa: TRY004  # The contract says so.
         if lease.gone:
             raise LeaseLostError(f"lease {lease.id} is gone")
         return lease
@@ -349,7 +375,7 @@ class ZookeeperBackend(CoordinationBackend):
         session = self._connected(deadline)
         if session.zxid < self._seen:
             # Not waited for: a session's requests are answered in order.
-            session.kazoo.sync_async(self._layout.root)
+            session.kazoo.sync(self._layout.root)
         return session
 
     def _connected(self, deadline: float) -> Session:
@@ -371,7 +397,6 @@ class ZookeeperBackend(CoordinationBackend):
                 if not session.lost:
                     raise
             else:
-                self._learn(_LONGEST_SESSION, session.granted)
                 return session
 
     def _on_change(self, session: Session) -> None:
@@ -381,14 +406,6 @@ class ZookeeperBackend(CoordinationBackend):
     def _note(self, session: Session) -> None:
         with self._lock:
             self._seen = max(self._seen, session.zxid)
-
-    def _learn(self, asked: float, granted: float) -> None:
-        """What was granted for what was asked tells the bounds; where only one is known, the other is the default's."""
-        now = self._guarantees
-        if granted < asked and granted != now.longest_ttl:
-            self._guarantees = replace(now, longest_ttl=granted, shortest_ttl=granted / 10)
-        elif granted > asked and granted != now.shortest_ttl:
-            self._guarantees = replace(now, shortest_ttl=granted)
 
 
 def _guarantees(root: str) -> Guarantees:

@@ -4,8 +4,6 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from kazoo.hosts import collect_hosts
-
 from smoothcluster.backend import check_key
 from smoothcluster.errors import UsageError
 
@@ -23,13 +21,17 @@ class Address:
     @classmethod
     def of(cls, hosts: str, namespace: str) -> "Address":
         """Parse ``h1:2181,h2:2181/chroot``. Raise UsageError saying what is wrong."""
+        if "://" in hosts:
+            raise UsageError("ZookeeperBackend takes hosts; for a URL use ZookeeperBackend.from_url or connect")
         if "@" in hosts or "?" in hosts:
             raise UsageError("ZooKeeper's hosts hold no credentials or options: pass username= and password=")
         servers, _, chroot = hosts.strip().partition("/")
         try:
-            pairs, _ = collect_hosts(servers)
+            pairs = [_server(each) for each in servers.split(",")]
             for part in (namespace, *filter(None, [chroot.strip("/")])):
                 check_key(part)
+            if f"{chroot.strip('/')}/{namespace}".lstrip("/").partition("/")[0] == "zookeeper":
+                raise ValueError("the znode /zookeeper is ZooKeeper's own")
         except ValueError as error:
             raise UsageError(f"not ZooKeeper's hosts and namespace: {hosts!r}, {namespace!r}: {error}") from None
         names = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in pairs]
@@ -44,6 +46,13 @@ class Address:
         """What `parse_url` takes back."""
         query = "" if self.namespace == default_namespace else f"?namespace={self.namespace}"
         return f"{_SCHEME}{self.hosts}{self.chroot}{query}"
+
+
+def _server(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text.strip()}")
+    if not parts.hostname or parts.path:
+        raise ValueError(f"{text!r} is not host:port")
+    return parts.hostname, parts.port or 2181
 
 
 def parse_url(url: str) -> tuple[str, str | None]:

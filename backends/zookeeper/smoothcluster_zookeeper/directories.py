@@ -8,10 +8,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import final
 
-from kazoo.client import TransactionRequest
 from kazoo.exceptions import NodeExistsError, NoNodeError
-from kazoo.handlers.threading import AsyncResult
 
+from smoothcluster_zookeeper.driver import Pending, Transaction
 from smoothcluster_zookeeper.errors import translate
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
 from smoothcluster_zookeeper.session import Session, first_failure
@@ -27,7 +26,8 @@ class Directories:
     def __init__(self, layout: Layout, access: Access) -> None:
         self._layout = layout
         self._access = access
-        self._asked: deque[tuple[Session, str, AsyncResult]] = deque()
+        self._asked: deque[tuple[Session, str, Pending, bool]] = deque()
+        """What will tell, of a directory, whether it is empty or, if the last is True, was removed."""
 
     def make_for(self, session: Session, keys: Iterable[str], deadline: float) -> None:
         """Make every directory that *keys* lie in. Raise ValueError if one of them is a key."""
@@ -54,17 +54,18 @@ class Directories:
             elif self.exists(session, znode, deadline):
                 return
             elif self.exists(session, self._layout.stand_in(znode), deadline):
-                raise ValueError(f"{znode.removeprefix(self._layout.root + '/')!r} holds bytes and cannot be a directory")
+                name = znode.removeprefix(f"{self._layout.root}/")
+                raise ValueError(f"{name!r} holds bytes and cannot be a directory")
 
     @staticmethod
     def exists(session: Session, znode: str, deadline: float) -> bool:
         """Whether there is such a znode."""
-        return session.wait(session.kazoo.exists_async(znode), deadline) is not None
+        return session.wait(session.kazoo.exists(znode), deadline) is not None
 
     def remove_if_empty(self, session: Session, znode: str, deadline: float) -> bool:
         """Remove the directory *znode* and what is empty in it; return whether it has gone."""
         try:
-            keys, deeper = sort_names(session.wait(session.kazoo.get_children_async(znode), deadline))
+            keys, deeper = sort_names(session.wait(session.kazoo.children(znode), deadline))
         except NoNodeError:
             return True
         if keys or not all(self.remove_if_empty(session, f"{znode}/{name}", deadline) for name in deeper):
@@ -81,25 +82,25 @@ class Directories:
         """Remove the directories that are by now known to be empty, without waiting."""
         while self._asked:
             try:
-                session, znode, answer = self._asked.popleft()
+                session, znode, answer, removed = self._asked.popleft()
             except IndexError:
                 return  # Another thread was faster.
             if not answer.ready():
-                self._asked.appendleft((session, znode, answer))
+                self._asked.appendleft((session, znode, answer, removed))
                 return
             if not answer.successful() or session.lost:
                 continue
-            if isinstance(answer.value, list):
+            if removed:
                 if first_failure(answer.value) is None:
                     self._ask(session, znode.rpartition("/")[0])
             elif answer.value is not None and answer.value.numChildren == 0:
-                self._asked.append((session, znode, self._removal(session, znode).commit_async()))
+                self._asked.append((session, znode, self._removal(session, znode).commit_async(), True))
 
     def _ask(self, session: Session, znode: str) -> None:
         if znode != self._layout.root and len(self._asked) < _AT_ONCE:
-            self._asked.append((session, znode, session.kazoo.exists_async(znode)))
+            self._asked.append((session, znode, session.kazoo.exists(znode), False))
 
-    def _removal(self, session: Session, znode: str) -> TransactionRequest:
+    def _removal(self, session: Session, znode: str) -> Transaction:
         transaction = session.kazoo.transaction()
         for part in (znode, self._layout.child(znode), self._layout.stand_in(znode)):
             transaction.delete(part)

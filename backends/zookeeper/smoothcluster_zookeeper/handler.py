@@ -40,7 +40,7 @@ class Handler:
         self._abandoned = threading.Event()
         self.sleep_func = self._abandoned.wait
         self.thread: threading.Thread | None = None
-        self.async_result: Callable[[], AsyncResult] = partial(AsyncResult, self)
+        self.async_result = partial(AsyncResult, self)
 
     def start(self) -> None:
         """Nothing to start: callbacks need no threads."""

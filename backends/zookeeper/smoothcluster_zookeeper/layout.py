@@ -23,15 +23,15 @@ _MARK = "~"
 class Access:
     """Permissions of the znodes we make: everything for us, and what a stand-in may suffer."""
 
-    all: list[ACL]
-    stand_in: list[ACL]
+    all: tuple[ACL, ...]
+    stand_in: tuple[ACL, ...]
 
     @classmethod
     def of(cls, *, authenticated: bool) -> "Access":
         """For our own credentials only, or for anyone."""
         who = Id("auth", "") if authenticated else Id("world", "anyone")
         inside_only = Permissions.CREATE | Permissions.DELETE | Permissions.ADMIN
-        return cls([ACL(Permissions.ALL, who)], [ACL(inside_only, who)])
+        return cls((ACL(Permissions.ALL, who),), (ACL(inside_only, who),))
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class SessionLease(Lease):
         deadline = SYSTEM_CLOCK.monotonic() + min(self.session.settings.timeout, self.ttl / 2)
         try:
             self.session.ready(deadline)
-            self.session.wait(self.session.kazoo.set_async(self.znode, b""), deadline, OutcomeUnknownError)
+            self.session.wait(self.session.kazoo.set(self.znode, b""), deadline, OutcomeUnknownError)
         except (LeaseLostError, NoNodeError):
             self.lose()
             return False
@@ -64,7 +64,7 @@ class SessionLease(Lease):
         finally:
             self.session.abandon()
         if not told:
-            raise OutcomeUnknownError(f"ZooKeeper at {self.session.settings.hosts} was not told that lease {self.id} ends")
+            raise OutcomeUnknownError(f"{self.session.settings.hosts} was not told that lease {self.id} ends")
 
     def lose(self) -> None:
         """It is gone: make sure that nothing can hang on it, nor its session live on."""

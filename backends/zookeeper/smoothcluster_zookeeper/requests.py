@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Protocol, final
 
-from kazoo.protocol.serialization import int_struct, multiheader_struct, stat_struct, write_string
+from kazoo.protocol.serialization import int_struct, multiheader_struct, stat_struct
 
 from smoothcluster_zookeeper.errors import NO_NODE
 
@@ -37,6 +37,20 @@ class Failed:
         return self.code == NO_NODE
 
 
+class Request(Protocol):
+    """What kazoo's connection sends, and reads the answer with."""
+
+    type: int
+
+    def serialize(self) -> bytes | bytearray: ...
+    def deserialize(self, buffer: bytes, offset: int, /) -> Any: ...
+
+
+def _string(text: str) -> bytes:
+    encoded = text.encode()
+    return int_struct.pack(len(encoded)) + encoded
+
+
 @final
 class MultiRead:
     """Read the data, or list the children, of each of *paths* (ZooKeeper 3.6).
@@ -55,7 +69,7 @@ class MultiRead:
         head = multiheader_struct.pack(self._type, 0, -1)
         body = bytearray()
         for path in self._paths:
-            body += head + write_string(path) + b"\0"  # No watch.
+            body += head + _string(path) + b"\0"  # No watch.
         return body + multiheader_struct.pack(-1, 1, -1)
 
     @staticmethod
@@ -98,7 +112,7 @@ class RemoveWatches:
 
     def serialize(self) -> bytes:
         """The request's body."""
-        return write_string(self._path) + int_struct.pack(_ANY_WATCH)
+        return _string(self._path) + int_struct.pack(_ANY_WATCH)
 
     @staticmethod
     def deserialize(_: bytes, __: int) -> bool:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import final
 
 from kazoo.exceptions import NoNodeError
-from kazoo.handlers.threading import AsyncResult
-from kazoo.protocol.states import EventType, WatchedEvent
+from kazoo.protocol.states import EventType
 
 from smoothcluster.backend import Watch
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster_zookeeper.driver import Event, Pending
 from smoothcluster_zookeeper.layout import Layout, sort_names
 from smoothcluster_zookeeper.session import Session
 
@@ -94,8 +94,7 @@ class Watches:
             unwanted += order.children if order.directory in unwanted else ()
             order.children = set()
         if self._armed_on is not None:
-            for znode in unwanted:
-                self._armed_on.unwatch(znode)
+            self._armed_on.unwatch(unwanted)
         with self._lock:  # Whoever came meanwhile may have lost what they armed.
             late = [each for znode in unwanted for each in self._orders.get(znode, ())]
         self._put_off(late)
@@ -129,20 +128,20 @@ class Watches:
                 self._awaiting.add(order)
         self._work.set()
 
-    def _fired(self, event: WatchedEvent) -> None:
+    def _fired(self, event: Event) -> None:
         """Called by kazoo, which forgot the watch."""
         if event.type == EventType.NONE:
             return  # The connection is gone; `disconnected` is called.
-        directory = event.path.rpartition("/")[0]
+        znode = event.path
         with self._lock:
-            for order in self._orders.get(event.path, ()):
-                order.unarmed.add(event.path)
+            for order in self._orders.get(znode, ()):
+                order.unarmed.add(znode)
                 self._awaiting.add(order)
-            for order in self._orders.get(directory, ()):
-                if event.path in order.children:
-                    order.children.discard(event.path)
+            for order in self._orders.get(znode.rpartition("/")[0], ()):
+                if znode in order.children:
+                    order.children.discard(znode)
                     if event.type == EventType.CHANGED:
-                        order.unarmed.add(event.path)
+                        order.unarmed.add(znode)
                     self._awaiting.add(order)
         self._work.set()
 
@@ -169,7 +168,7 @@ class Watches:
             return
         try:
             order.notify()
-        except Exception:
+        except Exception:  # noqa: BLE001  # It is the caller's own code, and the others are to be woken too.
             _LOG.exception("a watch's notify failed")
 
     def _arm(self, orders: Iterable[_Order]) -> None:
@@ -182,7 +181,7 @@ class Watches:
                 order.unarmed = set()
                 order.children.update(znode for each, znode in wanted if each is order and self._is_child(each, znode))
         asked = [(order, znode, self._ask(session, order, znode)) for order, znode in wanted]
-        children: list[AsyncResult] = []
+        children: list[Pending] = []
         for order, znode, pending in asked:
             if znode == order.directory:
                 names = self._listing(session, znode, pending, deadline)
@@ -196,24 +195,24 @@ class Watches:
     def _is_child(order: _Order, znode: str) -> bool:
         return znode not in (order.key, order.directory)
 
-    def _ask(self, session: Session, order: _Order, znode: str) -> AsyncResult:
+    def _ask(self, session: Session, order: _Order, znode: str) -> Pending:
         if znode == order.directory:
-            return session.kazoo.get_children_async(znode, watch=self._fired)
-        return session.kazoo.exists_async(znode, watch=self._fired)
+            return session.kazoo.children(znode, self._fired)
+        return session.kazoo.exists(znode, self._fired)
 
-    def _listing(self, session: Session, znode: str, pending: AsyncResult, deadline: float) -> list[str]:
+    def _listing(self, session: Session, znode: str, pending: Pending, deadline: float) -> list[str]:
         """The names in a directory, which is watched now, be it there or not."""
         while True:
             try:
                 names: list[str] = session.wait(pending, deadline)
             except NoNodeError:
-                if session.wait(session.kazoo.exists_async(znode, watch=self._fired), deadline) is None:
+                if session.wait(session.kazoo.exists(znode, self._fired), deadline) is None:
                     return []
-                pending = session.kazoo.get_children_async(znode, watch=self._fired)
+                pending = session.kazoo.children(znode, self._fired)
             else:
                 return names
 
-    def _arm_children(self, session: Session, order: _Order, names: list[str]) -> list[AsyncResult]:
+    def _arm_children(self, session: Session, order: _Order, names: list[str]) -> list[Pending]:
         """Watch the values of keys that are new, and forget those that have gone."""
         if not order.values:
             return []
@@ -221,4 +220,4 @@ class Watches:
         with self._lock:
             new = here - order.children
             order.children = order.children & here | new
-        return [session.kazoo.exists_async(znode, watch=self._fired) for znode in new]
+        return [session.kazoo.exists(znode, self._fired) for znode in new]

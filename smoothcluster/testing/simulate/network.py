@@ -1,9 +1,10 @@
 """The store as one process sees it: behind a network that delays, loses, repeats nothing and forgets nothing.
 
 Each call travels there and back, and the scheduler may run anybody else meanwhile. Reads lag
-behind other processes' commits, as a follower's do. While a process is cut off its calls fail
-after a while, and a commit it sent may have been applied, or be applied much later, even after
-its sender's death.
+behind other processes' commits, as a follower's do, and a read of many keys is no picture of
+one moment. Some processes are far from the store, some from its leader. While a process is cut
+off its calls fail after a while, and a commit it sent may have been applied, or be applied much
+later, even after its sender's death.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from smoothcluster.backend import (
     Watch,
 )
 from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
-from smoothcluster.memory import MemoryStore
+from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.testing.lagging import Lagging
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler
 
@@ -64,7 +65,10 @@ class SimBackend(CoordinationBackend):
         """Share of acknowledgements that get lost."""
         self._scheduler, self._process, self._store = scheduler, process, store
         self._on_author = on_author
+        self._leader = MemoryBackend(store)
         self._lagging = Lagging(store)
+        self._far = scheduler.random.choice((1, 1, 1, 8))
+        self._behind = scheduler.random.choice((1, 1, 1, 50))
         self._due = False
         store.observers.append(self._expect)
 
@@ -80,7 +84,7 @@ class SimBackend(CoordinationBackend):
         """Something happened: this process's server will hear of it before long."""
         if not self._due and not self.cut and not self._process.dead:
             self._due = True
-            self._scheduler.at(self._latency(), self._hear, self._process)
+            self._scheduler.at(self._behind * self._latency(), self._hear, self._process)
 
     def _hear(self) -> None:
         self._due = False
@@ -94,7 +98,7 @@ class SimBackend(CoordinationBackend):
 
     def _latency(self) -> float:
         random = self._scheduler.random
-        return random.choice((0.0001, 0.0003, 0.0005, 0.001, 0.005)) * random.random()
+        return self._far * random.choice((0.0001, 0.0003, 0.0005, 0.001, 0.005)) * random.random()
 
     def _travel(self) -> None:
         self._scheduler.pause(self._latency())
@@ -116,13 +120,22 @@ class SimBackend(CoordinationBackend):
         return answer
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
-        return self.ask(lambda: self._lagging.get_many(keys))
+        return self.ask(lambda: self._read(keys))
+
+    def _read(self, keys: Sequence[str]) -> list[Entry | None]:
+        """In order, and now and then in two parts, between which anything may happen."""
+        half = self._scheduler.random.randrange(3 * len(keys)) if len(keys) > 1 else 0
+        if not 0 < half < len(keys):
+            return self._lagging.get_many(keys)
+        first = self._lagging.get_many(keys[:half])
+        self._travel()
+        return first + self._lagging.get_many(keys[half:])
 
     def keys(self, directory: str) -> "list[str]":
         return self.ask(lambda: self._lagging.keys(directory))
 
     def list(self, directory: str) -> "list[Entry]":
-        return self.ask(lambda: self._lagging.list(directory))
+        return self.ask(lambda: [entry for entry in self._read(self._lagging.keys(directory)) if entry is not None])
 
     def sync(self) -> None:
         self.ask(self._lagging.sync)
@@ -132,8 +145,12 @@ class SimBackend(CoordinationBackend):
         self._travel()
         if self.cut:
             return self._lose(conditions, changes)
+        if random.random() < self.drop / 4:
+            raise UnavailableError("not sent")
         self._on_author(self._process.name)
-        answer = self._lagging.commit(conditions, changes)
+        answer = self._leader.commit(conditions, changes)
+        if isinstance(answer, Committed) or random.random() < 0.5:
+            self._lagging.catch_up()  # What one has done oneself one sees. Being refused promises nothing.
         self._travel()
         if self.cut or random.random() < self.drop:
             self._fail()
@@ -173,4 +190,5 @@ class SimBackend(CoordinationBackend):
 
     def close(self) -> None:
         self._store.observers.remove(self._expect)
+        self._leader.close()
         self._lagging.close()

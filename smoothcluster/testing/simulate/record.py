@@ -6,6 +6,7 @@ breaks a promise.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from smoothcluster.backend import Entry
@@ -17,7 +18,8 @@ class Violation(AssertionError):
     """A promise was broken. The message says which, and how."""
 
 
-def _data(entry: Entry | None) -> dict[str, Any]:
+def data_of(entry: Entry | None) -> dict[str, Any]:
+    """What the key holds; nothing if it is not there."""
     return {} if entry is None else json.loads(entry.value)
 
 
@@ -30,37 +32,46 @@ class IndependentRecord:
         """What was changed, by whom: the tail explains a violation."""
         self.outcomes: dict[tuple[str, str], str] = {}
         self.expected: set[tuple[str, str]] = set()
-        """Every task whose submit was acknowledged, or whose adding was recorded."""
+        """Every task whose submit has begun (and will be completed), or whose adding was recorded."""
         self.robbed: set[str] = set()
-        """Incarnations whose lease was taken from them before its time: their clocks cannot know."""
+        """Incarnations whose lease or record was taken from them before its time: their clocks cannot know."""
         self.starts = 0
         self.handovers = 0
+        """Shards that had an owner before and were claimed, or given away."""
         self._store, self._group = store, group
         self._incarnations: set[str] = set()
         self._epochs: dict[str, int] = {}
+        self._started: dict[tuple[str, str], list[tuple[int, int]]] = {}
         store.observers.append(self._see)
 
     def _see(self, step: Applied) -> None:
         who = f"lease {step.lease} of somebody ends" if step.lease else self.author
         self.steps.append(f"{who}: " + ", ".join(sorted(key.partition("/")[2] for key in step.after)))
+        kinds = {key: key.split("/")[1] for key in step.after}
         for key, after in step.after.items():
-            kind = key.split("/")[1]
             before = step.before[key]
-            if kind == "shards":
-                self._see_shard(key, before, after)
-            elif kind == "results" and after is not None:
+            if kinds[key] == "shards":
+                self._see_shard(key, before, after, step)
+            elif kinds[key] == "results" and after is not None:
                 self._see_results(key, before, after, step)
-            elif kind == "members" and before is None:
+            elif kinds[key] == "members" and before is None:
                 self._see_birth(key)
-        self._see_seats()
+        if not {"seats", "members", "spec"}.isdisjoint(kinds.values()):
+            self._see_seats(step)
 
     def _see_birth(self, key: str) -> None:
         if key in self._incarnations:
             raise Violation(f"P2: incarnation {key} was used for a second lease")
         self._incarnations.add(key)
 
-    def _see_shard(self, key: str, before: Entry | None, after: Entry | None) -> None:
-        old, new = _data(before), _data(after)
+    def _member(self, incarnation: str | None) -> dict[str, Any]:
+        """The member's record as it is now."""
+        return data_of(self._store.tree.entries.get(f"{self._group}/members/{incarnation}"))
+
+    # Who owns what
+
+    def _see_shard(self, key: str, before: Entry | None, after: Entry | None, step: Applied) -> None:
+        old, new = data_of(before), data_of(after)
         if after is None:
             raise Violation(f"P2: the fence {key} was deleted by {self.author}")
         epoch = max(old.get("epoch", 0), self._epochs.get(key, 0))
@@ -68,7 +79,43 @@ class IndependentRecord:
         if new["epoch"] != epoch + moved:
             raise Violation(f"P2: {key} went from epoch {epoch} to {new['epoch']} by {self.author}")
         self._epochs[key] = new["epoch"]
-        self.handovers += moved
+        if moved:
+            self.handovers += epoch > 0
+            if not self._member(new["owner"]):
+                raise Violation(f"P2: {key} was claimed by {self.author} for {new['owner']}, which has ended")
+            self._see_loss(key, old.get("owner"), step)
+
+    def _see_loss(self, key: str, former: str | None, step: Applied) -> None:
+        """Whoever loses something gave it, has ended, or was no Runner that works."""
+        then = step.before.get(f"{self._group}/members/{former}")
+        was = data_of(then) if then is not None else self._member(former)
+        ended = f"{self._group}/members/{former}" not in self._store.tree.entries
+        if former and was and was["name"] != self.author and not ended and was["running"] and was["seat"] is not None:
+            raise Violation(f"P1: {key} was taken by {self.author} from {former}, which lives and works")
+
+    def _see_seats(self, step: Applied) -> None:
+        """No two members have one seat, nor one member two, by the seats' and by the members' own records."""
+        entries = self._store.tree.entries
+        runner = data_of(entries.get(f"{self._group}/spec")).get("runner") or 0
+        seats = {f"{self._group}/seats/{number}": number for number in range(runner)}
+        by_seats = {}
+        for key, number in seats.items():
+            holder = data_of(entries.get(key)).get("holder")
+            if self._member(holder):
+                if holder in by_seats:
+                    raise Violation(f"P1: {holder} holds seats {by_seats[holder]} and {number}")
+                by_seats[holder] = number
+            if key in step.after and holder is not None:
+                self._see_loss(key, data_of(step.before[key]).get("holder"), step)
+        by_members = {}
+        for entry in self._store.tree.list(f"{self._group}/members"):
+            member = data_of(entry)
+            if member["seat"] is not None:
+                by_members[member["incarnation"]] = member["seat"]
+        if by_seats != by_members:
+            raise Violation(f"P1: by the seats' records they belong to {by_seats}, by the members' own to {by_members}")
+
+    # What became of the tasks
 
     def _see_results(self, key: str, before: Entry | None, after: Entry, step: Applied) -> None:
         _, _, job, shard, _ = key.split("/")
@@ -76,36 +123,40 @@ class IndependentRecord:
             raise Violation(f"P3: {key} was written over by {self.author}")
         fence = f"{self._group}/shards/{shard}"
         # The shard as it was before this commit: who could speak for it.
-        owner = _data(step.before.get(fence, self._store.tree.entries.get(fence)))
+        owner = data_of(step.before.get(fence, self._store.tree.entries.get(fence)))
         data = json.loads(after.value)
         if (owner.get("name"), owner.get("epoch")) != (data["runner"], data["epoch"]) or self.author != data["runner"]:
             raise Violation(f"P2: {self.author} recorded in {key} as {data['runner']}@{data['epoch']}, owner {owner}")
-        for task, state, _, _, _ in data["outcomes"]:
+        for task, state, _, _, attempts in data["outcomes"]:
             if (job, task) in self.outcomes:
                 raise Violation(f"P3: {task} of {job} was recorded twice, the second time in {key}")
             self.outcomes[job, task] = state
             if state == "done":
                 self.expected.update((job, child) for child in children(task))
+            starts = len(self._started.get((job, task), ()))
+            if not 1 <= starts <= attempts:
+                raise Violation(f"P5: {task} of {job} was started {starts} times, and recorded with {attempts}")
 
-    def _see_seats(self) -> None:
-        entries = self._store.tree.entries
-        spec = _data(entries.get(f"{self._group}/spec"))
-        holders = [
-            holder
-            for number in range(spec.get("runner") or 0)
-            if (holder := _data(entries.get(f"{self._group}/seats/{number}")).get("holder"))
-            and f"{self._group}/members/{holder}" in entries
-        ]
-        if len(holders) != len(set(holders)):
-            raise Violation(f"P1: somebody holds two seats: {holders}")
+    def started(self, incarnation: str, place: tuple[str, int], job: str, task: str, run: Mapping[str, int]) -> None:
+        """A handler begins to run, on a member that thinks it is *incarnation*.
 
-    def started(self, incarnation: str, task: str) -> None:
-        """A handler begins to run, on a member that thinks it is *incarnation*."""
+        *run* is what the member believes: shard, epoch, attempt. *place* is where the task stands.
+        """
         self.starts += 1
-        if f"{self._group}/members/{incarnation}" not in self._store.tree.entries and incarnation not in self.robbed:
+        if not self._member(incarnation) and incarnation not in self.robbed:
             raise Violation(f"P4: {task} was started by {incarnation}, whose lease has run out")
+        shard = data_of(self._store.tree.entries.get(f"{self._group}/shards/{run['shard']}"))
+        if (shard.get("owner"), shard.get("epoch")) == (incarnation, run["epoch"]):
+            chunk, index = place
+            if not int(shard["open"].get(chunk, [0, "0", "0"])[2], 16) >> index & 1:
+                raise Violation(f"P5: {task} was started by {incarnation} before that was in the store")
+        earlier = self._started.setdefault((job, task), [])
+        for epoch, attempt in earlier:
+            if not (attempt < run["attempt"] if epoch <= run["epoch"] else attempt > run["attempt"]):
+                raise Violation(f"P5: attempt {run['attempt']} at {task} by {incarnation} was not the first so called")
+        earlier.append((run["epoch"], run["attempt"]))
 
-    def finished(self, job: str) -> None:
+    def told_finished(self, job: str) -> None:
         """A client was told that *job* is finished."""
         missing = {task for name, task in self.expected - self.outcomes.keys() if name == job}
         if missing:
@@ -122,3 +173,6 @@ class IndependentRecord:
                 raise Violation(f"P3: {task} of {job} was recorded but never submitted")
             if (state == "failed") != fails(task):
                 raise Violation(f"P3: {task} of {job} ended as {state}")
+        left = [key for key in self._store.tree.entries if key.startswith(f"{self._group}/tasks/")]
+        if left:
+            raise Violation(f"P3: chunks are left that nobody needs: {left[:5]}")

@@ -1,0 +1,127 @@
+"""How long a dead Runner's tasks stand still: from SIGKILL to the first of them starting elsewhere.
+
+    python benchmarks/takeover.py --backend zookeeper://127.0.0.1:2181 [--kills 200]
+
+Three Runners and two Backup Runners, handlers that wait on I/O for 50 ms, eight at once each. A
+busy Runner is killed at a random moment; the clock runs until a task of one of its shards starts
+in another process. The parts come from the successor's own event: *claimed* is from its proof of
+death to the acknowledged claim, *resumed* from there to the tasks handed to its workers;
+*detected* is the rest: the kernel closing sockets, the proof, and waking up.
+"""
+
+import argparse
+import random
+import secrets
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from group import Log, Members, figures, machine, until
+
+from smoothcluster import Cluster, Task, connect
+
+RUNNER, BACKUP, CONCURRENCY, SECONDS = 3, 2, 8, 0.05
+
+
+class Bench:
+    def __init__(self, url: str, directory: Path) -> None:
+        self.group = f"takeover-{secrets.token_hex(4)}"
+        self.log = Log(directory / "starts")
+        self.members = Members(url, self.group, self.log.path, *map(str, (RUNNER, BACKUP, CONCURRENCY, SECONDS)))
+        self.cluster = Cluster(connect(url), self.group)
+        self.submitted = 0
+
+    def settled(self) -> bool:
+        """Three Runners with all the shards between them, and two Backup Runners."""
+        members = [] if self.cluster.absent() else self.cluster.status()["members"]
+        shards = [member["shards"] for member in members if member["role"] == "runner"]
+        return (
+            len(members) == RUNNER + BACKUP
+            and len(shards) == RUNNER
+            and all(member["running"] for member in members)
+            and sum(shards) == 32
+            and max(shards) - min(shards) <= 1
+        )
+
+    def feed(self) -> None:
+        """Keep everybody busy."""
+        if self.cluster.status()["tasks"]["pending"] < 3000:
+            start, self.submitted = self.submitted, self.submitted + 4000
+            self.cluster.submit([Task(id=str(number)) for number in range(start, self.submitted)])
+
+    def kill_one(self) -> dict[str, float]:
+        """Kill a Runner that has tasks running; return milliseconds by part."""
+        runners = [member for member in self.cluster.status()["members"] if member["role"] == "runner"]
+        victim: dict[str, Any] = random.choice(runners)
+        known = {str(event) for event in self.cluster.events()}
+        self.log.new()
+        killed = time.monotonic()
+        self.members.kill(victim["pid"])
+        event = self.handover(victim["name"], known)
+        rows: list[tuple[float, str, int, str]] = []
+
+        def resumed() -> bool:
+            rows.extend(self.log.new())
+            return any(self.elsewhere(row, victim["name"], killed, event["shards"]) for row in rows)
+
+        until(resumed, what="a task of the dead member's shards to start")
+        first = min(row[0] for row in rows if self.elsewhere(row, victim["name"], killed, event["shards"]))
+        self.members.start()
+        total = (first - killed) * 1000
+        resumed_ms = event["resumed_ms"]
+        return {
+            "total": total,
+            "detected": total - resumed_ms,
+            "claimed": event["claimed_ms"],
+            "resumed": resumed_ms - event["claimed_ms"],
+            "by proof": float(event["evidence"] == "process_gone"),
+        }
+
+    def handover(self, name: str, known: set[str]) -> Any:
+        """The event in which the member of that name lost its shards."""
+        found: list[Any] = []
+
+        def happened() -> bool:
+            found.extend(e for e in self.cluster.events() if self.mine(e, name) and str(e) not in known)
+            return bool(found)
+
+        until(happened, what="the handover event")
+        return found[0]
+
+    @staticmethod
+    def elsewhere(row: tuple[float, str, int, str], name: str, killed: float, shards: list[int]) -> bool:
+        return row[0] > killed and row[1] != name and row[2] in shards
+
+    @staticmethod
+    def mine(event: Any, name: str) -> bool:
+        return event["kind"] == "handover" and event["from"] == name and event["resumed_ms"] is not None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", required=True, help="URL of the store")
+    parser.add_argument("--kills", type=int, default=200)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        bench = Bench(options.backend, Path(directory))
+        rows: list[dict[str, float]] = []
+        try:
+            for _ in range(RUNNER + BACKUP):
+                bench.members.start()
+            until(bench.settled)
+            while len(rows) < options.kills:
+                bench.feed()
+                until(bench.settled)
+                time.sleep(random.uniform(0.2, 0.6))
+                rows.append(bench.kill_one())
+                print(f"\r{len(rows)}/{options.kills}  last {rows[-1]['total']:.1f} ms ", end="", flush=True)
+        finally:
+            bench.members.close()
+    print(f"\n{machine()}\n{len(rows)} SIGKILLs of a busy Runner, milliseconds; {options.backend}")
+    for part in ("total", "detected", "claimed", "resumed"):
+        print(f"{part:>9}  {figures(row[part] for row in rows)}")
+    print(f"known by the process's death, not by its lease: {sum(row['by proof'] for row in rows):.0f} of {len(rows)}")
+
+
+main()

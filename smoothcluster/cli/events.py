@@ -1,0 +1,38 @@
+"""``smoothcluster events``: what happened in a group, one JSON object a line."""
+
+import sys
+from contextlib import nullcontext, suppress
+
+import click
+
+from smoothcluster.cli.frame import PATIENCE, common, opened
+from smoothcluster.cli.tail import Tail
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.cluster import Cluster
+from smoothcluster.events import line
+from smoothcluster.retry import patiently
+
+PAUSE = 0.25
+"""Seconds between two looks while following."""
+
+
+@click.command()
+@click.option("--follow", "-f", is_flag=True, help="Go on with new ones as they come, until Ctrl-C.")
+@common
+def events(follow: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # an option
+    """Print what happened in a group.
+
+    One JSON object a line, oldest first. Each member keeps a limited number of its latest events.
+    """
+    with opened(url) as backend:
+        # Raises if the group's name cannot be one.
+        group = Cluster(backend, group).group
+        tail = Tail(backend, group)
+        with suppress(KeyboardInterrupt) if follow else nullcontext():
+            while True:
+                for event in patiently(SYSTEM_CLOCK, PATIENCE, tail.new):
+                    print(line(event))
+                sys.stdout.flush()
+                if not follow:
+                    break
+                SYSTEM_CLOCK.sleep(PAUSE)

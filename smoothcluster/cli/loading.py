@@ -1,0 +1,68 @@
+"""From ``module:handler`` on the command line to the handler, or a message that says what is wrong."""
+
+import difflib
+import importlib
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+
+from smoothcluster.cli.logs import log
+from smoothcluster.errors import UsageError
+from smoothcluster.model import Handler
+
+
+def load_handler(target: str) -> Handler:
+    """The handler that *target* names; modules in the current directory are found first.
+
+    Raise UsageError if it is not written as module:handler, if there is no such module, if the
+    module cannot be imported, has no such attribute, or if that is no handler.
+    """
+    name, colon, path = target.partition(":")
+    if not (colon and path):
+        raise UsageError(f"{target!r} names no handler: write module:function, such as crawl:fetch")
+    if name.endswith(".py") or "/" in name:
+        raise UsageError(f"{name!r} is a file; name the module, such as {Path(name).stem}:{path}")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UsageError(f"{name!r} is not a module's name")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return _handler(_module(name), target, path)
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UsageError(f"there is no module {error.name!r} in {Path.cwd()} or among the installed ones") from None
+        raise _broken(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: BaseException) -> UsageError:
+    """The module is there, but raises: that is told, with the place."""
+    log.debug("importing %s:", name, exc_info=error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{last.filename}, line {last.lineno}"
+    if isinstance(error, SyntaxError) and error.filename:
+        place = f"{error.filename}, line {error.lineno}"
+    what = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return UsageError(f"importing module {name!r} ended in {what} ({place}); --verbose shows more")
+
+
+def _handler(module: ModuleType, target: str, path: str) -> Handler:
+    found: object = module
+    for part in path.split("."):
+        if not hasattr(found, part):
+            near = difflib.get_close_matches(part, dir(found), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UsageError(f"module {module.__name__!r} ({module.__file__}) has no {path!r}{hint}")
+        found = getattr(found, part)
+    if not callable(found) or inspect.isclass(found):
+        raise UsageError(f"{target} is no handler but {found!r:.80}; name a function of a task and a context")
+    return cast("Handler", found)

@@ -1,0 +1,70 @@
+"""``smoothcluster results``: what came of the tasks, streamed."""
+
+import json
+from collections.abc import Callable, Iterable
+
+import click
+
+from smoothcluster.cli.frame import PATIENCE, common, opened
+from smoothcluster.cli.words import plain
+from smoothcluster.cluster import Cluster
+from smoothcluster.model import Outcome
+
+
+@click.command()
+@click.option("--job", metavar="ID", help="Of this job only.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "text"]),
+    default="jsonl",
+    show_default=True,
+    help="JSON lines; or for people, with tabs between: job, task, state, attempts, runner, value or error.",
+)
+@common
+def results(job: str | None, form: str, url: str | None, group: str) -> None:
+    """Print what came of the tasks.
+
+    One line for each outcome recorded so far, of all jobs or of one; streamed, in no order.
+    """
+    with opened(url) as backend:
+        cluster = Cluster(backend, group, patience=PATIENCE)
+        write = WRITERS[form]
+        for each in _jobs(cluster, job):
+            for outcome in cluster.job(each).results():
+                print(write(each, outcome))
+
+
+def _jobs(cluster: Cluster, job: str | None) -> Iterable[str]:
+    if job is not None:
+        return [job]
+    jobs = cluster.jobs()
+    if not jobs:
+        cluster.status()  # Raises if there is no such group: nothing to print is not the same.
+    return jobs
+
+
+def as_json(job: str, outcome: Outcome) -> str:
+    """One JSON object."""
+    return json.dumps(
+        {
+            "task_id": outcome.task_id,
+            "state": outcome.state,
+            "value": outcome.value,
+            "error": outcome.error,
+            "attempts": outcome.attempts,
+            "runner": outcome.runner,
+            "epoch": outcome.epoch,
+            "job": job,
+        }
+    )
+
+
+def as_text(job: str, outcome: Outcome) -> str:
+    """The parts that people read, with tabs between."""
+    came = json.dumps(outcome.value, ensure_ascii=False) if outcome.error is None else outcome.error
+    parts = (job, outcome.task_id, outcome.state, outcome.attempts, outcome.runner, came)
+    return "\t".join(plain(part) for part in parts)
+
+
+WRITERS: dict[str, Callable[[str, Outcome], str]] = {"jsonl": as_json, "text": as_text}

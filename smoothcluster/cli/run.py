@@ -1,0 +1,140 @@
+"""``smoothcluster run``: this process as a member of a group."""
+
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any, cast
+
+import click
+
+from smoothcluster.backend import CoordinationBackend
+from smoothcluster.cli.frame import common, opened
+from smoothcluster.cli.loading import load_handler
+from smoothcluster.cli.logs import log
+from smoothcluster.cli.tail import Event, Tail
+from smoothcluster.cli.words import ranges
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.crawler import ClusterCrawler
+from smoothcluster.errors import BackendError
+from smoothcluster.joining import INDEX
+from smoothcluster.registry import masked
+
+PAUSE = 0.5
+"""Seconds between two looks for something to tell."""
+
+
+seconds = partial(click.option, type=float, metavar="SECONDS", show_default=True)
+number = partial(click.option, type=int, metavar="N", show_default=True)
+
+
+@click.command()
+@click.argument("handler", metavar="MODULE:HANDLER")
+@number("--runner", required=True, help="How many members are Runners. All members must say the same.")
+@number("--backup", help="How many stand by. Leave it out and all members are Runners.")
+@click.option(
+    "--name", default=f"crawler_{INDEX}", show_default=True, help=f"{INDEX} becomes the smallest free number."
+)
+@number("--concurrency", default=8, help="How many handlers run at once, here.")
+@number("--max-attempts", default=1, help="How often a task whose handler raises is tried.")
+@seconds("--retry-delay", default=1.0, help="Pause before the second try; doubled for each further one.")
+@seconds("--lease-ttl", default=10.0, help="Silence after which the store gives this member up.")
+@seconds("--grace", default=10.0, help="Time that running handlers get to finish when leaving.")
+@click.option("--host", help="Where other members reach this machine, to notice a death; found out if left out.")
+@common
+def run(handler: str, url: str | None, **settings: Any) -> None:
+    """Work in a group, as one member.
+
+    It is a Runner, or a Backup Runner that stands by, until Ctrl-C or SIGTERM; then it leaves.
+
+    HANDLER is a function in MODULE, called with each task and a context; modules in the current
+    directory are found. A second Ctrl-C or SIGTERM ends the process without waiting for handlers.
+    """
+    call = load_handler(handler)
+    with opened(url) as backend, _sigterm_interrupts():
+        try:
+            crawler = ClusterCrawler(backend=backend, handler=call, **settings)
+        except KeyboardInterrupt:
+            return  # Whatever it had got while joining it has given back.
+        try:
+            print(f"{crawler.name} {crawler.role} in group {crawler.group} at {masked(backend.url)}", flush=True)
+            with _narrated(crawler, backend):
+                crawler.run()
+        except KeyboardInterrupt:
+            crawler.stop()  # Told to leave before it began.
+        except BaseException:
+            crawler.stop()
+            raise
+        log.info("%s: left group %s", crawler.name, crawler.group)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Generator[None]:
+    """Treat SIGTERM as Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # as `signal` calls it
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _narrated(crawler: ClusterCrawler, backend: CoordinationBackend) -> Generator[None]:
+    """Tell what becomes of *crawler*, from a thread, until it has left."""
+    over = SYSTEM_CLOCK.signal()
+    narrator = _Narrator(crawler, backend)
+    narrator.look()
+
+    def tell() -> None:
+        while not over.wait(PAUSE):
+            narrator.look()
+
+    thread = threading.Thread(target=tell, name="smoothcluster-narrator", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(PAUSE)  # No longer: it may be waiting for a store that is away.
+
+
+class _Narrator:
+    """Sees what has changed, and tells it."""
+
+    def __init__(self, crawler: ClusterCrawler, backend: CoordinationBackend) -> None:
+        self._crawler = crawler
+        self._role = crawler.role
+        self._tail = Tail(backend, crawler.group, crawler.name)
+        self._caught_up = False
+
+    def look(self) -> None:
+        """Tell what is new. What an earlier process of the same name left behind is not."""
+        role = self._crawler.role
+        if role is not None and role is not self._role:
+            log.info("%s: %s, was %s", self._crawler.name, role, self._role)
+            self._role = role
+        try:
+            events = self._tail.new()
+        except BackendError:
+            return  # Later, then: whoever works with the store tells that it is away.
+        for event in events if self._caught_up else ():
+            if event.get("kind") == "handover":
+                log.info("%s: %s", self._crawler.name, handover(event))
+        self._caught_up = True
+
+
+def handover(event: Event) -> str:
+    """A handover in words."""
+    shards = event.get("shards")
+    took = ranges(number for number in cast("list[object]", shards) if isinstance(number, int)) if shards else ""
+    if event.get("from") is None:
+        return f"took shards {took}"
+    times = {what: event.get(f"{what}_ms") for what in ("detected", "claimed", "resumed")}
+    details = [str(event.get("evidence")), *(f"{what} {ms} ms" for what, ms in times.items() if ms is not None)]
+    return f"took over shards {took or 'none'} from {event['from']} ({', '.join(details)})"

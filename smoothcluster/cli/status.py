@@ -1,0 +1,46 @@
+"""``smoothcluster status``: a group as it is now."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from smoothcluster.cli.frame import PATIENCE, common, opened
+from smoothcluster.cli.words import plain, ranges, table
+from smoothcluster.cluster import Cluster
+
+COLUMNS = ("NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object, for scripts.")
+@common
+def status(as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # an option
+    """Show the members, tasks and jobs of a group."""
+    with opened(url) as backend:
+        found = Cluster(backend, group, patience=PATIENCE).status()
+    print(json.dumps(found) if as_json else "\n".join(report(found)))
+
+
+def report(found: Mapping[str, Any]) -> Iterator[str]:
+    """The lines that people read."""
+    spec = found["spec"]
+    yield f"group {plain(found['group'])}: {_shape(spec['runner'], spec['backup'])}, {spec['shards']} shards"
+    yield ""
+    yield from table(COLUMNS, [[member[column.lower()] for column in COLUMNS] for member in found["members"]])
+    yield ""
+    yield "tasks: " + ", ".join(f"{count} {state}" for state, count in found["tasks"].items())
+    yield "jobs: " + (", ".join(f"{plain(job)} ({plain(state)})" for job, state in found["jobs"].items()) or "none")
+    yield "shards that nobody owns: " + (ranges(found["unassigned"]) or "none")
+    for key, what in found["garbage"].items():
+        yield f"garbage at {plain(key)}: {plain(what)}"
+
+
+def _shape(runner: int | None, backup: int | None) -> str:
+    if runner is None:
+        return "no member has joined yet"
+    runners = f"{runner} Runner{'s' * (runner != 1)}"
+    if backup is None:
+        return f"all are Runners, {runners}"
+    return f"{runners}, {backup} Backup Runner{'s' * (backup != 1)}"

@@ -1,0 +1,83 @@
+"""``smoothcluster submit``: hand in tasks as a job."""
+
+import json
+import secrets
+import sys
+from collections.abc import Iterator
+
+import click
+
+from smoothcluster.cli.feed import Feed
+from smoothcluster.cli.frame import PATIENCE, Exit, Failure, common, failure, opened
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.cluster import Cluster
+from smoothcluster.errors import JobClosedError, SmoothclusterError, UsageError
+from smoothcluster.model import Task, check_name
+from smoothcluster.records import Keys
+from smoothcluster.retry import patiently
+
+STEP = 1000
+"""Tasks between two signs of progress."""
+
+
+@click.command()
+@click.argument("tasks", nargs=-1, required=True, metavar="FILE|URL...")
+@click.option("--job", metavar="ID", help="Name the job, or add to the one of that name; a new id if left out.")
+@click.option("--json", "as_json", is_flag=True, help='Print {"job": ..., "tasks": ...} instead of the id alone.')
+@common
+def submit(tasks: tuple[str, ...], job: str | None, as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # an option
+    """Hand in tasks as a job.
+
+    Its id is printed once they are all in the store.
+
+    Each argument is an http(s) URL, which is one task, or a FILE of tasks (- for standard input),
+    one a line: a JSON object with the fields of a Task, or a URL. Unless it is standard input or
+    a pipe, all is read and checked before the first task is handed in.
+
+    Tasks that the job has already are skipped: a submit that was cut short can be repeated with
+    the same --job.
+    """
+    feed = Feed(tasks)
+    name = check_name("job", job) if job is not None else secrets.token_hex(6)
+    with opened(url) as backend:
+        cluster = Cluster(backend, group)
+        # A store that is away now is told soon; one that goes away later is waited for.
+        patiently(SYSTEM_CLOCK, PATIENCE, lambda: backend.get(Keys(cluster.group).job(name)))
+        if feed.repeatable:
+            _check(feed)
+        _hand_in(cluster, feed, name)
+    print(json.dumps({"job": name, "tasks": feed.count}) if as_json else name)
+
+
+def _check(feed: Feed) -> None:
+    try:
+        feed.check()
+    except UsageError as error:
+        raise UsageError(f"{feed.place}: {error}; nothing was handed in") from None
+
+
+def _hand_in(cluster: Cluster, feed: Feed, name: str) -> None:
+    again = f"what came before it may be in job {name} already: to complete the job, submit again with --job {name}"
+    try:
+        cluster.submit(_shown(feed), name)
+    except JobClosedError:
+        raise
+    except SmoothclusterError as error:
+        if not feed.place:
+            raise
+        what = failure(error)
+        place = f"{feed.place}: " if isinstance(error, UsageError) else ""
+        raise Failure(f"{place}{what.message}; {again}", what.status) from error
+    except KeyboardInterrupt:
+        raise Failure(f"interrupted; {again}", Exit.INTERRUPTED) from None
+
+
+def _shown(feed: Feed) -> Iterator[Task]:
+    """The tasks of *feed*, their number shown if somebody is looking."""
+    looking = sys.stderr.isatty()
+    for task in feed:
+        yield task
+        if looking and feed.count % STEP == 0:
+            click.echo(f"\r{feed.count} tasks", err=True, nl=False)
+    if looking:
+        click.echo(f"\r{feed.count} tasks", err=True)

@@ -1,0 +1,34 @@
+"""Putting what was read into lines for people."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+
+def plain(value: object) -> str:
+    """*value* as text for a terminal or a table: what could move the cursor or break the line is replaced."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+
+
+def cell(value: object) -> str:
+    """*value* as it stands in a table."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else plain(value)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Lines whose columns are as wide as what stands in them."""
+    lines = [head, *([cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Rising numbers, neighbours drawn together: ``0-2, 7``."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number - 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)

@@ -1,0 +1,139 @@
+"""The processes of a simulated world: members, and clients that submit."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from smoothcluster.cluster import Cluster
+from smoothcluster.errors import BackendError, NameInUseError
+from smoothcluster.incarnation import Settings, Surroundings
+from smoothcluster.joining import Wanted
+from smoothcluster.member import MemberLoop
+from smoothcluster.model import Task
+from smoothcluster.peers import Peer
+from smoothcluster.pool import Run
+from smoothcluster.progress import place_of
+from smoothcluster.testing.simulate.network import SimBackend
+from smoothcluster.testing.simulate.pool import SimPool
+from smoothcluster.testing.simulate.scheduler import Process, SimClock
+
+if TYPE_CHECKING:
+    from smoothcluster.testing.simulate.world import World
+
+GROUP = "g"
+TTL = 2.0
+
+
+class SimProcess:
+    """A process, and the network, clock and store as it sees them."""
+
+    def __init__(self, world: "World", name: str) -> None:
+        self.world, self.name = world, name
+        self.process = Process(name)
+        self.clock = SimClock(world.scheduler)
+        self.backend = SimBackend(world.scheduler, self.process, world.store, world.set_author)
+
+    @property
+    def alive(self) -> bool:
+        return not self.process.dead
+
+    def kill(self) -> None:
+        """It stops where it is, and its connections end."""
+        self.world.scheduler.kill(self.process)
+        self.backend.close()
+
+
+class SimMember(SimProcess):
+    """A member's process: the real loop of a member, with a pool and probes that are simulated."""
+
+    def __init__(self, world: "World", name: str, idle: float) -> None:
+        super().__init__(world, name)
+        self.incarnation = ""
+        self.greeted: dict[str, str] = {}
+        """Incarnations whose process would be known dead if it died now, and their members."""
+        scenario, scheduler = world.scenario, world.scheduler
+        self._idle = idle
+        settings = Settings(
+            GROUP, Wanted(name, scenario.runner, max(0, scenario.members - scenario.runner), scenario.shards),
+            scenario.concurrency, TTL, scenario.max_attempts, 0.1, 1.0,
+        )  # fmt: skip
+        around = Surroundings(
+            clock=self.clock,
+            new_id=world.new_id,
+            host="simulated",
+            pid=1,
+            address=("127.0.0.1", 1),
+            announce=self._announce,
+            watch_peers=self._watch_peers,
+            make_pool=self._make_pool,
+            keep_alive=lambda session: scheduler.spawn(self.process, session.run),
+        )
+        self.loop = MemberLoop(self.backend, settings, around)
+        scheduler.spawn(self.process, self._main)
+
+    def _announce(self, group: str, member: str, incarnation: str) -> None:
+        self.incarnation = incarnation
+
+    def _watch_peers(self, peers: set[Peer]) -> None:
+        wanted = {peer.incarnation: peer.member for peer in sorted(peers, key=lambda peer: peer.incarnation)}
+        self.greeted = {name: member for name, member in self.greeted.items() if name in wanted}
+        self.world.scheduler.at(0.001, lambda: self._greet(wanted), self.process)
+
+    def _greet(self, wanted: dict[str, str]) -> None:
+        living = {member.incarnation for member in self.world.members.values() if member.alive}
+        self.greeted |= {name: member for name, member in wanted.items() if name in living}
+
+    def _make_pool(self, deliver: Callable[[], None], can_start: Callable[[Run], bool]) -> SimPool:
+        concurrency = self.world.scenario.concurrency
+        return SimPool(self.world.scheduler, self.process, concurrency, deliver, can_start, self._started)
+
+    def _started(self, run: Run) -> None:
+        context = run.context
+        believed = {"shard": context.shard, "epoch": context.epoch, "attempt": context.attempt}
+        self.world.record.started(self.incarnation, place_of(run), context.job, run.task.id, believed)
+
+    def _main(self) -> None:
+        while self.loop.life is None:
+            try:
+                if self.loop.try_join():
+                    self.loop.settle()
+            except (BackendError, NameInUseError):
+                self.clock.sleep(0.1)
+        self.clock.sleep(self._idle)
+        self.loop.run()
+        self.world.gone(self)
+
+    def kill(self) -> None:
+        """As ever; and those who hold a connection to it notice."""
+        super().kill()
+        scheduler = self.world.scheduler
+        for other in self.world.members.values():
+            if self.incarnation in other.greeted and not other.backend.cut:
+                delay = scheduler.random.uniform(0.0005, 0.005)
+                tell = other.loop.proved_gone
+                scheduler.at(delay, lambda tell=tell: tell(self.incarnation, 0.001), other.process)
+
+
+class SimClient(SimProcess):
+    """Hands in a job and waits for it; started again after a death, it hands in the same again."""
+
+    def __init__(self, world: "World", job: str, drop: float) -> None:
+        super().__init__(world, f"client-{job}")
+        self.job = job
+        self.backend.drop = drop
+        self.cluster = Cluster(self.backend, GROUP, clock=self.clock, patience=1e9)
+        world.scheduler.spawn(self.process, self._main)
+
+    def _main(self) -> None:
+        world, job = self.world, self.job
+        while self.cluster.absent():
+            self.clock.sleep(0.1)  # The first member says how many shards there are.
+        tasks = [Task(id=f"{job}:{number}") for number in range(world.scenario.tasks)]
+        world.record.expected.update((job, task.id) for task in tasks)
+        handle = self.cluster.submit(tasks, job=job)
+        world.note(f"{job} submitted")
+        handle.wait()
+        world.note(f"{job} finished")
+        world.record.told_finished(job)
+        world.jobs_running -= 1
+        self.process.dead = True
+        self.backend.close()

@@ -1,0 +1,140 @@
+"""What goes wrong in a simulated world, when, and for whom: by the seed."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from smoothcluster.testing.simulate.processes import SimClient, SimMember, SimProcess
+
+if TYPE_CHECKING:
+    from smoothcluster.testing.simulate.world import World
+
+FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "outage", "slander")
+"""What may go wrong: a process dies, for some time or for good; stops and goes on; is cut off;
+loses acknowledgements; loses its lease; dies and is started again at once, under its name; leaves;
+the store is away from everybody; a living member is taken for dead."""
+
+TROUBLE = 12.0
+"""Seconds during which faults happen."""
+
+
+class Trouble:
+    """Chooses the faults and does them."""
+
+    def __init__(self, world: "World", faults: tuple[str, ...]) -> None:
+        self.done: Counter[str] = Counter()
+        """How often each fault befell somebody."""
+        self._world, self._faults = world, faults
+        self._scheduler, self._random = world.scheduler, world.random
+        self._acts = {
+            "kill": self._kill,
+            "pause": self._pause,
+            "partition": self._partition,
+            "drop": self._drop,
+            "expire": self._expire,
+            "restart": self._restart,
+            "leave": self._leave,
+            "outage": self._outage,
+            "slander": self._slander,
+        }
+        if faults:
+            self._scheduler.at(self._random.uniform(0.2, 3.0), self._next)
+
+    def _next(self) -> None:
+        if self._scheduler.now >= TROUBLE:
+            return
+        fault = self._random.choice(self._faults)
+        victim = self._pick()
+        if victim is not None:
+            self.done[fault] += 1
+            self._acts[fault](victim)
+        self._scheduler.at(self._random.choice((0.01, 0.3, 1.0, 3.0)) * self._random.random(), self._next)
+
+    def _pick(self) -> SimMember | None:
+        living = [member for member in self._world.members.values() if member.alive]
+        return self._random.choice(living) if living else None
+
+    def _client_instead(self, member: SimMember) -> SimProcess:
+        """Now and then a client in its place."""
+        clients = [client for client in self._world.clients.values() if client.alive]
+        return self._random.choice(clients) if clients and self._random.random() < 0.2 else member
+
+    # Deaths
+
+    def _kill(self, member: SimMember) -> None:
+        victim = self._client_instead(member)
+        self._die(victim)
+        if isinstance(victim, SimClient):
+            self._scheduler.at(self._random.uniform(0.0, 3.0), lambda: self._world.submit(victim.job))
+        elif self._random.random() < 0.7:
+            self._again(member.name, self._random.choice((0.5, 4.0)))
+
+    def _restart(self, member: SimMember) -> None:
+        self._die(member)
+        self._again(member.name, 0.01)
+
+    def _die(self, victim: SimProcess) -> None:
+        self._world.note(f"kill {victim.name}{f' ({victim.incarnation})' if isinstance(victim, SimMember) else ''}")
+        victim.kill()
+
+    def _again(self, name: str, within: float) -> None:
+        self._scheduler.at(within * self._random.random(), lambda: self._start_again(name))
+
+    def _start_again(self, name: str) -> None:
+        if not self._world.members[name].alive:
+            self._world.start(name)
+
+    def _leave(self, member: SimMember) -> None:
+        self._world.note(f"ask {member.name} to leave")
+        member.loop.ask_to_leave()
+
+    # Pauses and losses
+
+    def _pause(self, member: SimMember) -> None:
+        victim = self._client_instead(member)
+        if victim.process.paused:
+            return
+        seconds = self._random.choice((0.1, 1.0, 6.0)) * self._random.random()
+        self._world.note(f"pause {victim.name} for {seconds:.3f}")
+        self._scheduler.stop(victim.process)
+        self._scheduler.at(seconds, lambda: self.go_on(victim))
+
+    def go_on(self, victim: SimProcess) -> None:
+        """SIGCONT."""
+        if victim.process.paused:
+            self._world.note(f"go on {victim.name}")
+            self._scheduler.go_on(victim.process)
+
+    def _partition(self, member: SimMember) -> None:
+        self._cut([member])
+
+    def _outage(self, member: SimMember) -> None:
+        everybody: list[SimProcess] = [*self._world.members.values(), *self._world.clients.values()]
+        self._cut([each for each in everybody if each.alive])
+
+    def _cut(self, victims: list[SimProcess]) -> None:
+        seconds = self._random.choice((0.1, 1.0, 5.0)) * self._random.random()
+        self._world.note(f"cut off {' '.join(victim.name for victim in victims)} for {seconds:.3f}")
+        for victim in victims:
+            victim.backend.cut = True
+            self._scheduler.at(seconds, victim.backend.mend)
+
+    def _drop(self, member: SimMember) -> None:
+        self._world.note(f"drop acknowledgements of {member.name}")
+        member.backend.drop = 0.5
+        self._scheduler.at(self._random.random(), lambda: setattr(member.backend, "drop", 0.0))
+
+    # Lies
+
+    def _expire(self, member: SimMember) -> None:
+        session = member.loop.session
+        if session is not None:
+            self._world.note(f"expire the lease of {member.name}")
+            self._world.record.robbed.add(member.incarnation)
+            self._world.store.end(session.lease.id)
+
+    def _slander(self, member: SimMember) -> None:
+        believer = self._pick()
+        if believer is not None and believer is not member and member.incarnation:
+            self._world.note(f"tell {believer.name} that {member.name} ({member.incarnation}) is dead")
+            self._world.record.robbed.add(member.incarnation)
+            believer.loop.proved_gone(member.incarnation, 0.001)

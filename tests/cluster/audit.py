@@ -1,0 +1,51 @@
+"""The oracle: what the handlers' own log says happened, held against what the store says was recorded."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster.handlers import END, RAISED, START
+
+from smoothcluster import Outcome, State
+
+
+class Line(NamedTuple):
+    """One line of the log: what became of a task, where and when."""
+
+    what: str
+    member: str
+    pid: int
+    task: str
+    epoch: int
+    at: float
+    """Seconds, monotonic: the same clock for all processes of a machine."""
+
+
+def read_log(path: Path) -> list[Line]:
+    """Everything that handlers have logged so far, in order."""
+    if not path.exists():
+        return []
+    return [Line(*json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def audit(log: Sequence[Line], outcomes: Iterable[Outcome], wanted: Iterable[str]) -> list[str]:
+    """What is wrong, in words; empty if every wanted task was recorded once, and as it happened."""
+    recorded = list(outcomes)
+    ids, wanted_ids = Counter(outcome.task_id for outcome in recorded), set(wanted)
+    starts = Counter(line.task for line in log if line.what == START)
+    ends: defaultdict[tuple[str, str], set[tuple[str, int]]] = defaultdict(set)
+    for line in log:
+        ends[line.what, line.task].add((line.member, line.epoch))
+    wrong = [f"{task} was recorded {count} times" for task, count in ids.items() if count > 1]
+    wrong += [f"{task} was lost" for task in sorted(wanted_ids - ids.keys())]
+    wrong += [f"{task} was recorded and never asked for" for task in sorted(ids.keys() - wanted_ids)]
+    for outcome in recorded:
+        how = END if outcome.state is State.DONE else RAISED
+        told = ends[how, outcome.task_id] | (ends[END, outcome.task_id] if outcome.state is State.FAILED else set())
+        if (outcome.runner, outcome.epoch) not in told:
+            wrong.append(f"{outcome} was recorded; the log knows of {sorted(told) or 'nothing'}")
+        if outcome.attempts < starts[outcome.task_id]:
+            wrong.append(f"{outcome} was started {starts[outcome.task_id]} times")
+    return wrong

@@ -1,0 +1,288 @@
+"""A whole group of real processes, and what a test does to them and waits for."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, final
+
+from cluster.audit import Line, audit, read_log
+from cluster.handlers import END, RAISED, START
+
+from smoothcluster import Cluster, JobHandle, Outcome, Task, connect
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.testing import eventually
+
+PATIENCE = 60.0
+"""Seconds that anything may take: on a busy machine everything does."""
+
+Seen = TypeVar("Seen")
+
+_TESTS = Path(__file__).parents[1]
+
+
+@final
+class Member:
+    """A process that is a member, or is about to become one."""
+
+    def __init__(self, options: dict[str, Any], files: Path) -> None:
+        self._out, self._err = files.with_suffix(".out"), files.with_suffix(".err")
+        path = os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH", "")]))
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "cluster.member_process", json.dumps(options | {"parent": os.getpid()})],
+                cwd=files.parent,
+                env=os.environ | {"PYTHONPATH": path},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+        self.pid = self._process.pid
+        self.paused = False
+
+    def __repr__(self) -> str:
+        return f"<member {self.pid}>"
+
+    @property
+    def constructed(self) -> bool:
+        """Whether its constructor has returned. Raise AssertionError if it never will."""
+        if self._out.read_text().endswith("\n"):
+            return True
+        assert self.alive, f"{self} ended with {self._process.returncode}:\n{self.errors}"
+        return False
+
+    @property
+    def name(self) -> str:
+        """As it was when the constructor returned."""
+        return str(json.loads(self._out.read_text())["name"])
+
+    @property
+    def role(self) -> str:
+        """Likewise."""
+        return str(json.loads(self._out.read_text())["role"])
+
+    @property
+    def errors(self) -> str:
+        """What it has written to its standard error."""
+        return self._err.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def memory(self, what: str) -> int:
+        """Bytes, by the kernel: *what* is VmRSS for now, VmHWM for the most there ever was."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(f"{what}:"):
+                return int(line.split()[1]) * 1024
+        raise LookupError(what)
+
+    def kill(self) -> float:
+        """SIGKILL; return when, by the clock of the log."""
+        now = SYSTEM_CLOCK.monotonic()
+        self._process.kill()
+        return now
+
+    def pause(self) -> float:
+        """SIGSTOP; return when."""
+        self.paused = True
+        self._process.send_signal(signal.SIGSTOP)
+        return SYSTEM_CLOCK.monotonic()
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.paused = False
+        self._process.send_signal(signal.SIGCONT)
+
+    def signal(self, number: signal.Signals) -> float:
+        """Send a signal; return when."""
+        self._process.send_signal(number)
+        return SYSTEM_CLOCK.monotonic()
+
+    def status(self, within: float = PATIENCE) -> int:
+        """Wait for the end of the process: its exit status, or minus the signal it died of."""
+        return self._process.wait(within)
+
+    def end(self) -> None:
+        """Kill it if need be, and leave no zombie."""
+        self._process.kill()
+        self._process.wait()
+
+
+@final
+class Group:
+    """A group in a store. *options* are those of `ClusterCrawler` and name the handler; each member may have others."""
+
+    def __init__(self, url: str, folder: Path, **options: Any) -> None:
+        self.name = f"test-{secrets.token_hex(6)}"
+        self.members: list[Member] = []
+        self.backend = connect(url)
+        self.cluster = Cluster(self.backend, self.name)
+        self._folder = folder
+        self._log = folder / "log"
+        self._options: dict[str, Any] = {"runner": 3, "backup": 2, "handler": "act"} | options
+        self._options |= {"url": url, "group": self.name, "folder": str(folder), "log": str(self._log)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for member in self.members:
+            member.end()
+        self.backend.close()
+        for member in self.members:
+            sys.stdout.write(f"--- {member}\n{member.errors[-8000:]}\n")  # pytest shows it if the test failed.
+
+    # Members
+
+    def spawn(self, **options: Any) -> Member:
+        """Start a process and do not wait for it."""
+        member = Member(self._options | options, self._folder / f"member-{len(self.members)}")
+        self.members.append(member)
+        return member
+
+    def start(self, count: int = 1, **options: Any) -> list[Member]:
+        """Start members, all at once, and wait until they are constructed."""
+        started = [self.spawn(**options) for _ in range(count)]
+        self.eventually(lambda: all(member.constructed for member in started))
+        return started
+
+    def start_one(self, **options: Any) -> Member:
+        """Start a member and wait until it is constructed."""
+        return self.start(1, **options)[0]
+
+    @property
+    def living(self) -> list[Member]:
+        """The members whose processes run."""
+        return [member for member in self.members if member.alive and not member.paused]
+
+    def status(self) -> dict[str, Any]:
+        """As `Cluster.status`."""
+        return self.cluster.status()
+
+    def of_role(self, role: str) -> list[Member]:
+        """The living members that the store says are of this role, in order of joining."""
+        by_pid = {member.pid: member for member in self.living}
+        return [by_pid[each["pid"]] for each in self.status()["members"] if each["role"] == role and each["pid"] in by_pid]
+
+    def runners(self) -> list[Member]:
+        """Who holds the seats."""
+        return self.of_role("runner")
+
+    def backups(self) -> list[Member]:
+        """Who stands by, first candidate first."""
+        return self.of_role("backup-runner")
+
+    def shards(self) -> dict[int, int]:
+        """How many shards each member owns, by the pid of its process."""
+        return {each["pid"]: each["shards"] for each in self.status()["members"]}
+
+    # Tasks
+
+    def submit(self, count: int, prefix: str = "task", job: str | None = None, **orders: object) -> JobHandle:
+        """Submit tasks *prefix*-0 and so on, all with the same orders."""
+        return self.cluster.submit([Task(id=name, meta=orders) for name in named(count, prefix)], job)
+
+    def open(self, gate: str) -> None:
+        """Let go of the tasks that are held at *gate*."""
+        (self._folder / gate).touch()
+
+    def log(self) -> list[Line]:
+        """What the handlers have logged so far."""
+        return read_log(self._log)
+
+    def ended(self) -> int:
+        """How many runs the log says have ended."""
+        return sum(line.what == END for line in self.log())
+
+    def running(self, member: Member) -> set[str]:
+        """The tasks that *member* has started and not ended, by the log."""
+        mine = [line for line in self.log() if line.pid == member.pid]
+        over = {(line.task, line.epoch) for line in mine if line.what in (END, RAISED)}
+        return {line.task for line in mine if line.what == START and (line.task, line.epoch) not in over}
+
+    def starts(self, tasks: Iterable[str], since: float, but: Member) -> dict[str, float]:
+        """When each of *tasks* was first started after *since*, by others than *but*."""
+        wanted, found = set(tasks), dict[str, float]()
+        for line in self.log():
+            if line.what == START and line.at > since and line.pid != but.pid and line.task in wanted:
+                found.setdefault(line.task, line.at)
+        return found
+
+    # Waiting
+
+    def eventually(self, condition: Callable[[], Seen], within: float = PATIENCE) -> Seen:
+        """Wait for *condition*; if it never comes, raise AssertionError with the group's state."""
+        try:
+            return eventually(condition, within)
+        except AssertionError as error:
+            error.add_note(self._state())
+            raise
+
+    def busy(self, *members: Member, tasks: int = 1) -> None:
+        """Wait until each of *members* has so many tasks running."""
+        self.eventually(lambda: all(len(self.running(member)) >= tasks for member in members))
+
+    def converged(self) -> None:
+        """Wait until the store shows exactly the living members, all seats filled and all shards fairly divided."""
+        self.eventually(self._has_converged)
+
+    def _has_converged(self) -> bool:
+        status, living = self.status(), {member.pid for member in self.living}
+        seated = [each for each in status["members"] if each["role"] == "runner"]
+        others = [each for each in status["members"] if each["role"] != "runner"]
+        owned = [each["shards"] for each in seated]
+        return (
+            {each["pid"] for each in status["members"] if each["running"]} == living
+            and len(status["members"]) == len(living)
+            and len(seated) == min(self._options["runner"], len(living))
+            and not status["unassigned"]
+            and not any(each["shards"] for each in others)
+            and max(owned, default=0) - min(owned, default=0) <= 1
+        )
+
+    def finish(self, job: JobHandle, wanted: Iterable[str], within: float = 2 * PATIENCE) -> list[Outcome]:
+        """Wait until *job* is finished, and hold what was recorded against the log."""
+        try:
+            progress = job.wait(within)
+        except TimeoutError as error:
+            error.add_note(self._state())
+            raise
+        outcomes, names = list(job.results()), set(wanted)
+        assert audit(self.log(), outcomes, names) == []
+        assert (progress.total, progress.pending) == (len(names), 0)
+        return outcomes
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """The events of one kind, oldest first."""
+        return [dict(event) for event in self.cluster.events() if event["kind"] == kind]
+
+    def handovers(self, former: str) -> list[dict[str, Any]]:
+        """The handovers of shards that the member called *former* had, once there are any."""
+        return self.eventually(
+            lambda: [event for event in self.events("handover") if event["from"] == former and event["shards"]]
+        )
+
+    def _state(self) -> str:
+        try:
+            return json.dumps({"status": self.status(), "events": list(self.cluster.events())[-20:]}, indent=1)
+        except Exception as error:  # noqa: BLE001 - it explains another error, and must not hide it
+            return f"the group's state cannot be read: {error!r}"
+
+
+def named(count: int, prefix: str = "task") -> list[str]:
+    """The ids that `Group.submit` gives."""
+    return [f"{prefix}-{number}" for number in range(count)]
+
+
+def names(members: Sequence[Member]) -> set[str]:
+    """What *members* are called."""
+    return {member.name for member in members}

@@ -1,0 +1,106 @@
+"""The kinds of stores that whole groups are tried on, each with what a test may do to it."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import pytest
+from servers import ZookeeperServer, free_port
+
+from smoothcluster.errors import MissingDriverError
+from smoothcluster.registry import connect, schemes
+
+VARIABLE = "SMOOTHCLUSTER_TEST_BACKENDS"
+"""Names the kinds to try, with commas; without it, all that are installed."""
+
+SINGLE_PROCESS = frozenset({"memory"})
+"""Backends that no two processes can share."""
+
+
+class Store(Protocol):
+    """A store of a test's own, which can be taken away and brought back."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """What `connect` takes."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """SIGKILL; what was acknowledged comes back with `start`."""
+
+    @abstractmethod
+    def start(self) -> object:
+        """Bring it back under the same address, and wait until it answers."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """SIGSTOP."""
+
+    @abstractmethod
+    def resume(self) -> None:
+        """SIGCONT."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it for good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How to come by a store of one kind."""
+
+    scheme: str
+    shared: Callable[[pytest.FixtureRequest], str]
+    """The URL of a store that many tests share. It grants leases of a second, if not less."""
+    nowhere: Callable[[], str]
+    """A URL at which nothing answers."""
+    own: Callable[[], Store] | None = None
+    """Start a store for one test, quick to expire a lease. None where there is no server to be killed."""
+    plain: Callable[[], Store] | None = None
+    """Start a store for one test, with the settings that users have."""
+
+    def __str__(self) -> str:
+        return self.scheme
+
+
+def _shared_zookeeper(request: pytest.FixtureRequest) -> str:
+    return f"zookeeper://{request.getfixturevalue('zookeeper_hosts')}"
+
+
+KINDS: Iterable[Kind] = [
+    Kind(
+        "zookeeper",
+        shared=_shared_zookeeper,
+        nowhere=lambda: f"zookeeper://127.0.0.1:{free_port()}",
+        own=lambda: ZookeeperServer(tick_time=200).start(),
+        plain=lambda: ZookeeperServer(tick_time=2000, force_sync=True).start(),
+    ),
+]
+
+
+def installed() -> set[str]:
+    """The schemes whose driver is there, of those that several processes can share."""
+    return {scheme for scheme in schemes() if scheme not in SINGLE_PROCESS and _has_driver(scheme)}
+
+
+def _has_driver(scheme: str) -> bool:
+    try:
+        connect(f"{scheme}://").close()
+    except MissingDriverError:
+        return False
+    except Exception:  # noqa: BLE001 - it was loaded, and objects to an empty address
+        return True
+    return True
+
+
+def wanted() -> list[Kind]:
+    """The kinds to try in this run."""
+    named = os.environ.get(VARIABLE)
+    names = {name.strip() for name in named.split(",")} if named else installed()
+    unknown = names - {kind.scheme for kind in KINDS}
+    if unknown:
+        raise pytest.UsageError(f"no whole group can be tried on {', '.join(sorted(unknown))}: give it a place in {__file__}")
+    return [kind for kind in KINDS if kind.scheme in names]

@@ -1,0 +1,80 @@
+"""Members, and whole groups, that are killed and started again."""
+
+from cluster.conftest import NewGroup
+from cluster.group import Group, named, names
+
+HALF_A_LEASE = 5.0
+
+
+def test_a_member_started_again_at_once_under_its_own_name(group: Group) -> None:
+    """It is a member again long before its former lease has run out, and as whoever comes last: a Backup Runner."""
+    members = [group.start_one(name=f"machine-{number}") for number in range(5)]
+    group.converged()
+    job = group.submit(300, nap=0.02)
+    victim = group.runners()[0]
+    group.busy(victim)
+    since = victim.kill()
+    again = group.start_one(name=victim.name)
+    assert group.events("joined")[-1]["member"] == victim.name
+    assert again.role == "backup-runner"
+    group.finish(job, named(300))
+    group.converged()
+    assert {event["evidence"] for event in group.handovers(victim.name)} == {"process_gone"}
+    assert min(group.starts(named(300), since, victim).values()) - since < HALF_A_LEASE
+    assert len(members) == len(group.living)
+
+
+def test_a_backup_started_again_at_once_under_its_own_name(group: Group) -> None:
+    """Its name is free as soon as somebody knows it dead, though it held nothing."""
+    for number in range(5):
+        group.start_one(name=f"machine-{number}")
+    group.converged()
+    for victim in group.backups():
+        victim.kill()
+        assert group.start_one(name=victim.name).role == "backup-runner"
+    group.converged()
+
+
+def test_a_lone_member_started_again_under_its_own_name(new_group: NewGroup) -> None:
+    """With nobody there to know it dead, it waits for its own former lease, then goes on where it was."""
+    group = new_group(runner=1, backup=0, lease_ttl=1.0, name="only")
+    job = group.submit(100, nap=0.05)
+    first = group.start_one()
+    group.eventually(lambda: group.ended() > 10)
+    first.kill()
+    second = group.start_one()
+    assert (second.name, second.role) == ("only", "runner")
+    group.finish(job, named(100))
+    assert {event["evidence"] for event in group.handovers("only")} == {"lease_expired"}
+
+
+def test_a_whole_group_killed_and_started_again(new_group: NewGroup) -> None:
+    """With tasks half done, it goes on where it stood; only what was running is run again."""
+    group = new_group(lease_ttl=1.0)
+    job = group.submit(400, nap=0.02)
+    for _ in range(3):
+        before = group.ended()
+        group.start(5)
+        group.eventually(lambda before=before: group.ended() > before + 50)
+        for member in group.living:
+            member.kill()
+    group.start(5)
+    outcomes = group.finish(job, named(400))
+    assert sum(outcome.attempts > 1 for outcome in outcomes) <= 3 * 3 * 8 * 2
+    group.converged()
+
+
+def test_a_group_with_other_numbers_may_follow_one_that_has_ended(new_group: NewGroup) -> None:
+    """Once no member lives, the next one's numbers stand, and what is left of a job is done by fewer."""
+    group = new_group(lease_ttl=1.0)
+    job = group.submit(200, nap=0.02)
+    members = group.start(3)
+    group.eventually(lambda: group.ended() > 50)
+    for member in members:
+        member.kill()
+    group.eventually(lambda: not group.status()["members"])
+    last = group.start(2, runner=1, backup=1)
+    group.finish(job, named(200))
+    assert group.status()["spec"] == {"runner": 1, "backup": 1, "shards": 32}
+    assert sorted(member.role for member in last) == ["backup-runner", "runner"]
+    assert names(group.runners()) <= names(last)

@@ -1,0 +1,32 @@
+"""Servers shared by the tests of one run."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from servers import ServerMissingError, ZookeeperServer
+
+ZOOKEEPER_VARIABLE = "SMOOTHCLUSTER_TEST_ZOOKEEPER"
+
+
+@pytest.fixture(scope="session")
+def own_zookeeper() -> Iterator[ZookeeperServer]:
+    """A server of our own with short ticks: leases from 0.2 to 60 seconds. Not to be stopped or paused."""
+    server = ZookeeperServer(tick_time=100, settings={"minSessionTimeout": 200, "maxSessionTimeout": 60_000})
+    try:
+        server.start()
+    except ServerMissingError as error:
+        server.stop()
+        pytest.fail(str(error), pytrace=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def zookeeper_hosts(request: pytest.FixtureRequest) -> str:
+    """Hosts of the server that tests share: the one that SMOOTHCLUSTER_TEST_ZOOKEEPER names, or our own."""
+    named = os.environ.get(ZOOKEEPER_VARIABLE)
+    if named:
+        return named.removeprefix("zookeeper://")
+    server: ZookeeperServer = request.getfixturevalue("own_zookeeper")
+    return server.hosts

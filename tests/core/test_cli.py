@@ -1,0 +1,237 @@
+"""The commands: what they print, how they end, and that no mistake of a user shows a stack trace."""
+
+import json
+import secrets
+import signal
+from collections.abc import Iterator
+
+import pytest
+from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
+from click.testing import CliRunner
+
+from smoothcluster import Cluster, ClusterCrawler, Task, TaskContext, connect
+from smoothcluster.backend import Create, Update
+from smoothcluster.cli import frame, main
+from smoothcluster.cli.tail import Tail
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.errors import UnavailableError
+from smoothcluster.events import RING, EventLog
+from smoothcluster.records import Keys
+
+
+@pytest.fixture
+def url() -> str:
+    """A store of this process that no other test uses."""
+    return f"memory://{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def invoke(url: str) -> Invoke:
+    """Run a command on the store at *url*."""
+    return invoke_on(url)
+
+
+def crawl(task: Task, context: TaskContext) -> object:
+    """The handler: it fails where the task says so."""
+    if task.meta == "fail":
+        raise ValueError("as the task says")
+    return {"url": task.url, "by": context.member}
+
+
+@pytest.fixture
+def crawler(url: str) -> Iterator[ClusterCrawler]:
+    """The only member of the group ``default``, at work."""
+    with ClusterCrawler(backend=connect(url), runner=1, backup=0, handler=crawl) as crawler:
+        yield crawler
+
+
+# How commands end
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("status", "--jsn"), "No such option '--jsn'"),
+        (("nonsense",), "No such command 'nonsense'"),
+        (("submit",), "Missing argument 'FILE|URL...'"),
+        (("run", "m:h"), "Missing option '--runner'"),
+        (("status", "--backend", "zookeper://h"), "did you mean zookeeper://?"),
+        (("status", "--backend", "h:2181"), "must begin with a scheme"),
+        (("status", "--group", "a/b"), "group 'a/b' is not valid"),
+        (("status",), "there is no group 'default'"),
+        (("results",), "there is no group 'default'"),
+        (("results", "--job", "j"), "has no job 'j'"),
+        (("submit", "--job", "a b", "http://h/"), "job 'a b' is not valid"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(invoke: Invoke, args: tuple[str, ...], says: str) -> None:
+    """Whatever is wrong with the call is told in one line; the exit status says that it was the call."""
+    assert says in one_line(invoke(*args), 2)
+
+
+def test_nothing_given_says_what_to_set(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --backend and without the environment's, the error names both ways."""
+    monkeypatch.delenv("SMOOTHCLUSTER_BACKEND", raising=False)
+    assert "SMOOTHCLUSTER_BACKEND=" in one_line(CliRunner().invoke(main, ["status"]), 2)
+
+
+@pytest.mark.parametrize(("error", "status"), [(UnavailableError("no answer"), 3), (RuntimeError("no idea"), 1)])
+def test_other_failures_have_their_own_status(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    """Trouble with the store is 3, what nobody foresaw is 1; neither shows a stack trace unless asked to."""
+
+    def refuse(url: str | None) -> None:
+        raise error
+
+    monkeypatch.setattr(frame, "connect", refuse)
+    assert str(error) in one_line(invoke("status"), status)
+    assert "Traceback" in invoke("status", "--verbose").stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--verbose",)])
+def test_no_secret_is_shown(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]) -> None:
+    """What a URL holds of credentials never appears, whoever puts it into an error."""
+
+    def refuse(url: str | None) -> None:
+        raise UnavailableError(f"cannot reach {url}, tried as user with 'pass/word', option key=private")
+
+    monkeypatch.setattr(frame, "connect", refuse)
+    result = invoke("status", "--backend", "zookeeper://user:pass/word@h:2181?key=private", *flags)
+    assert "zookeeper://***@h:2181?***" in result.stderr
+    assert "pass/word" not in result.output
+    assert "?key=private" not in result.output
+    assert "hunter" not in invoke("status", "zookeeper://user:hunter@h:2181").output
+
+
+def test_exit_statuses_are_in_the_help(invoke: Invoke) -> None:
+    """Scripts' authors find there what each status means."""
+    for status in frame.Exit:
+        assert f"\n    {status.value} " in invoke("--help").stdout
+
+
+def test_it_can_be_run_as_a_module() -> None:
+    """``python -m smoothcluster`` is the command, and knows its version."""
+    with started("--version") as (_, out, _):
+        assert out.read().startswith("python -m smoothcluster, version ")
+
+
+def test_a_reader_that_has_enough_is_no_failure() -> None:
+    """When the other end of the pipe is closed, the command ends without a word."""
+    with started("submit", "http://h/") as (process, out, err):
+        out.close()
+        assert process.wait(DEADLINE) == 0
+        assert err.read() == ""
+
+
+# status, results
+
+
+def test_status_as_json_is_the_clusters(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:
+    """Scripts get the same from the command as from the library."""
+    assert json.loads(invoke("status", "--json").stdout) == Cluster(connect(url)).status()
+
+
+def test_status_shows_people_what_matters(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:
+    """Numbers, members, tasks, jobs, what nobody owns, and garbage, without its control characters."""
+    job = Cluster(connect(url)).submit([Task(id=str(n)) for n in range(5)])
+    job.wait(DEADLINE)
+    connect(url).commit([], [Create("default/members/x", b'{"name": "\\u001b[2J"}')])
+    lines = invoke("status").stdout.splitlines()
+    assert lines[0] == "group default: 1 Runner, 0 Backup Runners, 32 shards"
+    assert lines[2].split() == ["NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING"]
+    assert lines[3].split()[:4] == ["crawler_0", "runner", "0", "32"]
+    assert lines[5] == "tasks: 0 pending, 0 running, 5 done, 0 failed, 0 quarantined"
+    assert lines[6] == f"jobs: {job.id} (sealed)"
+    assert lines[7] == "shards that nobody owns: none"
+    assert lines[8].startswith("garbage at default/members/x: ")
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_status_of_a_group_without_members_says_so(invoke: Invoke) -> None:
+    """A job may be handed in before the first member joins."""
+    invoke("submit", "http://h/")
+    lines = invoke("status").stdout.splitlines()
+    assert lines[0] == "group default: no member has joined yet, 32 shards"
+    assert "shards that nobody owns: 0-31" in lines
+
+
+def test_results_are_json_lines_of_all_jobs_or_one(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:
+    """One object for each outcome, with the fields of `Outcome` and the job."""
+    cluster = Cluster(connect(url))
+    cluster.submit([Task(id="a", url="http://h/a")], job="j").wait(DEADLINE)
+    cluster.submit([Task(id="b", meta="fail")], job="k").wait(DEADLINE)
+    by = {"attempts": 1, "runner": "crawler_0", "epoch": 1}
+    value = {"url": "http://h/a", "by": "crawler_0"}
+    done = by | {"task_id": "a", "state": "done", "value": value, "error": None, "job": "j"}
+    failed = by | {
+        "task_id": "b",
+        "state": "failed",
+        "value": None,
+        "error": "ValueError: as the task says",
+        "job": "k",
+    }
+    assert [json.loads(line) for line in invoke("results").stdout.splitlines()] == [done, failed]
+    assert [json.loads(line) for line in invoke("results", "--job", "k").stdout.splitlines()] == [failed]
+    text = invoke("results", "--job", "k", "--format", "text").stdout
+    assert text == "k\tb\tfailed\t1\tcrawler_0\tValueError: as the task says\n"
+
+
+# events
+
+
+def test_events_are_json_lines(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:
+    """The same as the library's, oldest first."""
+    Cluster(connect(url)).submit([Task(id="a")]).wait(DEADLINE)
+    found = [json.loads(line) for line in invoke("events").stdout.splitlines()]
+    assert found[0]["kind"] == "joined"
+    assert found == Cluster(connect(url)).events()[: len(found)]
+
+
+def test_followed_events_come_once(url: str) -> None:
+    """Each look returns what is new, of old members and new ones, even if a ring has gone round since."""
+    backend, keys = connect(url), Keys("g")
+    logs = {name: EventLog(backend, keys, name, SYSTEM_CLOCK) for name in ("a", "b")}
+    tail = Tail(backend, "g")
+
+    def seen(name: str, count: int) -> list[object]:
+        for number in range(count):
+            logs[name].add("test", number=number)
+            logs[name].flush()
+        return [event["number"] for event in tail.new() if event["member"] == name]
+
+    assert seen("a", 2) == [0, 1]
+    assert seen("a", 0) == []
+    assert seen("b", 1) == [0]
+    assert seen("a", RING) == list(range(RING))
+    assert seen("a", RING + 5) == list(range(5, RING + 5))
+
+
+def test_garbage_among_events_is_told_and_stepped_over(url: str) -> None:
+    """What is no event is shown as garbage; those behind it still come."""
+    backend, keys = connect(url), Keys("g")
+    log, tail = EventLog(backend, keys, "a", SYSTEM_CLOCK), Tail(backend, "g")
+    for value in (b"?", b'{"n": 1e999, "at": "x"}'):
+        key = f"{keys.events('a')}/7"
+        backend.commit([], [Create(key, value) if value == b"?" else Update(key, value)])
+    assert tail.new() == [{"n": float("inf"), "at": "x"}]
+    backend.commit([], [Update(f"{keys.events('a')}/7", b"?")])
+    assert [event["kind"] for event in Tail(backend, "g").new()] == ["garbage"]
+    log.add("test")
+    log.flush()
+    assert [event["kind"] for event in tail.new()] == ["test"]
+
+
+GROUP_AT_WORK = """
+    from smoothcluster import ClusterCrawler, connect
+    crawler = ClusterCrawler(backend=connect("memory://"), runner=1, handler=print).start()
+"""
+
+
+def test_following_ends_quietly_with_ctrl_c() -> None:
+    """Events come as they happen; Ctrl-C is the way to end it, so it is no failure."""
+    with started("events", "--follow", code=GROUP_AT_WORK) as (process, out, _):
+        assert json.loads(out.readline())["kind"] == "joined"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=DEADLINE)[1] == ""
+        assert process.returncode == 0

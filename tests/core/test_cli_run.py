@@ -1,0 +1,164 @@
+"""``smoothcluster run``: one process, one member, until it is told to leave."""
+
+import inspect
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+import click
+import pytest
+from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
+
+from smoothcluster import ClusterCrawler
+from smoothcluster.cli.run import run
+
+
+@pytest.fixture
+def url() -> str:
+    """A store of this process that no other test uses."""
+    return f"memory://{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def invoke(url: str) -> Invoke:
+    """Run a command on the store at *url*."""
+    return invoke_on(url)
+
+
+HANDLER = """
+    import os, threading
+    from smoothcluster import Cluster, ClusterCrawler, Task, connect
+
+    number = 3
+
+    class Kind: pass
+
+    def handler(task, context):
+        os.write(2, b"handled by " + context.member.encode() + b"\\n")
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Write the module ``crawl`` into the current directory, which is a fresh one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "crawl", raising=False)
+
+    def write(code: str) -> None:
+        (tmp_path / "crawl.py").write_text(dedent(code))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("crawl", "names no handler: write module:function"),
+        ("crawl.py:handler", "name the module, such as crawl:handler"),
+        ("cr-awl:handler", "is not a module's name"),
+        ("crawler:handler", "there is no module 'crawler' in "),
+        ("crawl.sub:handler", "there is no module 'crawl.sub'"),
+        ("crawl:handle", "has no 'handle'; did you mean 'handler'?"),
+        ("crawl:number", "crawl:number is no handler but 3"),
+        ("crawl:Kind", "is no handler but <class 'crawl.Kind'>"),
+    ],
+)
+def test_run_says_what_is_wrong_with_the_handler(
+    invoke: Invoke, module: Callable[[str], None], target: str, says: str
+) -> None:
+    """Each way in which a handler cannot be found has its own message."""
+    module(HANDLER)
+    assert says in one_line(invoke("run", target, "--runner", "1"), 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("from json import no_such_name", "ImportError: cannot import name"),
+        ("handler = 1 / 0", "ZeroDivisionError: division by zero"),
+        ("handler = ", "SyntaxError: "),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_run_does_not_take_a_broken_module_for_a_missing_one(
+    invoke: Invoke, module: Callable[[str], None], tmp_path: Path, code: str, says: str
+) -> None:
+    """What the module raises when imported is told, with its place; the trace only on demand."""
+    module(f"# first line\n{code}\n")
+    told = one_line(invoke("run", "crawl:handler", "--runner", "1"), 2)
+    assert says in told
+    assert f"{tmp_path / 'crawl.py'}, line 2)" in told or "json" in told
+    assert "Traceback" in invoke("run", "crawl:handler", "--runner", "1", "-v").stderr
+
+
+def test_run_passes_numbers_on(invoke: Invoke, module: Callable[[str], None]) -> None:
+    """Which numbers make sense is the library's to say."""
+    module(HANDLER)
+    assert "runner must be" in one_line(invoke("run", "crawl:handler", "--runner", "0"), 2)
+
+
+def test_run_has_the_constructors_defaults() -> None:
+    """An option left out means the same as an argument left out."""
+    defaults = {name: each.default for name, each in inspect.signature(ClusterCrawler).parameters.items()}
+    for option in run.params:
+        if isinstance(option, click.Option) and option.name in defaults and not option.required:
+            assert option.to_info_dict()["default"] == defaults[option.name], option.name
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_run_works_until_it_is_told_to_leave(
+    module: Callable[[str], None], tmp_path: Path, number: signal.Signals
+) -> None:
+    """It says who it is, runs tasks, and on SIGTERM or Ctrl-C leaves its group and ends well."""
+    module(HANDLER + '\n    Cluster(connect("memory://")).submit([Task(id="a")])\n')
+    with started("run", "crawl:handler", "--runner", "1", "--name", "me", cwd=tmp_path) as (process, out, err):
+        assert out.readline() == "me runner in group default at memory://\n"
+        while "handled by me" not in (line := err.readline()):
+            assert line, "it ended"
+        process.send_signal(number)
+        assert "me: left group default" in process.communicate(timeout=DEADLINE)[1]
+        assert process.returncode == 0
+
+
+OTHER_MEMBER = """
+    first = ClusterCrawler(backend=connect("memory://"), runner=1, backup=1, handler=handler, name="first").start()
+
+    def leave_when_followed():
+        while len(Cluster(connect("memory://")).status()["members"]) < 2:
+            threading.Event().wait(0.01)
+        first.stop()
+
+    threading.Thread(target=leave_when_followed, daemon=True).start()
+"""
+
+
+def test_run_tells_what_becomes_of_its_member(module: Callable[[str], None], tmp_path: Path) -> None:
+    """A Backup Runner that takes over says so on standard error."""
+    module(HANDLER + OTHER_MEMBER)
+    with started("run", "crawl:handler", "--runner", "1", "--backup", "1", cwd=tmp_path) as (process, out, err):
+        assert out.readline() == "crawler_0 backup-runner in group default at memory://\n"
+        told = ""
+        while not ("crawler_0: runner, was backup-runner" in told and "crawler_0: took shards " in told):
+            line = err.readline()
+            assert line, told
+            told += line
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0
+
+
+def test_run_can_be_told_to_leave_while_it_waits_for_its_name(module: Callable[[str], None], tmp_path: Path) -> None:
+    """A member that has not joined yet leaves nothing behind, and ends as well as any other."""
+    module(
+        HANDLER + '\n    ClusterCrawler(backend=connect("memory://"), runner=1, handler=handler, name="me").start()\n'
+    )
+    with started("run", "crawl:handler", "--runner", "1", "--name", "me", cwd=tmp_path) as (process, _, err):
+        assert "a living member is called 'me'" in err.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=DEADLINE) == ("", "")
+        assert process.returncode == 0

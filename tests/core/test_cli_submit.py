@@ -1,0 +1,135 @@
+"""``smoothcluster submit``: every task is handed in once, or the mistake is named with its file and line."""
+
+import json
+import secrets
+from pathlib import Path
+
+import pytest
+from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
+
+from smoothcluster import Cluster, ClusterCrawler, Task, connect
+from smoothcluster.records import Keys
+
+
+@pytest.fixture
+def url() -> str:
+    """A store of this process that no other test uses."""
+    return f"memory://{secrets.token_hex(8)}"
+
+
+@pytest.fixture
+def invoke(url: str) -> Invoke:
+    """Run a command on the store at *url*."""
+    return invoke_on(url)
+
+
+LINES = [
+    '{"id": "1", "url": "http://h/1", "meta": {"any": ["json"]}}',
+    "",
+    "http://h/2",
+    '  {"id": "3", "method": "POST", "headers": {"a": "b"}, "body": "text"}\r',
+]
+TASKS = [
+    Task(id="1", url="http://h/1", meta={"any": ["json"]}),
+    Task(url="http://h/2"),
+    Task(id="3", method="POST", headers={"a": "b"}, body="text"),
+]
+
+
+def submitted(url: str, group: str = "default") -> list[Task]:
+    """All tasks that wait in the group, by id."""
+    backend, keys = connect(url), Keys(group)
+    chunks = [entry for shard in range(32) for entry in backend.list(keys.tasks(shard))]
+    return sorted(
+        (Task.from_json(each) for chunk in chunks for each in json.loads(chunk.value)), key=lambda task: task.id
+    )
+
+
+def test_submit_takes_urls_files_and_standard_input(invoke: Invoke, url: str, tmp_path: Path) -> None:
+    """All arguments together are one job, whose id is all that is printed."""
+    file = tmp_path / "tasks.jsonl"
+    file.write_text("\n".join(LINES))
+    result = invoke("submit", "http://h/4", str(file), "-", stdin="https://h/5\n")
+    assert result.exit_code == 0
+    assert list(Cluster(connect(url)).jobs().items()) == [(result.stdout.strip(), "sealed")]
+    expected = [Task(url="http://h/4"), *TASKS, Task(url="https://h/5")]
+    assert submitted(url) == sorted(expected, key=lambda task: task.id)
+    assert result.stderr == ""
+
+
+def test_submit_names_the_job_and_adds_to_it(invoke: Invoke, url: str) -> None:
+    """Submitting again to the same job adds what is new and skips what is there."""
+    assert invoke("submit", "--job", "j", "http://h/1", "http://h/2").stdout == "j\n"
+    assert json.loads(invoke("submit", "--job", "j", "--json", "http://h/2", "http://h/3").stdout) == {
+        "job": "j",
+        "tasks": 2,
+    }
+    with ClusterCrawler(backend=connect(url), runner=1, handler=lambda task, context: None):
+        assert Cluster(connect(url)).job("j").wait(DEADLINE).done == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("www.example.com", "neither a JSON object nor an http(s) URL"),
+        ("http://", "not a URL that can be fetched"),
+        ("http://h/1 http://h/2", "not a URL that can be fetched"),
+        ('{"id": "1"', "not JSON"),
+        ('["http://h/"]', "neither"),
+        ("{}", "needs an id or a url"),
+        ('{"id": 1}', "its id is 1"),
+        ('{"url": ["http://h/"]}', "its url is"),
+        ('{"id": "1", "headers": {"a": 1}}', "its headers is"),
+        ('{"id": "9", "body64": "a"}', "not Base64"),
+        ('{"id": "1", "uri": "http://h/"}', "uri"),
+        ('{"id": "1", "meta": NaN}', "cannot be written as JSON"),
+        ("\udcff", "not UTF-8"),
+        ("http://h/2", "line 2"),
+    ],
+)
+def test_submit_checks_files_before_it_hands_in_anything(
+    invoke: Invoke, url: str, tmp_path: Path, line: str, says: str
+) -> None:
+    """An error names file and line, and leaves no half-written job behind."""
+    file = tmp_path / "tasks"
+    file.write_text("\n".join([LINES[0], "http://h/2", line]), errors="surrogateescape")
+    told = one_line(invoke("submit", str(file)), 2)
+    assert f"{file}, line 3: " in told
+    assert says in told
+    assert Cluster(connect(url)).jobs() == {}
+
+
+def test_submit_says_how_to_go_on_after_a_mistake_in_a_stream(invoke: Invoke, url: str) -> None:
+    """What cannot be read twice is not checked before: the error names the job, to be completed later."""
+    told = one_line(invoke("submit", "--job", "j", "-", stdin="http://h/1\nhttp://h/2\nhttp://h/1\n"), 2)
+    assert "standard input, line 3: " in told
+    assert "--job j" in told
+    assert Cluster(connect(url)).jobs() == {"j": "open"}
+
+
+@pytest.mark.parametrize(("name", "says"), [("no-such-file", "must begin with http://"), (".", "is a directory")])
+def test_submit_needs_files_that_are_there(invoke: Invoke, name: str, says: str) -> None:
+    """An argument that is neither URL nor file is told before anything is handed in."""
+    assert says in one_line(invoke("submit", "http://h/", name), 2)
+
+
+def test_submit_of_many_tasks_needs_little_memory(tmp_path: Path) -> None:
+    """100,000 tasks, in a file or streamed, take far less than 200 MB, the store in memory included."""
+    file = tmp_path / "tasks"
+    file.write_text("".join(f"http://localhost/section/page-{n}.html\n" for n in range(100_000)))
+    count = "import atexit, resource as r, sys; atexit.register(lambda: print(r.getrusage(r.RUSAGE_SELF).ru_maxrss))"
+    with started("submit", "--job", "j", str(file), code=count) as (process, _, _):
+        out, err = process.communicate(timeout=DEADLINE)
+    job, kilobytes = out.split()
+    assert (job, err) == ("j", "")
+    assert int(kilobytes) < 150_000
+
+
+def test_submit_shows_its_progress_to_people(tmp_path: Path) -> None:
+    """On a terminal, and only there, the number of tasks is shown as it grows."""
+    file = tmp_path / "tasks"
+    file.write_text("".join(f"http://h/{n}\n" for n in range(2500)))
+    code = "import sys; sys.stderr.isatty = lambda: True"
+    with started("submit", str(file), code=code) as (process, _, _):
+        told = process.communicate(timeout=DEADLINE)[1]
+    assert told.split() == ["1000", "tasks", "2000", "tasks", "2500", "tasks"]

@@ -1,0 +1,238 @@
+"""A listener greets everybody, waits for nobody, and is not put out by anyone."""
+
+import errno
+import json
+import select
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+from neighbours import DEADLINE, LOOPBACK, Process, call, greeting, heard
+
+from smoothcluster.errors import UsageError
+from smoothcluster.peers import Listener, sockets
+from smoothcluster.testing.clock import eventually
+
+
+@pytest.fixture
+def processes() -> Iterator[Callable[..., Process]]:
+    """Starts members that end with the test."""
+    made: list[Process] = []
+
+    def start(incarnation: str = "i1", host: str = LOOPBACK) -> Process:
+        made.append(Process(incarnation, host))
+        return made[-1]
+
+    yield start
+    for process in made:
+        process.end()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    """Greets as incarnation i1 of m in g."""
+    made = Listener(LOOPBACK)
+    made.announce("g", "m", "i1")
+    yield made
+    made.close()
+
+
+def test_everybody_is_greeted_and_held(listener: Listener) -> None:
+    """Each who connects gets one line with the group, member and incarnation, and the line stays open."""
+    with call(listener.address) as first, call(listener.address) as second:
+        assert json.loads(heard(first)) == {"group": "g", "member": "m", "incarnation": "i1"}
+        assert heard(second) == greeting()
+        assert select.select([first, second], [], [], 0)[0] == []
+
+
+def test_new_incarnation_is_greeted_and_told(listener: Listener) -> None:
+    """A new announcement greets whoever comes, and drops those who heard the old one."""
+    with call(listener.address) as old:
+        assert heard(old) == greeting()
+        listener.announce("g", "m", "i2")
+        assert heard(old) == b""
+    with call(listener.address) as new:
+        assert heard(new) == greeting("i2")
+
+
+def test_repeated_announcement_drops_nobody(listener: Listener) -> None:
+    """Announcing the same again changes nothing."""
+    with call(listener.address) as held:
+        assert heard(held) == greeting()
+        listener.announce("g", "m", "i1")
+        with call(listener.address) as other:
+            assert heard(other) == greeting()
+        assert select.select([held], [], [], 0)[0] == []
+
+
+def test_nobody_is_greeted_before_the_announcement() -> None:
+    """A listener without an incarnation says nothing, and those who wait may dial again when it has one."""
+    listener = Listener(LOOPBACK)
+    with call(listener.address) as early:
+        listener.announce("g", "m", "i1")
+        assert heard(early) in {b"", greeting()}
+    with call(listener.address) as late:
+        assert heard(late) == greeting()
+    listener.close()
+
+
+def test_talkers_are_dropped(listener: Listener) -> None:
+    """Whoever talks to a listener is not one of ours, and is hung up on; others are not disturbed."""
+    with call(listener.address) as quiet, call(listener.address) as talker:
+        assert heard(quiet) == heard(talker) == greeting()
+        talker.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert heard(talker) == b""
+        assert select.select([quiet], [], [], 0)[0] == []
+
+
+def test_callers_who_hang_up_are_let_go(listener: Listener) -> None:
+    """Those who have gone are not held: many may come and go."""
+    with call(listener.address) as steady:
+        heard(steady)
+        for _ in range(200):
+            with call(listener.address) as passing:
+                assert heard(passing) == greeting()
+        eventually(lambda: len(vars(listener)["_held"]) == 1)
+        assert select.select([steady], [], [], 0)[0] == []
+
+
+def test_crowd_keeps_nobody_out(listener: Listener) -> None:
+    """Callers that never read and never leave make room, the oldest first, for those who come later."""
+    crowd = [call(listener.address) for _ in range(100)]
+    try:
+        with call(listener.address) as late:
+            assert heard(late) == greeting()
+        assert heard(crowd[0]) == greeting()
+        assert heard(crowd[0]) == b""
+        assert heard(crowd[-1]) == greeting()
+    finally:
+        for each in crowd:
+            each.close()
+
+
+def test_reset_before_the_greeting_is_harmless(listener: Listener) -> None:
+    """A caller that resets its connection at once hurts nobody."""
+    for _ in range(50):
+        rude = call(listener.address)
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        rude.close()
+    with call(listener.address) as polite:
+        assert heard(polite) == greeting()
+
+
+class Clogged(socket.socket):
+    """A connection that takes nothing."""
+
+    def send(self, data: object, flags: int = 0) -> int:
+        """Refuse."""
+        raise BlockingIOError(errno.EAGAIN, "full")
+
+
+def test_caller_that_takes_no_greeting_is_dropped(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener never waits until a caller takes its greeting."""
+    accept = socket.socket.accept
+
+    def accept_clogged(listening: socket.socket) -> tuple[socket.socket, object]:
+        caller, address = accept(listening)
+        return Clogged(fileno=caller.detach()), address
+
+    monkeypatch.setattr(socket.socket, "accept", accept_clogged)
+    with call(listener.address) as clogged:
+        assert heard(clogged) == b""
+
+
+def test_listener_outlives_a_want_of_descriptors(processes: Callable[..., Process]) -> None:
+    """A process that has no file descriptor left keeps callers waiting, without spinning, and greets them later."""
+    process = processes()
+    process.run("resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); files = []")
+    process.run("while_full = [files.append(os.dup(0)) for _ in range(64 - len(os.listdir('/dev/fd')) + 1)]")
+    with call((LOOPBACK, process.peer.port)) as caller:
+        caller.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            caller.recv(1)
+        process.run("used = resource.getrusage(resource.RUSAGE_SELF).ru_utime")
+        with pytest.raises(TimeoutError):
+            caller.recv(1)
+        process.run("assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - used < 0.1")
+        process.run("[os.close(each) for each in files]")
+        caller.settimeout(DEADLINE)
+        assert heard(caller) == greeting()
+
+
+def test_other_failures_to_accept_are_passed_over(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that ended before it was accepted is not the listener's trouble."""
+    accept = socket.socket.accept
+    failures = [OSError(errno.ECONNABORTED, "gone"), BlockingIOError(errno.EAGAIN, "nobody there")]
+
+    def fail_first(listening: socket.socket) -> tuple[socket.socket, object]:
+        if failures:
+            raise failures.pop()
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", fail_first)
+    with call(listener.address) as caller:
+        assert heard(caller) == greeting()
+    assert failures == []
+
+
+def test_closed_listener_refuses() -> None:
+    """After `close` nobody is held and the port refuses; closing twice is harmless."""
+    listener = Listener(LOOPBACK)
+    listener.announce("g", "m", "i1")
+    with call(listener.address) as held:
+        assert heard(held) == greeting()
+        listener.close()
+        listener.close()
+        assert heard(held) == b""
+    with pytest.raises(ConnectionRefusedError):
+        call(listener.address)
+    listener.announce("g", "m", "i2")
+
+
+@pytest.mark.parametrize("host", [None, "0.0.0.0", "::", LOOPBACK, "localhost"])
+def test_published_address_is_numeric_and_reaches_it(host: str | None) -> None:
+    """Wherever a listener is told to listen, what it publishes is a number that leads to it."""
+    listener = Listener(host)
+    listener.announce("g", "m", "i1")
+    assert listener.address[0] not in {"0.0.0.0", "::"}
+    socket.getaddrinfo(*listener.address, flags=socket.AI_NUMERICHOST)
+    with call(listener.address) as caller:
+        assert heard(caller) == greeting()
+    listener.close()
+
+
+def test_translated_address_is_published_as_it_is() -> None:
+    """An address that is not this machine's own is published all the same, and every interface listened on."""
+    listener = Listener("203.0.113.77")
+    listener.announce("g", "m", "i1")
+    host, port = listener.address
+    assert host == "203.0.113.77"
+    with call((LOOPBACK, port)) as caller:
+        assert heard(caller) == greeting()
+    listener.close()
+
+
+def test_machine_without_network_listens_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no interface leads anywhere, members of the same machine still find each other."""
+    monkeypatch.setattr(sockets, "_OUTSIDE", ("not an address",))
+    listener = Listener()
+    assert listener.address[0] == LOOPBACK
+    listener.close()
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "x" * 300, ""])
+def test_host_that_cannot_be_found_is_an_error(host: str) -> None:
+    """A host that has no address is an error that says so."""
+    with pytest.raises(UsageError, match="cannot find the address"):
+        Listener(host)
+
+
+def test_port_that_cannot_be_had_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listener that cannot listen raises what the kernel says, and leaves nothing open."""
+
+    def fail(self: socket.socket, backlog: int) -> None:
+        raise OSError(errno.ENOBUFS, "no room")
+
+    monkeypatch.setattr(socket.socket, "listen", fail)
+    with pytest.raises(OSError, match="no room"):
+        Listener(LOOPBACK)
