@@ -93,6 +93,10 @@ class Backlog:
         """The chunk is finished and its key goes. Names of chunks are never used twice."""
         del self.tasks[name]
 
+    def forget_job(self, job: str) -> None:
+        """The job has finished: no task of it will come."""
+        self._seen.pop(job, None)
+
     def _list(self, backend: CoordinationBackend) -> None:
         if not self._armed:
             self.arm()

@@ -4,21 +4,23 @@ import json
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.election import role_of
-from smoothcluster.errors import UsageError
+from smoothcluster.errors import DuplicateTaskError, UsageError
 from smoothcluster.events import read_events
-from smoothcluster.jobs import Progress, Submission, read_progress
+from smoothcluster.jobs import FINISHED, Progress, Submission, read_progress
 from smoothcluster.model import Outcome, State, Task, check_name
-from smoothcluster.records import GarbageError, Job, Keys, Spec, last_part, load
+from smoothcluster.records import COUNTS, GarbageError, Job, Keys, Spec, last_part, load
 from smoothcluster.retry import patiently
 from smoothcluster.view import View, parse_spec, read_view
 
 log = logging.getLogger("smoothcluster")
+
+T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds for which a client goes on asking a store that is away."""
@@ -89,10 +91,13 @@ class Cluster:
 
     def jobs(self) -> dict[str, str]:
         """The group's jobs by id, and the state of each: open, sealed, finished or deleted."""
-        found: dict[str, str] = {}
+        return {name: job.state for name, job in self._read_jobs().items()}
+
+    def _read_jobs(self) -> dict[str, Job]:
+        found: dict[str, Job] = {}
         for entry in self._ask(lambda: self._backend.list(self._keys.jobs)):
             try:
-                found[last_part(entry.key)] = Job.from_json(entry.value).state
+                found[last_part(entry.key)] = Job.from_json(entry.value)
             except GarbageError as error:
                 self._report(entry.key, str(error))
         return found
@@ -121,7 +126,7 @@ class Cluster:
         """What the members noted, oldest first by their wall clocks; a bounded number for each."""
         return self._ask(lambda: read_events(self._backend, self._keys))
 
-    def _ask(self, question: Any) -> Any:
+    def _ask(self, question: Callable[[], T]) -> T:
         return patiently(self._clock, self._patience, question)
 
     def _report(self, key: str, what: str) -> None:
@@ -137,11 +142,11 @@ class Cluster:
         spec = self._ask(lambda: parse_spec(self._backend.get(self._keys.spec)))
         if spec is None:
             raise UsageError(f"there is no group {self.group!r} at {self._backend.url}")
-        return spec.record  # type: ignore[no-any-return]  # see _ask
+        return spec.record
 
     def _progress(self, job: str) -> Progress:
         spec = self._spec()
-        return self._ask(lambda: read_progress(self._backend, self._keys, job, spec, self._report))  # type: ignore[no-any-return]  # see _ask
+        return self._ask(lambda: read_progress(self._backend, self._keys, job, spec, self._report))
 
     def _wait(self, job: str, timeout: float | None) -> Progress:
         deadline = None if timeout is None else self._clock.monotonic() + timeout
@@ -166,18 +171,19 @@ class Cluster:
                     self._report(key, str(error))
 
     def _tasks(self, view: View) -> dict[str, int]:
-        """Sums over all jobs, from the counts alone."""
+        """Sums over all jobs, from the counts alone: of the shards, or of the job once it is finished."""
         total: Counter[str] = Counter()
+        finished: set[str] = set()
+        for name, job in self._read_jobs().items():
+            total["written"] += job.tasks
+            if job.state == FINISHED:
+                finished.add(name)
+                total.update({what: getattr(job, what) for what in COUNTS})
         for read in view.shards:
             if read is not None:
-                for tally in read.record.counts.values():
-                    total.update(tally)
+                for name, tally in read.record.counts.items():
+                    total.update(tally if name not in finished else {})
                 total["running"] += sum(chunk.run.bit_count() for chunk in read.record.open.values())
-        for entry in self._ask(lambda: self._backend.list(self._keys.jobs)):
-            try:
-                total["written"] += Job.from_json(entry.value).tasks
-            except GarbageError as error:
-                self._report(entry.key, str(error))
         ended = total["skipped"] + total["done"] + total["failed"] + total["quarantined"]
         pending = total["written"] + total["added"] - ended - total["running"]
         return {"pending": max(0, pending)} | {
@@ -188,8 +194,6 @@ class Cluster:
 def _check_ids(tasks: Iterable[Task]) -> None:
     twice = [name for name, count in Counter(task.id for task in tasks if isinstance(task, Task)).items() if count > 1]
     if twice:
-        from smoothcluster.errors import DuplicateTaskError
-
         raise DuplicateTaskError(f"task {twice[0]!r:.100} appears twice in one submit; nothing was written")
 
 

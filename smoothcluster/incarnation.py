@@ -15,6 +15,7 @@ from smoothcluster.election import Order, candidates, join_order, role_of, seat_
 from smoothcluster.errors import LeaseLostError
 from smoothcluster.events import EventLog
 from smoothcluster.handover import Move, claim, give, leave
+from smoothcluster.housekeeping import finished_jobs, tidy
 from smoothcluster.joining import Wanted
 from smoothcluster.model import Evidence, Role
 from smoothcluster.peers import Peer
@@ -27,6 +28,9 @@ from smoothcluster.workload import Workload
 
 SOON = 0.2
 """Seconds until the next look when something is amiss that others ought to mend."""
+
+HEIR = 0.5
+"""Seconds that a dead member's heir gets before another one who knows ends the dead one's incarnation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Incarnation:
         self.stopping = around.clock.signal()
         self.events = EventLog(backend, keys, self.name, around.clock)
         self.view: View | None = None
+        self._armed_for: View | None = None
         self.released = False
         self._backend, self._keys, self._settings, self._around = backend, keys, settings, around
         self._clock, self._wake, self._report = around.clock, wake, report
@@ -89,7 +94,7 @@ class Incarnation:
         self.workload.on_start = self._resumed
         self.workload.on_lost = self._fenced
         self._dirty, self._hurried, self._unsure = True, False, False
-        self._next_look = 0.0
+        self._next_look = self._next_tidying = 0.0
         self._gone: dict[str, Evidence] = {}
         self._detected: dict[str, tuple[float, float]] = {}
         self._idle: dict[str, tuple[str | None, float]] = {}
@@ -124,9 +129,11 @@ class Incarnation:
             self.look(leaving)
         self.workload.turn()
         self._give()
-        if not leaving and self._arm():
-            self._dirty = True  # Armed first, read second.
-            self._wake.set()
+        if not leaving:
+            if self._arm():
+                self._dirty = True  # Armed first, read second.
+                self._wake.set()
+            self._keep_house()
         self.events.flush()
 
     def next_time(self) -> float:
@@ -205,7 +212,7 @@ class Incarnation:
         self._plan_gifts(todo)
         if not todo.patient:
             self._next_look = min(self._next_look, now + SOON)
-        self._bury(view)
+        self._bury(view, now)
 
     def _new_id(self) -> str:
         return self._around.new_id()
@@ -227,12 +234,16 @@ class Incarnation:
         if move.shards or move.former:
             self._tell_handover(move, view)
 
-    def _bury(self, view: View) -> None:
-        """End the incarnations of the dead that own nothing; whoever claims from the others does it then."""
+    def _bury(self, view: View, now: float) -> None:
+        """End the incarnations of the dead that nobody claims from: because they own nothing, or nobody else knows."""
         seated = {read.record.holder for read in view.seats}
         for name in self._gone:
-            if name in view.members and name not in seated and not view.owned(name):
+            if name not in view.members:
+                continue
+            found = self._detected[name][0]
+            if (name not in seated and not view.owned(name)) or now >= found + HEIR:
                 self._backend.commit([], [Delete(self._keys.member(name))])
+            self._next_look = min(self._next_look, now + SOON)
 
     def _plan_gifts(self, todo: Plan) -> None:
         gifts = dict(todo.give)
@@ -264,6 +275,17 @@ class Incarnation:
         if isinstance(self._backend.commit([], move.changes), Committed):
             for number in gift:
                 self.workload.drop(number)
+
+    def _keep_house(self) -> None:
+        """Now and then, and only if there is anything to be tidied up."""
+        now, works = self._clock.monotonic(), self.workload.works
+        if self.view is None or now < self._next_tidying or not any(work.record.counts for work in works.values()):
+            return
+        self._next_tidying = now + self.session.ttl / 3
+        judge = self.view.spec.record if 0 in works else None  # One member decides, so that not all do.
+        finished = finished_jobs(self._backend, self._keys, judge, self._new_id, self._report)
+        for work in works.values():
+            tidy(self._backend, self._keys, work, finished)
 
     def set_running(self) -> None:
         """Tell the group that this member works from now on."""
@@ -297,8 +319,9 @@ class Incarnation:
 
     def _arm(self) -> bool:
         """Watch, and probe, what the last look says must be; whether anything new was armed."""
-        if self.view is None:
+        if self.view is None or self.view is self._armed_for:
             return False
+        self._armed_for = self.view
         peers = watched_by(self.view, self.id, self._settings.order)
         living = self.view.living()
         self._around.watch_peers({_peer(self._settings.group, living[name]) for name in peers if living[name].port})
@@ -334,11 +357,10 @@ class Incarnation:
     def _tell_handover(self, move: Move, view: View) -> None:
         now = self._clock.monotonic()
         found, after = self._detected.get(move.former or "", (now, None))
-        former = view.members.get(move.former or "")
         event = self.events.add(
             "handover",
             shards=sorted(move.shards),
-            **{"from": former.record.name if former else None, "to": self.name},
+            **{"from": _name_of(move, view), "to": self.name},
             evidence=str(move.evidence),
             epochs={str(number): shard.epoch for number, shard in move.shards.items()},
             detected_ms=None if after is None else round(after * 1000, 3),
@@ -360,6 +382,14 @@ class Incarnation:
         self.events.add("fenced", shard=shard, incarnation=self.id)
         self._dirty = True
         self._wake.set()
+
+
+def _name_of(move: Move, view: View) -> str | None:
+    """Whose shards they were; one whose lease has run out is no member any more, but they still say so."""
+    if move.former in view.members:
+        return view.members[move.former].record.name
+    owners = {read.record.owner: read.record.name for read in view.shards if read is not None}
+    return owners.get(move.former)
 
 
 def _peer(group: str, member: Member) -> Peer:

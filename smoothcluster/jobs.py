@@ -188,35 +188,45 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """One reading of a job: its own record's version and state, and the sums of what its shards count."""
+    """One reading of a job: its own record, and the sums of what its shards count."""
 
     version: str | None
-    state: str
-    written: int
+    job: Job
     counts: tuple[int, ...]
 
     def progress(self, finished: bool) -> Progress:
         added, skipped, done, failed, quarantined = self.counts
-        return Progress(self.written + added - skipped, done, failed, quarantined, finished)
+        return Progress(self.job.tasks + added - skipped, done, failed, quarantined, finished)
 
     def balanced(self) -> bool:
         added, skipped, *ended = self.counts
-        return self.state in (SEALED, FINISHED) and self.written + added == skipped + sum(ended)
+        return self.job.state == SEALED and self.job.tasks + added == skipped + sum(ended)
 
 
 def read_books(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Books:
     """Read a job's books once. Raise UsageError if there is no such job."""
     found = read_ownership(backend, keys, spec, report)
     tallies = [read.record.counts.get(job, {}) for read in (found[2] if found else []) if read is not None]
+    # The job last: once it says finished, its own sums are what counts.
     record = read_job(backend, keys, job)
     if record is None:
         raise UsageError(f"there is no job {job!r}")
-    counts = tuple(sum(tally.get(what, 0) for tally in tallies) for what in COUNTS)
-    return Books(record.version, record.record.state, record.record.tasks, counts)
+    if record.record.state == FINISHED:
+        return Books(record.version, record.record, tuple(getattr(record.record, what) for what in COUNTS))
+    return Books(record.version, record.record, tuple(sum(tally.get(what, 0) for tally in tallies) for what in COUNTS))
 
 
 def read_progress(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Progress:
     """How far the job is, and, exactly, whether it is finished."""
     books = read_books(backend, keys, job, spec, report)
-    finished = books.balanced() and read_books(backend, keys, job, spec, report) == books
+    finished = books.job.state == FINISHED or (books.balanced() and books == read_books(backend, keys, job, spec, report))
     return books.progress(finished)
+
+
+def mark_finished(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, new_id: str, report: Report) -> bool:
+    """Say in the job's record that it is finished, with its sums, if it is; whether it is."""
+    books = read_books(backend, keys, job, spec, report)
+    if not books.balanced() or books != read_books(backend, keys, job, spec, report):
+        return books.job.state == FINISHED
+    after = replace(books.job, state=FINISHED, id=new_id, **dict(zip(COUNTS, books.counts, strict=True)))
+    return not isinstance(backend.commit([], [Update(keys.job(job), after.to_json(), books.version)]), Refused)

@@ -83,6 +83,8 @@ class Draft:
     operations: int = 1
     changes: list[Change] = field(default_factory=list[Change])
     results: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    """Bytes of each job's results, reckoned generously."""
     sent: list[Mark] = field(default_factory=list[Mark])
     starts: list[Run] = field(default_factory=list[Run])
 
@@ -128,6 +130,7 @@ class ShardWork:
         self.pending: Pending | None = None
         self._handed_back: list[Place] = []
         self._delayed: list[tuple[float, Place]] = []
+        self._forgotten: dict[str, list[str]] = {}
         self._terms = terms
 
     # What happened
@@ -142,6 +145,10 @@ class ShardWork:
         if self.oldest is None:
             self.oldest = now
 
+    def forget(self, job: str, seen: list[str]) -> None:
+        """Drop what is kept for a job that has finished: its counts, and the keys of its ids."""
+        self._forgotten[job] = seen
+
     # What to do
 
     def startable(self, now: float) -> bool:
@@ -152,7 +159,7 @@ class ShardWork:
 
     def unsaid(self) -> bool:
         """Whether there is something the store does not know yet."""
-        return bool(self.pending or self.finished or self._handed_back)
+        return bool(self.pending or self.finished or self._handed_back or self._forgotten)
 
     def quiet(self) -> bool:
         """Whether nothing runs, nothing waits to be recorded and nothing is unsettled."""
@@ -174,6 +181,7 @@ class ShardWork:
         self._record_outcomes(draft, now)
         if not self.moving:
             self._start(want, draft, now)
+        self._tidy(draft)
         if not (spoke or draft.changes or draft.starts):
             return None
         self._write_results(draft)
@@ -216,24 +224,26 @@ class ShardWork:
         added: dict[Mark, str] = {}
         while self.finished:
             run = self.finished[0]
-            fresh = self._fresh(run, slice(None), added)
+            fresh = self._fresh(run, slice(None), added) if run.added else {}
             size = sum(map(len, fresh.values())) + len(fresh)
-            if size > draft.limits.largest_commit // 4 and not self._spill(run, draft):
-                break
-            if not run.added:
+            if size > draft.limits.largest_commit // 4:
+                if not self._spill(run, draft):
+                    break
                 fresh, size = {}, 0
-            value = len(run.encoded) + 6 * len(run.error or "") + 6 * len(run.task.id) + 64
-            # Each task may need a chunk of its own; a result's key, and a finished chunk's, come on top.
-            operations = min(len(fresh), self._terms.shards) + 2
-            if not draft.room(value + size, operations) or not self._fits_result(draft, run.context.job, value):
+            job, chunk = run.context.job, self.record.open[place_of(run)[0]]
+            value = len(run.encoded) + 6 * (len(run.error or "") + len(run.task.id)) + 64
+            # Each added task may need a chunk of its own; a new result, or a finished chunk to delete, is one more.
+            operations = min(len(fresh), self._terms.shards) + (job not in draft.results)
+            operations += chunk.closed.bit_count() + 1 >= chunk.size
+            so_far = draft.sizes.get(job, 256)
+            if not draft.room(value + size, operations) or so_far + value > draft.limits.largest_value:
                 break
             draft.book(value + size, operations)
+            draft.sizes[job] = so_far + value
             added.update(fresh)
             self._close(self.finished.popleft(), draft, now)
-        self._place(added, draft)
-
-    def _fits_result(self, draft: Draft, job: str, size: int) -> bool:
-        return sum(map(len, draft.results.get(job, ()))) + size + 256 <= draft.limits.largest_value
+        if added:
+            self._place(added, draft)
 
     def _fresh(self, run: Run, part: slice, others: Container[Mark]) -> dict[Mark, str]:
         """Those of the tasks that *run* adds that are not known to be there, as text."""
@@ -316,6 +326,17 @@ class ShardWork:
             head = f'{{"runner":{quote(self._terms.member)},"epoch":{self.record.epoch},"outcomes":['
             key = f"{self._terms.keys.results(job, self.number)}/{self.record.seq:010d}"
             draft.changes.append(Create(key, (head + ",".join(outcomes) + "]}").encode()))
+
+    def _tidy(self, draft: Draft) -> None:
+        """Drop what finished jobs left, as much as fits; the counts go with the last of it."""
+        for job, keys in list(self._forgotten.items()):
+            while keys and draft.room(0, 1):
+                draft.book(0, 1)
+                draft.changes.append(Delete(keys.pop()))
+            if not keys:
+                del self._forgotten[job]
+                self.record.counts.pop(job, None)
+                self.backlog.forget_job(job)
 
     def _start(self, want: int, draft: Draft, now: float) -> None:
         """Mark up to *want* tasks as running, admitting chunks as needed."""

@@ -122,6 +122,12 @@ class Job(Record):
     chunks: int
     at: str
     id: str
+    added: int = 0
+    """This and what follows: sums over all shards, once it is finished. The shards forget them then."""
+    skipped: int = 0
+    done: int = 0
+    failed: int = 0
+    quarantined: int = 0
 
 
 @dataclass(slots=True)

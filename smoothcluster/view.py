@@ -100,11 +100,12 @@ def read_ownership(
             spec = read.record
         seat_keys = [keys.seat(n) for n in range(spec.runner or 0)]
         shard_keys = [keys.shard(n) for n in range(spec.shards)]
-        entries = backend.get_many([keys.spec, *seat_keys, *shard_keys])
-        read = parse_spec(entries[0])
+        # Shards before seats: who owned a shard held a seat then, so if it holds none *later*, it was deposed.
+        first, *entries = backend.get_many([keys.spec, *shard_keys, *seat_keys])
+        read = parse_spec(first)
         if read is not None and (read.record.runner, read.record.shards) == (spec.runner, spec.shards):
-            seats = [_seat(entry, report) for entry in entries[1 : 1 + len(seat_keys)]]
-            return read, seats, [_shard(entry, report) for entry in entries[1 + len(seat_keys) :]]
+            shards = [_shard(entry, report) for entry in entries[: spec.shards]]
+            return read, [_seat(entry, report) for entry in entries[spec.shards :]], shards
         spec = None
 
 
@@ -113,8 +114,9 @@ def read_view(
 ) -> View | None:
     """Look at the whole group; None if it does not exist yet. The *last* look saves a step.
 
-    Ownership is read before members: whoever owns something had joined before, so if it is not
-    among members read *later*, it has gone. The other way round a newcomer would look dead.
+    Shards are read before seats, and both before members: whoever owns a shard held a seat before,
+    and had joined before that, so if it is not among what is read *later*, it has gone. The other
+    way round a newcomer would look dead.
     """
     found = read_ownership(backend, keys, last.spec.record if last else None, report)
     return None if found is None else View(*found, read_members(backend, keys, report), gone)

@@ -106,8 +106,11 @@ class Workload:
 
     def next_time(self) -> float | None:
         """When `turn` is needed at the latest, if nothing else happens."""
+        now = self._clock.monotonic()
         times = [work.oldest + INTERVAL for work in self.works.values() if work.oldest is not None and work.pending is None]
-        times += [retry for work in self.works.values() if (retry := work.next_retry()) is not None and not work.moving]
+        # A retry that is due already waits for a free worker, and that will wake us.
+        retries = [work.next_retry() for work in self.works.values() if not work.moving]
+        times += [retry for retry in retries if retry is not None and retry > now]
         return min(times, default=None)
 
     def collect(self, now: float) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -49,13 +50,18 @@ class ZookeeperServer:
 
     *tick_time* in milliseconds: leases are granted 2 to 20 of them. *force_sync* is ZooKeeper's
     default, and slower: every commit is on the disk before it is answered. *settings* are further
-    lines of zoo.cfg, which win over ours.
+    lines of zoo.cfg, which win over ours. *number* is its own among those of an ensemble.
     """
 
     def __init__(
-        self, tick_time: int = 2000, *, force_sync: bool = False, settings: Mapping[str, object] | None = None
+        self,
+        tick_time: int = 2000,
+        *,
+        force_sync: bool = False,
+        settings: Mapping[str, object] | None = None,
+        number: int | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port: int = free_port()
         self._folder = Path(tempfile.mkdtemp(prefix="smoothcluster-zookeeper-"))
         self._process: subprocess.Popen[bytes] | None = None
         lines = {
@@ -71,6 +77,9 @@ class ZookeeperServer:
             "forceSync": "yes" if force_sync else "no",
             **(settings or {}),
         }
+        (self._folder / "data").mkdir()
+        if number is not None:
+            (self._folder / "data" / "myid").write_text(str(number))
         (self._folder / "zoo.cfg").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
         (self._folder / "log4j.properties").write_text(
             "log4j.rootLogger=INFO, out\n"
@@ -100,6 +109,14 @@ class ZookeeperServer:
         """What it has written so far."""
         path = self._folder / "log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the leader of its ensemble."""
+        try:
+            return "Mode: leader" in self.ask("srvr")
+        except OSError:
+            return False
 
     def ask(self, word: str) -> str:
         """The answer to one of ZooKeeper's four-letter words."""
@@ -203,6 +220,43 @@ def _class_path() -> str:
     if missing:
         raise ServerMissingError(f"{_JARS} has no {', '.join(missing)}: apt-get install zookeeper")
     return ":".join(str(jar) for found in jars for jar in found)
+
+
+@final
+class ZookeeperEnsemble:
+    """Three servers that agree among themselves: one leads, and any one may fail."""
+
+    def __init__(self, tick_time: int = 2000, *, settings: Mapping[str, object] | None = None) -> None:
+        members = {f"server.{number}": f"127.0.0.1:{free_port()}:{free_port()}" for number in (1, 2, 3)}
+        self.servers = [
+            ZookeeperServer(tick_time, settings={**(settings or {}), **members}, number=number) for number in (1, 2, 3)
+        ]
+
+    @property
+    def hosts(self) -> str:
+        """All three."""
+        return ",".join(server.hosts for server in self.servers)
+
+    @property
+    def leader(self) -> ZookeeperServer:
+        """The one that leads now."""
+        return next(server for server in self.servers if server.leads)
+
+    @property
+    def followers(self) -> list[ZookeeperServer]:
+        """The others that are up."""
+        return [server for server in self.servers if not server.leads]
+
+    def __enter__(self) -> Self:
+        with ThreadPoolExecutor() as pool:  # None answers before most have started.
+            list(pool.map(ZookeeperServer.start, self.servers))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for server in self.servers:
+            server.stop()
 
 
 @final

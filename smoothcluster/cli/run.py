@@ -88,7 +88,7 @@ def _sigterm_interrupts() -> Generator[None]:
 def _narrated(crawler: ClusterCrawler, backend: CoordinationBackend) -> Generator[None]:
     """Tell what becomes of *crawler*, from a thread, until it has left."""
     over = SYSTEM_CLOCK.signal()
-    narrator = _Narrator(crawler, backend)
+    narrator = Narrator(crawler, backend)
     narrator.look()
 
     def tell() -> None:
@@ -104,7 +104,7 @@ def _narrated(crawler: ClusterCrawler, backend: CoordinationBackend) -> Generato
         thread.join(PAUSE)  # No longer: it may be waiting for a store that is away.
 
 
-class _Narrator:
+class Narrator:
     """Sees what has changed, and tells it."""
 
     def __init__(self, crawler: ClusterCrawler, backend: CoordinationBackend) -> None:

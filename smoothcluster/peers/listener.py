@@ -94,9 +94,9 @@ class Listener:
         elif ready is self._bell.socket:
             self._bell.hush()
             self._drop([caller for caller, told in self._held.items() if told != self._greeting])
-        elif isinstance(ready, socket.socket) and ready in self._held:
-            # Nobody has anything to say to us: it hung up, or it is not one of ours.
-            self._drop([ready])
+        else:
+            # Nobody has anything to say to us: it hung up, or it is not one of ours. Or it was dropped just now.
+            self._drop([caller for caller in self._held if caller is ready])
 
     def _accept(self) -> None:
         try:

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from kazoo.client import KazooClient
-from servers import Proxy, ZookeeperServer, free_port
+from servers import Proxy, ZookeeperEnsemble, ZookeeperServer, free_port
 from smoothcluster_zookeeper import ZookeeperBackend
-from smoothcluster_zookeeper.driver import Driver
+from smoothcluster_zookeeper.driver import Driver, Pending
 from smoothcluster_zookeeper.lease import SessionLease
 from smoothcluster_zookeeper.session import Session
 
@@ -304,6 +304,97 @@ def test_a_lease_that_ran_out_while_the_server_was_away(server: ZookeeperServer)
         assert eventually(lambda: reached(lambda: [lease.renew()])) == [False]
 
 
+def test_a_renewal_is_one_write_if_made_in_time_and_two_if_late(
+    backend: ZookeeperBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A late one cannot count from the one before it, so it waits half a tick and makes certain."""
+    lease = backend.lease(2.0)
+    written: list[str] = []
+
+    def write(driver: Driver, znode: str, value: bytes) -> Pending:
+        written.append(znode)
+        return original(driver, znode, value)
+
+    original = Driver.set
+    monkeypatch.setattr(Driver, "set", write)
+    for _ in range(4):
+        SYSTEM_CLOCK.sleep(lease.ttl / 3)
+        assert lease.renew()
+    assert lease.renew()
+    assert len(written) == 5
+    SYSTEM_CLOCK.sleep(lease.ttl / 2)
+    assert lease.renew()
+    assert len(written) == 7
+
+
+# Several servers.
+
+
+@pytest.fixture(scope="module")
+def ensemble() -> Iterator[ZookeeperEnsemble]:
+    """Three servers; a test that ends one starts it again."""
+    with ZookeeperEnsemble(tick_time=500) as servers:
+        yield servers
+
+
+@pytest.mark.parametrize("pause", [1 / 3, 0.6], ids=["in time", "late"])
+def test_a_renewed_lease_outlives_the_server_it_was_renewed_through(ensemble: ZookeeperEnsemble, pause: float) -> None:
+    """Not the leader but another server heard of the renewal, and is lost at once: the time given still holds."""
+    doomed = ensemble.followers[0]
+    namespace = f"test-{pause}"
+    with (
+        closing(ZookeeperBackend(ensemble.leader.hosts, namespace=namespace)) as other,
+        closing(ZookeeperBackend(doomed.hosts, namespace=namespace)) as backend,
+    ):
+        lease = backend.lease(4.0)
+        create(backend, "a", b"", lease)
+        before = SYSTEM_CLOCK.monotonic()
+        for _ in range(2):
+            SYSTEM_CLOCK.sleep(lease.ttl * pause)
+            before = SYSTEM_CLOCK.monotonic()
+            assert lease.renew() is True
+        doomed.kill()
+        eventually(lambda: other.get("a") is None)
+        assert SYSTEM_CLOCK.monotonic() - before >= lease.ttl
+    doomed.start()
+
+
+def test_what_was_acknowledged_survives_the_leader(ensemble: ZookeeperEnsemble) -> None:
+    """The others elect one of them; leases, watches, own commits and what was read before are kept."""
+    leader = ensemble.leader
+    hosts = ",".join(server.hosts for server in (leader, *ensemble.followers))
+    with (
+        closing(ZookeeperBackend(hosts, namespace="test-leader")) as backend,
+        closing(ZookeeperBackend(hosts, namespace="test-leader")) as other,
+    ):
+        lease = backend.lease(6.0)
+        wakes = Wakes()
+        backend.watch("a", wakes)
+        versions = {f"a/{number}": create(backend, f"a/{number}", b"", lease) for number in range(50)}
+        leader.kill()
+        assert eventually(lambda: reached(lease.renew)) is True
+        found = eventually(lambda: reached(lambda: backend.list("a")))
+        assert found
+        assert {entry.key: entry.version for entry in found} == versions
+        before = wakes.count
+        eventually(lambda: reached(lambda: isinstance(other.commit([], [Update("a/0", b"new")]), Committed)))
+        wakes.since(before)
+    leader.start()
+
+
+def test_own_commits_are_seen_whichever_servers_they_go_through(ensemble: ZookeeperEnsemble) -> None:
+    """A lease's session and the one for reads may be with different servers, one behind the other."""
+    for number in range(6):  # Servers are drawn by lot.
+        with closing(ZookeeperBackend(ensemble.hosts, namespace="test-own")) as backend:
+            lease = backend.lease(5.0)
+            for _ in range(20):
+                create(backend, f"{number}/a", b"", lease)
+                assert backend.get(f"{number}/a") is not None
+                delete(backend, f"{number}/a")
+                assert backend.get(f"{number}/a") is None
+            lease.revoke()
+
+
 # A server that does not answer.
 
 
@@ -418,23 +509,21 @@ def test_one_silent_server_does_not_use_up_the_time_for_the_others(zookeeper_hos
 @pytest.mark.parametrize("through", ["main session", "lease"])
 def test_a_server_that_falls_silent_is_left_for_another(server: ZookeeperServer, through: str) -> None:
     """After one call without an answer the next one goes elsewhere, though the old connection was never broken."""
-    first, second = Proxy(server.port), Proxy(server.port)
+    proxies = [Proxy(server.port), Proxy(server.port)]
+    hosts = ",".join(proxy.hosts for proxy in proxies)
     with (
-        closing(first),
-        closing(second),
-        closing(ZookeeperBackend(f"{first.hosts},{second.hosts}", timeout=2.0)) as backend,
+        closing(proxies[0]),
+        closing(proxies[1]),
+        closing(ZookeeperBackend(hosts, timeout=2.0)) as backend,
+        closing(ZookeeperBackend(server.hosts)) as other,
     ):
-        lease = backend.lease(4.0)
-        create(backend, "a", b"", lease)
+        lease = backend.lease(30.0)
+        create(other, "a")
         backend.sync()
-        act = lease.renew if through == "lease" else (lambda: backend.get("a"))
-        for proxy, other in ((first, second), (second, first)):
-            proxy.cut()
-            eventually(lambda: reached(act), within=6.0)
-            other.cut()  # That it was on the other, this shows.
-            proxy.mend()
-            eventually(lambda: reached(act), within=6.0)
-            other.mend()
+        for silent in proxies:  # One of them is the one in use, and then the other is.
+            silent.cut()
+            assert eventually(lambda: reached(lease.renew if through == "lease" else lambda: backend.get("a")))
+            silent.mend()
 
 
 def test_reads_on_a_new_session_catch_up_first(
@@ -442,8 +531,13 @@ def test_reads_on_a_new_session_catch_up_first(
 ) -> None:
     """It may be with a server that is behind the one we read from before: it is told to sync, once."""
     synced: list[Driver] = []
-    sync = Driver.sync
-    monkeypatch.setattr(Driver, "sync", lambda driver, znode: (synced.append(driver), sync(driver, znode))[1])
+
+    def sync(driver: Driver, znode: str) -> Pending:
+        synced.append(driver)
+        return original(driver, znode)
+
+    original = Driver.sync
+    monkeypatch.setattr(Driver, "sync", sync)
     create(backend, "a")
     assert synced == []
     end_session(session_of(backend), zookeeper_hosts)

@@ -231,6 +231,10 @@ class Group:
         """Wait until each of *members* has so many tasks running."""
         self.eventually(lambda: all(len(self.running(member)) >= tasks for member in members))
 
+    def all_running(self, count: int) -> None:
+        """Wait until the living members have *count* tasks running between them."""
+        self.eventually(lambda: sum(len(self.running(member)) for member in self.living) >= count)
+
     def converged(self) -> None:
         """Wait until the store shows exactly the living members, all seats filled and all shards fairly divided."""
         self.eventually(self._has_converged)
@@ -273,7 +277,8 @@ class Group:
 
     def _state(self) -> str:
         try:
-            return json.dumps({"status": self.status(), "events": list(self.cluster.events())[-20:]}, indent=1)
+            status = json.dumps(self.status())
+            return "\n".join([status, *(json.dumps(event) for event in self.cluster.events()[-20:])])
         except Exception as error:  # noqa: BLE001 - it explains another error, and must not hide it
             return f"the group's state cannot be read: {error!r}"
 

@@ -58,7 +58,7 @@ class Handlers:
         orders = _orders(task)
         self._log.add(START, task, context)
         while (gate := orders.get("hold")) and not (self._folder / gate).exists():
-            SYSTEM_CLOCK.sleep(0.01)
+            SYSTEM_CLOCK.sleep(0.02)
         SYSTEM_CLOCK.sleep(orders.get("nap", 0.0))
         return self._finish(task, context, orders)
 
@@ -67,7 +67,7 @@ class Handlers:
         orders = _orders(task)
         self._log.add(START, task, context)
         while (gate := orders.get("hold")) and not (self._folder / gate).exists():
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
         await asyncio.sleep(orders.get("nap", 0.0))
         return self._finish(task, context, orders)
 

@@ -1,9 +1,11 @@
 """Processes that die of SIGKILL: others take over within moments, and nothing is lost or recorded twice.
 
 All members hold leases of ten seconds, so whatever happens within five was not for a lease that ran out.
+Each can run all tasks at once: what a dead one had running, its heir has running, too.
 """
 
 import pytest
+from cluster.conftest import NewGroup
 from cluster.group import Group, Member, named, names
 
 HALF_A_LEASE = 5.0
@@ -11,8 +13,9 @@ TASKS = 90
 
 
 @pytest.fixture
-def five(group: Group) -> Group:
+def five(new_group: NewGroup) -> Group:
     """Three Runners and two Backup Runners, with all shards assigned."""
+    group = new_group(concurrency=TASKS)
     group.start(5)
     group.converged()
     return group
@@ -29,7 +32,7 @@ def test_a_busy_runner(five: Group) -> None:
     """Its tasks are started by the first Backup Runner, which has its seat and all its shards."""
     job = five.submit(TASKS, hold="gate")
     victim, heir = five.runners()[0], five.backups()[0]
-    five.busy(*five.runners(), tasks=8)
+    five.all_running(TASKS)
     held = five.running(victim)
     takes_over(five, victim, held, victim.kill())
     assert names(five.runners()) >= {heir.name}
@@ -56,7 +59,7 @@ def test_two_runners_at_once(five: Group) -> None:
     """Each of both Backup Runners takes the seat of one."""
     job = five.submit(TASKS, hold="gate")
     victims, heirs = five.runners()[:2], five.backups()
-    five.busy(*victims, tasks=8)
+    five.all_running(TASKS)
     held = [five.running(victim) for victim in victims]
     for victim, tasks, since in [(victim, tasks, victim.kill()) for victim, tasks in zip(victims, held, strict=True)]:
         takes_over(five, victim, tasks, since)
@@ -70,7 +73,7 @@ def test_the_first_backup_and_then_a_runner(five: Group) -> None:
     """The second Backup Runner acts, though the one ahead of it was to."""
     job = five.submit(TASKS, hold="gate")
     victim, (first, second) = five.runners()[2], five.backups()
-    five.busy(victim, tasks=8)
+    five.all_running(TASKS)
     held = five.running(victim)
     first.kill()
     takes_over(five, victim, held, victim.kill())
@@ -84,18 +87,14 @@ def test_all_backups_and_then_a_runner(five: Group) -> None:
     """The Runners that are left take its shards."""
     job = five.submit(TASKS, hold="gate")
     victim, *others = five.runners()
-    five.busy(*five.runners(), tasks=8)
+    five.all_running(TASKS)
     held = five.running(victim)
     for backup in five.backups():
         backup.kill()
-    since = victim.kill()
-    # The others are busy themselves: what they took over starts when they have room.
-    five.converged()
-    assert {event["evidence"] for event in five.handovers(victim.name)} == {"process_gone"}
+    takes_over(five, victim, held, victim.kill())
     assert {event["to"] for event in five.handovers(victim.name)} <= names(others)
     five.open("gate")
     five.finish(job, named(TASKS))
-    assert five.starts(held, since, victim).keys() == held
     five.converged()
 
 

@@ -10,7 +10,7 @@ TASKS = 90
 @pytest.fixture
 def five(new_group: NewGroup) -> Group:
     """Three Runners and two Backup Runners with leases of a second."""
-    group = new_group(lease_ttl=1.0)
+    group = new_group(lease_ttl=1.0, concurrency=TASKS)
     group.start(5)
     group.converged()
     return group
@@ -25,7 +25,7 @@ def test_a_runner_paused_for_longer_than_its_lease(five: Group) -> None:
     """It is replaced. What it then has to say of its tasks is refused; it rejoins as a Backup Runner."""
     job = five.submit(TASKS, hold="gate")
     victim = five.runners()[0]
-    five.busy(victim, tasks=8)
+    five.all_running(TASKS)
     held = five.running(victim)
     since = victim.pause()
     five.eventually(lambda: five.starts(held, since, victim).keys() == held)

@@ -5,6 +5,7 @@ import secrets
 import signal
 from collections.abc import Iterator
 
+import click
 import pytest
 from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
 from click.testing import CliRunner
@@ -89,6 +90,29 @@ def test_other_failures_have_their_own_status(
     assert "Traceback" in invoke("status", "--verbose").stderr
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupted_command_says_so(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, stop: BaseException) -> None:
+    """Ctrl-C before the end is neither success nor a failure like others."""
+
+    def interrupt(url: str | None) -> None:
+        raise stop
+
+    monkeypatch.setattr(frame, "connect", interrupt)
+    assert invoke("status").exit_code == 130
+
+
+def test_without_a_command_there_is_help(invoke: Invoke) -> None:
+    """Whoever knows nothing yet learns what there is."""
+    result = invoke()
+    assert result.exit_code == 2
+    assert "Commands:" in result.stderr
+
+
+def test_another_program_gets_the_status_returned() -> None:
+    """Called so as click's own commands are by programs, it returns the status rather than ending the process."""
+    assert main(["status", "--nonsense"], standalone_mode=False) == 2
+
+
 @pytest.mark.parametrize("flags", [(), ("--verbose",)])
 def test_no_secret_is_shown(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]) -> None:
     """What a URL holds of credentials never appears, whoever puts it into an error."""
@@ -142,10 +166,16 @@ def test_status_shows_people_what_matters(invoke: Invoke, url: str, crawler: Clu
     assert lines[2].split() == ["NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING"]
     assert lines[3].split()[:4] == ["crawler_0", "runner", "0", "32"]
     assert lines[5] == "tasks: 0 pending, 0 running, 5 done, 0 failed, 0 quarantined"
-    assert lines[6] == f"jobs: {job.id} (sealed)"
+    assert lines[6] in (f"jobs: {job.id} (sealed)", f"jobs: {job.id} (finished)")
     assert lines[7] == "shards that nobody owns: none"
     assert lines[8].startswith("garbage at default/members/x: ")
     assert not any("\x1b" in line for line in lines)
+
+
+def test_status_names_the_shape(invoke: Invoke, url: str) -> None:
+    """Where all are Runners, there is no number of Backup Runners."""
+    with ClusterCrawler(backend=connect(url), runner=2, handler=crawl):
+        assert invoke("status").stdout.startswith("group default: all are Runners, 2 Runners, 32 shards\n")
 
 
 def test_status_of_a_group_without_members_says_so(invoke: Invoke) -> None:
@@ -223,15 +253,24 @@ def test_garbage_among_events_is_told_and_stepped_over(url: str) -> None:
 
 
 GROUP_AT_WORK = """
+    import signal
     from smoothcluster import ClusterCrawler, connect
-    crawler = ClusterCrawler(backend=connect("memory://"), runner=1, handler=print).start()
+
+    def join(*_):
+        ClusterCrawler(backend=connect("memory://"), runner=1, handler=print).start()
+
+    signal.signal(signal.SIGUSR1, join)
+    join()
 """
 
 
 def test_following_ends_quietly_with_ctrl_c() -> None:
     """Events come as they happen; Ctrl-C is the way to end it, so it is no failure."""
     with started("events", "--follow", code=GROUP_AT_WORK) as (process, out, _):
-        assert json.loads(out.readline())["kind"] == "joined"
+        assert json.loads(out.readline())["member"] == "crawler_0"
+        process.send_signal(signal.SIGUSR1)
+        while json.loads(out.readline())["member"] != "crawler_1":
+            pass
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=DEADLINE)[1] == ""
         assert process.returncode == 0

@@ -12,8 +12,8 @@ import click
 import pytest
 from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
 
-from smoothcluster import ClusterCrawler
-from smoothcluster.cli.run import run
+from smoothcluster import Cluster, ClusterCrawler, connect
+from smoothcluster.cli.run import Narrator, handover, run
 
 
 @pytest.fixture
@@ -162,3 +162,44 @@ def test_run_can_be_told_to_leave_while_it_waits_for_its_name(module: Callable[[
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=DEADLINE) == ("", "")
         assert process.returncode == 0
+
+
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 0), (RuntimeError("no idea"), 1)])
+def test_run_leaves_whatever_happens(
+    invoke: Invoke,
+    module: Callable[[str], None],
+    url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: BaseException,
+    status: int,
+) -> None:
+    """A member that has joined leaves its group, even if it is stopped before it began."""
+
+    def end(crawler: ClusterCrawler) -> None:
+        raise stop
+
+    module(HANDLER)
+    monkeypatch.setattr(ClusterCrawler, "run", end)
+    result = invoke("run", "crawl:handler", "--runner", "1")
+    assert result.exit_code == status
+    assert result.stdout == f"crawler_0 runner in group default at {url}\n"
+    assert Cluster(connect(url)).status()["members"] == []
+
+
+def test_a_handover_is_told_in_words() -> None:
+    """Which shards, whose they were, how that is known, and how long each step took."""
+    event: dict[str, object] = {"shards": [0, 1, 2, 7], "from": "a", "evidence": "process_gone", "resumed_ms": None}
+    event |= {"detected_ms": 0.5, "claimed_ms": 2.5}
+    assert handover(event) == "took over shards 0-2, 7 from a (process_gone, detected 0.5 ms, claimed 2.5 ms)"
+    assert handover(event | {"from": None}) == "took shards 0-2, 7"
+    assert handover({"shards": "garbage", "from": None}) == "took shards "
+
+
+def test_nothing_is_told_while_the_store_is_away(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The member itself tells that the store is away; who watches it waits."""
+    backend = connect(url)
+    with ClusterCrawler(backend=connect(url), runner=1, handler=print) as crawler:
+        narrator = Narrator(crawler, backend)
+        backend.close()
+        narrator.look()
+    assert not [record for record in caplog.records if record.name == "smoothcluster.cli"]

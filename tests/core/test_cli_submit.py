@@ -2,12 +2,15 @@
 
 import json
 import secrets
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
 
 from smoothcluster import Cluster, ClusterCrawler, Task, connect
+from smoothcluster.errors import JobClosedError, UnavailableError
 from smoothcluster.records import Keys
 
 
@@ -107,10 +110,43 @@ def test_submit_says_how_to_go_on_after_a_mistake_in_a_stream(invoke: Invoke, ur
     assert Cluster(connect(url)).jobs() == {"j": "open"}
 
 
-@pytest.mark.parametrize(("name", "says"), [("no-such-file", "must begin with http://"), (".", "is a directory")])
-def test_submit_needs_files_that_are_there(invoke: Invoke, name: str, says: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("no-such-file", "must begin with http://"),
+        (".", "is a directory"),
+        (f"{__file__}/task", "Not a directory"),
+        ("socket", "cannot read 'socket'"),
+        ("-", "only once"),
+    ],
+)
+def test_submit_needs_files_that_can_be_read(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, says: str
+) -> None:
     """An argument that is neither URL nor file is told before anything is handed in."""
-    assert says in one_line(invoke("submit", "http://h/", name), 2)
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as unreadable:
+        unreadable.bind("socket")
+        assert says in one_line(invoke("submit", "-", name, stdin=""), 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(UnavailableError("no answer"), 3), (KeyboardInterrupt(), 130), (JobClosedError("closed"), 2)]
+)
+@pytest.mark.parametrize("begun", [False, True])
+def test_submit_cut_short_says_how_to_complete_it(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, *, begun: bool
+) -> None:
+    """Once tasks may have been handed in, the job's id is told, under which the same call completes it."""
+
+    def cut_short(cluster: Cluster, tasks: Iterator[Task], job: str) -> None:
+        if begun:
+            next(tasks)
+        raise error
+
+    monkeypatch.setattr(Cluster, "submit", cut_short)
+    told = one_line(invoke("submit", "--job", "j", "http://h/"), status)
+    assert ("submit again with --job j" in told) == (status == 130 or (begun and status == 3))
 
 
 def test_submit_of_many_tasks_needs_little_memory(tmp_path: Path) -> None:

@@ -284,8 +284,8 @@ def test_a_lease_that_has_run_out_is_noticed_though_the_entry_still_shows(bench:
     """First in the queue as a lagging reader sees it, past the deadline, and the store says the lease is gone."""
     late = Lagging(bench.store)
     lock = Lock(late, Session(late, TTL, bench.clock), QUEUE)
-    bench.store.observers.append(lambda step: bench.clock.advance(0 if step.lease else TTL))
-    with pytest.raises(LeaseLostError):
+    late.watch(QUEUE, lambda: bench.clock.advance(TTL))
+    with pytest.raises(LeaseLostError, match="session ended"):
         lock.acquire()
     assert bench.queue() == []
 

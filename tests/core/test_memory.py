@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from smoothcluster.backend import Committed, Create, Delete, Entry, Exists, Refused, Update
+from smoothcluster.backend import Committed, Create, Delete, Entry, Exists, Refused, Update, Watch
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UnavailableError, UsageError
 from smoothcluster.memory import WEAKEST, Applied, MemoryBackend, MemoryStore
@@ -237,8 +237,13 @@ def test_a_watch_closed_while_others_are_woken_falls_silent() -> None:
     """Of several watches that one commit wakes, a first that closes the second is the only one called."""
     backend = held()
     woken: list[str] = []
-    backend.watch("a", lambda: second.close())
-    second = backend.watch("a", lambda: woken.append("second"))
+    watches: list[Watch] = []
+
+    def close_the_other() -> None:
+        watches[0].close()
+
+    backend.watch("a", close_the_other)
+    watches.append(backend.watch("a", lambda: woken.append("second")))
     backend.commit([], [Create("a", b"")])
     assert woken == []
 

@@ -420,6 +420,7 @@ def test_closed_prober_hangs_up(stranger: Stranger) -> None:
     watcher = Watcher()
     watcher.prober.watch([peer_at(stranger.port)])
     caller = stranger.accept(greeting())
+    eventually(lambda: watcher.prober.armed)
     watcher.prober.close()
     watcher.prober.close()
     assert caller.recv(1) == b""

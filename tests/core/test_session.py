@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, cast, final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smoothcluster.backend import CoordinationBackend, Create, Lease
@@ -310,6 +310,7 @@ def test_starting_runs_in_a_thread() -> None:
     assert backend.get("a") is None
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -39,7 +39,7 @@ from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.driver import Transaction
 from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
-from smoothcluster_zookeeper.lease import SessionLease, lease_id
+from smoothcluster_zookeeper.lease import SURE, SessionLease, lease_id
 from smoothcluster_zookeeper.requests import Failed, MultiRead
 from smoothcluster_zookeeper.session import Session, Settings
 from smoothcluster_zookeeper.watches import Watches
@@ -148,7 +148,9 @@ class ZookeeperBackend(CoordinationBackend):
             shortest = Session(self._settings, _SHORTEST_SESSION, ping=False)
             with suppress(BackendError):
                 shortest.ready(self._deadline())
-                self._guarantees = replace(self._guarantees, shortest_ttl=shortest.granted, longest_ttl=longest.granted)
+                self._guarantees = replace(
+                    self._guarantees, shortest_ttl=shortest.granted * SURE, longest_ttl=longest.granted * SURE
+                )
                 self._bounds_known = True
             shortest.close(self._deadline())
         return self._guarantees
@@ -307,11 +309,12 @@ class ZookeeperBackend(CoordinationBackend):
             raise ValueError("a lease takes a positive time")
         deadline = self._deadline()
         self._drop_lost_leases()
-        session = Session(self._settings, max(ttl, 0.1), ping=False, expired=LeaseLostError)
+        asked = SYSTEM_CLOCK.monotonic()
+        session = Session(self._settings, ttl / SURE, ping=False, expired=LeaseLostError)
         lease = None
         try:
             session.ready(deadline)
-            lease = SessionLease(session, f"{self._layout.leases}/{uuid.uuid4().hex}")
+            lease = SessionLease(session, f"{self._layout.leases}/{uuid.uuid4().hex}", asked)
             self._stand_for(lease, deadline)
             with self._lock:
                 if self._closed:
@@ -417,8 +420,8 @@ def _guarantees(root: str) -> Guarantees:
         linearizable_writes=True,
         survives_failover=True,
         unique_versions=False,
-        shortest_ttl=4.0,
-        longest_ttl=40.0,
+        shortest_ttl=4.0 * SURE,
+        longest_ttl=40.0 * SURE,
         ttl_step=0.0,
         largest_value=900_000,
         largest_commit=largest_commit,

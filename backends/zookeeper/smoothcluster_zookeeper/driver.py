@@ -13,6 +13,7 @@ what state of the store it has seen, or why it cannot connect: here it does.
 
 import contextlib
 import logging
+import math
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast, final
@@ -95,7 +96,7 @@ class Driver:
         self._handler = handler
         self._kazoo = KazooClient(
             hosts,
-            timeout=wanted,
+            timeout=math.ceil(wanted * 1000) / 1000,  # kazoo cuts off parts of milliseconds.
             handler=handler,
             auth_data=credentials,
             connection_retry={"max_tries": -1, "delay": 0.05, "max_delay": 0.5, "sleep_func": handler.sleep_func},

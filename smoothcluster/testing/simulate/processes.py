@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from smoothcluster.cluster import Cluster
-from smoothcluster.errors import BackendError, NameInUseError
+from smoothcluster.errors import BackendError, JobClosedError, NameInUseError
 from smoothcluster.incarnation import Settings, Surroundings
 from smoothcluster.joining import Wanted
 from smoothcluster.member import MemberLoop
@@ -129,7 +129,10 @@ class SimClient(SimProcess):
             self.clock.sleep(0.1)  # The first member says how many shards there are.
         tasks = [Task(id=f"{job}:{number}") for number in range(world.scenario.tasks)]
         world.record.expected.update((job, task.id) for task in tasks)
-        handle = self.cluster.submit(tasks, job=job)
+        try:
+            handle = self.cluster.submit(tasks, job=job)
+        except JobClosedError:
+            handle = self.cluster.job(job)  # It was sealed before its client died, and has finished since.
         world.note(f"{job} submitted")
         handle.wait()
         world.note(f"{job} finished")

@@ -1,0 +1,65 @@
+"""How many tasks one Runner gets through: from submit to the last recorded outcome, no-op handlers.
+
+    python benchmarks/throughput.py --backend zookeeper://127.0.0.1:2181 [--tasks 200000]
+
+One Runner, eight workers. *submit* is the client writing the tasks, *run* from the Runner's start
+to the last outcome in the store, *both* the two one after another. Beside them, in the same run:
+the store's own rate for one client setting one key again and again.
+"""
+
+import argparse
+import secrets
+import tempfile
+import time
+from pathlib import Path
+
+from group import Members, machine, until
+
+from smoothcluster import Cluster, Task, connect
+from smoothcluster.backend import Committed, Create, Update
+
+
+def raw_rate(url: str) -> float:
+    """Commits of one small key each that one client makes in a second."""
+    backend, key = connect(url), f"raw-{secrets.token_hex(4)}/key"
+    result = backend.commit([], [Create(key, b"x" * 100)])
+    started, count = time.monotonic(), 0
+    while time.monotonic() < started + 2.0:
+        assert isinstance(result, Committed)
+        result = backend.commit([], [Update(key, b"x" * 100, result.versions[key])])
+        count += 1
+    backend.close()
+    return count / (time.monotonic() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", required=True, help="URL of the store")
+    parser.add_argument("--tasks", type=int, default=200_000)
+    options = parser.parse_args()
+    group = f"throughput-{secrets.token_hex(4)}"
+    cluster = Cluster(connect(options.backend), group)
+    began = time.monotonic()
+    job = cluster.submit(Task(id=str(number)) for number in range(options.tasks))
+    submitted = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "starts"
+        log.touch()
+        members = Members(options.backend, group, log, "1", "0", "8", "0")
+        try:
+            members.start()
+            until(lambda: cluster.status()["tasks"]["done"] > 0, what="the first outcome")
+            running = time.monotonic()
+            before = cluster.status()["tasks"]["done"]
+            until(lambda: job.progress().finished, within=600, what="the job")
+            ended = time.monotonic()
+        finally:
+            members.close()
+    run = (options.tasks - before) / (ended - running)
+    print(f"{machine()}\n{options.tasks} no-op tasks through one Runner; {options.backend}")
+    print(f"submit {options.tasks / (submitted - began):9,.0f} tasks/s")
+    print(f"run    {run:9,.0f} tasks/s")
+    print(f"store  {raw_rate(options.backend):9,.0f} commits/s of one client")
+
+
+main()
