@@ -37,11 +37,11 @@ def shares(owned: dict[str, int], total: int) -> dict[str, int]:
     return {name: each + (place < extra) for place, name in enumerate(ranked)}
 
 
-def plan(view: View, me: str, busy: Iterable[int] = (), heir: bool = False) -> Plan:
+def plan(view: View, me: str, *, busy: Iterable[int] = (), heir: bool = False) -> Plan:
     """What *me* should claim and give away.
 
     *busy* are shards of its own with tasks running: given last. *heir* says that a candidate is
-    waiting for the seats of the dead: it gets their shards with them, so nobody else takes these.
+    waiting. If a seat is vacant, what is free is left to it, since it takes that with the seat.
     """
     able = workers(view)
     if me not in able:
@@ -50,9 +50,11 @@ def plan(view: View, me: str, busy: Iterable[int] = (), heir: bool = False) -> P
     usable = [n for n, read in enumerate(view.shards) if read is not None]
     target = shares({name: len(shards) for name, shards in owned.items()}, len(usable))
     free = [n for n in usable if _free(view, n, able)]
-    kept = {n for n in free if heir and _of_the_dead(view, n)}
-    claims = _divide([n for n in free if n not in kept], owned, target, able)
-    return Plan(tuple(claims.get(me, ())), _surplus(owned, target, me, set(busy), bool(free)), patient=not kept)
+    if free and heir and any(view.verdict(seat.record.holder) is not None for seat in view.seats):
+        return Plan(patient=False)
+    if free:
+        return Plan(claim=tuple(_divide(free, owned, target, able)[me]))
+    return Plan(give=_surplus(owned, target, me, set(busy)))
 
 
 def _free(view: View, number: int, able: list[str]) -> bool:
@@ -61,14 +63,6 @@ def _free(view: View, number: int, able: list[str]) -> bool:
     assert read is not None
     owner = read.record.owner
     return owner not in able and (view.verdict(owner) is not None or owner not in view.seated())
-
-
-def _of_the_dead(view: View, number: int) -> bool:
-    """Whether the shard will come with the seat of a holder that has gone."""
-    read = view.shards[number]
-    assert read is not None
-    owner = read.record.owner
-    return owner is not None and any(seat.record.holder == owner for seat in view.seats)
 
 
 def _divide(
@@ -83,11 +77,11 @@ def _divide(
 
 
 def _surplus(
-    owned: dict[str, list[int]], target: dict[str, int], me: str, busy: set[int], free: bool
+    owned: dict[str, list[int]], target: dict[str, int], me: str, busy: set[int]
 ) -> tuple[tuple[int, str], ...]:
-    """Which of *me*'s shards go to whom. Nothing moves while free shards are still being dealt."""
+    """Which of *me*'s shards go to whom."""
     spare = len(owned[me]) - target[me]
-    if free or spare <= 0:
+    if spare <= 0:
         return ()
     lacking = [name for name in owned for _ in range(target[name] - len(owned[name]))]
     givers = [name for name in owned for _ in range(len(owned[name]) - target[name])]

@@ -153,7 +153,7 @@ class Backlog:
 
     def _fetch(self, backend: CoordinationBackend, names: list[str]) -> None:
         try:
-            for job in {job_of(name) for name in names} - self._seen.keys():
+            for job in sorted({job_of(name) for name in names} - self._seen.keys()):
                 self._seen[job] = self._load_seen(backend, job)
             self._read.extend(self._contents(backend, names).items())
         except BackendError:

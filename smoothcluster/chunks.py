@@ -21,6 +21,9 @@ CHUNK_BYTES = LARGEST_VALUE + 1024
 """Bytes of one chunk at most: one task of the largest size must fit."""
 
 
+_to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
 def digest(task_id: str) -> bytes:
     """What a job remembers of an id: 16 bytes, so that two ids never share one by accident."""
     return hashlib.blake2b(task_id.encode(), digest_size=16).digest()
@@ -42,7 +45,7 @@ def job_of(chunk: str) -> str:
 def encode_task(task: Task) -> str:
     """A task as it stands in a chunk; raise UsageError if it is no JSON or too large."""
     try:
-        text = json.dumps(task.to_json(), separators=(",", ":"), allow_nan=False)
+        text = _to_json(task.to_json())
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"task {task.id!r:.100} cannot be written as JSON: {error}") from None
     if len(text) > LARGEST_VALUE:

@@ -1,6 +1,5 @@
 """The client: hand in work, watch it, collect what came of it. Joins nothing, holds no lease."""
 
-import json
 import logging
 import secrets
 from collections import Counter
@@ -25,28 +24,77 @@ T = TypeVar("T")
 PATIENCE = 30.0
 """Seconds for which a client goes on asking a store that is away."""
 
+BATCH = 32
+"""Results records read in one step."""
+
+
+class Access:
+    """How a client gets at its group: patiently, and with an eye for garbage."""
+
+    def __init__(self, backend: CoordinationBackend, group: str, clock: Clock, patience: float) -> None:
+        self.backend, self.group, self.clock, self.patience = backend, group, clock, patience
+        self.keys = Keys(group)
+        self.garbage: dict[str, str] = {}
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Ask the store, again and again while it is away and patience lasts."""
+        return patiently(self.clock, self.patience, question)
+
+    def report(self, key: str, what: str) -> None:
+        """Note that something under *key* does not belong there."""
+        if key not in self.garbage:
+            log.warning("garbage at %s: %s", key, what)
+        self.garbage[key] = what
+
+    def spec(self) -> Spec:
+        """The group's numbers; raise UsageError if there is no group."""
+        spec = self.ask(lambda: parse_spec(self.backend.get(self.keys.spec)))
+        if spec is None:
+            raise UsageError(f"there is no group {self.group!r} at {self.backend.url}")
+        return spec.record
+
 
 class JobHandle:
     """One job of a group."""
 
-    def __init__(self, cluster: "Cluster", job_id: str) -> None:
-        self._cluster = cluster
+    def __init__(self, access: Access, job_id: str) -> None:
         self.id = job_id
+        self._access = access
 
     def __repr__(self) -> str:
-        return f"<job {self.id} of group {self._cluster.group}>"
+        return f"<job {self.id} of group {self._access.group}>"
 
     def progress(self) -> Progress:
         """How far it is, in tasks. `Progress.finished` is exact, not a guess."""
-        return self._cluster._progress(self.id)  # pyright: ignore[reportPrivateUsage]  # one module, two classes
+        access, spec = self._access, self._access.spec()
+        return access.ask(lambda: read_progress(access.backend, access.keys, self.id, spec, access.report))
 
     def wait(self, timeout: float | None = None) -> Progress:
         """Wait until every task has its outcome; raise TimeoutError after *timeout* seconds."""
-        return self._cluster._wait(self.id, timeout)  # pyright: ignore[reportPrivateUsage]  # see above
+        clock = self._access.clock
+        deadline = None if timeout is None else clock.monotonic() + timeout
+        pause = 0.01
+        while not (progress := self.progress()).finished:
+            if deadline is not None and clock.monotonic() >= deadline:
+                raise TimeoutError(f"job {self.id!r} is not finished after {timeout} s: {progress}")
+            clock.sleep(pause)
+            pause = min(pause * 1.5, 0.25)
+        return progress
 
     def results(self) -> Iterator[Outcome]:
         """The outcomes recorded so far, shard by shard, read as they are asked for."""
-        return self._cluster._results(self.id)  # pyright: ignore[reportPrivateUsage]  # see above
+        for shard in range(self._access.spec().shards):
+            yield from self._results_of(self._access.keys.results(self.id, shard))
+
+    def _results_of(self, directory: str) -> Iterator[Outcome]:
+        access = self._access
+        keys = access.ask(lambda: access.backend.keys(directory))
+        for start in range(0, len(keys), BATCH):
+            for entry in access.ask(lambda part=keys[start : start + BATCH]: access.backend.get_many(part)):  # type: ignore[misc]  # mypy cannot infer a lambda's default
+                try:
+                    yield from outcomes(entry.value) if entry is not None else ()
+                except GarbageError as error:
+                    access.report(directory, str(error))
 
 
 class Cluster:
@@ -60,13 +108,20 @@ class Cluster:
     """
 
     def __init__(
-        self, backend: CoordinationBackend, group: str = "default", *, clock: Clock = SYSTEM_CLOCK, patience: float = PATIENCE
+        self,
+        backend: CoordinationBackend,
+        group: str = "default",
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        patience: float = PATIENCE,
     ) -> None:
         self.group = check_name("group", group)
-        self.garbage: dict[str, str] = {}
+        self._access = Access(backend, group, clock, patience)
+
+    @property
+    def garbage(self) -> Mapping[str, str]:
         """Keys under which something was found that does not belong there, and what is wrong with it."""
-        self._backend, self._clock, self._patience = backend, clock, patience
-        self._keys = Keys(group)
+        return self._access.garbage
 
     def submit(self, tasks: Iterable[Task], job: str | None = None) -> JobHandle:
         """Hand in *tasks* as one job; return when they are in the store.
@@ -80,119 +135,60 @@ class Cluster:
         name = check_name("job", job) if job is not None else secrets.token_hex(6)
         if isinstance(tasks, list | tuple):
             _check_ids(tasks)
-        Submission(self._backend, self._keys, self._clock, name, lambda: secrets.token_hex(8), self._patience).run(tasks)
-        return JobHandle(self, name)
+        access = self._access
+        new_id: Callable[[], str] = lambda: secrets.token_hex(8)  # noqa: E731  # a name for its type
+        Submission(access.backend, access.keys, access.clock, name, new_id, access.patience).run(tasks)
+        return JobHandle(access, name)
 
     def job(self, job: str) -> JobHandle:
         """A job by its id; raise UsageError if the group has none of that name."""
-        if self._ask(lambda: self._backend.get(self._keys.job(check_name("job", job)))) is None:
+        key = self._access.keys.job(check_name("job", job))
+        if self._access.ask(lambda: self._access.backend.get(key)) is None:
             raise UsageError(f"group {self.group!r} has no job {job!r}")
-        return JobHandle(self, job)
+        return JobHandle(self._access, job)
 
     def jobs(self) -> dict[str, str]:
         """The group's jobs by id, and the state of each: open, sealed, finished or deleted."""
-        return {name: job.state for name, job in self._read_jobs().items()}
+        return {name: job.state for name, job in self._jobs().items()}
 
-    def _read_jobs(self) -> dict[str, Job]:
+    def _jobs(self) -> dict[str, Job]:
         found: dict[str, Job] = {}
-        for entry in self._ask(lambda: self._backend.list(self._keys.jobs)):
+        for entry in self._access.ask(lambda: self._access.backend.list(self._access.keys.jobs)):
             try:
                 found[last_part(entry.key)] = Job.from_json(entry.value)
             except GarbageError as error:
-                self._report(entry.key, str(error))
+                self._access.report(entry.key, str(error))
         return found
+
+    def absent(self) -> bool:
+        """Whether nobody has ever joined the group, nor submitted to it."""
+        return self._access.ask(lambda: self._access.backend.get(self._access.keys.spec)) is None
 
     def status(self) -> dict[str, Any]:
         """The group as it is now: numbers, members, tasks, what nobody owns. As ``status --json`` prints it."""
-        view = self._ask(lambda: read_view(self._backend, self._keys, {}, self._report))
+        access = self._access
+        view = access.ask(lambda: read_view(access.backend, access.keys, {}, access.report))
         if view is None:
-            raise UsageError(f"there is no group {self.group!r} at {self._backend.url}")
+            raise UsageError(f"there is no group {self.group!r} at {access.backend.url}")
+        spec, jobs = view.spec.record, self._jobs()
         return {
             "group": self.group,
-            "spec": {
-                "runner": view.spec.record.runner,
-                "backup": view.spec.record.backup,
-                "shards": view.spec.record.shards,
-            },
+            "spec": {"runner": spec.runner, "backup": spec.backup, "shards": spec.shards},
             "members": _members(view),
-            "tasks": self._tasks(view),
-            "jobs": self.jobs(),
+            "tasks": _tasks(view, jobs),
+            "jobs": {name: job.state for name, job in jobs.items()},
             "unassigned": _unassigned(view),
             "breaker": "closed",
-            "garbage": self.garbage,
+            "garbage": dict(access.garbage),
         }
 
     def events(self) -> list[Mapping[str, object]]:
         """What the members noted, oldest first by their wall clocks; a bounded number for each."""
-        return self._ask(lambda: read_events(self._backend, self._keys))
-
-    def _ask(self, question: Callable[[], T]) -> T:
-        return patiently(self._clock, self._patience, question)
-
-    def _report(self, key: str, what: str) -> None:
-        if key not in self.garbage:
-            log.warning("garbage at %s: %s", key, what)
-        self.garbage[key] = what
-
-    def absent(self) -> bool:
-        """Whether nobody has ever joined the group, nor submitted to it."""
-        return self._ask(lambda: self._backend.get(self._keys.spec)) is None
-
-    def _spec(self) -> Spec:
-        spec = self._ask(lambda: parse_spec(self._backend.get(self._keys.spec)))
-        if spec is None:
-            raise UsageError(f"there is no group {self.group!r} at {self._backend.url}")
-        return spec.record
-
-    def _progress(self, job: str) -> Progress:
-        spec = self._spec()
-        return self._ask(lambda: read_progress(self._backend, self._keys, job, spec, self._report))
-
-    def _wait(self, job: str, timeout: float | None) -> Progress:
-        deadline = None if timeout is None else self._clock.monotonic() + timeout
-        pause = 0.01
-        while not (progress := self._progress(job)).finished:
-            if deadline is not None and self._clock.monotonic() >= deadline:
-                raise TimeoutError(f"job {job!r} is not finished after {timeout} s: {progress}")
-            self._clock.sleep(pause)
-            pause = min(pause * 1.5, 0.25)
-        return progress
-
-    def _results(self, job: str) -> Iterator[Outcome]:
-        for shard in range(self._spec().shards):
-            directory = self._keys.results(job, shard)
-            for key in self._ask(lambda directory=directory: self._backend.keys(directory)):
-                entry = self._ask(lambda key=key: self._backend.get(key))
-                if entry is None:
-                    continue
-                try:
-                    yield from outcomes(entry.value)
-                except GarbageError as error:
-                    self._report(key, str(error))
-
-    def _tasks(self, view: View) -> dict[str, int]:
-        """Sums over all jobs, from the counts alone: of the shards, or of the job once it is finished."""
-        total: Counter[str] = Counter()
-        finished: set[str] = set()
-        for name, job in self._read_jobs().items():
-            total["written"] += job.tasks
-            if job.state == FINISHED:
-                finished.add(name)
-                total.update({what: getattr(job, what) for what in COUNTS})
-        for read in view.shards:
-            if read is not None:
-                for name, tally in read.record.counts.items():
-                    total.update(tally if name not in finished else {})
-                total["running"] += sum(chunk.run.bit_count() for chunk in read.record.open.values())
-        ended = total["skipped"] + total["done"] + total["failed"] + total["quarantined"]
-        pending = total["written"] + total["added"] - ended - total["running"]
-        return {"pending": max(0, pending)} | {
-            what: total[what] for what in ("running", "done", "failed", "quarantined")
-        }
+        return self._access.ask(lambda: read_events(self._access.backend, self._access.keys))
 
 
 def _check_ids(tasks: Iterable[Task]) -> None:
-    twice = [name for name, count in Counter(task.id for task in tasks if isinstance(task, Task)).items() if count > 1]
+    twice = [name for name, count in Counter(getattr(task, "id", None) for task in tasks).items() if name and count > 1]
     if twice:
         raise DuplicateTaskError(f"task {twice[0]!r:.100} appears twice in one submit; nothing was written")
 
@@ -208,12 +204,28 @@ def outcomes(value: bytes) -> Iterator[Outcome]:
         raise GarbageError(f"not a result: {error!r:.80}") from None
 
 
+def _tasks(view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
+    """Sums over all jobs, from the counts alone: of the shards, or of the job once it is finished."""
+    total: Counter[str] = Counter(written=sum(job.tasks for job in jobs.values()))
+    finished = {name: job for name, job in jobs.items() if job.state == FINISHED}
+    for job in finished.values():
+        total.update({what: getattr(job, what) for what in COUNTS})
+    for shard in (read.record for read in view.shards if read is not None):
+        for name, tally in shard.counts.items():
+            total.update(tally if name not in finished else {})
+        total["running"] += sum(chunk.run.bit_count() for chunk in shard.open.values())
+    ended = total["skipped"] + total["done"] + total["failed"] + total["quarantined"]
+    pending = total["written"] + total["added"] - ended - total["running"]
+    return {"pending": max(0, pending)} | {what: total[what] for what in ("running", "done", "failed", "quarantined")}
+
+
 def _members(view: View) -> list[dict[str, object]]:
+    seated = view.seated()
     return [
         {
             "name": member.name,
             "role": str(role_of(view, member.incarnation)),
-            "seat": view.seated().get(member.incarnation),
+            "seat": seated.get(member.incarnation),
             "shards": len(view.owned(member.incarnation)),
             "host": member.host,
             "pid": member.pid,

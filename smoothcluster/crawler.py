@@ -1,7 +1,7 @@
 """A crawler process's membership of its group: the loop, on this machine's threads and sockets.
 
-    crawler = ClusterCrawler(backend=ZookeeperBackend("host:2181"), runner=3, backup=2, handler=fetch)
-    crawler.run()
+crawler = ClusterCrawler(backend=ZookeeperBackend("host:2181"), runner=3, backup=2, handler=fetch)
+crawler.run()
 """
 
 import logging
@@ -17,7 +17,6 @@ from smoothcluster.backend import CoordinationBackend
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.election import Order, join_order
 from smoothcluster.errors import BackendError, LeaseLostError, NameInUseError, OutcomeUnknownError, UsageError
-from smoothcluster.incarnation import Settings, Surroundings
 from smoothcluster.joining import INDEX, Wanted
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Handler, Role, check_name
@@ -25,6 +24,7 @@ from smoothcluster.peers import Listener, Prober
 from smoothcluster.pool import make_pool
 from smoothcluster.retry import patiently
 from smoothcluster.session import Session
+from smoothcluster.surroundings import Settings, Surroundings
 
 log = logging.getLogger("smoothcluster")
 

@@ -44,7 +44,7 @@ def candidates(view: View, me: str, order: Order = join_order) -> list[Member]:
     living, seated = view.living(), view.seated()
     running = me in living and living[me].running
     waiting = [m for name, m in living.items() if name not in seated and (m.running or not running or name == me)]
-    return sorted(waiting, key=lambda member: (order(member), member.join))  # type: ignore[arg-type, return-value]  # user's key
+    return sorted(waiting, key=lambda member: (order(member), member.join))
 
 
 def free_seats(view: View, idle_since: Mapping[str, float], now: float, ttl: float) -> list[SeatClaim]:
@@ -84,9 +84,11 @@ def role_of(view: View, me: str) -> Role:
 def watched_by(view: View, me: str, order: Order = join_order, watchers: int = 2) -> set[str]:
     """The members whose death *me* must notice.
 
-    Every Runner is watched by the first *watchers* candidates that run; where there are fewer,
-    by the Runners that follow it. Every other candidate watches the one ahead of it. So nobody
-    watches what grows with the group, and no Runner dies unseen.
+    Every Runner is watched by the first *watchers* candidates that run, and by the Runner that
+    follows it; where there are fewer candidates, by more of these. Every other candidate watches
+    the one ahead of it. The first *watchers* Runners watch those first candidates in return, and
+    the last one: whom nobody else sees die. So nobody watches what grows with the group, and
+    nobody dies unseen.
     """
     living, seated = view.living(), view.seated()
     runners = sorted(seated, key=seated.__getitem__)
@@ -97,6 +99,6 @@ def watched_by(view: View, me: str, order: Order = join_order, watchers: int = 2
         return ahead | (set(runners) if rank < watchers else set())
     if me not in runners:
         return set()
-    missing = watchers - len(queue)
-    mine = runners.index(me)
-    return {runners[mine - step] for step in range(1, missing + 1) if 0 < step < len(runners)} & set(living)
+    mine, back = runners.index(me), max(1, watchers - len(queue))
+    unseen = {*queue[:watchers], *queue[-1:]} if mine < watchers else set[str]()
+    return unseen | ({runners[mine - step] for step in range(1, back + 1) if step < len(runners)} & set(living))

@@ -7,6 +7,7 @@ ones of a process that was killed are missing.
 import json
 from collections import deque
 from collections.abc import Mapping
+from math import isfinite
 
 from smoothcluster.backend import Change, CoordinationBackend, Create, Refused, Update
 from smoothcluster.clock import Clock
@@ -64,7 +65,7 @@ class EventLog:
             if name.isdecimal():
                 self._slots.add(int(name))
             try:
-                last = max(last, int(_number(load(entry.value).get("n", -1))))
+                last = max(last, int(_number(load(entry.value).get("n"))))
             except GarbageError:
                 continue  # It will be written over when its turn comes.
         self._next = last + 1
@@ -83,7 +84,7 @@ def read_events(backend: CoordinationBackend, keys: Keys) -> list[Mapping[str, o
 
 
 def _number(value: object) -> float:
-    return value if isinstance(value, int | float) else 0.0
+    return value if isinstance(value, int | float) and isfinite(value) else -1.0
 
 
 def line(event: Mapping[str, object]) -> str:

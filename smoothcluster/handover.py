@@ -121,7 +121,7 @@ def leave(
     rest: list[int] = []
     for number, read in shards.items():
         freed = read.record.copy()
-        freed.owner, freed.name, freed.id = None, None, commit_id
+        freed.owner, freed.id = None, commit_id  # The name stays, for people: whose it was.
         for chunk in freed.open.values():
             for index in bits(chunk.run & ~chunk.closed):
                 chunk.blame.setdefault(index, []).append(f"{mine.incarnation}@{freed.epoch}:{Evidence.LEFT}")

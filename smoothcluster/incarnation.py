@@ -6,23 +6,24 @@ and drops those that are not, so a move whose outcome is unknown needs no care o
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from smoothcluster.assignment import Plan, plan
-from smoothcluster.backend import Committed, CoordinationBackend, Delete, Guarantees, Refused, Update, Watch
-from smoothcluster.clock import Clock, Signal
-from smoothcluster.election import Order, candidates, join_order, role_of, seat_to_claim, watched_by
+from smoothcluster.backend import Committed, CoordinationBackend, Delete, Guarantees, Refused, Update
+from smoothcluster.clock import Signal
+from smoothcluster.deaths import Deaths
+from smoothcluster.election import candidates, role_of, seat_to_claim
 from smoothcluster.errors import LeaseLostError
 from smoothcluster.events import EventLog
 from smoothcluster.handover import Move, claim, give, leave
 from smoothcluster.housekeeping import finished_jobs, tidy
-from smoothcluster.joining import Wanted
-from smoothcluster.model import Evidence, Role
-from smoothcluster.peers import Peer
-from smoothcluster.pool import Pool, Run
+from smoothcluster.model import Role
+from smoothcluster.outlook import Outlook
+from smoothcluster.pool import Pool
 from smoothcluster.progress import Sent, Terms
 from smoothcluster.records import Keys, Member, Shard
 from smoothcluster.session import Session
+from smoothcluster.surroundings import Settings, Surroundings
 from smoothcluster.view import Read, View, glance, read_view
 from smoothcluster.workload import Workload
 
@@ -31,41 +32,6 @@ SOON = 0.2
 
 HEIR = 0.5
 """Seconds that a dead member's heir gets before another one who knows ends the dead one's incarnation."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How a member behaves; the same for all its incarnations."""
-
-    group: str
-    wanted: Wanted
-    concurrency: int = 8
-    lease_ttl: float = 10.0
-    max_attempts: int = 1
-    retry_delay: float = 1.0
-    grace: float = 10.0
-    order: Order = join_order
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a member needs of the machine it runs on. The simulator has its own."""
-
-    clock: Clock
-    new_id: Callable[[], str]
-    """Makes ids that are never made again, anywhere."""
-    host: str
-    pid: int
-    address: tuple[str, int]
-    """Where others can notice the process's death."""
-    announce: Callable[[str, str, str], None]
-    """Have that port greet callers with group, member and incarnation."""
-    watch_peers: Callable[[set[Peer]], None]
-    """Probe these members; whoever makes the member passes proofs to `MemberLoop.proved_gone`."""
-    make_pool: Callable[[Callable[[], None], Callable[[Run], bool]], Pool]
-    """Make the handler pool, given what to call when a task has finished and what allows a start."""
-    keep_alive: Callable[[Session], None]
-    """Run a session's renewals in the background."""
 
 
 class Incarnation:
@@ -81,7 +47,6 @@ class Incarnation:
         self.stopping = around.clock.signal()
         self.events = EventLog(backend, keys, self.name, around.clock)
         self.view: View | None = None
-        self._armed_for: View | None = None
         self.released = False
         self._backend, self._keys, self._settings, self._around = backend, keys, settings, around
         self._clock, self._wake, self._report = around.clock, wake, report
@@ -91,23 +56,24 @@ class Incarnation:
         )  # fmt: skip
         self.workload = Workload(backend, pool, around.clock, terms, settings.concurrency, session.held)
         self.workload.wake = wake.set
-        self.workload.on_start = self._resumed
+        self._deaths = Deaths(around.clock, self.events, self.name)
+        self._outlook = Outlook(backend, keys, settings, around, self.id, self._look_again)
+        self.workload.on_start = lambda shard, tasks: self._deaths.resumed(shard)
         self.workload.on_lost = self._fenced
         self._dirty, self._hurried, self._unsure = True, False, False
         self._next_look = self._next_tidying = 0.0
-        self._gone: dict[str, Evidence] = {}
-        self._detected: dict[str, tuple[float, float]] = {}
         self._idle: dict[str, tuple[str | None, float]] = {}
-        self._watches: dict[str, Watch] = {}
         self._moving: dict[int, str] = {}
-        self._resuming: dict[int, tuple[dict[str, object], float]] = {}
+
+    def _look_again(self) -> None:
+        self._dirty = True
+        self._wake.set()
 
     # What others tell it
 
     def proved_gone(self, incarnation: str, after: float) -> None:
         """A member's process is dead, as was known *after* seconds of looking into it."""
-        self._gone[incarnation] = Evidence.PROCESS_GONE
-        self._detected.setdefault(incarnation, (self._clock.monotonic(), after))
+        self._deaths.proved(incarnation, after)
         self._dirty = self._hurried = True
 
     def unsure(self) -> None:
@@ -121,18 +87,16 @@ class Incarnation:
 
     # One turn of the loop
 
-    def turn(self, leaving: bool) -> None:
+    def turn(self, *, leaving: bool = False) -> None:
         """Look if there is reason to, move, and work."""
         if self._hurried and not leaving:
             self._hurry()
         elif self._dirty or self._clock.monotonic() >= self._next_look:
-            self.look(leaving)
+            self.look(leaving=leaving)
         self.workload.turn()
         self._give()
         if not leaving:
-            if self._arm():
-                self._dirty = True  # Armed first, read second.
-                self._wake.set()
+            self._outlook.follow(self.view)
             self._keep_house()
         self.events.flush()
 
@@ -141,7 +105,7 @@ class Incarnation:
         work = self.workload.next_time()
         return self._next_look if work is None else min(work, self._next_look)
 
-    def look(self, leaving: bool = False) -> View:
+    def look(self, *, leaving: bool = False) -> View:
         """Read the group, adopt and drop shards, and try the moves that are ours to make."""
         view = self._read()
         now = self._clock.monotonic()
@@ -157,7 +121,7 @@ class Incarnation:
         try:
             if self._unsure:
                 self._backend.sync()
-            view = read_view(self._backend, self._keys, dict(self._gone), self._report, self.view)
+            view = read_view(self._backend, self._keys, dict(self._deaths.known), self._report, self.view)
         except BaseException:
             self._dirty = True
             raise
@@ -172,20 +136,19 @@ class Incarnation:
         self._hurried = False
         if self.view is None or self._unsure:
             return
-        view = glance(self._backend, self._keys, dict(self._gone), self._report, self.view)
+        view = glance(self._backend, self._keys, dict(self._deaths.known), self._report, self.view)
         self._act(view, self._clock.monotonic())
         self._dirty = True
 
     def _match(self, view: View) -> None:
         """Hold what the store says we hold."""
-        mine = set(view.owned(self.id))
-        for number in set(self.workload.works) - mine:
-            self._fenced(number)
-            self.workload.drop(number)
-        for number in sorted(mine - set(self.workload.works)):
-            read = view.shards[number]
-            assert read is not None
-            self.workload.adopt(number, read)
+        mine = {n: read for n in view.owned(self.id) if (read := view.shards[n]) is not None}
+        for number, work in list(self.workload.works.items()):
+            if number not in mine or mine[number].record.epoch != work.record.epoch:
+                self._fenced(number)
+                self.workload.drop(number)
+        for number in sorted(mine.keys() - self.workload.works.keys()):
+            self.workload.adopt(number, mine[number])
 
     def _note_idle(self, view: View, now: float) -> None:
         """Since when, by our clock, each member that does not run has stood unchanged."""
@@ -200,12 +163,12 @@ class Incarnation:
         idle = {name: since for name, (_, since) in self._idle.items()}
         seat = seat_to_claim(view, self.id, idle, now, self.session.ttl, self._settings.order)
         if seat is not None:
-            shards = view.owned(seat.holder) if seat.holder and self.me.record.running else []
+            shards = view.owned(seat.holder) if self.me.record.running else []
             self._try(claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits), view)
             return
         heir = any(member.running for member in candidates(view, self.id, self._settings.order))
         busy = [work.number for work in self.workload.works.values() if work.outstanding]
-        todo = plan(view, self.id, busy, heir)
+        todo = plan(view, self.id, busy=busy, heir=heir)
         if todo.claim:
             self._try(claim(self._keys, view, self.me, None, todo.claim, self._new_id(), self._limits), view)
             return
@@ -224,24 +187,20 @@ class Incarnation:
     def _try(self, move: Move, view: View) -> None:
         """Send a claim. Late: look again. Done: work on what it brought, and look for the rest."""
         result = self._backend.commit([], move.changes)
-        self._dirty = True
-        self._wake.set()
+        self._look_again()
         if isinstance(result, Refused):
             return
         self.me = Read(move.me, result.versions[self._keys.member(self.id)])
         for number, shard in move.shards.items():
             self.workload.adopt(number, Read(shard, result.versions[self._keys.shard(number)]))
         if move.shards or move.former:
-            self._tell_handover(move, view)
+            self._deaths.tell(move, view)
 
     def _bury(self, view: View, now: float) -> None:
         """End the incarnations of the dead that nobody claims from: because they own nothing, or nobody else knows."""
         seated = {read.record.holder for read in view.seats}
-        for name in self._gone:
-            if name not in view.members:
-                continue
-            found = self._detected[name][0]
-            if (name not in seated and not view.owned(name)) or now >= found + HEIR:
+        for name in self._deaths.known.keys() & view.members.keys():
+            if (name not in seated and not view.owned(name)) or now >= self._deaths.since(name) + HEIR:
                 self._backend.commit([], [Delete(self._keys.member(name))])
             self._next_look = min(self._next_look, now + SOON)
 
@@ -267,12 +226,12 @@ class Incarnation:
         assert self.view is not None
         for number in gift:
             del self._moving[number]
-        self._dirty = True
-        self._wake.set()
+        self._look_again()
         if target not in self.view.members:
             return
         move = give(self._keys, self.me.record, self.view.members[target], gift, self._new_id())
         if isinstance(self._backend.commit([], move.changes), Committed):
+            self._deaths.tell_gift(move)
             for number in gift:
                 self.workload.drop(number)
 
@@ -315,82 +274,20 @@ class Incarnation:
         self.released = not move.rest
         return self.released
 
-    # What it watches
-
-    def _arm(self) -> bool:
-        """Watch, and probe, what the last look says must be; whether anything new was armed."""
-        if self.view is None or self.view is self._armed_for:
-            return False
-        self._armed_for = self.view
-        peers = watched_by(self.view, self.id, self._settings.order)
-        living = self.view.living()
-        self._around.watch_peers({_peer(self._settings.group, living[name]) for name in peers if living[name].port})
-        paths = {self._keys.member(name) for name in (*peers, self.id)}
-        first = [m.incarnation for m in candidates(self.view, self.id, self._settings.order)][:2]
-        if self.id in first or role_of(self.view, self.id) is Role.RUNNER:
-            paths.add(self._keys.seats)
-        for path in set(self._watches) - paths:
-            self._watches.pop(path).close()
-        new = paths - set(self._watches)
-        for path in new:
-            self._watches[path] = self._backend.watch(path, self._changed)
-        return bool(new)
-
-    def _changed(self) -> None:
-        self._dirty = True
-        self._wake.set()
+    # What it tells
 
     def close(self) -> None:
         """The incarnation is over: nothing of it may go on."""
         self.stopping.set()
         self.workload.drop_all()
-        for watch in self._watches.values():
-            watch.close()
-        self._around.watch_peers(set())
-
-    # What it tells
+        self._outlook.close()
 
     def role(self) -> Role:
         """By the last look."""
         return role_of(self.view, self.id) if self.view is not None else Role.BACKUP_RUNNER
 
-    def _tell_handover(self, move: Move, view: View) -> None:
-        now = self._clock.monotonic()
-        found, after = self._detected.get(move.former or "", (now, None))
-        event = self.events.add(
-            "handover",
-            shards=sorted(move.shards),
-            **{"from": _name_of(move, view), "to": self.name},
-            evidence=str(move.evidence),
-            epochs={str(number): shard.epoch for number, shard in move.shards.items()},
-            detected_ms=None if after is None else round(after * 1000, 3),
-            claimed_ms=round((now - found) * 1000, 3),
-            resumed_ms=None,
-            tasks_resumed=sum(chunk.size - chunk.closed.bit_count() for s in move.shards.values() for chunk in s.open.values()),
-        )
-        self._resuming.update(dict.fromkeys(move.shards, (event, found)))
-
-    def _resumed(self, shard: int, tasks: int) -> None:
-        """The first tasks of a shard that was taken over are on their way."""
-        resuming = self._resuming.pop(shard, None)
-        if resuming is not None and resuming[0]["resumed_ms"] is None:
-            event, found = resuming
-            event["resumed_ms"] = round((self._clock.monotonic() - found) * 1000, 3)
-
     def _fenced(self, shard: int) -> None:
         """The shard has another owner: what we still had to say about it was, or would be, refused."""
         self.events.add("fenced", shard=shard, incarnation=self.id)
-        self._dirty = True
-        self._wake.set()
+        self._look_again()
 
-
-def _name_of(move: Move, view: View) -> str | None:
-    """Whose shards they were; one whose lease has run out is no member any more, but they still say so."""
-    if move.former in view.members:
-        return view.members[move.former].record.name
-    owners = {read.record.owner: read.record.name for read in view.shards if read is not None}
-    return owners.get(move.former)
-
-
-def _peer(group: str, member: Member) -> Peer:
-    return Peer(group=group, member=member.name, incarnation=member.incarnation, host=member.address, port=member.port)

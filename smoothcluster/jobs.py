@@ -193,34 +193,38 @@ class Books:
     version: str | None
     job: Job
     counts: tuple[int, ...]
+    whole: bool = True
+    """False if a shard's record could not be read: what it counts is missing here."""
 
-    def progress(self, finished: bool) -> Progress:
+    def progress(self, *, finished: bool) -> Progress:
         added, skipped, done, failed, quarantined = self.counts
         return Progress(self.job.tasks + added - skipped, done, failed, quarantined, finished)
 
     def balanced(self) -> bool:
         added, skipped, *ended = self.counts
-        return self.job.state == SEALED and self.job.tasks + added == skipped + sum(ended)
+        return self.whole and self.job.state == SEALED and self.job.tasks + added == skipped + sum(ended)
 
 
 def read_books(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Books:
     """Read a job's books once. Raise UsageError if there is no such job."""
     found = read_ownership(backend, keys, spec, report)
-    tallies = [read.record.counts.get(job, {}) for read in (found[2] if found else []) if read is not None]
+    shards = found[2] if found is not None else []
+    tallies = [read.record.counts.get(job, {}) for read in shards if read is not None]
     # The job last: once it says finished, its own sums are what counts.
     record = read_job(backend, keys, job)
     if record is None:
         raise UsageError(f"there is no job {job!r}")
     if record.record.state == FINISHED:
         return Books(record.version, record.record, tuple(getattr(record.record, what) for what in COUNTS))
-    return Books(record.version, record.record, tuple(sum(tally.get(what, 0) for tally in tallies) for what in COUNTS))
+    sums = tuple(sum(tally.get(what, 0) for tally in tallies) for what in COUNTS)
+    return Books(record.version, record.record, sums, whole=len(tallies) == len(shards))
 
 
 def read_progress(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Progress:
     """How far the job is, and, exactly, whether it is finished."""
     books = read_books(backend, keys, job, spec, report)
     finished = books.job.state == FINISHED or (books.balanced() and books == read_books(backend, keys, job, spec, report))
-    return books.progress(finished)
+    return books.progress(finished=finished)
 
 
 def mark_finished(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, new_id: str, report: Report) -> bool:
@@ -228,5 +232,9 @@ def mark_finished(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec
     books = read_books(backend, keys, job, spec, report)
     if not books.balanced() or books != read_books(backend, keys, job, spec, report):
         return books.job.state == FINISHED
-    after = replace(books.job, state=FINISHED, id=new_id, **dict(zip(COUNTS, books.counts, strict=True)))
+    added, skipped, done, failed, quarantined = books.counts
+    after = replace(
+        books.job, state=FINISHED, id=new_id,
+        added=added, skipped=skipped, done=done, failed=failed, quarantined=quarantined,
+    )  # fmt: skip
     return not isinstance(backend.commit([], [Update(keys.job(job), after.to_json(), books.version)]), Refused)

@@ -65,7 +65,7 @@ def try_join(
     names = {read.record.name for read in members.values()}
     commit_id = new_id()
     before = spec.record if spec else new_spec(wanted, commit_id)
-    after = replace(_agreed(before, wanted, bool(names)), joins=before.joins + 1, id=commit_id)
+    after = replace(_agreed(before, wanted, peopled=bool(names)), joins=before.joins + 1, id=commit_id)
     member = replace(card, name=free_name(wanted.name, names), join=after.joins, seat=None, id=commit_id)
     put: Change = Create(keys.spec, after.to_json()) if spec is None else Update(keys.spec, after.to_json(), spec.version)
     key = keys.member(member.incarnation)
@@ -77,7 +77,7 @@ def try_join(
     return None if isinstance(result, Refused) else Read(member, result.versions[key])
 
 
-def _agreed(spec: Spec, wanted: Wanted, peopled: bool) -> Spec:
+def _agreed(spec: Spec, wanted: Wanted, *, peopled: bool) -> Spec:
     """The group's numbers, if *wanted* fits; its own, if nobody is there to disagree."""
     if peopled and spec.runner is not None and (spec.runner, spec.backup) != (wanted.runner, wanted.backup):
         raise SpecMismatchError(

@@ -13,12 +13,13 @@ from collections import deque
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.errors import BackendError, LeaseLostError, NameInUseError, OutcomeUnknownError
-from smoothcluster.incarnation import Incarnation, Settings, Surroundings
+from smoothcluster.incarnation import Incarnation
 from smoothcluster.joining import try_join
 from smoothcluster.model import Role
 from smoothcluster.pool import Run
 from smoothcluster.records import Keys, Member
 from smoothcluster.session import Session
+from smoothcluster.surroundings import Settings, Surroundings
 from smoothcluster.view import parse_spec
 
 log = logging.getLogger("smoothcluster")
@@ -126,7 +127,7 @@ class MemberLoop:
         finally:
             self.working = False
 
-    def step(self, leaving: bool = False) -> float:
+    def step(self, *, leaving: bool = False) -> float:
         """One turn; return for how many seconds nothing need be done unless `wake` is set."""
         self.wake.clear()
         now = self._clock.monotonic()
@@ -135,7 +136,7 @@ class MemberLoop:
                 self.life.workload.collect(now)
             return self._away_until - now
         try:
-            self._turn(leaving)
+            self._turn(leaving=leaving)
         except LeaseLostError as error:
             self._end(str(error))
             return 0.0
@@ -151,18 +152,17 @@ class MemberLoop:
             return 0.0
         return max(0.0, self.life.next_time() - self._clock.monotonic())
 
-    def _turn(self, leaving: bool) -> None:
+    def _turn(self, *, leaving: bool) -> None:
         if self.session is not None and self.session.lost.is_set():
             raise LeaseLostError("the lease has run out")
-        if self.life is None:
-            if leaving or not self.try_join():
-                return
+        if self.life is None and (leaving or not self.try_join()):
+            return
         assert self.life is not None
         while self._proofs:
             self.life.proved_gone(*self._proofs.popleft())
         if self._running and not self.life.me.record.running:
             self.life.set_running()
-        self.life.turn(leaving)
+        self.life.turn(leaving=leaving)
 
     def _stay_away(self) -> float:
         self._away_until = self._clock.monotonic() + self._pause
@@ -186,9 +186,9 @@ class MemberLoop:
         deadline = self._clock.monotonic() + self._settings.grace
         if self.life is not None:
             self.life.stop_starting()
-        while self.life is not None and self._clock.monotonic() < deadline:
+        while (life := self.life) is not None and self._clock.monotonic() < deadline:
             pause = self.step(leaving=True)
-            if self.life is None or (self.life.workload.quiet() and self._released()):
+            if self.life is not life or (life.workload.quiet() and self._released()):
                 break
             self.wake.wait(max(FIRST_PAUSE / 10, min(pause, deadline - self._clock.monotonic())))
         if self.life is not None:

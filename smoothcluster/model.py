@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from smoothcluster.errors import UsageError
 
@@ -44,6 +44,9 @@ class State(StrEnum):
     QUARANTINED = "quarantined"
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """One piece of work. Within a job its `id` is its identity: a repeat is skipped.
@@ -70,8 +73,7 @@ class Task:
 
     def _derived_id(self) -> str:
         request = {name: value for name, value in self.to_json().items() if name not in ("id", "meta")}
-        text = json.dumps(request, sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(_canonical(request).encode(), digest_size=16).hexdigest()
 
     def to_json(self) -> dict[str, object]:
         """The task as a JSON object that leaves out what is at its default."""
@@ -95,13 +97,39 @@ class Task:
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> "Task":
         """The task that `to_json` wrote, or a person: raise UsageError for an unknown or wrong field."""
-        fields = dict(data)
+        for name, value in data.items():
+            if name not in _FITS:
+                raise UsageError(f"a task has no field {name!r:.40}")
+            if not _FITS[name](value):
+                raise UsageError(f"a task's {name} cannot be {value!r:.80}")
+        fields: dict[str, Any] = dict(data)
         if "body64" in fields:
-            fields["body"] = base64.b64decode(str(fields.pop("body64")))
-        try:
-            return cls(**fields)  # type: ignore[arg-type]  # checked by _check_types
-        except TypeError as error:
-            raise UsageError(f"not a task: {error}") from None
+            try:
+                fields["body"] = base64.b64decode(fields.pop("body64"), validate=True)
+            except ValueError as error:
+                raise UsageError(f"a task's body64 is not base64: {error}") from None
+        return cls(**fields)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _maps_text(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(x, str) for pair in value.items() for x in pair)
+
+
+_FITS: dict[str, Callable[[object], bool]] = {
+    "id": _is_text,
+    "url": _is_text,
+    "method": _is_text,
+    "params": _maps_text,
+    "headers": _maps_text,
+    "body": _is_text,
+    "body64": _is_text,
+    "meta": lambda value: True,  # noqa: ARG005  # any JSON value will do
+}
+"""Whether a field's value, as JSON has it, is what a task may have there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -373,9 +373,9 @@ class ShardWork:
 
 def shard_of(run: Run) -> ShardWork:
     """The work that the run is part of."""
-    return cast(tuple[ShardWork, Place], run.key)[0]
+    return cast("tuple[ShardWork, Place]", run.key)[0]
 
 
 def place_of(run: Run) -> Place:
     """Where the run's task stands in its shard."""
-    return cast(tuple[ShardWork, Place], run.key)[1]
+    return cast("tuple[ShardWork, Place]", run.key)[1]

@@ -64,8 +64,8 @@ class View:
             if read.record.holder is not None and self.verdict(read.record.holder) is None
         }
 
-    def owned(self, incarnation: str) -> list[int]:
-        """The shards that *incarnation* owns."""
+    def owned(self, incarnation: str | None) -> list[int]:
+        """The shards that *incarnation* owns; those that nobody does, for None."""
         return [n for n, read in enumerate(self.shards) if read is not None and read.record.owner == incarnation]
 
 

@@ -74,8 +74,10 @@ class Process:
         return answer
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send it a signal; one that stops it has done so on return."""
         self._popen.send_signal(number)
+        if number is signal.SIGSTOP:
+            os.waitid(os.P_PID, self._popen.pid, os.WSTOPPED | os.WNOWAIT)
 
     def end(self) -> None:
         """Make sure that it is gone, and its children."""

@@ -131,10 +131,10 @@ class Narrator:
 
 def handover(event: Event) -> str:
     """A handover in words."""
-    shards = event.get("shards")
-    took = ranges(number for number in cast("list[object]", shards) if isinstance(number, int)) if shards else ""
+    numbers = cast("list[object]", event.get("shards") or ())
+    shards = ranges(number for number in numbers if isinstance(number, int)) or "none"
     if event.get("from") is None:
-        return f"took shards {took}"
+        return f"took shards {shards}"
     times = {what: event.get(f"{what}_ms") for what in ("detected", "claimed", "resumed")}
     details = [str(event.get("evidence")), *(f"{what} {ms} ms" for what, ms in times.items() if ms is not None)]
-    return f"took over shards {took or 'none'} from {event['from']} ({', '.join(details)})"
+    return f"took over shards {shards} from {event['from']} ({', '.join(details)})"

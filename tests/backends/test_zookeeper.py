@@ -4,9 +4,11 @@ import gc
 import logging
 import secrets
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +21,7 @@ from kazoo.client import KazooClient
 from servers import Proxy, ZookeeperEnsemble, ZookeeperServer, free_port
 from smoothcluster_zookeeper import ZookeeperBackend
 from smoothcluster_zookeeper.driver import Driver, Pending
+from smoothcluster_zookeeper.handler import Handler
 from smoothcluster_zookeeper.lease import SessionLease
 from smoothcluster_zookeeper.session import Session
 
@@ -269,6 +272,40 @@ def test_reading_goes_on_after_the_main_session_expired(
     other.commit([], [Update("a/1", b"seen")])
     wakes.since(before)
     assert session_of(backend) is not first
+
+
+def test_a_directorys_watch_hears_of_every_new_value_of_its_keys(connect: Callable[..., ZookeeperBackend]) -> None:
+    """Of the same key again and again, of one that was deleted and made again, and of a new one."""
+    backend, other = connect(), connect()
+    create(other, "a/1")
+    wakes = Wakes()
+    backend.watch("a", wakes)
+    acts: list[Callable[[], object]] = [
+        lambda: other.commit([], [Update("a/1", b"new")]),
+        lambda: other.commit([], [Update("a/1", b"newer")]),
+        lambda: delete(other, "a/1"),
+        lambda: create(other, "a/1"),
+        lambda: other.commit([], [Update("a/1", b"again")]),
+        lambda: create(other, "a/2"),
+        lambda: other.commit([], [Update("a/2", b"new")]),
+    ]
+    for act in acts:
+        backend.sync()
+        settled(wakes)
+        before = wakes.count
+        act()
+        wakes.since(before)
+
+
+def settled(wakes: Wakes) -> None:
+    """Wait until no further call comes for a while."""
+
+    def quiet() -> bool:
+        before = wakes.count
+        SYSTEM_CLOCK.sleep(0.05)
+        return wakes.count == before
+
+    eventually(quiet)
 
 
 def test_own_leased_commits_are_seen_by_own_reads(backend: ZookeeperBackend) -> None:
@@ -756,6 +793,24 @@ def test_tls_with_a_clients_certificate(tls_hosts: str, certificates: Path) -> N
         assert len(backend.list("a")) == 301
         lease.revoke()
         assert backend.get("a/leased") is None
+
+
+def test_what_tls_has_decrypted_already_is_seen(certificates: Path) -> None:
+    """Two answers in one TLS record: with the first one read, nothing is left in the socket, and yet there is more."""
+    here, there = socket.socketpair()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(certificates / "keystore.pem")
+    with ThreadPoolExecutor() as pool:
+        answering = pool.submit(server.wrap_socket, there, server_side=True)
+        client = ssl.create_default_context(cafile=certificates / "ca.pem")
+        with client.wrap_socket(here, server_hostname="localhost") as reader, answering.result() as writer:
+            handler = Handler("test", 1.0, client)
+            writer.sendall(b"one two")
+            assert handler.select([reader], [], [], 5.0)[0] == [reader]
+            assert reader.recv(3) == b"one"
+            assert handler.select([reader], [], [], 0.0)[0] == [reader]
+            assert reader.recv(9) == b" two"
+            assert handler.select([reader], [], [], 0.0)[0] == []
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,11 @@ def test_all_backups_and_then_a_runner(five: Group) -> None:
     held = five.running(victim)
     for backup in five.backups():
         backup.kill()
-    takes_over(five, victim, held, victim.kill())
+    since = victim.kill()
+    started = five.eventually(lambda: (found := five.starts(held, since, victim)).keys() == held and found)
+    assert min(started.values()) - since < HALF_A_LEASE
+    # Whoever looks after the first claim finds the dead one's record gone, and cannot say why.
+    assert "process_gone" in {event["evidence"] for event in five.handovers(victim.name)}
     assert {event["to"] for event in five.handovers(victim.name)} <= names(others)
     five.open("gate")
     five.finish(job, named(TASKS))

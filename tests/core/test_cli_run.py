@@ -192,7 +192,7 @@ def test_a_handover_is_told_in_words() -> None:
     event |= {"detected_ms": 0.5, "claimed_ms": 2.5}
     assert handover(event) == "took over shards 0-2, 7 from a (process_gone, detected 0.5 ms, claimed 2.5 ms)"
     assert handover(event | {"from": None}) == "took shards 0-2, 7"
-    assert handover({"shards": "garbage", "from": None}) == "took shards "
+    assert handover({"shards": "garbage", "from": None}) == "took shards none"
 
 
 def test_nothing_is_told_while_the_store_is_away(url: str, caplog: pytest.LogCaptureFixture) -> None:

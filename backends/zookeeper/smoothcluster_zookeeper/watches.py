@@ -213,11 +213,11 @@ class Watches:
                 return names
 
     def _arm_children(self, session: Session, order: _Order, names: list[str]) -> list[Pending]:
-        """Watch the values of keys that are new, and forget those that have gone."""
+        """Watch the values of keys that are new. One that goes says so by itself."""
         if not order.values:
             return []
         here = {self.layout.key_in(order.directory, name) for name in sort_names(names)[0]}
         with self._lock:
             new = here - order.children
-            order.children = order.children & here | new
+            order.children |= new
         return [session.kazoo.exists(znode, self._fired) for znode in new]

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import BackendError, JobClosedError, NameInUseError
-from smoothcluster.incarnation import Settings, Surroundings
 from smoothcluster.joining import Wanted
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Task
 from smoothcluster.peers import Peer
 from smoothcluster.pool import Run
 from smoothcluster.progress import place_of
+from smoothcluster.surroundings import Settings, Surroundings
 from smoothcluster.testing.simulate.network import SimBackend
 from smoothcluster.testing.simulate.pool import SimPool
 from smoothcluster.testing.simulate.scheduler import Process, SimClock

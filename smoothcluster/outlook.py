@@ -1,0 +1,65 @@
+"""What one incarnation keeps an eye on: few keys and few ports, chosen by what it saw last.
+
+Its own record, since others end an incarnation or hand it shards by changing that; the records
+and ports of those whose deaths are its to notice; and the seats, if it may have to take one.
+"""
+
+from collections.abc import Callable
+
+from smoothcluster.backend import CoordinationBackend, Watch
+from smoothcluster.election import candidates, role_of, watched_by
+from smoothcluster.model import Role
+from smoothcluster.peers import Peer
+from smoothcluster.records import Keys, Member
+from smoothcluster.surroundings import Settings, Surroundings
+from smoothcluster.view import View
+
+WATCHERS = 2
+"""Members that keep an eye on each Runner."""
+
+
+class Outlook:
+    """The watches and probes of one incarnation."""
+
+    def __init__(
+        self, backend: CoordinationBackend, keys: Keys, settings: Settings, around: Surroundings, me: str, changed: Callable[[], None]
+    ) -> None:
+        self._backend, self._keys, self._settings, self._around = backend, keys, settings, around
+        self._me, self._changed = me, changed
+        self._watches: dict[str, Watch] = {}
+        self._done: View | None = None
+
+    def follow(self, view: View | None) -> None:
+        """Watch and probe what *view* says must be; *changed* is called if that is more than before.
+
+        For what was armed only now may have changed between the look and the arming.
+        """
+        if view is None or view is self._done:
+            return
+        peers = watched_by(view, self._me, self._settings.order, WATCHERS)
+        living = view.living()
+        self._around.watch_peers({_peer(self._settings.group, living[name]) for name in peers if living[name].port})
+        paths = self._paths(view, peers)
+        for path in set(self._watches) - paths:
+            self._watches.pop(path).close()
+        for path in sorted(paths - set(self._watches)):
+            self._changed()
+            self._watches[path] = self._backend.watch(path, self._changed)
+        self._done = view
+
+    def _paths(self, view: View, peers: set[str]) -> set[str]:
+        paths = {self._keys.member(name) for name in (*peers, self._me)}
+        first = [member.incarnation for member in candidates(view, self._me, self._settings.order)][:WATCHERS]
+        if self._me in first or role_of(view, self._me) is Role.RUNNER:
+            paths.add(self._keys.seats)
+        return paths
+
+    def close(self) -> None:
+        """Look no more."""
+        for watch in self._watches.values():
+            watch.close()
+        self._around.watch_peers(set())
+
+
+def _peer(group: str, member: Member) -> Peer:
+    return Peer(group=group, member=member.name, incarnation=member.incarnation, host=member.address, port=member.port)
