@@ -48,14 +48,17 @@ class Members:
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self) -> int:
+        """One more; return its pid."""
         process = subprocess.Popen(self._command, env=os.environ | {"PYTHONUNBUFFERED": "1"})
         self.processes[process.pid] = process
         return process.pid
 
     def kill(self, pid: int) -> None:
+        """SIGKILL."""
         self.processes.pop(pid).kill()
 
     def close(self) -> None:
+        """Kill all that are left."""
         for process in self.processes.values():
             process.kill()
         for process in self.processes.values():
@@ -73,5 +76,6 @@ def figures(values: Iterable[float], digits: int = 2) -> str:
 
 def machine() -> str:
     """What this was measured on."""
-    model = next((line.partition(":")[2].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
     return f"{os.cpu_count()} x {model}, Python {sys.version.split()[0]}"

@@ -11,6 +11,7 @@ from smoothcluster import ClusterCrawler, Task, TaskContext, connect
 
 
 def main() -> None:
+    """Be a member until told to stop."""
     url, group, path, runner, backup, concurrency, seconds = sys.argv[1:]
     log = os.open(path, os.O_WRONLY | os.O_APPEND)
     wait = float(seconds)
@@ -19,7 +20,7 @@ def main() -> None:
         os.write(log, f"{time.monotonic():.6f} {context.member} {context.shard} {task.id}\n".encode())
         time.sleep(wait)
 
-    def nothing(task: Task, context: TaskContext) -> None:
+    def nothing(_: Task, __: TaskContext) -> None:
         return None
 
     ClusterCrawler(

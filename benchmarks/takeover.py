@@ -25,6 +25,8 @@ RUNNER, BACKUP, CONCURRENCY, SECONDS = 3, 2, 8, 0.05
 
 
 class Bench:
+    """A group whose Runners are killed one after another."""
+
     def __init__(self, url: str, directory: Path) -> None:
         self.group = f"takeover-{secrets.token_hex(4)}"
         self.log = Log(directory / "starts")
@@ -34,7 +36,7 @@ class Bench:
 
     def settled(self) -> bool:
         """Three Runners with all the shards between them, and two Backup Runners."""
-        members = [] if self.cluster.absent() else self.cluster.status()["members"]
+        members: list[dict[str, Any]] = [] if self.cluster.absent() else self.cluster.status()["members"]
         shards = [member["shards"] for member in members if member["role"] == "runner"]
         return (
             len(members) == RUNNER + BACKUP
@@ -91,14 +93,17 @@ class Bench:
 
     @staticmethod
     def elsewhere(row: tuple[float, str, int, str], name: str, killed: float, shards: list[int]) -> bool:
+        """Whether a line of the log is a task of these shards that another member has started since."""
         return row[0] > killed and row[1] != name and row[2] in shards
 
     @staticmethod
     def mine(event: Any, name: str) -> bool:
+        """Whether it tells that tasks of *name* have started elsewhere."""
         return event["kind"] == "handover" and event["from"] == name and event["resumed_ms"] is not None
 
 
 def main() -> None:
+    """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", required=True, help="URL of the store")
     parser.add_argument("--kills", type=int, default=200)

@@ -309,11 +309,13 @@ def check_commit(guarantees: Guarantees, conditions: Sequence[Condition], change
     if size.bytes > guarantees.largest_commit:
         raise CommitTooLargeError(f"commit of {size.bytes} bytes; the store takes {guarantees.largest_commit}")
     if size.operations > guarantees.most_operations:
-        raise CommitTooLargeError(f"commit of {size.operations} operations; the store takes {guarantees.most_operations}")
+        most = guarantees.most_operations
+        raise CommitTooLargeError(f"commit of {size.operations} operations; the store takes {most}")
     leases: dict[str, Lease] = {}
     for change in changes:
         if not isinstance(change, Delete) and len(change.value) > guarantees.largest_value:
-            raise CommitTooLargeError(f"{change.key!r}: value of {len(change.value)} bytes; the store takes {guarantees.largest_value}")
+            largest = guarantees.largest_value
+            raise CommitTooLargeError(f"{change.key!r}: value of {len(change.value)} bytes; the store takes {largest}")
         if isinstance(change, Create) and change.lease is not None:
             leases[change.lease.id] = change.lease
     if len(leases) > 1:

@@ -168,7 +168,7 @@ class ClusterCrawler:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         log.warning("%s: leaving; once more to stop at once", signal.Signals(number).name)
         signal.signal(number, signal.SIG_DFL)
         self._loop.ask_to_leave()
@@ -195,7 +195,7 @@ class ClusterCrawler:
             self._work()
         except (BackendError, UsageError) as error:
             self._failure = error
-            log.error("%s has stopped: %s", self.name, error)
+            log.error("%s has stopped: %s", self.name, error)  # noqa: TRY400  # `stop` raises it
 
     def stop(self) -> None:
         """Leave the group: finish or hand back what runs, within the grace period. Repeatable.

@@ -63,19 +63,29 @@ def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str) ->
 
 
 def claim(
-    keys: Keys, view: View, me: Read[Member], seat: SeatClaim | None, shards: Iterable[int], commit_id: str, limits: Guarantees
+    keys: Keys,
+    view: View,
+    me: Read[Member],
+    seat: SeatClaim | None,
+    shards: Iterable[int],
+    commit_id: str,
+    limits: Guarantees,
 ) -> Move:
     """Take *seat*, if any, and as many of *shards* as fit into one commit."""
     mine = replace(me.record, id=commit_id, seat=me.record.seat if seat is None else seat.number)
     changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]
     dead: set[str] = set()
     if seat is not None:
-        changes.append(_put(keys.seat(seat.number), Seat(mine.incarnation, commit_id).to_json(), view.seats[seat.number].version))
+        changes.append(
+            _put(keys.seat(seat.number), Seat(mine.incarnation, commit_id).to_json(), view.seats[seat.number].version)
+        )
         dead |= {seat.holder} if seat.holder else set()
         if seat.depose and seat.holder:
             holder = view.members[seat.holder]
             changes.append(
-                Update(keys.member(seat.holder), replace(holder.record, seat=None, id=commit_id).to_json(), holder.version)
+                Update(
+                    keys.member(seat.holder), replace(holder.record, seat=None, id=commit_id).to_json(), holder.version
+                )
             )
     taken: dict[int, Shard] = {}
     rest: list[int] = []

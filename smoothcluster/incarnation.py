@@ -290,4 +290,3 @@ class Incarnation:
         """The shard has another owner: what we still had to say about it was, or would be, refused."""
         self.events.add("fenced", shard=shard, incarnation=self.id)
         self._look_again()
-

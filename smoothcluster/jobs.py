@@ -69,7 +69,13 @@ class Submission:
     """One call to submit: writes tasks into chunks, many to a commit."""
 
     def __init__(
-        self, backend: CoordinationBackend, keys: Keys, clock: Clock, job: str, new_id: Callable[[], str], patience: float
+        self,
+        backend: CoordinationBackend,
+        keys: Keys,
+        clock: Clock,
+        job: str,
+        new_id: Callable[[], str],
+        patience: float,
     ) -> None:
         self._backend, self._keys, self._clock, self._job = backend, keys, clock, job
         self._new_id, self._patience = new_id, patience
@@ -101,7 +107,7 @@ class Submission:
     def _encoded(self, tasks: Iterable[Task]) -> Iterator[tuple[bytes, str]]:
         seen: set[bytes] = set()
         for task in tasks:
-            if not isinstance(task, Task):
+            if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may not check types
                 raise UsageError(f"submit takes Tasks, not {type(task).__name__}: {task!r:.80}")
             mark = digest(task.id)
             if mark in seen:
@@ -149,15 +155,14 @@ class Submission:
 
     def _changes(self, before: Read[Job] | None, job: Job, packets: list[Packet]) -> list[Change]:
         key = self._keys.job(self._job)
-        book: Change = (
-            Create(key, job.to_json()) if before is None else Update(key, job.to_json(), before.version)
-        )
+        book: Change = Create(key, job.to_json()) if before is None else Update(key, job.to_json(), before.version)
         first = job.chunks - len(packets)
-        return [book] + [
+        changes = [book]
+        for number, packet in enumerate(packets, start=first):
             # The count is in the name: of all commits that start from it, one is applied.
-            Create(self._keys.chunk(packet.shard, f"{self._job}-{number:08d}"), packet.value())
-            for number, packet in enumerate(packets, start=first)
-        ]
+            name = f"{self._job}-{number:08d}"
+            changes.append(Create(self._keys.chunk(packet.shard, name), packet.value()))
+        return changes
 
     def _settled(self, changes: list[Change], job: Job) -> bool:
         """Send a commit until its fate is known; whether it was applied.
@@ -223,7 +228,9 @@ def read_books(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, r
 def read_progress(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Progress:
     """How far the job is, and, exactly, whether it is finished."""
     books = read_books(backend, keys, job, spec, report)
-    finished = books.job.state == FINISHED or (books.balanced() and books == read_books(backend, keys, job, spec, report))
+    finished = books.job.state == FINISHED
+    if books.balanced():
+        finished = books == read_books(backend, keys, job, spec, report)
     return books.progress(finished=finished)
 
 

@@ -52,7 +52,13 @@ def new_spec(wanted: Wanted | None, commit_id: str) -> Spec:
 
 
 def try_join(
-    backend: CoordinationBackend, keys: Keys, wanted: Wanted, card: Member, lease: Lease, new_id: Callable[[], str], report: Report
+    backend: CoordinationBackend,
+    keys: Keys,
+    wanted: Wanted,
+    card: Member,
+    lease: Lease,
+    new_id: Callable[[], str],
+    report: Report,
 ) -> Read[Member] | None:
     """Try once to join as *card*, with name, place and seat filled in; None if somebody was faster.
 
@@ -67,7 +73,9 @@ def try_join(
     before = spec.record if spec else new_spec(wanted, commit_id)
     after = replace(_agreed(before, wanted, peopled=bool(names)), joins=before.joins + 1, id=commit_id)
     member = replace(card, name=free_name(wanted.name, names), join=after.joins, seat=None, id=commit_id)
-    put: Change = Create(keys.spec, after.to_json()) if spec is None else Update(keys.spec, after.to_json(), spec.version)
+    put: Change = (
+        Create(keys.spec, after.to_json()) if spec is None else Update(keys.spec, after.to_json(), spec.version)
+    )
     key = keys.member(member.incarnation)
     try:
         result = backend.commit([], [put, Create(key, member.to_json(), lease)])

@@ -39,7 +39,7 @@ class MemberLoop:
         self.working = False
         """Whether `run` is under way."""
         self.wake = around.clock.signal()
-        self.pool = around.make_pool(self.wake.set, self._may_start)
+        self.pool = around.make_pool(self._ring, self._may_start)
         self._backend, self._settings, self._around = backend, settings, around
         self._clock = around.clock
         self._keys = Keys(settings.group)
@@ -62,7 +62,12 @@ class MemberLoop:
         self._leaving.set()
         self.wake.set()
 
-    def _may_start(self, run: Run) -> bool:
+    def _ring(self) -> None:
+        """Called for every finished task, so it takes no lock if the bell rings already."""
+        if not self.wake.is_set():
+            self.wake.set()
+
+    def _may_start(self, _: Run) -> bool:
         return self.session is not None and self.session.held() and not self._leaving.is_set()
 
     @property

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from smoothcluster.errors import UsageError
 
@@ -116,7 +116,9 @@ def _is_text(value: object) -> bool:
 
 
 def _maps_text(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(x, str) for pair in value.items() for x in pair)
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(part, str) for pair in cast("dict[object, object]", value).items() for part in pair)
 
 
 _FITS: dict[str, Callable[[object], bool]] = {

@@ -22,7 +22,13 @@ class Outlook:
     """The watches and probes of one incarnation."""
 
     def __init__(
-        self, backend: CoordinationBackend, keys: Keys, settings: Settings, around: Surroundings, me: str, changed: Callable[[], None]
+        self,
+        backend: CoordinationBackend,
+        keys: Keys,
+        settings: Settings,
+        around: Surroundings,
+        me: str,
+        changed: Callable[[], None],
     ) -> None:
         self._backend, self._keys, self._settings, self._around = backend, keys, settings, around
         self._me, self._changed = me, changed

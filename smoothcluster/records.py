@@ -16,7 +16,7 @@ and raises GarbageError, which callers report and step over.
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from smoothcluster.errors import SmoothclusterError
 
@@ -38,7 +38,7 @@ def load(value: bytes) -> dict[str, Any]:
         raise GarbageError(f"not JSON: {error}") from None
     if not isinstance(data, dict):
         raise GarbageError("not a JSON object")
-    return data
+    return cast("dict[str, Any]", data)
 
 
 _SIMPLE: dict[Any, tuple[type, ...]] = {
@@ -139,9 +139,9 @@ class Open:
     """Tasks that need nothing more: recorded, or repeats."""
     run: int = 0
     """Tasks that may be running: marked before they start."""
-    fails: dict[int, int] = field(default_factory=dict)
+    fails: dict[int, int] = field(default_factory=dict[int, int])
     """How often each was run and is to be tried again."""
-    blame: dict[int, list[str]] = field(default_factory=dict)
+    blame: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     """Starts that no outcome came of: the owner then, as incarnation@epoch:evidence."""
 
     def copy(self) -> "Open":
@@ -166,8 +166,8 @@ class Shard:
     epoch: int = 0
     seq: int = 0
     id: str = ""
-    open: dict[str, Open] = field(default_factory=dict)
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    open: dict[str, Open] = field(default_factory=dict[str, Open])
+    counts: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     """For each job: what this shard added, skipped, and recorded."""
 
     def copy(self) -> "Shard":
@@ -207,10 +207,10 @@ class Shard:
                 epoch=_as(int, data["epoch"]),
                 seq=_as(int, data["seq"]),
                 id=_as(str, data["id"]),
-                open={_as(str, name): _open(each) for name, each in _as(dict, data["open"]).items()},
+                open={name: _open(each) for name, each in _object(data["open"]).items()},
                 counts={
-                    _as(str, job): {_as(str, what): _as(int, n) for what, n in _as(dict, tally).items()}
-                    for job, tally in _as(dict, data["counts"]).items()
+                    job: {what: _as(int, n) for what, n in _object(tally).items()}
+                    for job, tally in _object(data["counts"]).items()
                 },
             )
         except (KeyError, ValueError, TypeError, AttributeError) as error:
@@ -230,14 +230,19 @@ def _maybe(kind: type[T], value: object) -> T | None:
     return None if value is None else _as(kind, value)
 
 
+def _object(value: object) -> dict[str, Any]:
+    """A JSON object: its names are strings, since it was read from JSON."""
+    return cast("dict[str, Any]", _as(dict, value))
+
+
 def _open(data: object) -> Open:
-    size, closed, run, fails, blame = _as(list, data)
+    size, closed, run, fails, blame = cast("list[Any]", _as(list, data))
     return Open(
         _as(int, size),
         int(closed, 16),
         int(run, 16),
-        {int(k): _as(int, v) for k, v in _as(dict, fails).items()},
-        {int(k): [_as(str, each) for each in _as(list, v)] for k, v in _as(dict, blame).items()},
+        {int(k): _as(int, v) for k, v in _object(fails).items()},
+        {int(k): [_as(str, each) for each in cast("list[Any]", _as(list, v))] for k, v in _object(blame).items()},
     )
 
 

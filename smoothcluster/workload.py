@@ -32,7 +32,13 @@ class Workload:
     """The shards a member owns, and the tasks of them that run here."""
 
     def __init__(
-        self, backend: CoordinationBackend, pool: Pool, clock: Clock, terms: Terms, concurrency: int, held: Callable[[], bool]
+        self,
+        backend: CoordinationBackend,
+        pool: Pool,
+        clock: Clock,
+        terms: Terms,
+        concurrency: int,
+        held: Callable[[], bool],
     ) -> None:
         self.works: dict[int, ShardWork] = {}
         self.stopping = False
@@ -107,9 +113,10 @@ class Workload:
     def next_time(self) -> float | None:
         """When `turn` is needed at the latest, if nothing else happens."""
         now = self._clock.monotonic()
-        times = [work.oldest + INTERVAL for work in self.works.values() if work.oldest is not None and work.pending is None]
+        works = [work for work in self.works.values() if work.pending is None]
+        times = [work.oldest + INTERVAL for work in works if work.oldest is not None]
         # A retry that is due already waits for a free worker, and that will wake us.
-        retries = [work.next_retry() for work in self.works.values() if not work.moving]
+        retries = [work.next_retry() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
         return min(times, default=None)
 
@@ -178,7 +185,8 @@ class Workload:
             work.prepare(want, now)
         while work.pending is not None and not work.lost:
             result = self._backend.commit([], work.pending.changes)
-            version = self._settle(work, result.key) if isinstance(result, Refused) else result.versions[self._key(work)]
+            refused = isinstance(result, Refused)
+            version = self._settle(work, result.key) if refused else result.versions[self._key(work)]
             if version is not None:
                 return self._dispatch(work, work.applied(version))
         return 0

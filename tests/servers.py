@@ -1,6 +1,7 @@
 """Real servers for tests and benchmarks: plain processes on free ports of the loopback, ended by their pid."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -37,11 +38,16 @@ class ServerMissingError(Exception):
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback that nobody listens on.
+
+    Not one of those that the system gives to outgoing connections: one of them could take it
+    before the server does, which needs a second to start.
+    """
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @final
