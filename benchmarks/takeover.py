@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from group import Log, Members, figures, machine, until
+from bench import Log, Members, figures, machine, until
 
 from smoothcluster import Cluster, Task, connect
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from group import Members, machine, until
+from bench import Members, machine, until
 
 from smoothcluster import Cluster, Task, connect
 from smoothcluster.backend import Committed, Create, Update

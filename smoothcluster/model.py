@@ -129,7 +129,7 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "headers": _maps_text,
     "body": _is_text,
     "body64": _is_text,
-    "meta": lambda value: True,  # noqa: ARG005  # any JSON value will do
+    "meta": lambda value: True,  # any JSON value will do
 }
 """Whether a field's value, as JSON has it, is what a task may have there."""
 

@@ -232,17 +232,24 @@ def _maybe(kind: type[T], value: object) -> T | None:
 
 def _object(value: object) -> dict[str, Any]:
     """A JSON object: its names are strings, since it was read from JSON."""
-    return cast("dict[str, Any]", _as(dict, value))
+    _as(dict, value)
+    return cast("dict[str, Any]", value)
+
+
+def _array(value: object) -> list[Any]:
+    """A JSON array."""
+    _as(list, value)
+    return cast("list[Any]", value)
 
 
 def _open(data: object) -> Open:
-    size, closed, run, fails, blame = cast("list[Any]", _as(list, data))
+    size, closed, run, fails, blame = _array(data)
     return Open(
         _as(int, size),
         int(closed, 16),
         int(run, 16),
         {int(k): _as(int, v) for k, v in _object(fails).items()},
-        {int(k): [_as(str, each) for each in cast("list[Any]", _as(list, v))] for k, v in _object(blame).items()},
+        {int(k): [_as(str, each) for each in _array(v)] for k, v in _object(blame).items()},
     )
 
 

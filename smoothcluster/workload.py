@@ -185,8 +185,10 @@ class Workload:
             work.prepare(want, now)
         while work.pending is not None and not work.lost:
             result = self._backend.commit([], work.pending.changes)
-            refused = isinstance(result, Refused)
-            version = self._settle(work, result.key) if refused else result.versions[self._key(work)]
+            if isinstance(result, Refused):
+                version = self._settle(work, result.key)
+            else:
+                version = result.versions[self._key(work)]
             if version is not None:
                 return self._dispatch(work, work.applied(version))
         return 0

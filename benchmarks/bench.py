@@ -41,10 +41,10 @@ class Log:
 
 
 class Members:
-    """Processes that run ``benchmarks/member.py``."""
+    """Processes that run ``benchmarks/bench_member.py``."""
 
     def __init__(self, url: str, group: str, log: Path, *options: str) -> None:
-        self._command = [sys.executable, str(ROOT / "benchmarks" / "member.py"), url, group, str(log), *options]
+        self._command = [sys.executable, str(ROOT / "benchmarks" / "bench_member.py"), url, group, str(log), *options]
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self) -> int:
