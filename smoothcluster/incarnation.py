@@ -23,6 +23,7 @@ from smoothcluster.pool import Pool
 from smoothcluster.progress import Sent, Terms
 from smoothcluster.records import Keys, Member, Shard
 from smoothcluster.session import Session
+from smoothcluster.stopping import Stopping
 from smoothcluster.surroundings import Settings, Surroundings
 from smoothcluster.view import Read, View, glance, read_view
 from smoothcluster.workload import Workload
@@ -44,7 +45,7 @@ class Incarnation:
         self.me = me
         self.name, self.id = me.record.name, me.record.incarnation
         self.session = session
-        self.stopping = around.clock.signal()
+        self.stopping = Stopping(session, around.clock)
         self.events = EventLog(backend, keys, self.name, around.clock)
         self.view: View | None = None
         self.released = False

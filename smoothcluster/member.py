@@ -45,6 +45,8 @@ class MemberLoop:
         self._keys = Keys(settings.group)
         self.session: Session | None = None
         self._incarnation = ""
+        self._ended: tuple[str, str] | None = None
+        """The incarnation before, and why it is over, until that is told."""
         self._running = False
         self._leaving = around.clock.signal()
         self._proofs: deque[tuple[str, float]] = deque()
@@ -104,6 +106,9 @@ class MemberLoop:
             self._backend, self._keys, self._settings, self._around, self.session, me, spec.record.shards,
             self.pool, self.wake, self._report,
         )  # fmt: skip
+        if self._ended is not None:
+            self.life.events.add("lease_lost", incarnation=self._ended[0], why=self._ended[1])
+            self._ended = None
         self.life.events.add("joined", incarnation=self._incarnation)
         return True
 
@@ -180,6 +185,7 @@ class MemberLoop:
         session, self.session = self.session, None
         if life is not None:
             log.warning("%s: incarnation %s has ended: %s", life.name, life.id, why)
+            self._ended = (life.id, why)
             life.close()
         if session is not None:
             session.close()

@@ -20,8 +20,7 @@ from typing import cast
 from smoothcluster.backend import Change, Create, Delete, Guarantees, Update
 from smoothcluster.backlog import Backlog, Place
 from smoothcluster.chunks import CHUNK_BYTES, digest, job_of, pack
-from smoothcluster.clock import Signal
-from smoothcluster.model import State, TaskContext
+from smoothcluster.model import State, Stopping, TaskContext
 from smoothcluster.pool import Run, RunState
 from smoothcluster.records import Keys, Shard
 from smoothcluster.view import Read, Report
@@ -47,7 +46,7 @@ class Terms:
     limits: Guarantees
     max_attempts: int
     retry_delay: float
-    stopping: Signal
+    stopping: Stopping
     new_id: Callable[[], str]
     report: Report
     sent: "Sent"
