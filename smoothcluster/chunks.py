@@ -25,8 +25,11 @@ _to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def digest(task_id: str) -> bytes:
-    """What a job remembers of an id: 16 bytes, so that two ids never share one by accident."""
-    return hashlib.blake2b(task_id.encode(), digest_size=16).digest()
+    """What a job remembers of an id: 16 bytes, so that two ids never share one by accident.
+
+    An id may hold lone surrogates: links are found in pages that were decoded in spite of errors.
+    """
+    return hashlib.blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def shard_of(mark: bytes, shards: int) -> int:
@@ -57,9 +60,13 @@ def decode_chunk(value: bytes) -> list[Task]:
     """The tasks of a chunk; raise GarbageError if it is none."""
     try:
         data = json.loads(value)
-        return [Task.from_json(each) for each in data]
+        tasks = [Task.from_json(each) for each in data]
     except (ValueError, TypeError, RecursionError, UsageError) as error:
         raise GarbageError(f"not a chunk: {error!s:.120}") from None
+    for task in tasks:
+        if not isinstance(task.id, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # whoever wrote it
+            raise GarbageError(f"not a chunk: a task's id is {task.id!r:.80}")
+    return tasks
 
 
 @dataclass(slots=True)

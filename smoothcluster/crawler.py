@@ -170,7 +170,8 @@ class ClusterCrawler:
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         log.warning("%s: leaving; once more to stop at once", signal.Signals(number).name)
-        signal.signal(number, signal.SIG_DFL)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
         self._loop.ask_to_leave()
 
     def _work(self) -> None:

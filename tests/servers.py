@@ -254,13 +254,21 @@ class ZookeeperEnsemble:
         return [server for server in self.servers if not server.leads]
 
     def __enter__(self) -> Self:
-        with ThreadPoolExecutor() as pool:  # None answers before most have started.
-            list(pool.map(ZookeeperServer.start, self.servers))
+        try:
+            with ThreadPoolExecutor() as pool:  # None answers before most have started.
+                list(pool.map(ZookeeperServer.start, self.servers))
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End all that still run."""
         for server in self.servers:
             server.stop()
 

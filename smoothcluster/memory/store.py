@@ -113,14 +113,13 @@ class MemoryStore:
         """What *change* leaves at its key."""
         if isinstance(change, Delete):
             return None
-        unique = self.guarantees.unique_versions
         if isinstance(change, Create):
-            version = str(self._number) if unique else "0"
+            # No version is ahead of the number of commits, so one that starts there was never had before.
+            version = str(self._number) if self.guarantees.unique_versions else "0"
             lease = None if change.lease is None else change.lease.id
             return Entry(change.key, change.value, version, self._number, lease)
         old = self.tree.entries[change.key]
-        version = str(self._number if unique else int(old.version) + 1)
-        return Entry(change.key, change.value, version, old.created, old.lease)
+        return Entry(change.key, change.value, str(int(old.version) + 1), old.created, old.lease)
 
     def _step(
         self, changes: tuple[Change, ...], after: Mapping[str, Entry | None], lease: str | None

@@ -87,6 +87,8 @@ def raised(run: Run, error: BaseException) -> None:
 def _encoded_task(task: object) -> str:
     if not isinstance(task, Task):
         raise _UnfitError(f"handler submitted {type(task).__name__}, not a Task")
+    if not isinstance(task.id, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # whoever made it
+        raise _UnfitError(f"handler submitted a task whose id is {type(task.id).__name__}, not text")
     deed = f"submitted task {task.id[:100]!r}"
     try:
         plain = task.to_json()

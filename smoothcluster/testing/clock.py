@@ -1,5 +1,6 @@
 """A clock that stands still until a test moves it, and waiting for what a test expects."""
 
+import math
 import threading
 from collections.abc import Callable
 from typing import TypeVar, final
@@ -32,15 +33,19 @@ class _HeldSignal(Signal):
     def wait(self, timeout: float | None = None) -> bool:
         clock = self._clock
         with clock.moved:
-            until = None if timeout is None else clock.monotonic() + timeout
-            clock.waiting += 1
+            until = math.inf if timeout is None else clock.monotonic() + timeout
+
+            def waiting() -> bool:
+                return not self._flag and clock.monotonic() < until
+
+            clock.waits.append(waiting)
             try:
-                while not self._flag and (until is None or clock.monotonic() < until):
+                while waiting():
                     if not clock.moved.wait(_STUCK):
                         raise TimeoutError("a wait on a held clock that nobody moves")
                 return self._flag
             finally:
-                clock.waiting -= 1
+                clock.waits.remove(waiting)
 
 
 @final
@@ -49,11 +54,17 @@ class HeldClock(Clock):
 
     def __init__(self, start: float = 1000.0) -> None:
         self.moved = threading.Condition()
-        self.waiting = 0
-        """Threads that wait on a signal of this clock now."""
+        self.waits: list[Callable[[], bool]] = []
+        """For each thread in a wait, whether it still has reason to be."""
         self.listeners: list[Callable[[], None]] = []
         """Called after each move, by who makes it: `MemoryStore.expire`, for instance."""
         self._now = start
+
+    @property
+    def waiting(self) -> int:
+        """How many threads wait on signals of this clock, without those that are about to wake."""
+        with self.moved:
+            return sum(waiting() for waiting in self.waits)
 
     def monotonic(self) -> float:
         return self._now

@@ -33,7 +33,8 @@ class LeaseRules(Kit):
     def test_the_time_granted_is_within_the_guarantees(self, backend: CoordinationBackend) -> None:
         """A lease too short or too long is granted the shortest or longest time, and `ttl` says so."""
         promised = backend.guarantees
-        for asked in (promised.shortest_ttl / 2, promised.shortest_ttl, self.ttl, promised.longest_ttl * 2):
+        between = self.ttl + promised.ttl_step / 3
+        for asked in (promised.shortest_ttl / 2, promised.shortest_ttl, self.ttl, between, promised.longest_ttl * 2):
             lease = backend.lease(max(asked, 0.05))
             assert promised.shortest_ttl <= lease.ttl <= promised.longest_ttl
             if promised.ttl_step:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import re
 import secrets
 import socket
 import ssl
@@ -437,7 +438,7 @@ def test_own_commits_are_seen_whichever_servers_they_go_through(ensemble: Zookee
 
 def test_nothing_hangs_on_a_server_that_does_not_answer(server: ZookeeperServer) -> None:
     """Every call ends in time with one of our errors; when the server goes on, so does the client."""
-    with closing(ZookeeperBackend(server.hosts, timeout=1.0)) as backend:
+    with closing(ZookeeperBackend(server.hosts, timeout=0.5)) as backend:
         lease = backend.lease(30.0)
         create(backend, "a", b"1", lease)
         server.pause()
@@ -453,7 +454,7 @@ def test_nothing_hangs_on_a_server_that_does_not_answer(server: ZookeeperServer)
             start = SYSTEM_CLOCK.monotonic()
             with pytest.raises((UnavailableError, OutcomeUnknownError)):
                 act()
-            assert SYSTEM_CLOCK.monotonic() - start < 2.0
+            assert SYSTEM_CLOCK.monotonic() - start < 1.5
         backend.watch("a", Wakes())
         server.resume()
         assert eventually(lambda: reached(lease.renew)) is True
@@ -610,6 +611,15 @@ def test_a_foreign_lease_is_refused(backend: ZookeeperBackend) -> None:
         backend.commit([], [Create("a", b"", Faulty(backend).lease(1.0))])
 
 
+@pytest.mark.parametrize("version", ["", "x", "-1", "2147483648"])
+def test_a_version_that_is_none_of_zookeepers_is_a_value_error(backend: ZookeeperBackend, version: str) -> None:
+    """Minus one, which stands for any, is not let through either."""
+    create(backend, "a")
+    with pytest.raises(ValueError, match=r"."):
+        backend.commit([], [Update("a", b"", version)])
+    assert backend.get("a") is not None
+
+
 # Directories.
 
 
@@ -752,8 +762,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     for ca in ("ca", "other-ca"):
         openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{ca}.key", "-out", f"{ca}.pem",
-                "-subj", f"/CN={ca}", "-days", "2")  # fmt: skip
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+                "-subj", f"/CN={ca}", "-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
+    (folder / "names").write_text(
+        "subjectAltName=IP:127.0.0.1,DNS:localhost\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+    )
     for name in ("server", "client"):
         openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
                 "-subj", f"/CN={name}")  # fmt: skip
@@ -945,7 +957,8 @@ def test_closed_watches_leave_nothing_on_the_server(server: ZookeeperServer) -> 
             for path in (f"a/{number}", "a"):
                 backend.watch(path, Wakes()).close()
         backend.sync()
-        assert "Total watches:0" in server.ask("wchs")
+        # The one on a living key may stay: it fires when the key goes.
+        assert re.search(r"Total watches:[01]\b", server.ask("wchs"))
 
 
 def test_a_lease_takes_one_connection_more(server: ZookeeperServer) -> None:

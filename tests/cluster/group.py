@@ -32,12 +32,11 @@ class Member:
 
     def __init__(self, options: dict[str, Any], files: Path) -> None:
         self._out, self._err = files.with_suffix(".out"), files.with_suffix(".err")
-        path = os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH", "")]))
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "cluster.member_process", json.dumps(options | {"parent": os.getpid()})],
                 cwd=files.parent,
-                env=os.environ | {"PYTHONPATH": path},
+                env=tests_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -281,6 +280,12 @@ class Group:
             return "\n".join([status, *(json.dumps(event) for event in self.cluster.events()[-20:])])
         except Exception as error:  # noqa: BLE001 - it explains another error, and must not hide it
             return f"the group's state cannot be read: {error!r}"
+
+
+def tests_environment() -> dict[str, str]:
+    """This process's environment, in which helpers beside the tests can be imported, too."""
+    path = os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH", "")]))
+    return os.environ | {"PYTHONPATH": path}
 
 
 def named(count: int, prefix: str = "task") -> list[str]:

@@ -51,8 +51,8 @@ class Handlers:
         """Do what ``task.meta`` says, in this order; without it, return the task's id at once.
 
         ``hold``: wait until the gate of that name is open, whatever happens; ``nap``: seconds;
-        ``spawn``: submit so many tasks, with ids of their own; ``links``: submit tasks with these ids;
-        ``fails``: raise in so many first attempts; ``raise``: raise it; ``returns``: an *object* that is
+        ``spawn``: submit so many tasks, with ids of their own; ``links``: submit tasks with these ids,
+        whatever they are; ``fails``: raise in so many first attempts; ``raise``: raise it; ``returns``: an *object* that is
         no JSON, or so many bytes of text.
         """
         orders = _orders(task)

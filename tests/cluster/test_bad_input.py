@@ -25,7 +25,7 @@ def fetch(task: Task, context: TaskContext) -> object:
     raise NotImplementedError
 
 
-def construct(group: Group, **options: Any) -> None:
+def construct(group: Group, /, **options: Any) -> None:
     """Make a member of *group* in this process; it leaves at once if it joins."""
     ClusterCrawler(**{"backend": group.backend, "group": group.name, "runner": 3, "backup": 2, "handler": fetch} | options).stop()
 

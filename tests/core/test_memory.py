@@ -196,7 +196,7 @@ def test_a_lost_lease_wakes_watchers_without_any_call() -> None:
     """On the machine's clock a lease that runs out wakes watchers though nobody asks the store anything."""
     backend = MemoryBackend()
     gone = threading.Event()
-    backend.commit([], [Create("long", b"", backend.lease(30)), Create("plain", b"")])
+    backend.commit([], [Create("long", b"", backend.lease(300)), Create("plain", b"")])
     for name in ("first", "second"):
         backend.commit([], [Create(name, b"", backend.lease(0.05))])
         gone.clear()

@@ -145,13 +145,13 @@ class ZookeeperBackend(CoordinationBackend):
         # The servers tell the bounds of lease times by what they grant. Not worth waiting for a connection.
         longest = self._session
         if not self._bounds_known and longest is not None and longest.connected:
+            self._bounds_known = True
             shortest = Session(self._settings, _SHORTEST_SESSION, ping=False)
             with suppress(BackendError):
                 shortest.ready(self._deadline())
                 self._guarantees = replace(
                     self._guarantees, shortest_ttl=shortest.granted * SURE, longest_ttl=longest.granted * SURE
                 )
-                self._bounds_known = True
             shortest.close(self._deadline())
         return self._guarantees
 
@@ -274,13 +274,13 @@ class ZookeeperBackend(CoordinationBackend):
             case Exists():
                 transaction.check(znode, -1)
             case AtVersion():
-                transaction.check(znode, int(part.version))
+                transaction.check(znode, _number(part.version))
             case Create():
                 transaction.create(znode, part.value, acl=self._access.all, ephemeral=part.lease is not None)
             case Delete():
-                transaction.delete(znode, -1 if part.version is None else int(part.version))
+                transaction.delete(znode, _number(part.version))
             case _:
-                transaction.set_data(znode, part.value, -1 if part.version is None else int(part.version))
+                transaction.set_data(znode, part.value, _number(part.version))
 
     def _mend(
         self, session: Session, part: Condition | Change, error: Exception, changes: Sequence[Change], deadline: float
@@ -321,6 +321,7 @@ class ZookeeperBackend(CoordinationBackend):
                     raise UnavailableError("closed")
                 self._leases.add(lease)
         except LeaseLostError as error:
+            session.abandon()
             raise UnavailableError(str(error)) from error
         except BaseException:
             session.close(deadline)
@@ -427,6 +428,16 @@ def _guarantees(root: str) -> Guarantees:
         largest_commit=largest_commit,
         most_operations=min(4000, (_REQUEST - largest_commit - 1024) // beyond),
     )
+
+
+def _number(version: str | None) -> int:
+    """As ZooKeeper has it: -1 stands for any. What it cannot have sent would end kazoo's thread."""
+    if version is None:
+        return -1
+    number = int(version)
+    if not 0 <= number < 2**31:
+        raise ValueError(f"{version!r} is no version that ZooKeeper gives")
+    return number
 
 
 def _versions(parts: Sequence[Condition | Change], results: Sequence[Any]) -> dict[str, str]:

@@ -42,6 +42,7 @@ class SessionLease(Lease):
         self._noted = self._certain = asked
         """When the last renewal was sent, and the last that the leader certainly knows of."""
         self._id = lease_id(session.id)
+        self._ttl = session.granted * SURE
 
     @property
     def id(self) -> str:
@@ -49,7 +50,7 @@ class SessionLease(Lease):
 
     @property
     def ttl(self) -> float:
-        return self.session.granted * SURE
+        return self._ttl
 
     def renew(self) -> bool:
         if self.gone:
@@ -96,4 +97,4 @@ class SessionLease(Lease):
     def lose(self) -> None:
         """It is gone: make sure that nothing can hang on it, nor its session live on."""
         self.gone = True
-        self.session.abandon()
+        self.session.close(SYSTEM_CLOCK.monotonic() + self.session.settings.timeout)

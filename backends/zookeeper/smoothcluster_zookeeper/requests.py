@@ -6,8 +6,6 @@ from typing import Any, Protocol, final
 
 from kazoo.protocol.serialization import int_struct, multiheader_struct, stat_struct
 
-from smoothcluster_zookeeper.errors import NO_NODE
-
 _GET_DATA = 4
 _GET_CHILDREN = 8
 _ERROR = -1
@@ -30,11 +28,6 @@ class Failed:
     """One read that failed, by ZooKeeper's error code."""
 
     code: int
-
-    @property
-    def absent(self) -> bool:
-        """Whether there is no such znode."""
-        return self.code == NO_NODE
 
 
 class Request(Protocol):

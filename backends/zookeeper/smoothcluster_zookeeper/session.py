@@ -31,8 +31,8 @@ class Settings:
 
     @property
     def share(self) -> float:
-        """Seconds for trying one server, so that the others are tried in time."""
-        return self.timeout / (self.hosts.count(",") + 1)
+        """Seconds for trying one server, so that the others are tried in time, or it again: it may be starting."""
+        return self.timeout / max(3, self.hosts.count(",") + 1)
 
 
 @final

@@ -87,12 +87,13 @@ class Watches:
         return order
 
     def remove(self, order: _Order) -> None:
-        """Wake *order* no more, and take back what it alone had armed."""
+        """Wake *order* no more, and take back what it alone had armed and might never fire.
+
+        A watch on a child fires at last when the child goes; who is interested no more is not told.
+        """
         with self._lock:
             self._awaiting.discard(order)
             unwanted = [znode for znode in (order.key, order.directory) if self._leave(znode, order)]
-            unwanted += order.children if order.directory in unwanted else ()
-            order.children = set()
         if self._armed_on is not None:
             self._armed_on.unwatch(unwanted)
         with self._lock:  # Whoever came meanwhile may have lost what they armed.
@@ -175,12 +176,7 @@ class Watches:
         """Arm whatever *orders* have unarmed."""
         deadline = SYSTEM_CLOCK.monotonic() + self._timeout
         session = self._armed_on = self._session(deadline)
-        with self._lock:
-            wanted = [(order, znode) for order in orders for znode in order.unarmed]
-            for order in orders:
-                order.unarmed = set()
-                order.children.update(znode for each, znode in wanted if each is order and self._is_child(each, znode))
-        asked = [(order, znode, self._ask(session, order, znode)) for order, znode in wanted]
+        asked = [(order, znode, self._ask(session, order, znode)) for order, znode in self._unarmed(orders)]
         children: list[Pending] = []
         for order, znode, pending in asked:
             if znode == order.directory:
@@ -191,9 +187,15 @@ class Watches:
         for pending in children:
             session.wait(pending, deadline)
 
-    @staticmethod
-    def _is_child(order: _Order, znode: str) -> bool:
-        return znode not in (order.key, order.directory)
+    def _unarmed(self, orders: Iterable[_Order]) -> list[tuple[_Order, str]]:
+        """What is to be armed. Noted as armed before it is, so that it may fire at any moment from then on."""
+        wanted: list[tuple[_Order, str]] = []
+        with self._lock:
+            for order in orders:
+                wanted += [(order, znode) for znode in order.unarmed]
+                order.children |= order.unarmed - {order.key, order.directory}
+                order.unarmed = set()
+        return wanted
 
     def _ask(self, session: Session, order: _Order, znode: str) -> Pending:
         if znode == order.directory:
