@@ -17,7 +17,7 @@ def until(condition: Callable[[], bool], within: float = 60.0, what: str = "the 
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"waited {within} s for {what}")
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 class Log:

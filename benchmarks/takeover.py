@@ -60,6 +60,7 @@ class Bench:
         self.log.new()
         killed = time.monotonic()
         self.members.kill(victim["pid"])
+        time.sleep(0.5)  # Looking at once would take the processor from those who take over.
         event = self.handover(victim["name"], known)
         rows: list[tuple[float, str, int, str]] = []
 
