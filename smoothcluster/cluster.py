@@ -91,10 +91,12 @@ class JobHandle:
         keys = access.ask(lambda: access.backend.keys(directory))
         for start in range(0, len(keys), BATCH):
             for entry in access.ask(lambda part=keys[start : start + BATCH]: access.backend.get_many(part)):  # type: ignore[misc]  # mypy cannot infer a lambda's default
+                if entry is None:
+                    continue
                 try:
-                    yield from outcomes(entry.value) if entry is not None else ()
+                    yield from outcomes(entry.value)
                 except GarbageError as error:
-                    access.report(directory, str(error))
+                    access.report(entry.key, str(error))
 
 
 class Cluster:

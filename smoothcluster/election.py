@@ -9,7 +9,7 @@ Safety: none of this fences. Two members may well decide on one seat; the commit
 lets one of them have it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 from smoothcluster.model import Evidence, Role
@@ -36,14 +36,18 @@ class SeatClaim:
     """The holder lives but does not run, and has not for one TTL."""
 
 
-def candidates(view: View, me: str, order: Order = join_order) -> list[Member]:
+def candidates(view: View, me: str, order: Order = join_order, idle: Container[str] | None = None) -> list[Member]:
     """The living members without a seat that *me* must let go first, and itself.
 
-    One that was constructed but does not run cannot take over, so one that runs passes it by.
+    One that was constructed but does not run cannot take over, so one that runs passes it by;
+    if *idle* is given, only if it is among these.
     """
     living, seated = view.living(), view.seated()
     running = me in living and living[me].running
-    waiting = [m for name, m in living.items() if name not in seated and (m.running or not running or name == me)]
+    passed = {name for name, m in living.items() if running and not m.running and (idle is None or name in idle)}
+    able = [m for name, m in living.items() if name not in passed or name == me]
+    # Whose record names a seat took it after the seats were read, or takes it back from who overwrote it.
+    waiting = [m for m in able if m.incarnation not in seated and m.seat is None]
     return sorted(waiting, key=lambda member: (order(member), member.join))
 
 
@@ -69,10 +73,18 @@ def seat_to_claim(
 ) -> SeatClaim | None:
     """The seat that *me* should try to take now, or None."""
     living = view.living()
-    if me not in living or living[me].seat is not None or me in view.seated():
+    if me not in living or me in view.seated():
         return None
-    rank = [member.incarnation for member in candidates(view, me, order)].index(me)
     free = [claim for claim in free_seats(view, idle_since, now, ttl) if living[me].running or not claim.depose]
+    mine = living[me].seat
+    if mine is not None:
+        # A claim of ours may have landed since the seats were read: then this one is refused.
+        return next((claim for claim in free if claim.number == mine), None)
+    taken = {member.seat for member in living.values()}
+    free = [claim for claim in free if claim.depose or claim.number not in taken]
+    # A newcomer takes its seat before it runs: who ran past it at once would upset roles that are being settled.
+    idle = {name for name, since in idle_since.items() if now - since >= ttl}
+    rank = [member.incarnation for member in candidates(view, me, order, idle)].index(me)
     return free[rank] if rank < len(free) else None
 
 

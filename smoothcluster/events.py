@@ -77,7 +77,10 @@ def read_events(backend: CoordinationBackend, keys: Keys) -> list[Mapping[str, o
     for directory in backend.keys(keys.all_events):
         for entry in backend.list(directory):
             try:
-                events.append(load(entry.value))
+                event = load(entry.value)
+                if not isinstance(event.get("kind"), str):
+                    raise GarbageError("an event without a kind")
+                events.append(event)
             except GarbageError as error:
                 events.append({"at": 0, "kind": "garbage", "key": entry.key, "what": str(error)})
     return sorted(events, key=lambda event: (_number(event.get("at")), _number(event.get("n"))))

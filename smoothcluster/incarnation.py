@@ -12,7 +12,7 @@ from smoothcluster.assignment import Plan, plan
 from smoothcluster.backend import Committed, CoordinationBackend, Delete, Guarantees, Refused, Update
 from smoothcluster.clock import Signal
 from smoothcluster.deaths import Deaths
-from smoothcluster.election import candidates, role_of, seat_to_claim
+from smoothcluster.election import SeatClaim, candidates, role_of, seat_to_claim
 from smoothcluster.errors import LeaseLostError
 from smoothcluster.events import EventLog
 from smoothcluster.handover import Move, claim, give, leave
@@ -30,6 +30,9 @@ from smoothcluster.workload import Workload
 
 SOON = 0.2
 """Seconds until the next look when something is amiss that others ought to mend."""
+
+SETTLE = 0.03
+"""Seconds that those who have nothing to take leave to those who have, before they look."""
 
 HEIR = 0.5
 """Seconds that a dead member's heir gets before another one who knows ends the dead one's incarnation."""
@@ -58,10 +61,10 @@ class Incarnation:
         self.workload = Workload(backend, pool, around.clock, terms, settings.concurrency, session.held)
         self.workload.wake = wake.set
         self._deaths = Deaths(around.clock, self.events, self.name)
-        self._outlook = Outlook(backend, keys, settings, around, self.id, self._look_again)
+        self._outlook = Outlook(backend, keys, settings, around, self.id, self._look_again, self._look_soon)
         self.workload.on_start = lambda shard, tasks: self._deaths.resumed(shard)
         self.workload.on_lost = self._fenced
-        self._dirty, self._hurried, self._unsure = True, False, False
+        self._dirty, self._stirred, self._hurried, self._unsure = True, False, False, False
         self._next_look = self._next_tidying = 0.0
         self._idle: dict[str, tuple[str | None, float]] = {}
         self._moving: dict[int, str] = {}
@@ -70,12 +73,20 @@ class Incarnation:
         self._dirty = True
         self._wake.set()
 
+    def _look_soon(self) -> None:
+        """Something has changed that concerns us if we stand by, and can wait a little if we do not."""
+        if self.role() is Role.RUNNER:
+            self._stirred = True
+        else:
+            self._dirty = True
+        self._wake.set()
+
     # What others tell it
 
     def proved_gone(self, incarnation: str, after: float) -> None:
         """A member's process is dead, as was known *after* seconds of looking into it."""
         self._deaths.proved(incarnation, after)
-        self._dirty = self._hurried = True
+        self._hurried = True
 
     def unsure(self) -> None:
         """The outcome of something is not known: read what everybody sees before the next decision."""
@@ -90,6 +101,9 @@ class Incarnation:
 
     def turn(self, *, leaving: bool = False) -> None:
         """Look if there is reason to, move, and work."""
+        if self._stirred:
+            self._stirred = False
+            self._next_look = min(self._next_look, self._clock.monotonic() + SETTLE)
         if self._hurried and not leaving:
             self._hurry()
         elif self._dirty or self._clock.monotonic() >= self._next_look:
@@ -133,13 +147,21 @@ class Incarnation:
         return view
 
     def _hurry(self) -> None:
-        """Somebody has died: take over at once what is ours to take; a whole look follows."""
+        """Somebody has died: take over at once what is ours to take, then look at the whole.
+
+        Whoever has nothing to take looks a little later, so as not to take processor and store
+        from the one who has.
+        """
         self._hurried = False
+        now = self._clock.monotonic()
         if self.view is None or self._unsure:
-            return
-        view = glance(self._backend, self._keys, dict(self._deaths.known), self._report, self.view)
-        self._act(view, self._clock.monotonic())
-        self._dirty = True
+            self._dirty = True
+        elif self._has_to_act(replace(self.view, gone=dict(self._deaths.known)), now):
+            self._dirty = True
+            view = glance(self._backend, self._keys, dict(self._deaths.known), self._report, self.view)
+            self._act(view, now)
+        else:
+            self._next_look = min(self._next_look, now + SETTLE)
 
     def _match(self, view: View) -> None:
         """Hold what the store says we hold."""
@@ -159,17 +181,28 @@ class Incarnation:
 
     # Moves
 
+    def _seat(self, view: View, now: float) -> SeatClaim | None:
+        """The seat to claim now, if any."""
+        idle = {name: since for name, (_, since) in self._idle.items()}
+        return seat_to_claim(view, self.id, idle, now, self.session.ttl, self._settings.order)
+
+    def _plan(self, view: View) -> Plan:
+        """The shards to claim or give away."""
+        heir = any(member.running for member in candidates(view, self.id, self._settings.order))
+        busy = [work.number for work in self.workload.works.values() if work.outstanding]
+        return plan(view, self.id, busy=busy, heir=heir)
+
+    def _has_to_act(self, view: View, now: float) -> bool:
+        return self._seat(view, now) is not None or bool(self._plan(view).claim)
+
     def _act(self, view: View, now: float) -> None:
         """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""
-        idle = {name: since for name, (_, since) in self._idle.items()}
-        seat = seat_to_claim(view, self.id, idle, now, self.session.ttl, self._settings.order)
+        seat = self._seat(view, now)
         if seat is not None:
             shards = view.owned(seat.holder) if self.me.record.running else []
             self._try(claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits), view)
             return
-        heir = any(member.running for member in candidates(view, self.id, self._settings.order))
-        busy = [work.number for work in self.workload.works.values() if work.outstanding]
-        todo = plan(view, self.id, busy=busy, heir=heir)
+        todo = self._plan(view)
         if todo.claim:
             self._try(claim(self._keys, view, self.me, None, todo.claim, self._new_id(), self._limits), view)
             return

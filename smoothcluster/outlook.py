@@ -28,15 +28,16 @@ class Outlook:
         settings: Settings,
         around: Surroundings,
         me: str,
-        changed: Callable[[], None],
+        mine: Callable[[], None],
+        others: Callable[[], None],
     ) -> None:
         self._backend, self._keys, self._settings, self._around = backend, keys, settings, around
-        self._me, self._changed = me, changed
+        self._me, self._mine, self._others = me, mine, others
         self._watches: dict[str, Watch] = {}
         self._done: View | None = None
 
     def follow(self, view: View | None) -> None:
-        """Watch and probe what *view* says must be; *changed* is called if that is more than before.
+        """Watch and probe what *view* says must be; *mine* is called if that is more than before.
 
         For what was armed only now may have changed between the look and the arming.
         """
@@ -49,8 +50,9 @@ class Outlook:
         for path in set(self._watches) - paths:
             self._watches.pop(path).close()
         for path in sorted(paths - set(self._watches)):
-            self._changed()
-            self._watches[path] = self._backend.watch(path, self._changed)
+            self._mine()
+            mine = path == self._keys.member(self._me)
+            self._watches[path] = self._backend.watch(path, self._mine if mine else self._others)
         self._done = view
 
     def _paths(self, view: View, peers: set[str]) -> set[str]:

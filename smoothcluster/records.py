@@ -15,10 +15,15 @@ and raises GarbageError, which callers report and step over.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar, cast
 
 from smoothcluster.errors import SmoothclusterError
+
+
+CHUNK_NAME = re.compile(r"(?!\.\.?-[^-]+$)([A-Za-z0-9_.][A-Za-z0-9_.-]{0,99})-([A-Za-z0-9_.:@+=]{1,100})")
+"""A chunk's name: its job, which must be able to be part of a key, and what is its own, without a ``-``."""
 
 
 class GarbageError(SmoothclusterError):
@@ -207,7 +212,7 @@ class Shard:
                 epoch=_as(int, data["epoch"]),
                 seq=_as(int, data["seq"]),
                 id=_as(str, data["id"]),
-                open={name: _open(each) for name, each in _object(data["open"]).items()},
+                open={_chunk(name): _open(each) for name, each in _object(data["open"]).items()},
                 counts={
                     job: {what: _as(int, n) for what, n in _object(tally).items()}
                     for job, tally in _object(data["counts"]).items()
@@ -242,15 +247,27 @@ def _array(value: object) -> list[Any]:
     return cast("list[Any]", value)
 
 
+def _chunk(name: str) -> str:
+    if not CHUNK_NAME.fullmatch(name):
+        raise ValueError(f"{name!r:.40} is not a chunk's name")
+    return name
+
+
 def _open(data: object) -> Open:
     size, closed, run, fails, blame = _array(data)
-    return Open(
+    chunk = Open(
         _as(int, size),
         int(closed, 16),
         int(run, 16),
         {int(k): _as(int, v) for k, v in _object(fails).items()},
         {int(k): [_as(str, each) for each in _array(v)] for k, v in _object(blame).items()},
     )
+    # A bitmap below zero has ones without end, and who follows one beyond the tasks finds none there.
+    if any(bitmap < 0 or bitmap.bit_length() > chunk.size for bitmap in (chunk.closed, chunk.run)):
+        raise ValueError("a bitmap does not fit its chunk")
+    if any(not 0 <= index < chunk.size for index in (*chunk.fails, *chunk.blame)):
+        raise ValueError("a task is not in its chunk")
+    return chunk
 
 
 class Keys:

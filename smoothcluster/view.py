@@ -71,7 +71,12 @@ class View:
 
 def parse_spec(entry: Entry | None) -> Read[Spec] | None:
     """The spec in *entry*; None if there is none. Garbage there is fatal: the group has no numbers."""
-    return None if entry is None else Read(Spec.from_json(entry.value), entry.version)
+    if entry is None:
+        return None
+    try:
+        return Read(Spec.from_json(entry.value), entry.version)
+    except GarbageError as error:
+        raise GarbageError(f"{entry.key}, without which there is no group, cannot be read: {error}") from None
 
 
 def read_members(backend: CoordinationBackend, keys: Keys, report: Report) -> dict[str, Read[Member]]:

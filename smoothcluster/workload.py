@@ -1,8 +1,8 @@
 """What one member works on: its shards, its handler pool, and a commit whenever one is due.
 
-How many tasks are marked as running is what should finish within one commit interval, and at
-least the member's concurrency. Slow tasks so leave few suspects behind if the process dies;
-fast ones leave many, which cost little to run again.
+How many tasks are marked as running is as many as can run at once, and besides what should
+finish within one commit interval, so that nobody waits for a commit. Slow tasks so leave few
+suspects behind if the process dies; fast ones leave many, which cost little to run again.
 """
 
 from collections import deque
@@ -161,9 +161,10 @@ class Workload:
 
     def _top_up(self, now: float) -> None:
         """Start more tasks if the pool runs low, staying with one shard while it has some."""
-        window = max(self._concurrency, min(WINDOW, int(self._rate * INTERVAL)))
+        ahead = min(WINDOW, int(self._rate * INTERVAL))
+        window = self._concurrency + ahead
         have = self.outstanding
-        if have >= (window if window == self._concurrency else window // 2):
+        if have >= self._concurrency + ahead // 4:
             return
         if now >= self._turn_ends:
             self._turns.rotate(-1)

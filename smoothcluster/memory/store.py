@@ -175,6 +175,7 @@ class MemoryStore:
         """End a lease now, due or not, and its keys. Harmless if it is gone."""
         with self._lock:
             woken = self._end(lease)
+            self._sooner.set()
         wake(woken)
 
     def expire(self) -> None:

@@ -132,17 +132,20 @@ class KeyRules(Kit):
             assert entry.version == versions[-1]
         assert len(set(versions)) == len(versions)
 
-    def test_own_commits_are_seen_at_once(self, backend: CoordinationBackend, root: str) -> None:
-        """A client's reads after its commit show it, with no `sync`."""
+    @pytest.mark.parametrize("leased", [False, True], ids=["plain", "leased"])
+    def test_own_commits_are_seen_at_once(self, backend: CoordinationBackend, root: str, *, leased: bool) -> None:
+        """A client's reads after its commit show it, with no `sync`, be its keys on a lease or not."""
+        lease = backend.lease(self.ttl) if leased else None
+        create(backend, f"{root}/value", b"")
         for number in range(self.rounds):
-            create(backend, f"{root}/{number}")
-            assert backend.get(f"{root}/{number}") is not None
-            assert len(backend.keys(root)) == number + 1
-            if number:
-                backend.commit([], [Update(f"{root}/0", str(number).encode())])
-                entry = backend.get(f"{root}/0")
-                assert entry is not None
-                assert entry.value == str(number).encode()
+            value, key = str(number).encode(), f"{root}/{number}"
+            outcome = backend.commit([], [Create(key, value, lease), Update(f"{root}/value", value)])
+            assert isinstance(outcome, Committed)
+            entries = backend.get_many([key, f"{root}/value"])
+            assert [entry and entry.value for entry in entries] == [value, value]
+            assert len(backend.keys(root)) == 2
+            delete(backend, key)
+            assert backend.get(key) is None
 
     def test_after_sync_others_commits_are_seen(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str

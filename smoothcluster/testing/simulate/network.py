@@ -98,7 +98,8 @@ class SimBackend(CoordinationBackend):
 
     def _latency(self) -> float:
         random = self._scheduler.random
-        return self._far * random.choice((0.0001, 0.0003, 0.0005, 0.001, 0.005)) * random.random()
+        longest = 0.3 if random.random() < 0.01 else self._far * random.choice((0.0001, 0.0003, 0.0005, 0.001, 0.005))
+        return longest * random.random()
 
     def _travel(self) -> None:
         self._scheduler.pause(self._latency())
@@ -128,7 +129,7 @@ class SimBackend(CoordinationBackend):
         if not 0 < half < len(keys):
             return self._lagging.get_many(keys)
         first = self._lagging.get_many(keys[:half])
-        self._travel()
+        self._scheduler.pause(self._scheduler.random.choice((1, 1, 20)) * self._latency())
         return first + self._lagging.get_many(keys[half:])
 
     def keys(self, directory: str) -> "list[str]":
@@ -145,8 +146,8 @@ class SimBackend(CoordinationBackend):
         self._travel()
         if self.cut:
             return self._lose(conditions, changes)
-        if random.random() < self.drop / 4:
-            raise UnavailableError("not sent")
+        if random.random() < self.drop / 3:
+            return self._lose(conditions, changes)
         self._on_author(self._process.name)
         answer = self._leader.commit(conditions, changes)
         if isinstance(answer, Committed) or random.random() < 0.5:
@@ -158,16 +159,16 @@ class SimBackend(CoordinationBackend):
         return answer
 
     def _lose(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
-        """Cut off: never sent, sent and lost, or on its way for a long time."""
+        """Never sent, sent and lost, or on its way for a long time."""
         random = self._scheduler.random
         fate = random.random()
         if fate < 0.3:
             self._fail()
-            raise UnavailableError("cut off before it was sent")
+            raise UnavailableError("not sent")
         if fate < 0.7:
             self._scheduler.at(random.uniform(0.0, 4.0), lambda: self._land(conditions, changes))
         self._fail()
-        raise OutcomeUnknownError("cut off after it was sent")
+        raise OutcomeUnknownError("no answer")
 
     def _land(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> None:
         self._on_author(self._process.name)

@@ -10,12 +10,19 @@ from smoothcluster.pool import Pool, Run, RunState
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler
 
 
-def children(task_id: str) -> list[str]:
-    """The tasks that a task adds: two more below it while its id is short, and two that are known."""
+PACES = ((0.001, 0.01, 0.1, 1.0), (0.002,), (1.0,))
+"""How long tasks take at most: those of one job are of all kinds, of the next fast, of the next slow."""
+
+
+def children(task_id: str, attempt: int) -> list[str]:
+    """The tasks that a task adds: two more below it while its id is short, two that are known, and
+    one that many add. That one is only found at the first attempt: the page has changed since.
+    """
     job, _, path = task_id.partition(":")
-    if len(path) >= 4 or not path or int(path[-1]) % 2:
+    if len(path) >= 4 or not path.isdecimal() or int(path[-1]) % 2:
         return []
-    return [f"{job}:{path}{digit}" for digit in "12"] + [f"{job}:{path}", f"{job}:{path[0]}"]
+    shared = [f"{job}:x{path[-1]}"] if attempt == 1 else []
+    return [f"{job}:{path}{digit}" for digit in "12"] + [f"{job}:{path}", f"{job}:{path[0]}", *shared]
 
 
 def fails(task_id: str) -> bool:
@@ -72,7 +79,9 @@ class SimPool(Pool):
             self._running += 1
             self._on_start(run)
             random = self._scheduler.random
-            takes = random.choice((0.001, 0.01, 0.05, 0.3)) * random.random()
+            job = run.context.job.strip("j")
+            pace = PACES[int(job) % len(PACES)] if job.isdecimal() else PACES[0]
+            takes = random.choice(pace) * random.random()
             self._scheduler.at(takes, lambda run=run: self._finish(run), self._process)
 
     def _finish(self, run: Run) -> None:
@@ -81,7 +90,7 @@ class SimPool(Pool):
             run.fail("ValueError: it ends in 7")
         else:
             run.state, run.encoded = RunState.DONE, "1"
-            run.added = [Task(id=name) for name in children(run.task.id)]
+            run.added = [Task(id=name) for name in children(run.task.id, run.context.attempt)]
             run.added_encoded = [encode_task(task) for task in run.added]
         self._end(run)
         self._next()

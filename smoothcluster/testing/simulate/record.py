@@ -7,6 +7,7 @@ breaks a promise.
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from smoothcluster.backend import Entry
@@ -18,9 +19,15 @@ class Violation(AssertionError):
     """A promise was broken. The message says which, and how."""
 
 
+@lru_cache(4096)
+def _parsed(value: bytes) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(value)
+    return data
+
+
 def data_of(entry: Entry | None) -> dict[str, Any]:
-    """What the key holds; nothing if it is not there."""
-    return {} if entry is None else json.loads(entry.value)
+    """What the key holds, for looking at; nothing if it is not there."""
+    return {} if entry is None else _parsed(entry.value)
 
 
 class IndependentRecord:
@@ -33,6 +40,8 @@ class IndependentRecord:
         self.outcomes: dict[tuple[str, str], str] = {}
         self.expected: set[tuple[str, str]] = set()
         """Every task whose submit has begun (and will be completed), or whose adding was recorded."""
+        self.given_up: set[str] = set()
+        """Incarnations that are dead or were called so: whoever believes it may take what is theirs."""
         self.robbed: set[str] = set()
         """Incarnations whose lease or record was taken from them before its time: their clocks cannot know."""
         self.starts = 0
@@ -63,6 +72,11 @@ class IndependentRecord:
         if key in self._incarnations:
             raise Violation(f"P2: incarnation {key} was used for a second lease")
         self._incarnations.add(key)
+        living = [data_of(entry) for entry in self._store.tree.list(f"{self._group}/members")]
+        for what in ("name", "join"):
+            values = [member[what] for member in living]
+            if len(set(values)) < len(values):
+                raise Violation(f"P1: two members of one {what}: {values}")
 
     def _member(self, incarnation: str | None) -> dict[str, Any]:
         """The member's record as it is now."""
@@ -86,11 +100,13 @@ class IndependentRecord:
             self._see_loss(key, old.get("owner"), step)
 
     def _see_loss(self, key: str, former: str | None, step: Applied) -> None:
-        """Whoever loses something gave it, has ended, or was no Runner that works."""
+        """Whoever loses something gave it, has ended or is taken for dead, or was no Runner that works."""
         then = step.before.get(f"{self._group}/members/{former}")
         was = data_of(then) if then is not None else self._member(former)
         ended = f"{self._group}/members/{former}" not in self._store.tree.entries
-        if former and was and was["name"] != self.author and not ended and was["running"] and was["seat"] is not None:
+        if former in self.given_up or ended or not was or was["name"] == self.author:
+            return
+        if was["running"] and was["seat"] is not None:
             raise Violation(f"P1: {key} was taken by {self.author} from {former}, which lives and works")
 
     def _see_seats(self, step: Applied) -> None:
@@ -132,7 +148,7 @@ class IndependentRecord:
                 raise Violation(f"P3: {task} of {job} was recorded twice, the second time in {key}")
             self.outcomes[job, task] = state
             if state == "done":
-                self.expected.update((job, child) for child in children(task))
+                self.expected.update((job, child) for child in children(task, attempts))
             starts = len(self._started.get((job, task), ()))
             if not 1 <= starts <= attempts:
                 raise Violation(f"P5: {task} of {job} was started {starts} times, and recorded with {attempts}")

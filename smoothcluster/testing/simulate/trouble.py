@@ -137,4 +137,5 @@ class Trouble:
         if believer is not None and believer is not member and member.incarnation:
             self._world.note(f"tell {believer.name} that {member.name} ({member.incarnation}) is dead")
             self._world.record.robbed.add(member.incarnation)
+            self._world.record.given_up.add(member.incarnation)
             believer.loop.proved_gone(member.incarnation, 0.001)
