@@ -6,8 +6,9 @@ Directories need no making: they exist while something lies under them.
 What callers rely on, and the conformance kit (`smoothcluster.testing`) checks:
 
 * A commit applies wholly or not at all, and commits have one order that every reader sees.
-* Reads through one backend object never go back in that order. They may lag behind other
-  clients' commits unless `sync` is called first. They are made in the order they are asked for.
+* Reads through one backend object never go back in that order, and see what was acknowledged
+  to it. They may lag behind other clients' commits unless `sync` is called first. They are made
+  in the order they are asked for.
 * A key whose lease has gone is gone, and a lease that has gone never comes back.
 * A watch may merge wake-ups but never misses the last change.
 * No driver's own exception escapes, and no driver retries behind our back: a call returns,
@@ -244,8 +245,8 @@ class CoordinationBackend(Protocol):
 
         Wakes on creations, deletions and, unless *values* is false, changed values; may wake
         for nothing, may merge several changes into one call, never misses the last one, and
-        lives through reconnects. Every change committed after this returns leads to a call,
-        so arm first and read second. *notify* is called from the driver's thread: it must
+        lives through reconnects. Every change that a read made after this returned could still
+        miss leads to a call, so arm first and read second. *notify* is called from the driver's thread: it must
         return at once and call nothing of the backend. While the store is away nothing is
         reported; on its return *notify* is called if anything may have been missed.
         """

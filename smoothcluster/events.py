@@ -7,7 +7,6 @@ ones of a process that was killed are missing.
 import json
 from collections import deque
 from collections.abc import Mapping
-from math import isfinite
 
 from smoothcluster.backend import Change, CoordinationBackend, Create, Refused, Update
 from smoothcluster.clock import Clock
@@ -87,7 +86,8 @@ def read_events(backend: CoordinationBackend, keys: Keys) -> list[Mapping[str, o
 
 
 def _number(value: object) -> float:
-    return value if isinstance(value, int | float) and isfinite(value) else -1.0
+    # Neither infinite nor an int that no float can hold: whatever a stranger wrote, it is only for sorting.
+    return value if isinstance(value, int | float) and abs(value) < 2**53 else -1.0
 
 
 def line(event: Mapping[str, object]) -> str:

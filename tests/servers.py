@@ -167,8 +167,10 @@ class ZookeeperServer:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP: its connections stay, and nothing is answered."""
+        """SIGSTOP: its connections stay, and nothing is answered. Return when every thread has stopped."""
         os.kill(self.pid, signal.SIGSTOP)
+        while any(stat.rpartition(")")[2].split()[0] != "T" for stat in self._threads()):
+            SYSTEM_CLOCK.sleep(0.001)
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -194,6 +196,9 @@ class ZookeeperServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def _threads(self) -> list[str]:
+        return [path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/stat")]
 
     def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
         until = SYSTEM_CLOCK.monotonic() + _START

@@ -97,7 +97,9 @@ class TestMemoryThroughLaggingClients(BackendConformance):
 
     @pytest.fixture(autouse=True)
     def _store(self) -> Iterator[None]:
-        self.store = MemoryStore()
+        self.clock = HeldClock()
+        self.store = MemoryStore(clock=self.clock)
+        self.clock.listeners.append(self.store.expire)
         self.clients: list[Lagging] = []
         stop = threading.Event()
 
@@ -121,6 +123,10 @@ class TestMemoryThroughLaggingClients(BackendConformance):
     def expire(self, lease: Lease) -> None:
         """Take it away before its time."""
         self.store.end(lease.id)
+
+    def pass_time(self, seconds: float) -> None:
+        """No time passes but this."""
+        self.clock.advance(seconds)
 
 
 @pytest.mark.parametrize("guarantees", [WEAKEST, COARSE], ids=["weakest", "coarse"])

@@ -36,7 +36,7 @@ class Member:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "cluster.member_process", json.dumps(options | {"parent": os.getpid()})],
                 cwd=files.parent,
-                env=tests_environment(),
+                env=child_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -170,7 +170,8 @@ class Group:
     def of_role(self, role: str) -> list[Member]:
         """The living members that the store says are of this role, in order of joining."""
         by_pid = {member.pid: member for member in self.living}
-        return [by_pid[each["pid"]] for each in self.status()["members"] if each["role"] == role and each["pid"] in by_pid]
+        pids = [each["pid"] for each in self.status()["members"] if each["role"] == role]
+        return [by_pid[pid] for pid in pids if pid in by_pid]
 
     def runners(self) -> list[Member]:
         """Who holds the seats."""
@@ -202,6 +203,10 @@ class Group:
         """How many runs the log says have ended."""
         return sum(line.what == END for line in self.log())
 
+    def progressed(self, count: int) -> None:
+        """Wait until more than *count* runs have ended."""
+        self.eventually(lambda: self.ended() > count)
+
     def running(self, member: Member) -> set[str]:
         """The tasks that *member* has started and not ended, by the log."""
         mine = [line for line in self.log() if line.pid == member.pid]
@@ -215,6 +220,12 @@ class Group:
             if line.what == START and line.at > since and line.pid != but.pid and line.task in wanted:
                 found.setdefault(line.task, line.at)
         return found
+
+    def all_started(self, tasks: Iterable[str], since: float, but: Member) -> float:
+        """Wait until others than *but* have started all of *tasks*; seconds from *since* to the first."""
+        wanted = set(tasks)
+        self.eventually(lambda: self.starts(wanted, since, but).keys() == wanted)
+        return min(self.starts(wanted, since, but).values()) - since
 
     # Waiting
 
@@ -269,9 +280,9 @@ class Group:
         return [dict(event) for event in self.cluster.events() if event["kind"] == kind]
 
     def handovers(self, former: str) -> list[dict[str, Any]]:
-        """The handovers of shards that the member called *former* had, once there are any."""
+        """The handovers, once there are any, of shards that were *former*'s and that it did not give away itself."""
         return self.eventually(
-            lambda: [event for event in self.events("handover") if event["from"] == former and event["shards"]]
+            lambda: [e for e in self.events("handover") if e["from"] == former != e["member"] and e["shards"]]
         )
 
     def _state(self) -> str:
@@ -282,7 +293,7 @@ class Group:
             return f"the group's state cannot be read: {error!r}"
 
 
-def tests_environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
     """This process's environment, in which helpers beside the tests can be imported, too."""
     path = os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH", "")]))
     return os.environ | {"PYTHONPATH": path}

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 from smoothcluster import Task, TaskContext
@@ -52,8 +52,8 @@ class Handlers:
 
         ``hold``: wait until the gate of that name is open, whatever happens; ``nap``: seconds;
         ``spawn``: submit so many tasks, with ids of their own; ``links``: submit tasks with these ids,
-        whatever they are; ``fails``: raise in so many first attempts; ``raise``: raise it; ``returns``: an *object* that is
-        no JSON, or so many bytes of text.
+        whatever they are; ``fails``: raise in so many first attempts; ``raise``: raise it; ``returns``:
+        an *object* that is no JSON, or so many bytes of text.
         """
         orders = _orders(task)
         self._log.add(START, task, context)
@@ -66,17 +66,20 @@ class Handlers:
         """As `act`, without a thread."""
         orders = _orders(task)
         self._log.add(START, task, context)
-        while (gate := orders.get("hold")) and not (self._folder / gate).exists():
+        while (gate := orders.get("hold")) and not (self._folder / gate).exists():  # noqa: ASYNC110 - another process opens it
             await asyncio.sleep(0.02)
         await asyncio.sleep(orders.get("nap", 0.0))
         return self._finish(task, context, orders)
 
     def _finish(self, task: Task, context: TaskContext, orders: dict[str, Any]) -> object:
-        context.submit(Task(id=f"{task.id}/{number}") for number in range(orders.get("spawn", 0)))
-        context.submit(Task(id=name) for name in orders.get("links", ()))
-        if "raise" in orders or context.attempt <= orders.get("fails", 0):
+        try:
+            context.submit(Task(id=f"{task.id}/{number}") for number in range(orders.get("spawn", 0)))
+            context.submit(Task(id=name) for name in orders.get("links", ()))
+            if "raise" in orders or context.attempt <= orders.get("fails", 0):
+                raise ValueError(orders.get("raise", f"attempt {context.attempt}"))
+        except Exception:
             self._log.add(RAISED, task, context)
-            raise ValueError(orders.get("raise", f"attempt {context.attempt}"))
+            raise
         self._log.add(END, task, context)
         returns = orders.get("returns", task.id)
         if returns == "object":
@@ -100,7 +103,7 @@ def nothing(task: Task, context: TaskContext) -> object:
 
 
 def _orders(task: Task) -> dict[str, Any]:
-    return task.meta if isinstance(task.meta, dict) else {}
+    return cast("dict[str, Any]", task.meta or {})
 
 
 def _fetch(url: str) -> str | None:

@@ -102,5 +102,5 @@ def wanted() -> list[Kind]:
     names = {name.strip() for name in named.split(",")} if named else installed()
     unknown = names - {kind.scheme for kind in KINDS}
     if unknown:
-        raise pytest.UsageError(f"no whole group can be tried on {', '.join(sorted(unknown))}: give it a place in {__file__}")
+        raise pytest.UsageError(f"no kind of store for {', '.join(sorted(unknown))}: give it a place in {__file__}")
     return [kind for kind in KINDS if kind.scheme in names]

@@ -8,7 +8,12 @@ from cluster.handlers import END, RAISED, START
 
 from smoothcluster import Outcome, State
 
-LOG = [Line(START, "a", 1, "x", 3, 0.0), Line(END, "a", 1, "x", 3, 1.0), Line(START, "a", 1, "y", 3, 1.0), Line(RAISED, "a", 1, "y", 3, 2.0)]
+LOG = [
+    Line(START, "a", 1, "x", 3, 0.0),
+    Line(END, "a", 1, "x", 3, 1.0),
+    Line(START, "a", 1, "y", 3, 1.0),
+    Line(RAISED, "a", 1, "y", 3, 2.0),
+]
 DONE = Outcome("x", State.DONE, None, None, 1, "a", 3)
 FAILED = Outcome("y", State.FAILED, None, "ValueError", 1, "a", 3)
 

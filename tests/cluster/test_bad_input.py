@@ -27,7 +27,8 @@ def fetch(task: Task, context: TaskContext) -> object:
 
 def construct(group: Group, /, **options: Any) -> None:
     """Make a member of *group* in this process; it leaves at once if it joins."""
-    ClusterCrawler(**{"backend": group.backend, "group": group.name, "runner": 3, "backup": 2, "handler": fetch} | options).stop()
+    defaults: dict[str, Any] = {"group": group.name, "runner": 3, "backup": 2, "handler": fetch}
+    ClusterCrawler(backend=group.backend, **defaults | options).stop()
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_name_in_use(new_group: NewGroup) -> None:
 
 def test_a_url_of_no_backend() -> None:
     """The error names the scheme and what there is instead."""
-    with pytest.raises(UnknownSchemeError, match="nosuch.*zookeeper"):
+    with pytest.raises(UnknownSchemeError, match=r"nosuch.*zookeeper"):
         connect("nosuch://127.0.0.1:2181")
 
 

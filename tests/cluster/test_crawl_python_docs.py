@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from cluster.conftest import NewGroup
-from cluster.group import tests_environment
+from cluster.group import Member, child_environment
 from cluster.stores import Store
 
 from smoothcluster import Task
@@ -20,7 +20,9 @@ SITE = Path("/usr/share/doc/python3.11/html")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not (SITE / "index.html").exists(), reason="apt-get install python3.11-doc: its pages are crawled"),
+    pytest.mark.skipif(
+        not (SITE / "index.html").exists(), reason="its pages are missing: apt-get install python3.11-doc"
+    ),
 ]
 
 
@@ -57,7 +59,7 @@ def site() -> Iterator[str]:
     """The site's address."""
     server = subprocess.Popen(
         [sys.executable, "-m", "cluster.site_process", str(SITE), str(os.getpid())],
-        env=tests_environment(),
+        env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -79,14 +81,13 @@ def test_every_page_is_crawled_once_though_two_runners_are_killed(
     group.start(5)
     group.converged()
     job = group.cluster.submit([Task(id="/index.html", url=f"{site}/index.html")])
-    victims = []
+    victims = list[Member]()
     for ended in (60, 200):
-        group.eventually(lambda ended=ended: group.ended() >= ended)
-        victim = next(member for member in group.runners() if group.running(member))
-        victim.kill()
-        victims.append(victim)
+        group.progressed(ended)
+        victims.append(group.eventually(lambda: [member for member in group.runners() if group.running(member)])[0])
+        victims[-1].kill()
     outcomes = group.finish(job, pages, within=200)
-    assert {outcome.task_id for outcome in outcomes if outcome.value["found"]} == there
+    assert {each.task_id for each in outcomes if isinstance(each.value, dict) and each.value["found"]} == there
     assert {line.task for line in group.log()} == pages
     for victim in victims:
         assert {event["evidence"] for event in group.handovers(victim.name)} == {"process_gone"}

@@ -1,7 +1,10 @@
 """How a group comes together, in whatever order its members come, and divides the work."""
 
+from functools import partial
+from itertools import pairwise
+
 from cluster.conftest import NewGroup
-from cluster.group import Group, named, names
+from cluster.group import Group, Member, named, names
 
 from smoothcluster import Task
 
@@ -22,7 +25,7 @@ def test_members_that_come_later_get_their_share(group: Group) -> None:
     """The first member runs the job alone; each that comes is a Runner while there are seats, and gets shards."""
     job = group.submit(600, nap=0.05)
     first = group.start_one()
-    group.eventually(lambda: group.ended() >= 20)
+    group.progressed(20)
     assert (first.role, group.shards()) == ("runner", {first.pid: 32})
     for role in ("runner", "runner", "backup-runner", "backup-runner"):
         member = group.start_one()
@@ -34,16 +37,21 @@ def test_members_that_come_later_get_their_share(group: Group) -> None:
     assert {outcome.attempts for outcome in outcomes} == {1}
 
 
+def holds_the_seat(group: Group, member: Member) -> bool:
+    """Whether *member* is the only Runner."""
+    return group.runners() == [member]
+
+
 def test_members_beyond_the_numbers_stand_by_and_follow_in_order(new_group: NewGroup) -> None:
     """With one seat and one backup asked for, four members are one Runner and three that succeed it in turn."""
     group = new_group(runner=1, backup=1)
     members = [group.start_one() for _ in range(4)]
     assert [member.role for member in members] == ["runner"] + ["backup-runner"] * 3
     job = group.submit(200, nap=0.05)
-    for runner, successor in zip(members, members[1:], strict=False):
+    for runner, successor in pairwise(members):
         group.busy(runner)
         runner.kill()
-        group.eventually(lambda successor=successor: group.runners() == [successor])
+        group.eventually(partial(holds_the_seat, group, successor))
     group.finish(job, named(200))
     assert group.shards() == {members[3].pid: 32}
 

@@ -73,7 +73,7 @@ def test_async_handlers_of_a_runner_that_is_killed(new_group: NewGroup) -> None:
     group.start(5)
     group.converged()
     job = group.submit(900, nap=0.02)
-    group.eventually(lambda: group.ended() > 100)
+    group.progressed(100)
     group.runners()[0].kill()
     group.finish(job, named(900))
     group.converged()

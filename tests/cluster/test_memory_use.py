@@ -17,7 +17,8 @@ from pathlib import Path
 from smoothcluster import Cluster, Task, connect
 
 def memory(what):
-    return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(what))
 
 url, group, count = sys.argv[1:]
 cluster = Cluster(connect(url), group)

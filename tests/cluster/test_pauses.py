@@ -28,7 +28,7 @@ def test_a_runner_paused_for_longer_than_its_lease(five: Group) -> None:
     five.all_running(TASKS)
     held = five.running(victim)
     since = victim.pause()
-    five.eventually(lambda: five.starts(held, since, victim).keys() == held)
+    five.all_started(held, since, victim)
     assert {event["evidence"] for event in five.handovers(victim.name)} == {"lease_expired"}
     five.open("gate")
     five.eventually(lambda: not any(five.running(member) & held for member in five.living))
@@ -45,7 +45,7 @@ def test_a_runner_paused_for_longer_than_its_lease(five: Group) -> None:
 def test_a_paused_runner_with_outcomes_to_record(five: Group) -> None:
     """One that wakes amid quick tasks, with outcomes on their way to the store, records none of them."""
     job = five.submit(6000, nap=0.004)
-    five.eventually(lambda: five.ended() > 300)
+    five.progressed(300)
     victim = five.runners()[0]
     victim.pause()
     five.handovers(victim.name)
@@ -64,7 +64,7 @@ def test_a_pause_shorter_than_the_lease_changes_nothing(new_group: NewGroup) -> 
     victim = group.runners()[0]
     group.busy(victim)
     victim.pause()
-    group.eventually(lambda: group.ended() > 100)
+    group.progressed(100)
     victim.resume()
     outcomes = group.finish(job, named(300))
     assert {outcome.attempts for outcome in outcomes} == {1}

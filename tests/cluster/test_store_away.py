@@ -49,7 +49,7 @@ def test_killed_amid_quick_tasks(five: Group, own_store: Store) -> None:
     """Whatever was on its way to the store when it died is recorded once, however often it has to be sent."""
     job = five.submit(3000, nap=0.004)
     for ended in (500, 1200):
-        five.eventually(lambda ended=ended: five.ended() > ended)
+        five.progressed(ended)
         own_store.kill()
         own_store.start()
     five.finish(job, named(3000))
@@ -60,7 +60,7 @@ def test_killed_amid_quick_tasks(five: Group, own_store: Store) -> None:
 def test_silent_for_longer_than_the_leases(five: Group, own_store: Store) -> None:
     """A store that takes connections and answers nothing is no different from one that is gone."""
     job = five.submit(1000, nap=0.01)
-    five.eventually(lambda: five.ended() > 200)
+    five.progressed(200)
     own_store.pause()
     since = SYSTEM_CLOCK.monotonic()
     passes(five, 3 * LEASE, since)

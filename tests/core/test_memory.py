@@ -192,16 +192,19 @@ def test_a_lease_needs_time(ttl: float) -> None:
         held().lease(ttl)
 
 
+def _is_long(names: list[str], length: int) -> bool:
+    return len(names) == length
+
+
 def test_a_lost_lease_wakes_watchers_without_any_call() -> None:
     """On the machine's clock a lease that runs out wakes watchers though nobody asks the store anything."""
     backend = MemoryBackend()
-    gone = threading.Event()
     backend.commit([], [Create("long", b"", backend.lease(300)), Create("plain", b"")])
-    for name in ("first", "second"):
-        backend.commit([], [Create(name, b"", backend.lease(0.05))])
-        gone.clear()
-        backend.watch(name, gone.set)
-        assert gone.wait(30)
+    woken: list[str] = []
+    for number, name in enumerate(("first", "second"), start=1):
+        backend.watch(name, partial(woken.append, name))
+        backend.commit([], [Create(name, b"", backend.lease(0.5))])
+        eventually(partial(_is_long, woken, 2 * number))
 
 
 def test_the_thread_that_ends_leases_ends_with_them() -> None:
@@ -213,8 +216,9 @@ def test_the_thread_that_ends_leases_ends_with_them() -> None:
 
     assert not alive()
     for _ in range(2):
-        backend.lease(0.02)
+        lease = backend.lease(300)
         assert alive()
+        lease.revoke()
         eventually(lambda: not alive())
 
 

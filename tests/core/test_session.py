@@ -299,11 +299,11 @@ def test_running_ends_when_the_lease_is_lost(connection: Connection) -> None:
 def test_starting_runs_in_a_thread() -> None:
     """On the machine's clock a started session outlives the time first granted, until it is closed."""
     backend = MemoryBackend()
-    session = Session(backend, 0.3)
+    session = Session(backend, 1.5)
     session.start()
     backend.commit([], [Create("a", b"", session.lease)])
     first = session.deadline
-    eventually(lambda: SYSTEM_CLOCK.monotonic() > first + 0.3)
+    eventually(lambda: SYSTEM_CLOCK.monotonic() > first)
     assert session.held()
     assert backend.get("a") is not None
     session.close()

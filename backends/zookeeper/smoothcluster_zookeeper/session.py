@@ -16,6 +16,9 @@ from smoothcluster_zookeeper.driver import Driver, Pending, Transaction
 from smoothcluster_zookeeper.errors import translate, unreachable
 from smoothcluster_zookeeper.handler import Handler
 
+_LEAST_PATIENCE = 2.0
+"""Seconds that a server may be silent at least, with no call waiting, before it is left: it may be busy."""
+
 _ENDING = 5.0
 """Seconds to wait for a thread that was told to end. Only a name server can hold it up."""
 
@@ -70,7 +73,7 @@ class Session:
             self._on_state,
             wanted=wanted,
             share=settings.share,
-            patience=settings.timeout,
+            patience=max(_LEAST_PATIENCE, settings.timeout),
             ping=ping,
         )
         self.kazoo.start()

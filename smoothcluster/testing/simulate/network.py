@@ -67,8 +67,8 @@ class SimBackend(CoordinationBackend):
         self._on_author = on_author
         self._leader = MemoryBackend(store)
         self._lagging = Lagging(store)
-        self._far = scheduler.random.choice((1, 1, 1, 8))
-        self._behind = scheduler.random.choice((1, 1, 1, 50))
+        self._far = scheduler.random.choice((1, 1, 1, 4))
+        self._behind = scheduler.random.choice((1, 1, 1, 20))
         self._due = False
         store.observers.append(self._expect)
 
@@ -98,7 +98,7 @@ class SimBackend(CoordinationBackend):
 
     def _latency(self) -> float:
         random = self._scheduler.random
-        longest = 0.3 if random.random() < 0.01 else self._far * random.choice((0.0001, 0.0003, 0.0005, 0.001, 0.005))
+        longest = 0.4 if random.random() < 0.01 else self._far * random.choice((0.0005, 0.002, 0.005, 0.01, 0.04))
         return longest * random.random()
 
     def _travel(self) -> None:
@@ -129,7 +129,7 @@ class SimBackend(CoordinationBackend):
         if not 0 < half < len(keys):
             return self._lagging.get_many(keys)
         first = self._lagging.get_many(keys[:half])
-        self._scheduler.pause(self._scheduler.random.choice((1, 1, 20)) * self._latency())
+        self._scheduler.pause(self._scheduler.random.choice((1, 1, 10)) * self._latency())
         return first + self._lagging.get_many(keys[half:])
 
     def keys(self, directory: str) -> "list[str]":

@@ -10,7 +10,7 @@ from smoothcluster.pool import Pool, Run, RunState
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler
 
 
-PACES = ((0.001, 0.01, 0.1, 1.0), (0.002,), (1.0,))
+PACES = ((0.002, 0.002, 0.002, 0.002, 0.3, 2.0), (0.002,), (1.0,))
 """How long tasks take at most: those of one job are of all kinds, of the next fast, of the next slow."""
 
 
@@ -19,7 +19,7 @@ def children(task_id: str, attempt: int) -> list[str]:
     one that many add. That one is only found at the first attempt: the page has changed since.
     """
     job, _, path = task_id.partition(":")
-    if len(path) >= 4 or not path.isdecimal() or int(path[-1]) % 2:
+    if len(path) >= 4 or not (job.startswith("j") and path.isdecimal()) or int(path[-1]) % 2:
         return []
     shared = [f"{job}:x{path[-1]}"] if attempt == 1 else []
     return [f"{job}:{path}{digit}" for digit in "12"] + [f"{job}:{path}", f"{job}:{path[0]}", *shared]

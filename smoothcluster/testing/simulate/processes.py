@@ -117,9 +117,10 @@ class SimMember(SimProcess):
 class SimClient(SimProcess):
     """Hands in a job and waits for it; started again after a death, it hands in the same again."""
 
-    def __init__(self, world: "World", job: str, drop: float) -> None:
+    def __init__(self, world: "World", job: str, tasks: list[Task], drop: float, *, again: bool) -> None:
         super().__init__(world, f"client-{job}")
-        self.job = job
+        self.job, self.tasks = job, tasks
+        self._again = again
         self.backend.drop = drop
         self.cluster = Cluster(self.backend, GROUP, clock=self.clock, patience=1e9)
         world.scheduler.spawn(self.process, self._main)
@@ -128,16 +129,18 @@ class SimClient(SimProcess):
         world, job = self.world, self.job
         while self.cluster.absent():
             self.clock.sleep(0.1)  # The first member says how many shards there are.
-        tasks = [Task(id=f"{job}:{number}") for number in range(world.scenario.tasks)]
-        world.record.expected.update((job, task.id) for task in tasks)
+        world.record.expected.update((job, task.id) for task in self.tasks)
         try:
-            handle = self.cluster.submit(tasks, job=job)
+            handle = self.cluster.submit(self.tasks, job=job)
         except JobClosedError:
+            if not self._again:
+                raise
             handle = self.cluster.job(job)  # It was sealed before its client died, and has finished since.
         world.note(f"{job} submitted")
-        handle.wait()
-        world.note(f"{job} finished")
-        world.record.told_finished(job)
+        if len(self.tasks) > 1:
+            handle.wait()
+            world.note(f"{job} finished")
+            world.record.told_finished(job)
         world.jobs_running -= 1
         self.process.dead = True
         self.backend.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
+from smoothcluster.model import Task
 from smoothcluster.testing.simulate.processes import GROUP, TTL, SimClient, SimMember
 from smoothcluster.testing.simulate.record import IndependentRecord, Violation, data_of
 from smoothcluster.testing.simulate.scheduler import Killed, Scheduler, SimClock
@@ -14,6 +15,9 @@ from smoothcluster.testing.simulate.trouble import FAULTS, TROUBLE, Trouble
 
 PEACE = 60.0
 """Seconds after the last fault within which everything must have ended well."""
+
+DRIPS = 10
+"""Jobs of one task each, besides the others: when all is quiet, a wake-up missed is not made up for by the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class World:
         self.members: dict[str, SimMember] = {}
         self.clients: dict[str, SimClient] = {}
         self.trace: list[str] = []
-        self.jobs_running = scenario.jobs
+        self.jobs_running = scenario.jobs + DRIPS
         self.trouble = Trouble(self, scenario.faults)
         self._ids = 0
 
@@ -68,6 +72,8 @@ class World:
             self.scheduler.at(self.random.uniform(0, 1.0), lambda n=number: self.start(f"m{n}"))
         for number in range(self.scenario.jobs):
             self.scheduler.at(self.random.uniform(0, TROUBLE * 0.8), lambda n=number: self.submit(f"j{n}"))
+        for number in range(DRIPS):
+            self.scheduler.at(self.random.uniform(0, TROUBLE), lambda n=number: self.submit(f"d{n}"))
         self._keep_leases()
         self._play(until=TROUBLE, enough=lambda: False)
         self._make_peace()
@@ -117,7 +123,9 @@ class World:
     def submit(self, job: str) -> None:
         """A client's process begins to hand in *job*."""
         self.note(f"submit {job}")
-        self.clients[job] = SimClient(self, job, 0.1 if "drop" in self.scenario.faults else 0.0)
+        tasks = [Task(id=f"{job}:{number}") for number in range(1 if job.startswith("d") else self.scenario.tasks)]
+        drop = 0.1 if "drop" in self.scenario.faults else 0.0
+        self.clients[job] = SimClient(self, job, tasks, drop, again=job in self.clients)
 
     # The end
 

@@ -1,0 +1,256 @@
+"""Mistakes that the simulator must find: each is one that somebody could make in good faith.
+
+A bug is a change of the library's text, applied to a copy of it. What it replaces must be there
+exactly once, so a change of the library that moves it fails the test, and the bug is brought
+up to date.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A mistake, and within how many schedules it must be found."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    schedules: int
+    """About three times as many as it takes now."""
+    promise: str
+    """What the violation must begin with, as a regular expression."""
+    faults: str = ""
+    """Which faults; all if empty."""
+
+
+BUGS = (
+    Bug(
+        "progress is not fenced",
+        "progress.py",
+        "fence = Update(self._terms.keys.shard(self.number), self.record.to_json(), self.version)",
+        "fence = Update(self._terms.keys.shard(self.number), self.record.to_json())",
+        60,
+        "P2: ",
+    ),
+    Bug(
+        "a retry carries a newer version, and names of its own",
+        "workload.py",
+        "            result = self._backend.commit([], work.pending.changes)\n",
+        """\
+            try:
+                result = self._backend.commit([], work.pending.changes)
+            except Exception:
+                from dataclasses import replace
+                from smoothcluster.backend import Create
+
+                entry = self._backend.get(self._key(work))
+                fence, *rest = work.pending.changes
+                work.version = entry.version
+                work.pending = replace(
+                    work.pending,
+                    changes=[
+                        replace(fence, version=entry.version),
+                        *(replace(each, key=each.key + "x") if isinstance(each, Create) else each for each in rest),
+                    ],
+                )
+                continue
+""",
+        60,
+        "P[23]: ",
+    ),
+    Bug(
+        "a submit's chunks are written without its record",
+        "jobs.py",
+        "                if not isinstance(self._backend.commit([], changes), Refused):\n                    return True\n",
+        """\
+                for change in changes[1:]:
+                    self._backend.commit([], [change])
+                if not isinstance(self._backend.commit([], changes[:1]), Refused):
+                    return True
+""",
+        60,
+        "P[37]: ",
+    ),
+    Bug(
+        "who leaves deletes the records of ownership",
+        "handover.py",
+        "        change = Update(keys.shard(number), freed.to_json(), read.version)\n",
+        "        change = Delete(keys.shard(number), read.version)\n",
+        60,
+        "P2: the fence",
+    ),
+    Bug(
+        "a watch is armed after reading",
+        "backlog.py",
+        """\
+        if not self._armed:
+            self.arm()
+            self._armed = True
+        self.stale = False  # Before reading: what comes while we read must not be forgotten.
+        try:
+            names = [last_part(key) for key in backend.keys(self._keys.tasks(self._number))]
+""",
+        """\
+        self.stale = False
+        try:
+            names = [last_part(key) for key in backend.keys(self._keys.tasks(self._number))]
+            if not self._armed:
+                self.arm()
+                self._armed = True
+""",
+        60,
+        "P7: ",
+    ),
+    Bug(
+        "what comes while we read is forgotten",
+        "backlog.py",
+        "        here = set(names)\n",
+        "        here = set(names)\n        self.stale = False\n",
+        60,
+        "P7: ",
+    ),
+    Bug(
+        "an incarnation outlives its lease",
+        "member.py",
+        "            self._incarnation = self._around.new_id()\n",
+        "            self._incarnation = self._incarnation or self._around.new_id()\n",
+        60,
+        "P[124]: ",
+    ),
+    Bug(
+        "members are read before what they own",
+        "view.py",
+        """\
+    found = read_ownership(backend, keys, last.spec.record if last else None, report)
+    return None if found is None else View(*found, read_members(backend, keys, report), gone)
+""",
+        """\
+    members = read_members(backend, keys, report)
+    found = read_ownership(backend, keys, last.spec.record if last else None, report)
+    return None if found is None else View(*found, members, gone)
+""",
+        60,
+        "P1: ",
+    ),
+    Bug(
+        "a claim does not name the claimant's own record",
+        "handover.py",
+        "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]\n",
+        "    changes: list[Change] = []\n",
+        60,
+        "P[12]: ",
+    ),
+    Bug(
+        "a claim does not compare the claimant's own record",
+        "handover.py",
+        "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]\n",
+        "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json())]\n",
+        60,
+        "P[12]: ",
+    ),
+    Bug(
+        "tasks are taken for added before that is acknowledged",
+        "progress.py",
+        "        draft.sent.extend(texts)\n",
+        "        self._terms.sent.add(list(texts))\n",
+        60,
+        "P[37]: ",
+    ),
+    Bug(
+        "one reading is enough to call a job finished",
+        "jobs.py",
+        "    if not books.balanced() or books != read_books(backend, keys, job, spec, report):\n",
+        "    if not books.balanced():\n",
+        60,
+        "P3: ",
+    ),
+    Bug(
+        "the local deadline is not looked at",
+        "session.py",
+        "        return not self.lost.is_set() and self.clock.monotonic() < self._deadline\n",
+        "        return not self.lost.is_set()\n",
+        60,
+        "P4: ",
+    ),
+    Bug(
+        "the deadline counts from the answer of a renewal",
+        "session.py",
+        "                self._deadline = max(self._deadline, before + self.ttl)\n",
+        "                self._deadline = max(self._deadline, self.clock.monotonic() + self.ttl)\n",
+        60,
+        "P4: ",
+    ),
+    Bug(
+        "a seat is taken without comparing it",
+        "handover.py",
+        "def _put(key: str, value: bytes, version: str | None) -> Change:\n    return Create(key, value) if version is None else Update(key, value, version)\n",
+        "def _put(key: str, value: bytes, version: str | None) -> Change:\n    return Create(key, value) if version is None else Update(key, value, None if '/seats/' in key else version)\n",
+        60,
+        "P1: ",
+    ),
+    Bug(
+        "a claim does not raise the epoch",
+        "handover.py",
+        "    after.epoch += 1\n",
+        "",
+        60,
+        "P2: ",
+    ),
+    Bug(
+        "a task is not marked before it starts",
+        "progress.py",
+        "        chunk.run |= 1 << index\n",
+        "",
+        60,
+        "P5: ",
+    ),
+    Bug(
+        "starts are not counted when a shard is taken over",
+        "handover.py",
+        "            chunk.blame.setdefault(index, []).append(blamed)\n",
+        "            pass\n",
+        60,
+        "P5: ",
+    ),
+    Bug(
+        "a successor does not load the ids that a job has",
+        "backlog.py",
+        "        values = (entry.value for entry in backend.list(self._keys.seen(job, self._number)))\n",
+        "        values: list[bytes] = []\n",
+        60,
+        "P[35]: ",
+    ),
+    Bug(
+        "a join does not compare the counter",
+        "joining.py",
+        "Update(keys.spec, after.to_json(), spec.version)",
+        "Update(keys.spec, after.to_json())",
+        60,
+        "P1: ",
+    ),
+    Bug(
+        "ids are admitted without writing them down",
+        "progress.py",
+        """            draft.changes.append(Create(key, b"".join(marks)))\n""",
+        "            pass\n",
+        60,
+        "P[37]: ",
+    ),
+    Bug(
+        "what is refused is judged by a reading that lags",
+        "workload.py",
+        "        self._backend.sync()\n        entry = self._backend.get(self._key(work))\n",
+        "        entry = self._backend.get(self._key(work))\n",
+        60,
+        "P[23]: ",
+    ),
+    Bug(
+        "shards are given while tasks of them run",
+        "incarnation.py",
+        "            if work is not None and work.quiet():\n",
+        "            if work is not None:\n",
+        60,
+        "P",
+    ),
+)

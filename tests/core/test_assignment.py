@@ -1,0 +1,172 @@
+"""Who should own which shard: balanced, with few moves, and never two for one."""
+
+from core_kit import member, picture, runners
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smoothcluster.assignment import Plan, plan, shares, workers
+from smoothcluster.model import Evidence
+from smoothcluster.records import Member
+from smoothcluster.view import View
+
+
+def test_only_seated_and_running_members_may_own() -> None:
+    """Who has no seat, does not run, or is dead, is no worker."""
+    idle = member("idle", 1, running=False, seat=1)
+    view = picture(
+        [*runners("a"), idle, member("spare", 3), member("dead", 2, seat=2)],
+        ["a", "idle", "dead"],
+        gone={"dead": Evidence.PROCESS_GONE},
+    )
+    assert workers(view) == ["a"]
+
+
+def test_workers_are_in_the_order_of_their_seats() -> None:
+    """All who look at one picture see one order."""
+    assert workers(picture([member("a", 0), member("b", 1)], ["b", "a"])) == ["b", "a"]
+
+
+def test_who_may_not_own_plans_nothing() -> None:
+    """A candidate leaves the shards alone."""
+    view = picture([*runners("a"), member("b", 1)], ["a"], [None, None])
+    assert plan(view, "b") == Plan()
+
+
+def test_shares_differ_by_one_at_most() -> None:
+    """What cannot be divided goes to whoever owns most, so that it need not move."""
+    assert shares({"a": 1, "b": 3, "c": 2}, 8) == {"b": 3, "c": 3, "a": 2}
+
+
+def test_nobody_has_no_share() -> None:
+    """Without workers there is nothing to divide by."""
+    assert shares({}, 8) == {}
+
+
+def test_free_shards_are_dealt_to_those_below_their_share() -> None:
+    """Two who look at one picture claim different shards, and all of them."""
+    view = picture(runners("a", "b"), ["a", "b"], ["a", "a", None, None, None, None])
+    first, second = plan(view, "a").claim, plan(view, "b").claim
+    assert (len(first), len(second)) == (1, 3)
+    assert sorted(first + second) == [2, 3, 4, 5]
+
+
+def test_the_shards_of_the_dead_are_free() -> None:
+    """What a member that is gone owned is claimed by the others."""
+    view = picture(runners("a"), ["a"], ["a", "gone", "gone"])
+    assert plan(view, "a").claim == (1, 2)
+
+
+def test_the_shards_of_one_who_lost_its_seat_are_free() -> None:
+    """A living owner without a seat may not work, so its shards are anybody's."""
+    view = picture([*runners("a"), member("b", 1)], ["a"], ["a", "b"])
+    assert plan(view, "a").claim == (1,)
+
+
+def test_the_shards_of_a_seated_owner_that_does_not_run_are_not_free() -> None:
+    """It may be about to begin."""
+    view = picture([*runners("a"), member("b", 1, running=False, seat=1)], ["a", "b"], ["a", "b"])
+    assert plan(view, "a").claim == ()
+
+
+def test_an_owner_that_a_glance_did_not_find_is_not_taken_for_dead() -> None:
+    """Members that were read before the rest say nothing of newcomers; they only hold no seat yet."""
+    view = picture(runners("a"), ["a", "new"], ["a", "new"], complete=False)
+    assert plan(view, "a").claim == ()
+
+
+def test_a_balanced_group_does_not_move() -> None:
+    """Whoever owns one more keeps it."""
+    view = picture(runners("a", "b"), ["a", "b"], ["b", "b", "a"])
+    assert plan(view, "a") == plan(view, "b") == Plan()
+
+
+def test_a_newcomer_is_given_its_share_and_no_more() -> None:
+    """Moving few shards: each giver parts with its surplus only."""
+    view = picture(runners("a", "b", "c"), ["a", "b", "c"], ["a"] * 4 + ["b"] * 4)
+    given = [*plan(view, "a").give, *plan(view, "b").give]
+    assert [target for _, target in given] == ["c", "c"]
+    assert plan(view, "c") == Plan()
+
+
+def test_busy_shards_are_given_last() -> None:
+    """A shard on which nothing runs can go at once."""
+    view = picture(runners("a", "b"), ["a", "b"], ["a"] * 4)
+    assert plan(view, "a", busy=[0, 2]).give == ((1, "b"), (3, "b"))
+    assert [number for number, _ in plan(view, "a", busy=[0, 1, 2]).give] == [3, 0]
+
+
+def test_two_givers_never_feed_the_same_mouth() -> None:
+    """Every giver serves its own stretch of those who lack."""
+    view = picture(runners("a", "b", "c", "d"), ["a", "b", "c", "d"], ["a"] * 4 + ["b"] * 4)
+    given = [*plan(view, "a").give, *plan(view, "b").give]
+    assert sorted(target for _, target in given) == ["c", "c", "d", "d"]
+
+
+def test_what_is_free_is_left_to_the_heir_while_a_seat_is_vacant() -> None:
+    """A candidate that will take the dead one's seat takes its shards with it; till then one looks again soon."""
+    view = picture([*runners("a"), member("heir", 5)], ["a", "gone"], ["a", "gone"])
+    assert plan(view, "a", heir=True) == Plan(patient=False)
+
+
+def test_without_an_heir_the_survivors_share_what_is_free() -> None:
+    """Nobody waits for a candidate that is not there."""
+    view = picture(runners("a"), ["a", "gone"], ["a", "gone"])
+    assert plan(view, "a", heir=False).claim == (1,)
+
+
+def test_an_heir_without_a_vacant_seat_is_not_waited_for() -> None:
+    """If all seats are held, no candidate will come for the shards."""
+    view = picture([*runners("a"), member("spare", 5)], ["a"], ["a", "gone"])
+    assert plan(view, "a", heir=True).claim == (1,)
+
+
+def test_garbage_is_nobodys() -> None:
+    """A shard whose record cannot be read is neither claimed nor counted."""
+    view = picture(runners("a"), ["a"], ["a", None])
+    view = View(view.spec, view.seats, [None, view.shards[1]], view.members)
+    assert plan(view, "a").claim == (1,)
+
+
+NAMES = ["a", "b", "c", "d", "e"]
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> tuple[list[Member], list[str | None], list[str | None]]:
+    """Members, holders of seats, owners of shards: of all kinds, at least one of them able to work."""
+    alive = draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
+    seated = draw(st.lists(st.sampled_from(alive), min_size=1, unique=True))
+    owners = draw(st.lists(st.sampled_from([*NAMES, "gone", None]), max_size=40))
+    return [member(name, join) for join, name in enumerate(alive)], list(seated), owners
+
+
+@given(groups())
+@settings(max_examples=100, deadline=None)
+def test_everybodys_plans_together_lead_to_balance(
+    group: tuple[list[Member], list[str | None], list[str | None]],
+) -> None:
+    """However shards are spread, two rounds of all plans, made on one picture each, balance the group for good."""
+    members, seats, owners = group
+    for _ in range(2):
+        view, touched = picture(members, seats, owners), set[int]()
+        for each in members:
+            todo = plan(view, each.incarnation)
+            moves = [(number, each.incarnation) for number in todo.claim] + list(todo.give)
+            for number, target in moves:
+                assert number not in touched, "two members move one shard"
+                assert todo.claim or owners[number] == each.incarnation, "only one's own is given"
+                touched.add(number)
+                owners = [*owners[:number], target, *owners[number + 1 :]]
+    view = picture(members, seats, owners)
+    held = [len(view.owned(name)) for name in workers(view)]
+    assert sum(held) == len(owners)
+    assert max(held) - min(held) <= 1
+    assert all(plan(view, each.incarnation) == Plan() for each in members)
+
+
+@given(groups())
+@settings(max_examples=50, deadline=None)
+def test_a_plan_depends_on_the_picture_alone(group: tuple[list[Member], list[str | None], list[str | None]]) -> None:
+    """Members that read the records in another order decide the same."""
+    members, seats, owners = group
+    here, there = picture(members, seats, owners), picture(members[::-1], seats, owners)
+    assert all(plan(here, each.incarnation) == plan(there, each.incarnation) for each in members)

@@ -1,0 +1,222 @@
+"""What waits on a shard: listed, read, admitted once each, and lost in no error."""
+
+from collections.abc import Callable
+
+import pytest
+from core_kit import KEYS, Garbage, put
+
+from smoothcluster.backlog import Backlog
+from smoothcluster.backend import CoordinationBackend, Delete
+from smoothcluster.chunks import digest
+from smoothcluster.errors import UnavailableError
+from smoothcluster.memory import MemoryBackend
+from smoothcluster.records import Open, Shard
+from smoothcluster.testing import Faulty
+
+
+@pytest.fixture
+def backend() -> MemoryBackend:
+    """An empty store."""
+    return MemoryBackend()
+
+
+def write(backend: CoordinationBackend, name: str, *tasks: str) -> None:
+    """A chunk with tasks of these ids."""
+    text = ",".join(f'{{"id":"{task}"}}' for task in tasks)
+    put(backend, KEYS.chunk(0, name), f"[{text}]".encode())
+
+
+def waiting(record: Shard | None = None, report: Callable[[str, str], None] | None = None) -> Backlog:
+    """The backlog of shard 0, as its owner finds it."""
+    return Backlog(0, record or Shard(), KEYS, report or Garbage())
+
+
+def admitted(backlog: Backlog) -> list[str]:
+    """Admit all that was read; the chunks' names."""
+    names: list[str] = []
+    while (found := backlog.admit()) is not None:
+        names.append(found[0])
+    return names
+
+
+def queued(backlog: Backlog) -> list[str]:
+    """Ids of the tasks that may be started, in order."""
+    return [backlog.tasks[name][index].id for name, index in backlog.queue]
+
+
+def test_jobs_take_turns_a_chunk_each(backend: MemoryBackend) -> None:
+    """A long job does not keep a short one waiting."""
+    for name in ("a-0", "a-1", "a-2", "b-0", "c-0", "c-1"):
+        write(backend, name, name)
+    backlog = waiting()
+    backlog.fill(backend, 10_000)
+    assert admitted(backlog) == ["a-0", "b-0", "c-0", "a-1", "c-1", "a-2"]
+
+
+def test_no_more_is_read_than_is_wanted(backend: MemoryBackend) -> None:
+    """A long queue costs little memory: of what is only listed, the name alone is kept."""
+    for number in range(9):
+        write(backend, f"a-{number}", f"t{number}")
+    backlog = waiting()
+    backlog.fill(backend, 1)
+    assert (backlog.ready(), admitted(backlog)) == (1, ["a-0"])
+    assert backlog.promising()
+
+
+def test_it_is_armed_before_the_first_listing_and_once(backend: MemoryBackend) -> None:
+    """What is written between listing and arming would else be noticed by nobody."""
+    backlog = waiting()
+    armed: list[int] = []
+    backlog.arm = lambda: (armed.append(1), write(backend, "a-0", "t"))[0]
+    backlog.fill(backend, 1)
+    backlog.stale = True
+    backlog.fill(backend, 1)
+    assert (armed, admitted(backlog)) == ([1], ["a-0"])
+
+
+def test_what_comes_while_we_list_is_not_forgotten(backend: MemoryBackend) -> None:
+    """The flag is taken down before reading."""
+    backlog = waiting()
+    keys = backend.store.keys
+
+    def late(directory: str) -> list[str]:
+        names = keys(directory)
+        backlog.stale = True  # as the watch does
+        return names
+
+    backend.store.keys = late  # type: ignore[method-assign]
+    backlog.fill(backend, 1)
+    assert backlog.stale
+
+
+def test_a_listing_that_fails_is_made_again(backend: MemoryBackend) -> None:
+    """The error escapes, and nothing is taken for listed."""
+    write(backend, "a-0", "t")
+    faulty, backlog = Faulty(backend), waiting()
+    faulty.refuse("read")
+    with pytest.raises(UnavailableError):
+        backlog.fill(faulty, 1)
+    assert backlog.promising()
+    backlog.fill(faulty, 1)
+    assert admitted(backlog) == ["a-0"]
+
+
+@pytest.mark.parametrize("reads", [2, 3])
+def test_a_chunk_that_could_not_be_read_is_read_later(backend: MemoryBackend, reads: int) -> None:
+    """Whether the ids of its job, or its tasks, could not be asked for."""
+    write(backend, "a-0", "t")
+    write(backend, "b-0", "u")
+    faulty, backlog = Faulty(backend), waiting()
+    backlog.fill(faulty, 0)  # lists them
+    for _ in range(reads - 1):
+        faulty.refuse("read")
+    for _ in range(reads - 1):
+        with pytest.raises(UnavailableError):
+            backlog.fill(faulty, 512)
+    backlog.fill(faulty, 512)
+    assert sorted(admitted(backlog)) == ["a-0", "b-0"]
+
+
+def test_reopened_chunks_that_could_not_be_read_are_read_later(backend: MemoryBackend) -> None:
+    """A successor whose first read fails abandons nothing."""
+    write(backend, "a-0", "t")
+    faulty, backlog = Faulty(backend), waiting(Shard(open={"a-0": Open(1)}))
+    faulty.refuse("read")
+    with pytest.raises(UnavailableError):
+        backlog.fill(faulty, 1)
+    backlog.fill(faulty, 1)
+    assert queued(backlog) == ["t"]
+
+
+def test_a_chunk_is_listed_once_while_it_is_there(backend: MemoryBackend) -> None:
+    """However often its directory is read."""
+    write(backend, "a-0", "t")
+    backlog = waiting()
+    for _ in range(3):
+        backlog.stale = True
+        backlog.fill(backend, 512)
+    assert admitted(backlog) == ["a-0"]
+
+
+def test_a_chunk_that_has_gone_meanwhile_is_passed_over(backend: MemoryBackend) -> None:
+    """It was finished and deleted after a slower read had listed it."""
+    write(backend, "a-0", "t")
+    backlog = waiting()
+    backlog.fill(backend, 0)
+    backend.commit([], [Delete(KEYS.chunk(0, "a-0"))])
+    backlog.fill(backend, 512)
+    assert (admitted(backlog), backlog.promising()) == ([], False)
+
+
+def test_admitting_tells_the_new_ids_and_skips_repeats(backend: MemoryBackend) -> None:
+    """A repeat is closed and counted; the others are queued."""
+    put(backend, f"{KEYS.seen('a', 0)}/0", digest("known") + digest("other"))
+    write(backend, "a-0", "known", "new")
+    write(backend, "a-1", "new", "newer", "newer")
+    record = Shard()
+    backlog = waiting(record)
+    backlog.fill(backend, 10_000)
+    assert backlog.admit() == ("a-0", [digest("new")])
+    assert backlog.admit() == ("a-1", [digest("newer")])
+    assert queued(backlog) == ["new", "newer"]
+    assert (record.counts, record.open["a-0"].closed, record.open["a-1"].closed) == ({"a": {"skipped": 3}}, 0b01, 0b101)
+
+
+def test_jobs_know_nothing_of_each_others_ids(backend: MemoryBackend) -> None:
+    """A task's identity is its job and its id."""
+    write(backend, "a-0", "t")
+    write(backend, "b-0", "t")
+    backlog = waiting()
+    backlog.fill(backend, 10_000)
+    admitted(backlog)
+    assert queued(backlog) == ["t", "t"]
+
+
+def test_a_successor_goes_on_with_what_was_open(backend: MemoryBackend) -> None:
+    """What was admitted needs no second look at ids; what was blamed has waited longest."""
+    write(backend, "a-0", "t0", "t1", "t2", "t3")
+    chunk = Open(4, closed=0b0010, blame={2: ["x@1:left"]})
+    backlog = waiting(Shard(open={"a-0": chunk}))
+    backlog.fill(backend, 1)
+    assert queued(backlog) == ["t2", "t0", "t3"]
+    backlog.fill(backend, 512)
+    assert admitted(backlog) == []
+
+
+@pytest.mark.parametrize("value", [None, b"garbage", b'[{"id":"only one"}]'])
+def test_an_open_chunk_that_is_not_readable_any_more_is_given_up_and_counted(
+    backend: MemoryBackend, value: bytes | None
+) -> None:
+    """A stranger took it away, or wrote over it: the job's books must balance none the less."""
+    if value is not None:
+        put(backend, KEYS.chunk(0, "a-0"), value)
+    record, report = Shard(open={"a-0": Open(3, closed=0b001)}), Garbage()
+    backlog = waiting(record, report)
+    backlog.fill(backend, 512)
+    assert (record.open, record.counts) == ({}, {"a": {"skipped": 2}})
+    assert "2 admitted tasks" in report.found[KEYS.chunk(0, "a-0")]
+    assert queued(backlog) == []
+
+
+def test_garbage_among_the_chunks_is_reported_and_left(backend: MemoryBackend) -> None:
+    """A name without a job, a chunk without tasks: the others go on."""
+    put(backend, KEYS.chunk(0, "nonsense"), b"[]")
+    put(backend, KEYS.chunk(0, "a-0"), b"nonsense")
+    write(backend, "a-1", "t")
+    report = Garbage()
+    backlog = waiting(report=report)
+    backlog.fill(backend, 10_000)
+    assert (admitted(backlog), sorted(report.found)) == (["a-1"], [KEYS.chunk(0, "a-0"), KEYS.chunk(0, "nonsense")])
+
+
+def test_a_finished_job_is_forgotten(backend: MemoryBackend) -> None:
+    """Its ids take no memory any longer; forgetting it twice is harmless."""
+    write(backend, "a-0", "t")
+    backlog = waiting()
+    backlog.fill(backend, 1)
+    admitted(backlog)
+    backlog.queue.clear()
+    backlog.forget("a-0")
+    backlog.forget_job("a")
+    backlog.forget_job("a")
+    assert (backlog.tasks, backlog._seen) == ({}, {})  # pyright: ignore[reportPrivateUsage]

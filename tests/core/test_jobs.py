@@ -1,0 +1,337 @@
+"""Jobs: written exactly, read exactly, whatever the store answers."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+from core_kit import KEYS, Garbage, ids, limits, put
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smoothcluster.backend import CoordinationBackend, Entry, Guarantees
+from smoothcluster.chunks import decode_chunk
+from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.jobs import (
+    FINISHED,
+    OPEN,
+    SEALED,
+    Progress,
+    Submission,
+    ensure_spec,
+    mark_finished,
+    read_books,
+    read_job,
+    read_progress,
+)
+from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
+from smoothcluster.model import Task
+from smoothcluster.records import GarbageError, Job, Shard, Spec
+from smoothcluster.testing import Faulty, HeldClock
+
+SHARDS = 3
+
+
+def store(guarantees: Guarantees = WEAKEST) -> MemoryBackend:
+    """A store with a group."""
+    backend = MemoryBackend(MemoryStore(guarantees=guarantees))
+    put(backend, KEYS.spec, Spec(1, None, SHARDS, 0, "").to_json())
+    return backend
+
+
+def submit(backend: CoordinationBackend, tasks: Iterable[Task], job: str = "j", prefix: str = "s") -> Submission:
+    """One call to submit, by a client that does not wait for a store that is away."""
+    submission = Submission(backend, KEYS, HeldClock(), job, ids(prefix), 0.0)
+    submission.run(tasks)
+    return submission
+
+
+def tasks(count: int, prefix: str = "t") -> list[Task]:
+    """So many tasks."""
+    return [Task(id=f"{prefix}{number}") for number in range(count)]
+
+
+def written(backend: CoordinationBackend) -> list[str]:
+    """Ids of the tasks in the store's chunks."""
+    chunks = (decode_chunk(entry.value) for shard in range(SHARDS) for entry in backend.list(KEYS.tasks(shard)))
+    return sorted(task.id for chunk in chunks for task in chunk)
+
+
+def job_of(backend: CoordinationBackend, job: str = "j") -> Job:
+    """The job's record."""
+    read = read_job(backend, KEYS, job)
+    assert read is not None
+    return read.record
+
+
+def test_a_submit_writes_every_task_once_and_seals() -> None:
+    """The record counts tasks and chunks."""
+    backend = store()
+    assert submit(backend, tasks(1000)).written == 1000
+    assert written(backend) == sorted(task.id for task in tasks(1000))
+    chunks = sum(len(backend.keys(KEYS.tasks(shard))) for shard in range(SHARDS))
+    job = job_of(backend)
+    assert (job.state, job.tasks, job.chunks) == (SEALED, 1000, chunks)
+    assert job.at.startswith("2020-09-13T")
+
+
+def test_a_submit_of_nothing_makes_a_sealed_job() -> None:
+    """It is finished at once."""
+    backend = store()
+    submit(backend, [])
+    assert read_progress(backend, KEYS, "j", Spec(1, None, SHARDS, 0, ""), Garbage()) == Progress(0, 0, 0, 0, True)
+
+
+def test_submitting_again_adds_to_the_job() -> None:
+    """Names of chunks are never used twice."""
+    backend = store()
+    submit(backend, tasks(10))
+    submit(backend, tasks(10, "u"), prefix="r")
+    assert (job_of(backend).tasks, len(written(backend))) == (20, 20)
+
+
+def test_a_first_submit_may_come_before_the_first_member() -> None:
+    """It makes the group, without saying how many Runners there are."""
+    backend = MemoryBackend()
+    submit(backend, tasks(1))
+    assert ensure_spec(backend, KEYS, ids()).runner is None
+
+
+def test_of_two_who_make_a_group_one_does() -> None:
+    """The other one reads what is there; an answer that was lost is looked up."""
+    faulty = Faulty(MemoryBackend())
+    faulty.drop_answer()
+    first = ensure_spec(faulty, KEYS, ids("a"))
+    assert ensure_spec(faulty, KEYS, ids("b")) == first
+
+
+def test_one_id_twice_in_a_submit_is_an_error() -> None:
+    """The job stays open: what was written runs, and it can be completed."""
+    backend = store()
+    with pytest.raises(DuplicateTaskError, match="'t1' appears twice"):
+        submit(backend, [*tasks(2), Task(id="t1")])
+    assert job_of(backend).state == OPEN
+    submit(backend, tasks(2), prefix="again")
+    assert job_of(backend).state == SEALED
+
+
+def test_what_is_no_task_is_an_error_that_names_it() -> None:
+    """Users may not check types."""
+    with pytest.raises(UsageError, match="submit takes Tasks, not str: 'http://x'"):
+        submit(store(), ["http://x"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("state", ["finished", "deleted"])
+def test_a_closed_job_takes_no_more_tasks(state: str) -> None:
+    """The error says what it is and what to do."""
+    backend = store()
+    put(backend, KEYS.job("j"), Job(state, 0, 0, "", "").to_json())
+    with pytest.raises(JobClosedError, match=f"{state}.*new one"):
+        submit(backend, tasks(1))
+    assert written(backend) == []
+
+
+def test_a_garbage_job_is_an_error() -> None:
+    """Its count cannot be guessed."""
+    backend = store()
+    put(backend, KEYS.job("j"), b"[]")
+    with pytest.raises(GarbageError):
+        submit(backend, tasks(1))
+
+
+@given(st.lists(st.sampled_from(["drop", "hold", "fine"]), max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_a_commit_of_unknown_outcome_is_applied_once(fates: list[str]) -> None:
+    """It is sent again unchanged until its fate is known; what arrives late is refused."""
+    backend = store(limits(largest_commit=30_000))
+    faulty = Faulty(backend)
+    clock = HeldClock()
+    submission = Submission(faulty, KEYS, clock, "j", ids(), 0.0)
+    clock.signal = lambda: _Never(clock)  # type: ignore[method-assign]
+    calls = iter(fates)
+    through = faulty.through
+
+    def fate(act: str, call: Callable[[], object]) -> object:
+        kind = next(calls, "fine") if act == "commit" else "fine"
+        if kind == "drop":
+            faulty.drop_answer()
+        elif kind == "hold":
+            faulty.hold()
+        return through(act, call)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    faulty.through = fate  # type: ignore[assignment,method-assign]  # pyright: ignore[reportAttributeAccessIssue]
+    submission.run(tasks(600))
+    faulty.deliver()
+    assert written(backend) == sorted(task.id for task in tasks(600))
+    assert (job_of(backend).tasks, job_of(backend).state) == (600, SEALED)
+
+
+class _Never:
+    """A signal whose waits cost no time but the clock's."""
+
+    def __init__(self, clock: HeldClock) -> None:
+        self._clock = clock
+
+    def set(self) -> None:
+        """Never."""
+
+    def clear(self) -> None:
+        """Never."""
+
+    def is_set(self) -> bool:
+        """Never."""
+        return False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let the time pass."""
+        self._clock.advance(timeout or 0.0)
+        return False
+
+
+def test_two_who_submit_to_one_job_at_once_lose_nothing() -> None:
+    """Each commit compares the job's record; who was slower counts anew."""
+    backend = store()
+    other = MemoryBackend(backend.store)
+    commit = backend.store.commit
+    meddled: list[int] = []
+
+    def late(*parts: object) -> object:
+        if not meddled:
+            meddled.append(1)
+            submit(other, tasks(5, "u"), prefix="o")
+        return commit(*parts)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    backend.store.commit = late  # type: ignore[assignment,method-assign]  # pyright: ignore[reportAttributeAccessIssue]
+    submit(backend, tasks(5))
+    assert (job_of(backend).tasks, len(written(backend))) == (10, 10)
+
+
+def test_a_store_that_stays_away_is_an_error_in_the_end() -> None:
+    """The job stays open, for another try."""
+    backend = store()
+    faulty = Faulty(backend)
+    faulty.cut()
+    with pytest.raises(UnavailableError):
+        submit(faulty, tasks(1))
+    assert read_job(backend, KEYS, "j") is None
+
+
+def test_commits_keep_to_the_stores_limits() -> None:
+    """Many packets make several commits."""
+    backend = store(limits(most_operations=4, largest_commit=12_000))
+    assert submit(backend, tasks(2000)).written == 2000
+    assert len(written(backend)) == 2000
+
+
+SPEC = Spec(1, None, 2, 0, "")
+
+
+def books(backend: CoordinationBackend, tasks: int, *counts: dict[str, int], state: str = SEALED) -> None:
+    """A job of so many tasks, and what each shard counts of it."""
+    put(backend, KEYS.job("j"), Job(state, tasks, 1, "", "").to_json())
+    for number, tally in enumerate(counts):
+        put(backend, KEYS.shard(number), Shard(counts={"j": tally}).to_json())
+
+
+def test_progress_is_the_sum_of_what_shards_count() -> None:
+    """Repeats are left out of the total."""
+    backend = store()
+    books(backend, 10, {"done": 3, "added": 2}, {"failed": 1, "skipped": 1, "quarantined": 1})
+    progress = read_progress(backend, KEYS, "j", SPEC, Garbage())
+    assert progress == Progress(11, 3, 1, 1, finished=False)
+    assert progress.pending == 6
+
+
+def test_a_job_that_balances_twice_is_finished() -> None:
+    """Every task has its outcome."""
+    backend = store()
+    books(backend, 4, {"done": 3, "added": 1}, {"failed": 1, "skipped": 1})
+    assert read_progress(backend, KEYS, "j", SPEC, Garbage()).finished
+
+
+def test_a_job_that_is_still_written_is_not_finished() -> None:
+    """Somebody may be about to add to it."""
+    backend = store()
+    books(backend, 3, {"done": 3}, state=OPEN)
+    assert not read_progress(backend, KEYS, "j", SPEC, Garbage()).finished
+
+
+def test_a_reading_that_a_task_slipped_through_does_not_finish_a_job() -> None:
+    """Books that balance by accident differ at the second reading."""
+    backend = store()
+    books(backend, 2, {"done": 2})
+    get_many, reads = backend.store.get_many, list[int]()
+
+    def moving(keys: list[str]) -> list[Entry | None]:
+        if KEYS.shard(0) in keys:
+            reads.append(1)
+            if len(reads) == 2:
+                put(MemoryBackend(backend.store), KEYS.shard(1), Shard(counts={"j": {"added": 1}}).to_json())
+        return get_many(keys)
+
+    backend.store.get_many = moving  # type: ignore[method-assign,assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    assert not read_progress(backend, KEYS, "j", SPEC, Garbage()).finished
+    assert len(reads) == 2
+
+
+def test_a_job_is_marked_finished_once_with_its_sums() -> None:
+    """From then on the record alone tells."""
+    backend = store()
+    books(backend, 3, {"done": 2, "added": 1}, {"failed": 1, "skipped": 1})
+    assert mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+    for number in range(2):
+        put(backend, KEYS.shard(number), Shard().to_json())
+    job = job_of(backend)
+    assert (job.state, job.added, job.skipped, job.done, job.failed) == (FINISHED, 1, 1, 2, 1)
+    assert read_progress(backend, KEYS, "j", SPEC, Garbage()) == Progress(3, 2, 1, 0, finished=True)
+    assert mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+    assert job_of(backend).id == "m"
+
+
+def test_a_job_that_is_not_finished_is_not_marked() -> None:
+    """Even if it lacks one outcome only."""
+    backend = store()
+    books(backend, 3, {"done": 2})
+    assert not mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+    assert job_of(backend).state == SEALED
+
+
+def test_a_job_submitted_to_meanwhile_is_not_marked() -> None:
+    """The record is compared."""
+    backend = store()
+    books(backend, 2, {"done": 2})
+    commit = backend.store.commit
+
+    def late(*parts: object) -> object:
+        backend.store.commit = commit  # type: ignore[method-assign]
+        books(backend, 3, {"done": 2})
+        return commit(*parts)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    backend.store.commit = late  # type: ignore[assignment,method-assign]  # pyright: ignore[reportAttributeAccessIssue]
+    assert not mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+    assert job_of(backend).tasks == 3
+
+
+def test_a_garbage_shard_keeps_books_from_balancing() -> None:
+    """What it counts is missing, so equality proves nothing."""
+    backend = store()
+    books(backend, 2, {"done": 2})
+    put(backend, KEYS.shard(1), b"garbage")
+    report = Garbage()
+    assert not read_progress(backend, KEYS, "j", SPEC, report).finished
+    assert list(report.found) == [KEYS.shard(1)]
+    assert not mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+
+
+def test_a_job_that_is_not_there_is_an_error() -> None:
+    """With or without a group."""
+    for backend in (store(), MemoryBackend()):
+        with pytest.raises(UsageError, match="no job 'j'"):
+            read_books(backend, KEYS, "j", SPEC, Garbage())
+
+
+def test_an_answer_that_stays_unknown_is_not_taken_for_a_refusal() -> None:
+    """If the store cannot even be read, its error escapes."""
+    faulty = Faulty(store())
+    faulty.drop_answer()
+    faulty.cut(OutcomeUnknownError)
+    with pytest.raises(OutcomeUnknownError):
+        submit(faulty, tasks(1))

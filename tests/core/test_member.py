@@ -1,0 +1,357 @@
+"""A member as one loop, turned by hand: it joins, takes over, hands over, survives the store, and leaves."""
+
+import pytest
+from core_kit import KEYS, Group, put
+
+from smoothcluster.backend import Delete
+from smoothcluster.cluster import Cluster
+from smoothcluster.errors import LeaseLostError, NameInUseError, UnavailableError
+from smoothcluster.incarnation import HEIR, SOON
+from smoothcluster.member import FIRST_PAUSE, LONGEST_PAUSE, MemberLoop
+from smoothcluster.memory import MemoryBackend
+from smoothcluster.model import Role, Task
+from smoothcluster.testing import Faulty
+
+
+def incarnation(loop: MemberLoop) -> str:
+    """The member's incarnation id."""
+    assert loop.life is not None
+    return loop.life.id
+
+
+def submit(group: Group, count: int, job: str = "j") -> Cluster:
+    """A job of so many tasks."""
+    cluster = Cluster(group.backend, "g", clock=group.clock)
+    cluster.submit([Task(id=f"{job}.{number}") for number in range(count)], job)
+    return cluster
+
+
+def work_off(group: Group, *loops: MemberLoop, rounds: int = 60) -> None:
+    """Let the members work until nothing is left."""
+    for _ in range(rounds):
+        group.turn(*loops, times=1)
+        for loop in loops:
+            Group.pool(loop).finish()
+        group.clock.advance(0.05)
+        group.renew(*loops)
+    group.turn(*loops)
+
+
+def test_roles_are_settled_at_construction() -> None:
+    """The first are Runners, the rest stand by."""
+    group = Group(runner=2, backup=1)
+    roles = [group.member().role for _ in range(4)]
+    assert roles == [Role.RUNNER, Role.RUNNER, Role.BACKUP_RUNNER, Role.BACKUP_RUNNER]
+
+
+def test_before_it_has_joined_a_member_has_no_role() -> None:
+    """Nor a name."""
+    loop = Group().member(join=False)
+    assert (loop.role, loop.name) == (None, None)
+
+
+def test_one_runner_takes_all_shards_and_does_all_tasks() -> None:
+    """Each once."""
+    group = Group()
+    loop = group.member()
+    cluster = submit(group, 50)
+    work_off(group, loop)
+    assert group.owners() == ["m_0"] * 4
+    assert cluster.job("j").progress().finished
+    assert sorted(each.task_id for each in cluster.job("j").results()) == sorted(f"j.{n}" for n in range(50))
+
+
+def test_a_newcomer_is_given_its_share() -> None:
+    """By the one that has too much."""
+    group = Group(runner=2)
+    first = group.member()
+    group.turn(first)
+    second = group.member()
+    group.turn(first, second)
+    assert sorted(map(str, group.owners())) == ["m_0", "m_0", "m_1", "m_1"]
+    assert "handover" in group.kinds("m_0")
+
+
+def test_a_busy_shard_is_given_when_its_tasks_are_recorded() -> None:
+    """What runs is finished where it runs."""
+    group = Group(runner=2, shards=1)
+    first = group.member()
+    submit(group, 2)
+    group.turn(first)
+    group.pool(first).start()
+    second = group.member()
+    group.turn(first, second)
+    assert group.owners() == ["m_0"], "one shard cannot be shared"
+
+
+def test_the_first_backup_takes_seat_and_shards_of_one_proved_dead() -> None:
+    """At once, without waiting for its lease; what it left half done is run again and finished."""
+    group = Group(runner=1, backup=1)
+    first, second = group.member(), group.member()
+    cluster = submit(group, 10)
+    group.turn(first, second)
+    group.pool(first).start()
+    second.proved_gone(incarnation(first), 0.001)
+    group.turn(second)
+    assert (second.role, group.owners()) == (Role.RUNNER, ["m_1"] * 4)
+    assert set(group.view().living()) == {incarnation(second)}, "the dead is buried"
+    work_off(group, second)
+    assert cluster.job("j").progress().finished
+    assert {each.runner for each in cluster.job("j").results()} == {"m_1"}
+    assert "handover" in group.kinds("m_1")
+
+
+def test_one_taken_for_dead_finds_out_and_joins_anew() -> None:
+    """Its late outcomes are refused; it has a new incarnation and the old name, and is told of in an event."""
+    group = Group(runner=1, backup=1)
+    first, second = group.member(), group.member()
+    submit(group, 4)
+    group.turn(first, second)
+    group.pool(first).start()
+    before = incarnation(first)
+    second.proved_gone(before)
+    group.turn(second)
+    group.pool(first).finish()
+    group.turn(first)
+    assert (first.name, first.role) == ("m_0", Role.BACKUP_RUNNER)
+    assert incarnation(first) != before
+    assert "lease_lost" in group.kinds("m_0")
+
+
+def test_a_lease_that_ran_out_frees_seat_and_shards() -> None:
+    """A machine that was cut off is replaced, too."""
+    group = Group(runner=1, backup=1)
+    first, second = group.member(), group.member()
+    group.turn(first, second)
+    group.clock.advance(group.ttl / 2)
+    group.renew(second)
+    group.clock.advance(group.ttl / 2)
+    group.turn(second)
+    assert (second.role, group.owners()) == (Role.RUNNER, ["m_1"] * 4)
+
+
+def test_where_all_are_runners_survivors_share_what_the_dead_had() -> None:
+    """There are seats for all, and nobody takes all."""
+    group = Group(runner=3, shards=6)
+    loops = [group.member() for _ in range(3)]
+    group.turn(*loops, times=20)
+    assert sorted(map(str, group.owners())) == ["m_0"] * 2 + ["m_1"] * 2 + ["m_2"] * 2
+    for loop in loops[1:]:
+        loop.proved_gone(incarnation(loops[0]))
+    for _ in range(6):
+        group.turn(*loops[1:], times=4)
+        group.clock.advance(0.05)
+    assert sorted(map(str, group.owners())) == ["m_1"] * 3 + ["m_2"] * 3
+
+
+def test_a_dead_member_that_owned_nothing_is_buried() -> None:
+    """Its name is free at once."""
+    group = Group(runner=1, backup=1)
+    first, second = group.member(), group.member()
+    group.turn(first, second)
+    first.proved_gone(incarnation(second))
+    group.turn(first)
+    for _ in range(5):
+        group.clock.advance(SOON)
+        group.turn(first, times=2)
+    assert set(group.view().members) == {incarnation(first)}
+
+
+def test_whoever_knows_buries_a_dead_one_whose_heir_does_not() -> None:
+    """After giving the heir a moment."""
+    group = Group(runner=2, backup=1)
+    loops = [group.member() for _ in range(3)]
+    group.turn(*loops)
+    loops[1].proved_gone(incarnation(loops[0]))
+    group.turn(loops[1], times=2)
+    assert incarnation(loops[0]) in group.view().members
+    for _ in range(5):
+        group.clock.advance(HEIR / 2)
+        group.turn(loops[1], times=2)
+    assert incarnation(loops[0]) not in group.view().members
+
+
+def test_while_the_store_is_away_outcomes_wait() -> None:
+    """Nothing crashes, the pauses grow to a limit, and all is recorded when it is back."""
+    group = Group()
+    faulty = Faulty(MemoryBackend(group.store))
+    loop = group.member(backend=faulty)
+    cluster = submit(group, 2)
+    group.turn(loop)
+    faulty.cut()
+    group.pool(loop).finish()
+    pauses: list[float] = []
+    for _ in range(10):
+        pauses.append(loop.step())
+        group.clock.advance(pauses[-1])
+        if loop.session is not None and len(pauses) < 9:
+            group.store.renew(loop.session.lease.id)
+    assert pauses[0] == FIRST_PAUSE
+    assert max(pauses) <= LONGEST_PAUSE
+    assert pauses == sorted(pauses)
+    faulty.mend()
+    work_off(group, loop)
+    assert cluster.job("j").progress().finished
+
+
+def test_a_claim_whose_answer_was_lost_is_found_by_looking() -> None:
+    """What a member holds is what the store says it holds."""
+    group = Group()
+    faulty = Faulty(MemoryBackend(group.store))
+    loop = group.member(backend=faulty)
+    loop.step()
+    for _ in range(6):
+        faulty.drop_answer()
+        group.clock.advance(5.0)
+        group.renew(loop)
+        group.turn(loop)
+    work_off(group, loop, rounds=3)
+    assert loop.life is not None
+    assert (sorted(loop.life.workload.works), group.owners()) == ([0, 1, 2, 3], ["m_0"] * 4)
+
+
+def test_who_leaves_hands_back_at_once() -> None:
+    """The next look of a backup takes over; nobody waits for a lease."""
+    group = Group(runner=1, backup=1)
+    first, second = group.member(grace=1.0), group.member()
+    group.turn(first, second)
+    first.ask_to_leave()
+    first.run()
+    assert (first.life, first.session, first.working) == (None, None, False)
+    group.turn(second)
+    assert (second.role, group.owners()) == (Role.RUNNER, ["m_1"] * 4)
+
+
+def test_what_still_runs_when_the_grace_period_is_over_is_handed_over() -> None:
+    """It is blamed on who left, and run again."""
+    group = Group()
+    loop = group.member(grace=0.0)
+    submit(group, 1)
+    group.turn(loop)
+    group.pool(loop).start()
+    loop.ask_to_leave()
+    loop.run()
+    shards = [read.record for read in group.view().shards if read is not None]
+    blames = [blame for shard in shards for chunk in shard.open.values() for blame in chunk.blame.values()]
+    assert len(blames) == 1
+    assert all(shard.owner is None for shard in shards)
+
+
+def test_who_leaves_while_the_store_is_away_leaves_its_lease_to_run_out() -> None:
+    """It ends all the same."""
+    group = Group()
+    faulty = Faulty(MemoryBackend(group.store))
+    loop = group.member(backend=faulty, grace=0.0)
+    group.turn(loop)
+    faulty.cut()
+    loop.ask_to_leave()
+    loop.run()
+    assert loop.session is None
+    group.clock.advance(group.ttl)
+    assert group.view().members == {}
+
+
+def test_a_member_that_never_joined_leaves_at_once() -> None:
+    """There is nothing to let go of."""
+    loop = Group().member(join=False)
+    loop.ask_to_leave()
+    loop.run()
+    assert not loop.working
+
+
+def test_a_name_that_is_taken_is_waited_for() -> None:
+    """The loop does not end for it: after a lost lease its own may still be held."""
+    group = Group()
+    group.member("x")
+    late = group.member("x", join=False)
+    with pytest.raises(NameInUseError):
+        late.try_join()
+    assert late.step() == FIRST_PAUSE
+
+
+def test_a_record_deleted_by_a_stranger_ends_the_incarnation() -> None:
+    """And another begins."""
+    group = Group()
+    loop = group.member()
+    group.turn(loop)
+    before = incarnation(loop)
+    group.backend.commit([], [Delete(KEYS.member(before))])
+    assert loop.life is not None
+    with pytest.raises(LeaseLostError):
+        loop.life.look()
+    group.turn(loop)
+    assert incarnation(loop) != before
+    assert group.owners() == ["m_0"] * 4
+
+
+def test_garbage_is_told_in_an_event_and_stepped_over() -> None:
+    """The other shards are worked on."""
+    group = Group()
+    put(group.backend, KEYS.shard(2), b"garbage")
+    loop = group.member()
+    cluster = submit(group, 40)
+    work_off(group, loop)
+    assert group.owners() == ["m_0", "m_0", None, "m_0"]
+    assert "garbage" in group.kinds("m_0")
+    progress = cluster.job("j").progress()
+    assert progress.done > 0
+    assert not progress.finished
+
+
+def test_a_shard_taken_by_another_is_let_go() -> None:
+    """Whoever has a newer epoch is the owner, and what was still to be said is told as fenced."""
+    group = Group()
+    loop = group.member()
+    submit(group, 40)
+    group.turn(loop)
+    read = group.view().shards[0]
+    assert read is not None
+    taken = read.record.copy()
+    taken.epoch += 1
+    put(group.backend, KEYS.shard(0), taken.to_json())
+    group.clock.advance(group.ttl / 3)
+    group.renew(loop)
+    group.turn(loop)
+    assert "fenced" in group.kinds("m_0")
+
+
+def test_a_member_is_watched_by_others_and_told_to_the_prober() -> None:
+    """Only those with a port."""
+    group = Group(runner=2)
+    loops = [group.member() for _ in range(2)]
+    group.turn(*loops)
+    assert [{peer.member for peer in peers} for peers in group.watched.values()] == [{"m_1"}, {"m_0"}]
+
+
+def test_house_is_kept_after_a_finished_job() -> None:
+    """Its ids and counts go."""
+    group = Group()
+    loop = group.member()
+    cluster = submit(group, 8)
+    work_off(group, loop)
+    for _ in range(3):
+        group.clock.advance(group.ttl / 3)
+        group.renew(loop)
+        group.turn(loop)
+    shards = [read.record for read in group.view().shards if read is not None]
+    assert all(shard.counts == {} for shard in shards)
+    assert cluster.jobs() == {"j": "finished"}
+    assert cluster.job("j").progress().done == 8
+
+
+def test_settling_before_joining_is_a_mistake() -> None:
+    """There is nothing to settle."""
+    with pytest.raises(AssertionError):
+        Group().member(join=False).settle()
+
+
+def test_joining_while_the_store_is_away_fails() -> None:
+    """The constructor tells; the loop waits."""
+    group = Group()
+    faulty = Faulty(MemoryBackend(group.store))
+    faulty.cut()
+    loop = group.member(backend=faulty, join=False)
+    with pytest.raises(UnavailableError):
+        loop.try_join()
+    assert loop.step() == FIRST_PAUSE
+    assert loop.step() == FIRST_PAUSE, "meanwhile the store is not asked"

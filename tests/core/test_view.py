@@ -1,0 +1,161 @@
+"""A picture of the group: read in an order that never makes a newcomer look dead, and free of garbage."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from core_kit import KEYS, Garbage, member, picture, put, runners
+
+from smoothcluster.backend import CoordinationBackend, Entry
+from smoothcluster.memory import MemoryBackend
+from smoothcluster.model import Evidence
+from smoothcluster.records import GarbageError, Seat, Shard, Spec
+from smoothcluster.view import View, glance, parse_spec, read_members, read_ownership, read_view
+
+SPEC = Spec(2, None, 3, 0, "")
+
+
+@pytest.fixture
+def backend() -> MemoryBackend:
+    """A group of one member, who holds a seat and a shard."""
+    backend = MemoryBackend()
+    put(backend, KEYS.spec, SPEC.to_json())
+    put(backend, KEYS.seat(0), Seat("a", "").to_json())
+    put(backend, KEYS.shard(1), Shard(owner="a").to_json())
+    put(backend, KEYS.member("a"), member("a").to_json())
+    return backend
+
+
+def look(backend: CoordinationBackend, report: Garbage | None = None, last: View | None = None) -> View:
+    """The whole group."""
+    view = read_view(backend, KEYS, {}, report or Garbage(), last)
+    assert view is not None
+    return view
+
+
+def test_a_group_that_does_not_exist_has_no_picture() -> None:
+    """It begins with its numbers."""
+    assert read_view(MemoryBackend(), KEYS, {}, Garbage()) is None
+
+
+def test_what_is_not_written_yet_is_nobodys(backend: MemoryBackend) -> None:
+    """A seat or shard without a record is free, and its first claim creates it."""
+    view = look(backend)
+    assert (view.runner, len(view.seats), len(view.shards)) == (2, 2, 3)
+    assert (view.seats[1].record.holder, view.seats[1].version) == (None, None)
+    assert (view.owned("a"), view.owned(None)) == ([1], [0, 2])
+
+
+def test_before_the_first_member_there_are_no_seats() -> None:
+    """A submit may come first: it says nothing of Runners."""
+    backend = MemoryBackend()
+    put(backend, KEYS.spec, replace(SPEC, runner=None).to_json())
+    assert (look(backend).runner, look(backend).seats) == (0, [])
+
+
+def test_shards_are_read_before_seats_and_both_before_members(backend: MemoryBackend) -> None:
+    """Whoever owned a shard held a seat before and had joined before that, so it is there when read later."""
+    reads: list[str] = []
+    get_many, listing = backend.store.get_many, backend.store.list
+    backend.store.get_many = lambda keys: (reads.extend(keys), get_many(keys))[1]  # type: ignore[method-assign]
+    backend.store.list = lambda directory: (reads.append(directory), listing(directory))[1]  # type: ignore[method-assign]
+    look(backend)
+    assert reads.index(KEYS.shard(2)) < reads.index(KEYS.seat(0)) < reads.index(KEYS.members)
+
+
+def test_a_newcomer_that_joins_while_we_read_is_not_taken_for_dead(backend: MemoryBackend) -> None:
+    """It takes a seat between our reading of seats and of members: seen later, it is among the living."""
+    before: Callable[[str], list[Entry]] = backend.store.list
+
+    def late(directory: str) -> list[Entry]:
+        backend.store.list = before  # type: ignore[method-assign]
+        put(backend, KEYS.member("new"), member("new", 1).to_json())
+        put(backend, KEYS.seat(1), Seat("new", "").to_json())
+        return before(directory)
+
+    backend.store.list = late  # type: ignore[method-assign]
+    view = look(backend)
+    assert view.verdict("new") is None
+    assert view.seats[1].record.holder is None
+
+
+def test_a_member_that_is_not_there_has_expired() -> None:
+    """It was seen to own something, and is missing from what was read later."""
+    assert picture([], ["a"]).verdict("a") is Evidence.LEASE_EXPIRED
+
+
+def test_who_is_missing_from_a_glance_may_be_new() -> None:
+    """Members that were read before the rest do not tell the dead from newcomers."""
+    assert picture([], ["a"], complete=False).verdict("a") is None
+
+
+def test_what_nobody_holds_was_left() -> None:
+    """None is not a member that could live."""
+    assert picture([], [None]).verdict(None) is Evidence.LEFT
+
+
+def test_who_is_proved_dead_is_not_living_though_its_record_is_there() -> None:
+    """The proof is faster than the lease."""
+    view = picture(runners("a", "b"), ["a", "b"], gone={"a": Evidence.PROCESS_GONE})
+    assert (set(view.living()), view.seated(), view.verdict("a")) == ({"b"}, {"b": 1}, Evidence.PROCESS_GONE)
+
+
+def test_a_garbage_seat_is_free_and_reported(backend: MemoryBackend) -> None:
+    """It holds nothing but its holder; whoever takes it writes over what lies there."""
+    put(backend, KEYS.seat(0), b"\xff")
+    report = Garbage()
+    seat = look(backend, report).seats[0]
+    assert (seat.record.holder, list(report.found)) == (None, [KEYS.seat(0)])
+    assert seat.version is not None
+
+
+def test_a_garbage_shard_is_nobodys_and_reported(backend: MemoryBackend) -> None:
+    """Its epoch and books are lost: nobody may touch it."""
+    put(backend, KEYS.shard(1), b"[]")
+    report = Garbage()
+    view = look(backend, report)
+    assert (view.shards[1], view.owned("a"), list(report.found)) == (None, [], [KEYS.shard(1)])
+
+
+@pytest.mark.parametrize("value", [b"no", member("another").to_json()], ids=["not JSON", "of another name"])
+def test_a_garbage_member_is_left_out_and_reported(backend: MemoryBackend, value: bytes) -> None:
+    """Its key and what it says must agree, or it could pass for somebody else."""
+    put(backend, KEYS.member("b"), value)
+    report = Garbage()
+    assert (list(read_members(backend, KEYS, report)), list(report.found)) == (["a"], [KEYS.member("b")])
+
+
+def test_garbage_in_place_of_the_spec_is_fatal(backend: MemoryBackend) -> None:
+    """Without its numbers there is no group; the error names the key."""
+    put(backend, KEYS.spec, b"{}")
+    with pytest.raises(GarbageError, match=KEYS.spec):
+        parse_spec(backend.get(KEYS.spec))
+
+
+def test_the_last_look_saves_a_step_but_is_not_believed(backend: MemoryBackend) -> None:
+    """If the numbers have changed since, everything is read again by the new ones."""
+    last = look(backend)
+    put(backend, KEYS.spec, replace(SPEC, runner=4).to_json())
+    assert len(look(backend, last=last).seats) == 4
+
+
+def test_a_group_that_has_gone_since_the_last_look_has_no_picture(backend: MemoryBackend) -> None:
+    """Numbers remembered do not make a group."""
+    empty = MemoryBackend()
+    assert read_ownership(empty, KEYS, SPEC, Garbage()) is None
+
+
+def test_a_glance_reads_ownership_alone(backend: MemoryBackend) -> None:
+    """One step, with the members of the last look."""
+    last = look(backend)
+    put(backend, KEYS.member("b"), member("b").to_json())
+    put(backend, KEYS.seat(1), Seat("b", "").to_json())
+    view = glance(backend, KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last)
+    assert (set(view.members), view.complete, view.verdict("b"), view.seated()) == ({"a"}, False, None, {"b": 1})
+
+
+def test_a_glance_at_a_group_that_has_gone_shows_the_last_look(backend: MemoryBackend) -> None:
+    """A whole look follows and tells."""
+    last = look(backend)
+    view = glance(MemoryBackend(), KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last)
+    assert (view.shards, view.complete, view.living()) == (last.shards, False, {})

@@ -1,0 +1,294 @@
+"""What a member works on: enough at once, in turns, and a commit whenever one is due."""
+
+import pytest
+from core_kit import KEYS, Bench, HandPool, done, put
+
+from smoothcluster.backend import Delete
+from smoothcluster.errors import OutcomeUnknownError, UnavailableError
+from smoothcluster.records import Shard
+from smoothcluster.testing import Faulty
+from smoothcluster.workload import BATCH, INTERVAL, SLICE, WINDOW, Workload
+
+
+class Desk:
+    """A workload of some shards, over a connection that can fail."""
+
+    def __init__(self, shards: int = 1, concurrency: int = 2, max_attempts: int = 1) -> None:
+        self.bench = Bench(shards=shards, max_attempts=max_attempts)
+        self.faulty = Faulty(self.bench.backend)
+        self.pool = HandPool()
+        self.clock = self.bench.clock
+        self.held = True
+        self.lost: list[int] = []
+        self.started: list[tuple[int, int]] = []
+        self.woken = 0
+        self.load = Workload(self.faulty, self.pool, self.clock, self.bench.terms, concurrency, lambda: self.held)
+        self.load.on_lost = self.lost.append
+        self.load.on_start = lambda shard, tasks: self.started.append((shard, tasks))
+        self.load.wake = self.wake
+        for number in range(shards):
+            self.bench.own(number)
+            self.load.adopt(number, self.bench.read(number))
+
+    def wake(self) -> None:
+        """As the member's bell."""
+        self.woken += 1
+
+    def done(self, job: str = "j") -> int:
+        """How many tasks the store says are done."""
+        shards = [self.bench.read(number).record for number in self.load.works]
+        return sum(shard.counts.get(job, {}).get("done", 0) for shard in shards)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """One shard."""
+    return Desk()
+
+
+def test_no_more_is_started_than_concurrency_while_tasks_are_slow(desk: Desk) -> None:
+    """Few are under suspicion if the process dies."""
+    desk.bench.chunk("j-0", *"abcde")
+    desk.load.turn()
+    assert (len(desk.pool.waiting), desk.load.outstanding, desk.started) == (2, 2, [(0, 2)])
+    desk.load.turn()
+    assert desk.load.outstanding == 2
+
+
+def test_fast_tasks_are_marked_as_many_as_end_within_one_interval(desk: Desk) -> None:
+    """So that commits are shared."""
+    desk.bench.chunk("j-0", *(f"t{number}" for number in range(250)))
+    desk.load._rate = 2000.0  # pyright: ignore[reportPrivateUsage]
+    desk.load.turn()
+    assert desk.load.outstanding == 2 + 2000 * INTERVAL
+    assert WINDOW > 2000 * INTERVAL
+
+
+def test_the_rate_is_measured(desk: Desk) -> None:
+    """Over one interval at least."""
+    desk.bench.chunk("j-0", *(f"t{number}" for number in range(250)))
+    for _ in range(12):
+        desk.load.turn()
+        desk.pool.finish()
+        desk.clock.advance(INTERVAL / 10)
+    desk.load.turn()
+    assert desk.load.outstanding > 2
+
+
+def test_nothing_starts_while_the_lease_may_be_lost(desk: Desk) -> None:
+    """What ran is recorded none the less, if it can be."""
+    desk.bench.chunk("j-0", *"abc")
+    desk.load.turn()
+    desk.held = False
+    desk.pool.finish()
+    desk.load.turn()
+    assert (desk.done(), len(desk.pool.waiting)) == (2, 0)
+
+
+def test_nothing_starts_while_stopping(desk: Desk) -> None:
+    """The member is leaving."""
+    desk.bench.chunk("j-0", "a")
+    desk.load.stopping = True
+    desk.load.turn()
+    assert not desk.pool.waiting
+
+
+def test_outcomes_wait_a_little_for_others(desk: Desk) -> None:
+    """One commit carries what came within an interval."""
+    desk.bench.chunk("j-0", *"ab")
+    desk.load.turn()
+    first, second = desk.pool.start()
+    desk.pool.finished.append(done(first))
+    desk.load.turn()
+    assert desk.done() == 0
+    assert desk.load.next_time() == desk.clock.monotonic() + INTERVAL
+    desk.clock.advance(INTERVAL)
+    desk.load.turn()
+    assert desk.done() == 1
+    desk.pool.finished.append(done(second))
+    desk.load.turn()
+    assert desk.done() == 2, "the last one has none to wait for"
+
+
+def test_many_outcomes_do_not_wait(desk: Desk) -> None:
+    """A full batch goes at once."""
+    for chunk in range(4):
+        desk.bench.chunk(f"j-{chunk}", *(f"t{chunk}.{number}" for number in range(200)))
+    desk.load._rate = 598 / INTERVAL  # pyright: ignore[reportPrivateUsage]
+    desk.load.turn()
+    runs = desk.pool.start()
+    assert len(runs) == 600
+    desk.load.stopping = True
+    desk.pool.finished.extend(map(done, runs[:BATCH]))
+    desk.load.turn()
+    assert desk.done() == BATCH
+
+
+def test_shards_take_turns() -> None:
+    """One with a long queue keeps others waiting for a slice of time only."""
+    desk = Desk(2)
+    for shard in range(2):
+        desk.bench.chunk("j-0", *(f"t{shard}.{number}" for number in range(100)), shard=shard)
+    shards = list[int]()
+    for _ in range(12):
+        desk.load.turn()
+        shards.append(desk.started[-1][0])
+        desk.pool.finish()
+        desk.clock.advance(SLICE / 3)
+    assert {0, 1} == set(shards)
+    assert shards[0] == shards[1]
+    assert sum(one != other for one, other in zip(shards, shards[1:], strict=False)) <= 6
+
+
+def test_a_shard_with_little_to_do_is_helped_out_by_the_next() -> None:
+    """The pool is filled from as many as it takes."""
+    desk = Desk(3, concurrency=3)
+    for shard in range(3):
+        desk.bench.chunk("j-0", f"t{shard}", shard=shard)
+    desk.load.turn()
+    assert sorted(desk.started) == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_what_was_running_when_its_owner_went_goes_first() -> None:
+    """It is the oldest debt."""
+    desk = Desk(2, concurrency=1)
+    for shard in range(2):
+        desk.bench.chunk("j-0", f"t{shard}", shard=shard)
+    desk.load.turn()
+    work = desk.load.works[0]
+    assert work.record.open
+    read = desk.bench.read(0)
+    desk.load.drop_all()
+    desk.load.adopt(1, desk.bench.read(1))
+    desk.load.adopt(0, read)
+    assert desk.load._turns[0] == 0  # pyright: ignore[reportPrivateUsage]
+
+
+def test_new_chunks_wake_the_member(desk: Desk) -> None:
+    """The watch is armed with the first listing; closed when the shard goes."""
+    desk.load.turn()
+    assert not desk.load.works[0].startable(0.0)
+    desk.bench.chunk("j-0", "a")
+    assert (desk.woken, desk.load.works[0].startable(0.0)) == (1, True)
+    desk.load.turn()
+    assert len(desk.pool.waiting) == 1
+    desk.load.drop(0)
+    desk.bench.chunk("j-1", "b")
+    assert desk.woken == 1
+
+
+def test_a_commit_that_arrived_after_all_is_found_by_its_id(desk: Desk) -> None:
+    """The answer was lost; sent again it is refused, and then known to be there."""
+    desk.bench.chunk("j-0", "a")
+    desk.faulty.drop_answer()
+    with pytest.raises(OutcomeUnknownError):
+        desk.load.turn()
+    assert not desk.pool.waiting, "nothing starts before it is settled"
+    desk.load.turn()
+    assert ([run.task.id for run in desk.pool.waiting], desk.lost) == (["a"], [])
+
+
+def test_a_commit_that_was_not_sent_is_sent_again(desk: Desk) -> None:
+    """Nothing is lost while the store is away."""
+    desk.bench.chunk("j-0", "a")
+    desk.load.turn()
+    desk.pool.finish()
+    desk.faulty.cut()
+    for _ in range(3):
+        with pytest.raises(UnavailableError):
+            desk.load.turn()
+    desk.faulty.mend()
+    desk.load.turn()
+    assert (desk.done(), desk.load.quiet()) == (1, True)
+
+
+def test_a_late_original_is_refused(desk: Desk) -> None:
+    """It was sent again meanwhile, the very same: of the two, one is applied."""
+    desk.bench.chunk("j-0", "a")
+    desk.load.turn()
+    desk.pool.finish()
+    desk.faulty.hold()
+    with pytest.raises(OutcomeUnknownError):
+        desk.load.turn()
+    desk.load.turn()
+    desk.faulty.deliver()
+    assert (desk.done(), len(desk.bench.results("j"))) == (1, 1)
+
+
+def test_garbage_elsewhere_is_stepped_over(desk: Desk) -> None:
+    """The refusal names another key, and the shard is still ours."""
+    desk.bench.chunk("j-0", "a")
+    desk.load.turn()
+    desk.pool.finish()
+    desk.bench.backend.commit([], [Delete(KEYS.chunk(0, "j-0"))])
+    desk.load.turn()
+    assert (desk.done(), desk.lost, list(desk.bench.garbage.found)) == (1, [], [KEYS.chunk(0, "j-0")])
+
+
+@pytest.mark.parametrize("value", [Shard(owner="other", epoch=9).to_json(), b"garbage", None])
+def test_a_shard_that_is_another_members_is_dropped(desk: Desk, value: bytes | None) -> None:
+    """Or that nobody can read: what we still had to say is counted as refused."""
+    desk.bench.chunk("j-0", "a", "b", "c")
+    desk.load.turn()
+    desk.pool.start()
+    if value is None:
+        desk.bench.backend.commit([], [Delete(KEYS.shard(0))])
+    else:
+        put(desk.bench.backend, KEYS.shard(0), value)
+    first, second = desk.pool.started
+    desk.pool.finished.append(done(first))
+    desk.clock.advance(1.0)
+    desk.load.turn()
+    desk.clock.advance(1.0)
+    desk.load.turn()
+    assert (desk.lost, desk.load.works, desk.load.refused >= 1) == ([0], {}, True)
+    before = desk.load.refused
+    desk.pool.finished.append(done(second))
+    desk.load.turn()
+    assert desk.load.refused == before + 1
+    assert desk.bench.results("j") == []
+
+
+def test_what_has_not_started_can_be_handed_back(desk: Desk) -> None:
+    """Of some shards, or of all; what is not wanted stays in line."""
+    desk.bench.chunk("j-0", *"ab")
+    desk.load.turn()
+    desk.load.hand_back(lambda work: False)
+    assert len(desk.pool.waiting) == 2
+    desk.load.hand_back()
+    desk.load.stopping = True
+    desk.load.turn()
+    assert (len(desk.pool.waiting), desk.load.quiet(), desk.bench.read().record.open["j-0"].run) == (0, True, 0)
+
+
+def test_what_comes_back_unstarted_from_a_lost_shard_is_nothing(desk: Desk) -> None:
+    """Nobody had begun it, so nothing is refused."""
+    desk.bench.chunk("j-0", *"ab")
+    desk.load.turn()
+    runs = list(desk.pool.waiting)
+    desk.load.drop_all()
+    desk.pool.finished.extend(runs)
+    desk.load.turn()
+    assert (desk.load.refused, list(desk.pool.waiting)) == (0, [])
+
+
+def test_a_retry_is_waited_for() -> None:
+    """If nothing else happens, that is when a turn is needed."""
+    desk = Desk(max_attempts=2)
+    desk.bench.chunk("j-0", "a")
+    desk.load.turn()
+    (run,) = desk.pool.start()
+    run.fail("no")
+    desk.pool.finished.append(run)
+    desk.load.turn()
+    assert desk.load.next_time() == desk.clock.monotonic() + 1.0
+    desk.clock.advance(1.0)
+    assert desk.load.next_time() is None, "due: it waits for a free worker only"
+    desk.load.turn()
+    assert [run.context.attempt for run in desk.pool.waiting] == [2]
+
+
+def test_nothing_to_do_needs_no_turn(desk: Desk) -> None:
+    """A watch will wake us."""
+    desk.load.turn()
+    assert desk.load.next_time() is None

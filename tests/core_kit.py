@@ -1,0 +1,313 @@
+"""Pictures of a group, records in a store, and members without threads: what the core's unit tests are made of."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import final
+
+from smoothcluster.backend import CoordinationBackend, Create, Guarantees, Update
+from smoothcluster.chunks import encode_task
+from smoothcluster.joining import Wanted
+from smoothcluster.member import MemberLoop
+from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
+from smoothcluster.model import Evidence, Task
+from smoothcluster.peers import Peer
+from smoothcluster.pool import Pool, Run, RunState
+from smoothcluster.progress import Sent, ShardWork, Terms
+from smoothcluster.records import Keys, Member, Seat, Shard, Spec, load
+from smoothcluster.session import Session
+from smoothcluster.surroundings import Settings, Surroundings
+from smoothcluster.testing import HeldClock
+from smoothcluster.view import Read, View, read_view
+
+KEYS = Keys("g")
+
+
+def member(name: str, join: int = 0, *, running: bool = True, seat: int | None = None) -> Member:
+    """A member whose incarnation is called as it is."""
+    return Member(name, name, join, "host", 1, "127.0.0.1", 0, 4, running, seat, "")
+
+
+def picture(
+    members: Iterable[Member],
+    seats: Sequence[str | None],
+    owners: Sequence[str | None] = (),
+    *,
+    gone: Mapping[str, Evidence] | None = None,
+    complete: bool = True,
+) -> View:
+    """A view in which seat and shard number n belong to the n-th of *seats* and *owners*."""
+    spec = Spec(len(seats), None, len(owners), 0, "")
+    return View(
+        Read(spec, "0"),
+        [Read(Seat(holder, ""), "0") for holder in seats],
+        [Read(Shard(owner=owner, name=owner), "0") for owner in owners],
+        {each.incarnation: Read(each, "0") for each in members},
+        gone or {},
+        complete,
+    )
+
+
+def runners(*names: str) -> list[Member]:
+    """Members that joined in this order and hold the seats in this order."""
+    return [member(name, join, seat=join) for join, name in enumerate(names)]
+
+
+@final
+@dataclass
+class Garbage:
+    """Collects what is reported."""
+
+    found: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __call__(self, key: str, what: str) -> None:
+        self.found[key] = what
+
+
+def ids(prefix: str = "id") -> Callable[[], str]:
+    """Ids that are never repeated."""
+    numbers = count()
+    return lambda: f"{prefix}{next(numbers)}"
+
+
+def put(backend: CoordinationBackend, key: str, value: bytes) -> None:
+    """Have *value* at *key*, whatever was there."""
+    old = backend.get(key)
+    backend.commit([], [Create(key, value) if old is None else Update(key, value)])
+
+
+def limits(**changes: int) -> Guarantees:
+    """The weakest store's limits, but for some."""
+    return replace(WEAKEST, **changes)  # type: ignore[arg-type]  # only the numbers are ever changed
+
+
+@final
+class Quiet:
+    """Nothing is stopping."""
+
+    def is_set(self) -> bool:
+        """No."""
+        return False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """No."""
+        return False
+
+
+@final
+@dataclass
+class Bench:
+    """A store, and the work on its shards as their owner does it, without a pool."""
+
+    guarantees: Guarantees = WEAKEST
+    shards: int = 1
+    max_attempts: int = 1
+    retry_delay: float = 1.0
+    clock: HeldClock = field(default_factory=HeldClock)
+    garbage: Garbage = field(default_factory=Garbage)
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore(clock=self.clock, guarantees=self.guarantees)
+        self.clock.listeners.append(self.store.expire)
+        self.backend = MemoryBackend(self.store)
+        self.new_id = ids()
+        self.terms = Terms(
+            KEYS, self.shards, "runner", "me", self.guarantees, self.max_attempts, self.retry_delay,
+            Quiet(), self.new_id, self.garbage, Sent(),
+        )  # fmt: skip
+
+    def chunk(self, name: str, *tasks: str, shard: int = 0) -> None:
+        """Write a chunk with tasks of these ids."""
+        texts = ",".join(encode_task(Task(id=task)) for task in tasks)
+        put(self.backend, KEYS.chunk(shard, name), f"[{texts}]".encode())
+
+    def own(self, number: int = 0, record: Shard | None = None) -> ShardWork:
+        """The work on a shard whose record, *record* or a new one, says that we own it."""
+        mine = replace(record or Shard(), owner="me", name="runner")
+        put(self.backend, KEYS.shard(number), mine.to_json())
+        return ShardWork(number, self.read(number), self.terms)
+
+    def read(self, number: int = 0) -> Read[Shard]:
+        """A shard's record as it stands in the store."""
+        entry = self.backend.get(KEYS.shard(number))
+        assert entry is not None
+        return Read(Shard.from_json(entry.value), entry.version)
+
+    def start(self, work: ShardWork, want: int = 10, now: float = 0.0) -> list[Run]:
+        """Let *work* start up to *want* tasks and commit that."""
+        work.backlog.fill(self.backend, want)
+        return self.commit(work, want, now)
+
+    def commit(self, work: ShardWork, want: int = 0, now: float = 0.0) -> list[Run]:
+        """Build the next commit and send it; what may run then."""
+        pending = work.prepare(want, now)
+        return self.send(work) if pending is not None else []
+
+    def send(self, work: ShardWork) -> list[Run]:
+        """Send the pending commit, which must not be refused."""
+        assert work.pending is not None
+        result = self.backend.commit([], work.pending.changes)
+        assert hasattr(result, "versions"), result
+        return work.applied(self.read(work.number).version or "")
+
+    def results(self, job: str, shard: int = 0) -> list[bytes]:
+        """The results recorded for *job*."""
+        return [entry.value for entry in self.backend.list(KEYS.results(job, shard))]
+
+
+def done(run: Run, *added: Task, value: str = "null") -> Run:
+    """*run*, as if its handler had returned *value* and submitted *added*."""
+    run.state, run.encoded = RunState.DONE, value
+    run.added = list(added)
+    run.added_encoded = [encode_task(task) for task in added]
+    return run
+
+
+def failed(run: Run, why: str = "no") -> Run:
+    """*run*, as if its handler had raised."""
+    run.fail(why)
+    return run
+
+
+@final
+class HandPool(Pool):
+    """A pool whose runs end when a test says so."""
+
+    def __init__(self, can_start: Callable[[Run], bool] = lambda run: True) -> None:
+        self.finished: deque[Run] = deque()
+        self.waiting: deque[Run] = deque()
+        self.started: list[Run] = []
+        self.stopped = False
+        self._can_start = can_start
+
+    def put(self, runs: Iterable[Run]) -> None:
+        self.waiting.extend(runs)
+
+    def take_back(self) -> list[Run]:
+        taken = list(self.waiting)
+        self.waiting.clear()
+        return taken
+
+    @property
+    def running(self) -> int:
+        return len(self.started)
+
+    @property
+    def free(self) -> int:
+        return 100
+
+    def stop(self, timeout: float) -> int:
+        self.stopped = True
+        return len(self.started)
+
+    def start(self) -> list[Run]:
+        """Start all that waits."""
+        while self.waiting:
+            run = self.waiting.popleft()
+            (self.started if self._can_start(run) else self.finished).append(run)
+        return self.started
+
+    def finish(self, value: str = "null") -> int:
+        """Start all that waits and end all that was started; how many."""
+        ended = [done(run, value=value) for run in self.start()]
+        self.started.clear()
+        self.finished.extend(ended)
+        return len(ended)
+
+
+@final
+@dataclass
+class Group:
+    """Members of one group on one store and one clock, each a loop that a test turns by hand."""
+
+    runner: int = 1
+    backup: int | None = None
+    shards: int = 4
+    ttl: float = 10.0
+    clock: HeldClock = field(default_factory=HeldClock)
+    new_id: Callable[[], str] = field(default_factory=ids)
+    pools: dict[str, HandPool] = field(default_factory=dict[str, HandPool])
+    watched: dict[str, set[Peer]] = field(default_factory=dict[str, set[Peer]])
+    ports: Iterator[int] = field(default_factory=lambda: count(1000))
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore(clock=self.clock)
+        self.clock.listeners.append(self.store.expire)
+        self.backend = MemoryBackend(self.store)
+
+    def member(
+        self,
+        name: str = "m_<index>",
+        backend: CoordinationBackend | None = None,
+        *,
+        join: bool = True,
+        grace: float = 0.0,
+    ) -> MemberLoop:
+        """One more member, joined unless told otherwise."""
+        mark = f"p{len(self.pools)}"
+
+        def make_pool(_: Callable[[], None], can_start: Callable[[Run], bool]) -> Pool:
+            self.pools[mark] = HandPool(can_start)
+            return self.pools[mark]
+
+        around = Surroundings(
+            clock=self.clock,
+            new_id=self.new_id,
+            host="host",
+            pid=1,
+            address=("127.0.0.1", next(self.ports)),
+            announce=lambda group, name, incarnation: None,
+            watch_peers=lambda peers: self.watched.update({mark: peers}),
+            make_pool=make_pool,
+            keep_alive=lambda session: None,
+        )
+        wanted = Wanted(name, self.runner, self.backup, self.shards)
+        settings = Settings("g", wanted, concurrency=2, lease_ttl=self.ttl, grace=grace)
+        loop = MemberLoop(backend or MemoryBackend(self.store), settings, around)
+        loop.working = loop._running = True  # pyright: ignore[reportPrivateUsage]  # what `run` says of itself
+        if join:
+            while not loop.try_join():
+                pass
+            loop.settle()
+        return loop
+
+    @staticmethod
+    def pool(loop: MemberLoop) -> HandPool:
+        """The pool of a member."""
+        assert isinstance(loop.pool, HandPool)
+        return loop.pool
+
+    def turn(self, *loops: MemberLoop, times: int = 8) -> None:
+        """Let each take its turns."""
+        for _ in range(times):
+            for loop in loops:
+                loop.step()
+
+    def renew(self, *loops: MemberLoop) -> None:
+        """Keep their leases alive."""
+        for loop in loops:
+            if loop.session is not None:
+                loop.session.renew_once()
+
+    def view(self) -> View:
+        """The group as it stands in the store."""
+        view = read_view(self.backend, KEYS, {}, Garbage())
+        assert view is not None
+        return view
+
+    def owners(self) -> list[str | None]:
+        """Names of those who own the shards, in order; None where nobody living does."""
+        view = self.view()
+        living = view.living()
+        owners = [read.record.owner if read is not None else None for read in view.shards]
+        return [living[owner].name if owner in living else None for owner in owners]
+
+    def kinds(self, name: str) -> list[object]:
+        """Kinds of the events that a member has written."""
+        return [load(entry.value)["kind"] for entry in self.backend.list(KEYS.events(name))]
+
+
+def session(backend: CoordinationBackend, clock: HeldClock, ttl: float = 10.0) -> Session:
+    """A session that nobody renews."""
+    return Session(backend, ttl, clock)
