@@ -246,9 +246,9 @@ class CoordinationBackend(Protocol):
         Wakes on creations, deletions and, unless *values* is false, changed values; may wake
         for nothing, may merge several changes into one call, never misses the last one, and
         lives through reconnects. Every change that a read made after this returned could still
-        miss leads to a call, so arm first and read second. *notify* is called from the driver's thread: it must
-        return at once and call nothing of the backend. While the store is away nothing is
-        reported; on its return *notify* is called if anything may have been missed.
+        miss leads to a call, so arm first and read second. *notify* is called from the driver's
+        thread: it must return at once and call nothing of the backend. While the store is away
+        nothing is reported; on its return *notify* is called if anything may have been missed.
         """
 
     @abstractmethod

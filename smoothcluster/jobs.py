@@ -137,6 +137,8 @@ class Submission:
         """Write *packets* and what they add to the job's record, exactly once."""
         while True:
             before = patiently(self._clock, self._patience, self._read)
+            if state == SEALED and before is not None and before.record.state == FINISHED:
+                return  # It can only have been sealed; all that was written here before has its outcome.
             job = self._after(before, packets, tasks, state)
             if self._settled(self._changes(before, job, packets), job):
                 return
