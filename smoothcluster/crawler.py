@@ -16,7 +16,7 @@ from typing import Self
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.election import Order, join_order
-from smoothcluster.errors import BackendError, LeaseLostError, NameInUseError, OutcomeUnknownError, UsageError
+from smoothcluster.errors import LeaseLostError, NameInUseError, OutcomeUnknownError, SmoothclusterError, UsageError
 from smoothcluster.joining import INDEX, Wanted
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Handler, Role, check_name
@@ -194,7 +194,7 @@ class ClusterCrawler:
     def _work_quietly(self) -> None:
         try:
             self._work()
-        except (BackendError, UsageError) as error:
+        except SmoothclusterError as error:
             self._failure = error
             log.error("%s has stopped: %s", self.name, error)  # noqa: TRY400  # `stop` raises it
 

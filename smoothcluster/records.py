@@ -21,7 +21,6 @@ from typing import Any, Self, TypeVar, cast
 
 from smoothcluster.errors import SmoothclusterError
 
-
 CHUNK_NAME = re.compile(r"(?!\.\.?-[^-]+$)([A-Za-z0-9_.][A-Za-z0-9_.-]{0,99})-([A-Za-z0-9_.:@+=]{1,100})")
 """A chunk's name: its job, which must be able to be part of a key, and what is its own, without a ``-``."""
 

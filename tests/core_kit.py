@@ -62,6 +62,7 @@ class Garbage:
     found: dict[str, str] = field(default_factory=dict[str, str])
 
     def __call__(self, key: str, what: str) -> None:
+        """Take note of it."""
         self.found[key] = what
 
 
@@ -182,22 +183,27 @@ class HandPool(Pool):
         self._can_start = can_start
 
     def put(self, runs: Iterable[Run]) -> None:
+        """Keep them until `start`."""
         self.waiting.extend(runs)
 
     def take_back(self) -> list[Run]:
+        """All that waits."""
         taken = list(self.waiting)
         self.waiting.clear()
         return taken
 
     @property
     def running(self) -> int:
+        """How many were started."""
         return len(self.started)
 
     @property
     def free(self) -> int:
+        """Always enough."""
         return 100
 
     def stop(self, timeout: float) -> int:
+        """Take note of it."""
         self.stopped = True
         return len(self.started)
 

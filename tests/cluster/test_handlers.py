@@ -89,6 +89,18 @@ def test_links_are_followed_once(group: Group) -> None:
     assert sum(line.what == START for line in group.log()) == 159
 
 
+def test_links_are_followed_once_though_runners_die(group: Group) -> None:
+    """Who takes over knows what the job has: links met again are skipped by whoever has the shard."""
+    group.start(5)
+    group.converged()
+    pages, leaves = named(240, "page"), named(60, "leaf")
+    job = group.cluster.submit([Task(id=page, meta={"nap": 0.05, "links": leaves}) for page in pages])
+    group.progressed(100)
+    for victim in group.runners()[:2]:
+        victim.kill()
+    group.finish(job, {*pages, *leaves})
+
+
 def test_a_task_that_submits_itself(group: Group) -> None:
     """A page that links to itself is no loop."""
     assert run(group, Task(id="me", meta={"links": ["me", "you", "you"]}), wanted={"me", "you"}).keys() == {"me", "you"}

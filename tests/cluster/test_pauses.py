@@ -1,8 +1,13 @@
 """Processes that stop without dying: by the time they go on they have been replaced, and must not matter."""
 
+from functools import partial
+
 import pytest
 from cluster.conftest import NewGroup
-from cluster.group import Group, named
+from cluster.group import Group, Member, named
+from cluster.handlers import START
+
+from smoothcluster.clock import SYSTEM_CLOCK
 
 TASKS = 90
 
@@ -42,17 +47,45 @@ def test_a_runner_paused_for_longer_than_its_lease(five: Group) -> None:
     assert victim.alive
 
 
-def test_a_paused_runner_with_outcomes_to_record(five: Group) -> None:
-    """One that wakes amid quick tasks, with outcomes on their way to the store, records none of them."""
-    job = five.submit(6000, nap=0.004)
-    five.progressed(300)
-    victim = five.runners()[0]
+def test_a_paused_runner_with_tasks_waiting(new_group: NewGroup) -> None:
+    """By its own clock it knows that its lease is over, and starts none of the tasks it had ready."""
+    group = new_group(lease_ttl=1.0, concurrency=4)
+    group.start(5)
+    group.converged()
+    job = group.submit(8000, nap=0.001)
+    group.progressed(1000)
+    victim = group.runners()[0]
     victim.pause()
-    five.handovers(victim.name)
+    group.handovers(victim.name)
+    since = SYSTEM_CLOCK.monotonic()
     victim.resume()
-    five.finish(job, named(6000))
-    five.converged()
-    assert victim in five.living
+    group.finish(job, named(8000))
+    late = [line for line in group.log() if line.pid == victim.pid and line.what == START and line.at > since]
+    assert len(late) <= 4, "more than were being started at that very moment"
+    group.converged()
+
+
+def test_runners_that_wake_in_the_middle_of_recording(new_group: NewGroup) -> None:
+    """What they go on to send is refused, however often it happens: nothing is lost, nothing recorded twice."""
+    group = new_group(lease_ttl=1.0, concurrency=40)
+    group.start(5)
+    group.converged()
+    job = group.submit(12_000, nap=0.03)
+    for _ in range(3):
+        group.progressed(group.ended() + 300)
+        victims = group.runners()
+        for victim in victims:
+            victim.pause()
+        group.eventually(partial(has_replaced, group, victims))
+        for victim in victims:
+            victim.resume()
+        group.converged()
+    group.finish(job, named(12_000))
+
+
+def has_replaced(group: Group, members: list[Member]) -> bool:
+    """Whether all that *members* had is in other hands."""
+    return not {member.pid for member in members} & group.shards().keys() and not group.status()["unassigned"]
 
 
 def test_a_pause_shorter_than_the_lease_changes_nothing(new_group: NewGroup) -> None:

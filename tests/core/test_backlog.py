@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from core_kit import KEYS, Garbage, put
 
-from smoothcluster.backlog import Backlog
 from smoothcluster.backend import CoordinationBackend, Delete
+from smoothcluster.backlog import Backlog
 from smoothcluster.chunks import digest
 from smoothcluster.errors import UnavailableError
 from smoothcluster.memory import MemoryBackend
@@ -67,14 +67,20 @@ def test_it_is_armed_before_the_first_listing_and_once(backend: MemoryBackend) -
     """What is written between listing and arming would else be noticed by nobody."""
     backlog = waiting()
     armed: list[int] = []
-    backlog.arm = lambda: (armed.append(1), write(backend, "a-0", "t"))[0]
+
+    def arm() -> None:
+        armed.append(1)
+        write(backend, "a-0", "t")
+
+    backlog.arm = arm
     backlog.fill(backend, 1)
+    assert admitted(backlog) == ["a-0"]
     backlog.stale = True
     backlog.fill(backend, 1)
-    assert (armed, admitted(backlog)) == ([1], ["a-0"])
+    assert armed == [1]
 
 
-def test_what_comes_while_we_list_is_not_forgotten(backend: MemoryBackend) -> None:
+def test_what_comes_while_we_list_is_not_forgotten(backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """The flag is taken down before reading."""
     backlog = waiting()
     keys = backend.store.keys
@@ -84,7 +90,7 @@ def test_what_comes_while_we_list_is_not_forgotten(backend: MemoryBackend) -> No
         backlog.stale = True  # as the watch does
         return names
 
-    backend.store.keys = late  # type: ignore[method-assign]
+    monkeypatch.setattr(backend.store, "keys", late)
     backlog.fill(backend, 1)
     assert backlog.stale
 

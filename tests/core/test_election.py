@@ -1,5 +1,7 @@
 """Who should hold a seat, and who must notice whose death."""
 
+from itertools import pairwise
+
 from core_kit import member, picture, runners
 
 from smoothcluster.election import SeatClaim, candidates, free_seats, role_of, seat_to_claim, watched_by
@@ -152,7 +154,7 @@ def test_every_candidate_is_watched_by_somebody() -> None:
         spare = [f"x{n}" for n in range(waiting)]
         view = picture([*runners("a", "b"), *(member(name, 10 + n) for n, name in enumerate(spare))], ["a", "b"])
         assert all(watchers_of(view, name) for name in spare)
-        assert all(watchers_of(view, ahead) >= {behind} for ahead, behind in zip(spare, spare[1:], strict=False))
+        assert all(watchers_of(view, ahead) >= {behind} for ahead, behind in pairwise(spare))
 
 
 def test_nobody_watches_itself() -> None:

@@ -43,7 +43,7 @@ def seat_of_a(evidence: Evidence = Evidence.PROCESS_GONE) -> SeatClaim:
 
 
 def take_over(backend: MemoryBackend, commit_id: str = "c", guarantees: Guarantees = WEAKEST) -> tuple[View, Move]:
-    """b takes over from a, whose process is dead."""
+    """The move by which b takes over from a, whose process is dead."""
     view = look(backend, a=Evidence.PROCESS_GONE)
     return view, claim(KEYS, view, view.members["b"], seat_of_a(), view.owned("a"), commit_id, guarantees)
 

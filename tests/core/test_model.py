@@ -100,5 +100,5 @@ def test_a_name_that_can_be_part_of_a_key_is_returned(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "-a", "a/b", "a b", ".", "..", "ü", "x" * 101, "a\n"])
 def test_a_name_that_cannot_be_part_of_a_key_is_refused(name: str) -> None:
     """Saying what it was for."""
-    with pytest.raises(UsageError, match="group .* not valid"):
+    with pytest.raises(UsageError, match=r"group .* not valid"):
         check_name("group", name)

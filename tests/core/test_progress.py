@@ -387,9 +387,9 @@ def test_no_commit_exceeds_what_the_store_takes(tasks: list[tuple[int, int, int]
             finish(work, done(run, *new, value=f'"{"x" * size}"'))
         pending = work.prepare(0, 0.0)
         if pending is not None:
-            size = commit_size([], pending.changes)
-            assert size.bytes <= 50_000
-            assert size.operations <= operations
+            reckoned = commit_size([], pending.changes)
+            assert reckoned.bytes <= 50_000
+            assert reckoned.operations <= operations
             bench.send(work)
         work.backlog.stale = True
         if not work.unsaid() and not work.outstanding and pending is None:

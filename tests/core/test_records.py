@@ -1,11 +1,12 @@
 """Records: what was written is read back, and anything else is garbage, whatever it is."""
 
+from contextlib import suppress
+
 import pytest
 from core_kit import KEYS, member
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smoothcluster.errors import SmoothclusterError
 from smoothcluster.records import GarbageError, Job, Member, Open, Record, Seat, Shard, Spec, dump, last_part, load
 
 RECORDS: list[Record] = [
@@ -65,37 +66,37 @@ def test_true_is_not_a_number() -> None:
         Spec.from_json(dump({"runner": 1, "backup": None, "shards": True, "joins": 0, "id": ""}))
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("owner", 1),
-        ("name", []),
-        ("epoch", "1"),
-        ("seq", None),
-        ("id", 1),
-        ("open", []),
-        ("open", {"j-0": []}),
-        ("open", {"j-0": 1}),
-        ("open", {"j-0": [1, "z", "0", {}, {}]}),
-        ("open", {"j-0": [1, "0", 0, {}, {}]}),
-        ("open", {"j-0": ["1", "0", "0", {}, {}]}),
-        ("open", {"j-0": [1, "0", "0", {"x": 1}, {}]}),
-        ("open", {"j-0": [1, "0", "0", {"0": "1"}, {}]}),
-        ("open", {"j-0": [1, "0", "0", {}, {"0": "a"}]}),
-        ("open", {"j-0": [1, "0", "0", {}, {"0": [1]}]}),
-        ("open", {"j-0": [2, "-1", "0", {}, {}]}),
-        ("open", {"j-0": [2, "0", "-1", {}, {}]}),
-        ("open", {"j-0": [2, "4", "0", {}, {}]}),
-        ("open", {"j-0": [2, "0", "4", {}, {}]}),
-        ("open", {"j-0": [2, "0", "0", {"2": 1}, {}]}),
-        ("open", {"j-0": [2, "0", "0", {}, {"-1": []}]}),
-        ("open", {"nodash": [2, "0", "0", {}, {}]}),
-        ("open", {"a b-0": [2, "0", "0", {}, {}]}),
-        ("open", {"a/b-0": [2, "0", "0", {}, {}]}),
-        ("counts", {"j": 1}),
-        ("counts", {"j": {"done": "1"}}),
-    ],
-)
+WRONG: list[tuple[str, object]] = [
+    ("owner", 1),
+    ("name", []),
+    ("epoch", "1"),
+    ("seq", None),
+    ("id", 1),
+    ("open", []),
+    ("open", {"j-0": []}),
+    ("open", {"j-0": 1}),
+    ("open", {"j-0": [1, "z", "0", {}, {}]}),
+    ("open", {"j-0": [1, "0", 0, {}, {}]}),
+    ("open", {"j-0": ["1", "0", "0", {}, {}]}),
+    ("open", {"j-0": [1, "0", "0", {"x": 1}, {}]}),
+    ("open", {"j-0": [1, "0", "0", {"0": "1"}, {}]}),
+    ("open", {"j-0": [1, "0", "0", {}, {"0": "a"}]}),
+    ("open", {"j-0": [1, "0", "0", {}, {"0": [1]}]}),
+    ("open", {"j-0": [2, "-1", "0", {}, {}]}),
+    ("open", {"j-0": [2, "0", "-1", {}, {}]}),
+    ("open", {"j-0": [2, "4", "0", {}, {}]}),
+    ("open", {"j-0": [2, "0", "4", {}, {}]}),
+    ("open", {"j-0": [2, "0", "0", {"2": 1}, {}]}),
+    ("open", {"j-0": [2, "0", "0", {}, {"-1": []}]}),
+    ("open", {"nodash": [2, "0", "0", {}, {}]}),
+    ("open", {"a b-0": [2, "0", "0", {}, {}]}),
+    ("open", {"a/b-0": [2, "0", "0", {}, {}]}),
+    ("counts", {"j": 1}),
+    ("counts", {"j": {"done": "1"}}),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG)
 def test_a_shard_with_a_wrong_field_is_garbage(field: str, value: object) -> None:
     """It is the fence: nothing in it is guessed."""
     data = load(SHARD.to_json())
@@ -127,10 +128,8 @@ def test_whatever_json_says_it_is_a_record_or_garbage(data: dict[str, object]) -
     whole = load(SHARD.to_json()) | data
     for kind in (Shard, Seat, Spec, Member, Job):
         for each in (data, whole):
-            try:
+            with suppress(GarbageError):
                 kind.from_json(dump(each))
-            except GarbageError as error:
-                assert isinstance(error, SmoothclusterError)
 
 
 def test_a_copy_of_a_shard_changes_alone() -> None:

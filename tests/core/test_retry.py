@@ -17,15 +17,19 @@ class Sleepless(Clock):
         self.slept: list[float] = []
 
     def monotonic(self) -> float:
+        """Always the same."""
         return 0.0
 
     def wall(self) -> float:
+        """Always the same."""
         return 0.0
 
     def signal(self) -> Signal:
+        """Not needed."""
         raise AssertionError("it sleeps")
 
     def sleep(self, seconds: float) -> None:
+        """Note how long."""
         self.slept.append(seconds)
 
 

@@ -1,6 +1,6 @@
 """A picture of the group: read in an order that never makes a newcomer look dead, and free of garbage."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -53,27 +53,40 @@ def test_before_the_first_member_there_are_no_seats() -> None:
     assert (look(backend).runner, look(backend).seats) == (0, [])
 
 
-def test_shards_are_read_before_seats_and_both_before_members(backend: MemoryBackend) -> None:
+def test_shards_are_read_before_seats_and_both_before_members(
+    backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever owned a shard held a seat before and had joined before that, so it is there when read later."""
     reads: list[str] = []
     get_many, listing = backend.store.get_many, backend.store.list
-    backend.store.get_many = lambda keys: (reads.extend(keys), get_many(keys))[1]  # type: ignore[method-assign]
-    backend.store.list = lambda directory: (reads.append(directory), listing(directory))[1]  # type: ignore[method-assign]
+
+    def noted_get(keys: Sequence[str]) -> list[Entry | None]:
+        reads.extend(keys)
+        return get_many(keys)
+
+    def noted_list(directory: str) -> list[Entry]:
+        reads.append(directory)
+        return listing(directory)
+
+    monkeypatch.setattr(backend.store, "get_many", noted_get)
+    monkeypatch.setattr(backend.store, "list", noted_list)
     look(backend)
     assert reads.index(KEYS.shard(2)) < reads.index(KEYS.seat(0)) < reads.index(KEYS.members)
 
 
-def test_a_newcomer_that_joins_while_we_read_is_not_taken_for_dead(backend: MemoryBackend) -> None:
+def test_a_newcomer_that_joins_while_we_read_is_not_taken_for_dead(
+    backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It takes a seat between our reading of seats and of members: seen later, it is among the living."""
-    before: Callable[[str], list[Entry]] = backend.store.list
+    before = backend.store.list
 
     def late(directory: str) -> list[Entry]:
-        backend.store.list = before  # type: ignore[method-assign]
+        monkeypatch.undo()
         put(backend, KEYS.member("new"), member("new", 1).to_json())
         put(backend, KEYS.seat(1), Seat("new", "").to_json())
         return before(directory)
 
-    backend.store.list = late  # type: ignore[method-assign]
+    monkeypatch.setattr(backend.store, "list", late)
     view = look(backend)
     assert view.verdict("new") is None
     assert view.seats[1].record.holder is None

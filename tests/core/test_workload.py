@@ -1,5 +1,7 @@
 """What a member works on: enough at once, in turns, and a commit whenever one is due."""
 
+from itertools import pairwise
+
 import pytest
 from core_kit import KEYS, Bench, HandPool, done, put
 
@@ -137,7 +139,7 @@ def test_shards_take_turns() -> None:
         desk.clock.advance(SLICE / 3)
     assert {0, 1} == set(shards)
     assert shards[0] == shards[1]
-    assert sum(one != other for one, other in zip(shards, shards[1:], strict=False)) <= 6
+    assert sum(one != other for one, other in pairwise(shards)) <= 6
 
 
 def test_a_shard_with_little_to_do_is_helped_out_by_the_next() -> None:

@@ -1,0 +1,218 @@
+"""A crawler on real threads and sockets: roles at construction, takeover, leaving, and errors that help."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from core_kit import put
+
+from smoothcluster.cluster import Cluster
+from smoothcluster.crawler import ClusterCrawler
+from smoothcluster.errors import NameInUseError, SpecMismatchError, UnavailableError, UsageError
+from smoothcluster.memory import MemoryBackend, MemoryStore
+from smoothcluster.model import Role, Task, TaskContext
+from smoothcluster.records import GarbageError
+from smoothcluster.testing import Faulty, eventually
+
+
+def shout(task: Task, context: TaskContext) -> str:
+    """What is done to each task."""
+    return task.id.upper()
+
+
+async def shout_later(task: Task, context: TaskContext) -> str:
+    """The same, on an event loop."""
+    return task.id.upper()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    """What all share."""
+    return MemoryStore()
+
+
+@pytest.fixture
+def crawlers(store: MemoryStore) -> Iterator[Callable[..., ClusterCrawler]]:
+    """Makes crawlers, and stops them in the end."""
+    made: list[ClusterCrawler] = []
+
+    def make(**settings: Any) -> ClusterCrawler:
+        given: dict[str, Any] = {
+            "backend": MemoryBackend(store),
+            "runner": 1,
+            "handler": shout,
+            "host": "127.0.0.1",
+            "grace": 5.0,
+        }
+        made.append(ClusterCrawler(**(given | settings)))
+        return made[-1]
+
+    yield make
+    for crawler in made:
+        crawler.stop()
+
+
+Make = Callable[..., ClusterCrawler]
+
+
+def collect(store: MemoryStore, count: int = 20, job: str = "j") -> set[str]:
+    """Submit a job, wait for it, and return the values."""
+    handle = Cluster(MemoryBackend(store)).submit([Task(id=f"{job}{number}") for number in range(count)], job)
+    assert handle.wait(timeout=60).done == count
+    return {str(outcome.value) for outcome in handle.results()}
+
+
+def test_roles_are_settled_when_the_constructor_returns(crawlers: Make) -> None:
+    """With the names filled in."""
+    made = [crawlers(runner=1, backup=1) for _ in range(2)]
+    assert [each.role for each in made] == [Role.RUNNER, Role.BACKUP_RUNNER]
+    assert [each.name for each in made] == ["crawler_0", "crawler_1"]
+
+
+@pytest.mark.parametrize("handler", [shout, shout_later], ids=["sync", "async"])
+def test_tasks_are_done(store: MemoryStore, crawlers: Make, handler: object) -> None:
+    """By a plain function in threads, or an async one on a loop."""
+    crawlers(handler=handler).start()
+    assert collect(store) == {f"J{number}" for number in range(20)}
+
+
+def test_a_backup_takes_over_from_one_that_stops(store: MemoryStore, crawlers: Make) -> None:
+    """And does the rest."""
+    first, second = (crawlers(runner=1, backup=1).start() for _ in range(2))
+    collect(store, job="one")
+    first.stop()
+    eventually(lambda: second.role is Role.RUNNER)
+    collect(store, job="two")
+
+
+def test_all_are_runners_without_a_backup(store: MemoryStore, crawlers: Make) -> None:
+    """Both work."""
+    made = [crawlers(runner=2).start() for _ in range(2)]
+    assert [each.role for each in made] == [Role.RUNNER, Role.RUNNER]
+    status = Cluster(MemoryBackend(store)).status
+    eventually(lambda: [each["shards"] for each in status()["members"]] == [16, 16])
+    collect(store, 200)
+
+
+def test_as_a_context_manager_it_works_inside_and_leaves_at_the_end(store: MemoryStore, crawlers: Make) -> None:
+    """Its name is free at once."""
+    with crawlers() as crawler:
+        collect(store)
+        assert crawler.role is Role.RUNNER
+    assert Cluster(MemoryBackend(store)).status()["members"] == []
+
+
+def test_run_ends_when_another_thread_stops_it(store: MemoryStore, crawlers: Make) -> None:
+    """Outside the main thread no signal does."""
+    crawler = crawlers()
+    thread = threading.Thread(target=crawler.run, daemon=True)
+    thread.start()
+    collect(store)
+    crawler.stop()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_run_in_the_main_thread_ends_when_it_is_told_to(crawlers: Make) -> None:
+    """And puts the signals' handlers back."""
+    before = signal.getsignal(signal.SIGTERM)
+    crawler = crawlers()
+    threading.Timer(0.1, lambda: signal.raise_signal(signal.SIGTERM)).start()
+    crawler.run()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert crawler.role is None
+
+
+def test_without_join_it_joins_when_it_works(crawlers: Make) -> None:
+    """Till then it has no name."""
+    crawler = crawlers(join=False)
+    assert (crawler.name, crawler.role) == (None, None)
+    assert crawler.join() is Role.RUNNER
+    assert crawler.join() is Role.RUNNER
+
+
+def test_stopping_is_repeatable_and_for_good(crawlers: Make) -> None:
+    """Who has left makes a new crawler."""
+    crawler = crawlers()
+    crawler.stop()
+    crawler.stop()
+    with pytest.raises(UsageError, match="left its group"):
+        crawler.run()
+
+
+def test_starting_twice_is_starting_once(crawlers: Make) -> None:
+    """One thread works."""
+    crawler = crawlers().start()
+    assert crawler.start() is crawler
+
+
+BAD: list[tuple[dict[str, object], str]] = [
+    ({"runner": 0}, "runner"),
+    ({"backup": -1}, "backup"),
+    ({"concurrency": 0}, "concurrency .* not 0"),
+    ({"concurrency": True}, "concurrency"),
+    ({"max_attempts": 0}, "max_attempts"),
+    ({"lease_ttl": 0}, "lease_ttl"),
+    ({"lease_ttl": float("nan")}, "lease_ttl"),
+    ({"grace": -1}, "grace"),
+    ({"retry_delay": -1}, "retry_delay"),
+    ({"handler": None}, "handler"),
+    ({"group": "a/b"}, "group 'a/b'"),
+    ({"name": ""}, "name"),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), BAD, ids=[str(settings) for settings, _ in BAD])
+def test_arguments_that_make_no_sense_are_refused_by_name(
+    store: MemoryStore, crawlers: Make, settings: dict[str, object], words: str
+) -> None:
+    """Before anything is written."""
+    with pytest.raises(UsageError, match=words):
+        crawlers(**settings)
+    assert store.tree.entries == {}
+
+
+def test_other_numbers_than_the_living_groups_are_refused(crawlers: Make) -> None:
+    """The constructor raises."""
+    crawlers(runner=1)
+    with pytest.raises(SpecMismatchError, match=r"runner=1.*runner=2"):
+        crawlers(runner=2)
+
+
+def test_a_name_that_stays_taken_is_refused(crawlers: Make) -> None:
+    """After waiting for it as long as a dead member's lease would take."""
+    crawlers(name="x").start()
+    with pytest.raises(NameInUseError, match="'x'"):
+        crawlers(name="x", lease_ttl=0.01)
+
+
+def test_a_store_that_is_away_is_an_error_of_the_constructor(store: MemoryStore, crawlers: Make) -> None:
+    """There is no group to be seen."""
+    faulty = Faulty(MemoryBackend(store))
+    faulty.cut()
+    with pytest.raises(UnavailableError):
+        crawlers(backend=faulty)
+
+
+def test_an_answer_lost_while_joining_is_looked_up(store: MemoryStore, crawlers: Make) -> None:
+    """The member joins once."""
+    faulty = Faulty(MemoryBackend(store))
+    faulty.drop_answer("lease")
+    faulty.drop_answer()
+    crawler = crawlers(backend=faulty)
+    assert crawler.role is Role.RUNNER
+    assert len(Cluster(MemoryBackend(store)).status()["members"]) == 1
+
+
+def test_what_ends_a_member_in_the_background_is_raised_by_stop(store: MemoryStore, crawlers: Make) -> None:
+    """Once: here the group's numbers have become garbage."""
+    crawler = crawlers(lease_ttl=0.5).start()
+    put(MemoryBackend(store), "default/spec", b"garbage")
+    thread = crawler._thread  # pyright: ignore[reportPrivateUsage]
+    assert thread is not None
+    thread.join(30)
+    with pytest.raises(GarbageError, match="default/spec"):
+        crawler.stop()
+    crawler.stop()

@@ -1,0 +1,97 @@
+"""Who is known to be dead, and what is told of the handovers that follow."""
+
+import pytest
+from core_kit import KEYS, member, picture, runners
+
+from smoothcluster.deaths import Deaths
+from smoothcluster.events import EventLog, read_events
+from smoothcluster.handover import Move
+from smoothcluster.memory import MemoryBackend
+from smoothcluster.model import Evidence
+from smoothcluster.records import Open, Shard
+from smoothcluster.testing import HeldClock
+
+
+class Desk:
+    """One member's notes."""
+
+    def __init__(self) -> None:
+        self.clock, self.backend = HeldClock(), MemoryBackend()
+        self.log = EventLog(self.backend, KEYS, "b", self.clock)
+        self.deaths = Deaths(self.clock, self.log, "b")
+
+    def told(self) -> dict[str, object]:
+        """The only event."""
+        self.log.flush()
+        (event,) = read_events(self.backend, KEYS)
+        return dict(event)
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Nobody is dead."""
+    return Desk()
+
+
+def takeover(former: str | None = "a") -> Move:
+    """Taking two shards, one of which has three tasks left."""
+    shards = {1: Shard(owner="b", epoch=3, open={"j-0": Open(4, closed=1)}), 0: Shard(owner="b", epoch=2)}
+    return Move([], "c", member("b"), shards, (), Evidence.PROCESS_GONE, former)
+
+
+def test_a_takeover_is_told_with_its_times(desk: Desk) -> None:
+    """How long each step took: noticing, claiming, starting again."""
+    desk.deaths.proved("a", 0.002)
+    desk.clock.advance(0.005)
+    desk.deaths.tell(takeover(), picture(runners("a", "b"), ["a"], ["a", "a"]))
+    desk.clock.advance(0.001)
+    desk.deaths.resumed(1)
+    desk.clock.advance(5)
+    desk.deaths.resumed(0)
+    event = desk.told()
+    assert (event["kind"], event["from"], event["to"], event["evidence"]) == ("handover", "a", "b", "process_gone")
+    assert (event["shards"], event["epochs"], event["tasks_resumed"]) == ([0, 1], {"0": 2, "1": 3}, 3)
+    assert (event["detected_ms"], event["claimed_ms"], event["resumed_ms"]) == (2.0, 5.0, 6.0)
+
+
+def test_the_first_proof_counts(desk: Desk) -> None:
+    """Two watchers may tell."""
+    desk.deaths.proved("a", 0.002)
+    since = desk.deaths.since("a")
+    desk.clock.advance(1)
+    desk.deaths.proved("a", 0.5)
+    assert (desk.deaths.since("a"), desk.deaths.known) == (since, {"a": Evidence.PROCESS_GONE})
+
+
+def test_taking_what_was_nobodys_is_a_claim(desk: Desk) -> None:
+    """There is nobody it came from."""
+    desk.deaths.tell(takeover(None), picture(runners("b"), ["b"], [None, None]))
+    event = desk.told()
+    assert (event["kind"], event["from"], event["detected_ms"]) == ("claim", None, None)
+
+
+def test_one_whose_record_has_gone_is_named_by_its_shards(desk: Desk) -> None:
+    """The name stands there for people."""
+    desk.deaths.tell(takeover("a"), picture(runners("b"), ["a"], ["a", "a"]))
+    assert desk.told()["from"] == "a"
+
+
+def test_a_seat_without_shards_is_nobodys_to_name(desk: Desk) -> None:
+    """If its holder's record has gone, nobody knows who that was."""
+    move = Move([], "c", member("b"), {}, (), Evidence.LEASE_EXPIRED, "a")
+    desk.deaths.tell(move, picture(runners("b"), ["a"]))
+    assert desk.told()["kind"] == "claim"
+
+
+def test_a_gift_is_told_as_a_handover(desk: Desk) -> None:
+    """From the giver to whoever gets it."""
+    desk.deaths.tell_gift(Move([], "c", member("b"), {0: Shard(owner="x", name="x", epoch=1)}))
+    event = desk.told()
+    assert (event["kind"], event["from"], event["to"], event["evidence"]) == ("handover", "b", "x", "left")
+
+
+def test_starting_on_a_shard_that_was_not_taken_over_tells_nothing(desk: Desk) -> None:
+    """It was ours all along."""
+    desk.deaths.resumed(7)
+    desk.log.flush()
+    assert read_events(desk.backend, KEYS) == []
