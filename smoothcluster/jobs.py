@@ -159,7 +159,7 @@ class Submission:
         key = self._keys.job(self._job)
         book: Change = Create(key, job.to_json()) if before is None else Update(key, job.to_json(), before.version)
         first = job.chunks - len(packets)
-        changes = [book]
+        changes: list[Change] = [book]
         for number, packet in enumerate(packets, start=first):
             # The count is in the name: of all commits that start from it, one is applied.
             name = f"{self._job}-{number:08d}"

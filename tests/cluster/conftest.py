@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster.group import Group
+from cluster.group import Group, NewGroup
 from cluster.stores import Kind, Store, wanted
 from servers import ServerMissingError
-
-NewGroup = Callable[..., Group]
 
 
 @pytest.fixture(scope="session", params=wanted(), ids=str)

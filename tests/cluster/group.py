@@ -293,6 +293,10 @@ class Group:
             return f"the group's state cannot be read: {error!r}"
 
 
+NewGroup = Callable[..., Group]
+"""What the fixture `new_group` is: call it with options of `Group`."""
+
+
 def child_environment() -> dict[str, str]:
     """This process's environment, in which helpers beside the tests can be imported, too."""
     path = os.pathsep.join(filter(None, [str(_TESTS), os.environ.get("PYTHONPATH", "")]))

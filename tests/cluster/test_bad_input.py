@@ -3,8 +3,7 @@
 from typing import Any
 
 import pytest
-from cluster.conftest import NewGroup
-from cluster.group import Group
+from cluster.group import Group, NewGroup
 from cluster.stores import Kind, Store
 
 from smoothcluster import Cluster, ClusterCrawler, Task, TaskContext, connect

@@ -10,8 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from cluster.conftest import NewGroup
-from cluster.group import Member, child_environment
+from cluster.group import Member, NewGroup, child_environment
 from cluster.stores import Store
 
 from smoothcluster import Task

@@ -3,8 +3,7 @@
 from functools import partial
 from itertools import pairwise
 
-from cluster.conftest import NewGroup
-from cluster.group import Group, Member, named, names
+from cluster.group import Group, Member, NewGroup, named, names
 
 from smoothcluster import Task
 

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from cluster.conftest import NewGroup
-from cluster.group import Group, named
+from cluster.group import Group, NewGroup, named
 
 from smoothcluster import Task
 from smoothcluster.backend import Create, Delete, Update

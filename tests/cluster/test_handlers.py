@@ -1,8 +1,7 @@
 """What handlers return, raise and submit, and what is recorded of it."""
 
 import pytest
-from cluster.conftest import NewGroup
-from cluster.group import Group, named
+from cluster.group import Group, NewGroup, named
 from cluster.handlers import START
 
 from smoothcluster import Outcome, State, Task

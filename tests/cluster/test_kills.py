@@ -5,8 +5,7 @@ Each can run all tasks at once: what a dead one had running, its heir has runnin
 """
 
 import pytest
-from cluster.conftest import NewGroup
-from cluster.group import Group, Member, named, names
+from cluster.group import Group, Member, NewGroup, named, names
 
 HALF_A_LEASE = 5.0
 TASKS = 90

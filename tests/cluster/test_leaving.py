@@ -3,8 +3,7 @@
 import signal
 
 import pytest
-from cluster.conftest import NewGroup
-from cluster.group import Group, named
+from cluster.group import Group, NewGroup, named
 from cluster.handlers import END, START
 
 HALF_A_LEASE = 5.0

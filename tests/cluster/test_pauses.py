@@ -3,8 +3,7 @@
 from functools import partial
 
 import pytest
-from cluster.conftest import NewGroup
-from cluster.group import Group, Member, named
+from cluster.group import Group, Member, NewGroup, named
 from cluster.handlers import START
 
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -43,7 +42,10 @@ def test_a_runner_paused_for_longer_than_its_lease(five: Group) -> None:
     assert not [each for each in outcomes if each.task_id in held and each.runner == victim.name]
     five.converged()
     assert victim in five.backups()
-    five.eventually(lambda: len(set(incarnations(five, victim.name))) == 2)
+    five.eventually(lambda: len(incarnations(five, victim.name)) == 2)
+    first, second = incarnations(five, victim.name)
+    assert first != second
+    assert [event["incarnation"] for event in five.events("lease_lost")] == [first]
     assert victim.alive
 
 

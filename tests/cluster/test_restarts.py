@@ -1,7 +1,6 @@
 """Members, and whole groups, that are killed and started again."""
 
-from cluster.conftest import NewGroup
-from cluster.group import Group, named, names
+from cluster.group import Group, NewGroup, named, names
 
 from smoothcluster.clock import SYSTEM_CLOCK
 

@@ -1,8 +1,7 @@
 """The store goes away and comes back: nothing is lost meanwhile, nothing crashes, and the group goes on."""
 
 import pytest
-from cluster.conftest import NewGroup
-from cluster.group import Group, named
+from cluster.group import Group, NewGroup, named
 from cluster.handlers import END, START
 from cluster.stores import Store
 
