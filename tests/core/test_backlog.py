@@ -107,19 +107,24 @@ def test_a_listing_that_fails_is_made_again(backend: MemoryBackend) -> None:
     assert admitted(backlog) == ["a-0"]
 
 
-@pytest.mark.parametrize("reads", [2, 3])
-def test_a_chunk_that_could_not_be_read_is_read_later(backend: MemoryBackend, reads: int) -> None:
+@pytest.mark.parametrize("method", ["list", "get_many"])
+def test_a_chunk_that_could_not_be_read_is_read_later(
+    backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     """Whether the ids of its job, or its tasks, could not be asked for."""
     write(backend, "a-0", "t")
     write(backend, "b-0", "u")
-    faulty, backlog = Faulty(backend), waiting()
-    backlog.fill(faulty, 0)  # lists them
-    for _ in range(reads - 1):
-        faulty.refuse("read")
-    for _ in range(reads - 1):
-        with pytest.raises(UnavailableError):
-            backlog.fill(faulty, 512)
-    backlog.fill(faulty, 512)
+    backlog = waiting()
+
+    def away(*_: object) -> None:
+        raise UnavailableError
+
+    monkeypatch.setattr(backend.store, method, away)
+    with pytest.raises(UnavailableError):
+        backlog.fill(backend, 512)
+    assert backlog.promising()
+    monkeypatch.undo()
+    backlog.fill(backend, 512)
     assert sorted(admitted(backlog)) == ["a-0", "b-0"]
 
 
