@@ -124,7 +124,7 @@ class Narrator:
         except BackendError:
             return  # Later, then: whoever works with the store tells that it is away.
         for event in events if self._caught_up else ():
-            if event.get("kind") == "handover":
+            if event.get("kind") in ("claim", "handover"):
                 log.info("%s: %s", self._crawler.name, handover(event))
         self._caught_up = True
 
@@ -135,6 +135,8 @@ def handover(event: Event) -> str:
     shards = ranges(number for number in numbers if isinstance(number, int)) or "none"
     if event.get("from") is None:
         return f"took shards {shards}"
+    if event["from"] == event.get("member"):
+        return f"handed shards {shards} to {event.get('to')}"
     times = {what: event.get(f"{what}_ms") for what in ("detected", "claimed", "resumed")}
     details = [str(event.get("evidence")), *(f"{what} {ms} ms" for what, ms in times.items() if ms is not None)]
     return f"took over shards {shards} from {event['from']} ({', '.join(details)})"

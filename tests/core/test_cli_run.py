@@ -143,7 +143,10 @@ def test_run_tells_what_becomes_of_its_member(module: Callable[[str], None], tmp
     with started("run", "crawl:handler", "--runner", "1", "--backup", "1", cwd=tmp_path) as (process, out, err):
         assert out.readline() == "crawler_0 backup-runner in group default at memory://\n"
         told = ""
-        while not ("crawler_0: runner, was backup-runner" in told and "crawler_0: took shards " in told):
+        while not (
+            "crawler_0: runner, was backup-runner" in told
+            and "crawler_0: took over shards 0-31 from first (left" in told
+        ):
             line = err.readline()
             assert line, told
             told += line

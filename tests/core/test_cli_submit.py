@@ -83,7 +83,7 @@ def test_submit_names_the_job_and_adds_to_it(invoke: Invoke, url: str) -> None:
         ('{"id": 1}', "its id is 1"),
         ('{"url": ["http://h/"]}', "its url is"),
         ('{"id": "1", "headers": {"a": 1}}', "its headers is"),
-        ('{"id": "9", "body64": "a"}', "not Base64"),
+        ('{"id": "9", "body64": "a"}', "not base64"),
         ('{"id": "1", "uri": "http://h/"}', "uri"),
         ('{"id": "1", "meta": NaN}', "cannot be written as JSON"),
         ("\udcff", "not UTF-8"),

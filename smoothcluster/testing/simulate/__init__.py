@@ -10,6 +10,7 @@ checks the promises P1 to P4 after every step, and P7 when the faults have stopp
 """
 
 from smoothcluster.testing.simulate.record import Violation
-from smoothcluster.testing.simulate.world import FAULTS, Scenario, World, play
+from smoothcluster.testing.simulate.trouble import FAULTS
+from smoothcluster.testing.simulate.world import Scenario, World, play
 
 __all__ = ["FAULTS", "Scenario", "Violation", "World", "play"]

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def _try(seed: int, scenario: Scenario) -> Played:
 
 
 @contextmanager
-def played(scenario: Scenario, seeds: Iterable[int], processes: int) -> Iterator[Iterator[Played]]:
+def played(scenario: Scenario, seeds: Iterable[int], processes: int) -> Generator[Iterator[Played], None, None]:
     """What became of each of *seeds*, in order, played in as many *processes*."""
     if processes == 1:
         yield map(_try, seeds, repeat(scenario))

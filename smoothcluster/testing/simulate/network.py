@@ -58,7 +58,9 @@ class SimLease(Lease):
 class SimBackend(CoordinationBackend):
     """One process's client."""
 
-    def __init__(self, scheduler: Scheduler, process: Process, store: MemoryStore, on_author: Callable[[str], None]) -> None:
+    def __init__(
+        self, scheduler: Scheduler, process: Process, store: MemoryStore, on_author: Callable[[str], None]
+    ) -> None:
         self.cut = False
         """Whether nothing gets through."""
         self.drop = 0.0
@@ -80,7 +82,7 @@ class SimBackend(CoordinationBackend):
     def url(self) -> str:
         return "memory://simulated"
 
-    def _expect(self, step: object) -> None:
+    def _expect(self, _: object) -> None:
         """Something happened: this process's server will hear of it before long."""
         if not self._due and not self.cut and not self._process.dead:
             self._due = True
@@ -110,15 +112,16 @@ class SimBackend(CoordinationBackend):
     def ask(self, question: Callable[[], T]) -> T:
         """A call that may be repeated without harm."""
         self._travel()
-        if self.cut:
-            self._fail()
-            raise UnavailableError("cut off")
+        self._arrive()
         answer = question()
         self._travel()
+        self._arrive()
+        return answer
+
+    def _arrive(self) -> None:
         if self.cut:
             self._fail()
             raise UnavailableError("cut off")
-        return answer
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         return self.ask(lambda: self._read(keys))
@@ -153,10 +156,14 @@ class SimBackend(CoordinationBackend):
         if isinstance(answer, Committed) or random.random() < 0.5:
             self._lagging.catch_up()  # What one has done oneself one sees. Being refused promises nothing.
         self._travel()
-        if self.cut or random.random() < self.drop:
+        if self._lost():
             self._fail()
             raise OutcomeUnknownError("the acknowledgement was lost")
         return answer
+
+    def _lost(self) -> bool:
+        """Whether an acknowledgement does not arrive."""
+        return self.cut or self._scheduler.random.random() < self.drop
 
     def _lose(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         """Never sent, sent and lost, or on its way for a long time."""

@@ -2,13 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import final
 
 from smoothcluster.chunks import encode_task
 from smoothcluster.model import Task
 from smoothcluster.pool import Pool, Run, RunState
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler
-
 
 PACES = ((0.002, 0.002, 0.002, 0.002, 0.3, 2.0), (0.002,), (1.0,))
 """How long tasks take at most: those of one job are of all kinds, of the next fast, of the next slow."""
@@ -66,7 +66,7 @@ class SimPool(Pool):
     def free(self) -> int:
         return max(0, self._concurrency - self._running - len(self._queue))
 
-    def stop(self, timeout: float) -> int:
+    def stop(self, _: float) -> int:
         return self._running
 
     def _next(self) -> None:
@@ -82,7 +82,7 @@ class SimPool(Pool):
             job = run.context.job.strip("j")
             pace = PACES[int(job) % len(PACES)] if job.isdecimal() else PACES[0]
             takes = random.choice(pace) * random.random()
-            self._scheduler.at(takes, lambda run=run: self._finish(run), self._process)
+            self._scheduler.at(takes, partial(self._finish, run), self._process)
 
     def _finish(self, run: Run) -> None:
         self._running -= 1

@@ -1,6 +1,7 @@
 """The processes of a simulated world: members, and clients that submit."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from smoothcluster.cluster import Cluster
@@ -70,7 +71,7 @@ class SimMember(SimProcess):
         self.loop = MemberLoop(self.backend, settings, around)
         scheduler.spawn(self.process, self._main)
 
-    def _announce(self, group: str, member: str, incarnation: str) -> None:
+    def _announce(self, _: str, __: str, incarnation: str) -> None:
         self.incarnation = incarnation
 
     def _watch_peers(self, peers: set[Peer]) -> None:
@@ -111,7 +112,7 @@ class SimMember(SimProcess):
             if self.incarnation in other.greeted and not other.backend.cut:
                 delay = scheduler.random.uniform(0.0005, 0.005)
                 tell = other.loop.proved_gone
-                scheduler.at(delay, lambda tell=tell: tell(self.incarnation, 0.001), other.process)
+                scheduler.at(delay, partial(tell, self.incarnation, 0.001), other.process)
 
 
 class SimClient(SimProcess):

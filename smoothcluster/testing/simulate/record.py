@@ -15,7 +15,7 @@ from smoothcluster.memory import Applied, MemoryStore
 from smoothcluster.testing.simulate.pool import children, fails
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818  # it is no error of ours
     """A promise was broken. The message says which, and how."""
 
 
@@ -114,7 +114,7 @@ class IndependentRecord:
         entries = self._store.tree.entries
         runner = data_of(entries.get(f"{self._group}/spec")).get("runner") or 0
         seats = {f"{self._group}/seats/{number}": number for number in range(runner)}
-        by_seats = {}
+        by_seats: dict[str, int] = {}
         for key, number in seats.items():
             holder = data_of(entries.get(key)).get("holder")
             if self._member(holder):

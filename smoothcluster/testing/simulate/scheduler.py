@@ -7,6 +7,7 @@ or for the store. Events are kept by virtual time, so a run is the same for the 
 import heapq
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from greenlet import getcurrent, greenlet
@@ -40,10 +41,8 @@ class Actor:
         self.greenlet: Any = greenlet(lambda: self._run(body), parent=scheduler.hub)
 
     def _run(self, body: Callable[[], None]) -> None:
-        try:
+        with suppress(Killed):
             body()
-        except Killed:
-            pass
 
 
 class Scheduler:
@@ -120,9 +119,9 @@ class Scheduler:
         process.dead = True
         process.held_up.clear()
         for actor in process.actors:
-            if actor is not self.current and not actor.greenlet.dead:
-                if actor.greenlet:
-                    actor.greenlet.throw(Killed)
+            # One that has not started yet is false, and never will.
+            if actor is not self.current and actor.greenlet and not actor.greenlet.dead:
+                actor.greenlet.throw(Killed)
         process.actors.clear()
 
     def stop(self, process: Process) -> None:

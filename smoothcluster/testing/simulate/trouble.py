@@ -47,7 +47,7 @@ class Trouble:
         if victim is not None:
             self.done[fault] += 1
             self._acts[fault](victim)
-        self._scheduler.at(self._random.choice((0.01, 0.3, 1.0, 3.0)) * self._random.random(), self._next)
+        self._scheduler.at(self._random.choice((0.01, 0.2, 0.6, 2.0)) * self._random.random(), self._next)
 
     def _pick(self) -> SimMember | None:
         living = [member for member in self._world.members.values() if member.alive]
@@ -107,7 +107,7 @@ class Trouble:
     def _partition(self, member: SimMember) -> None:
         self._cut([member])
 
-    def _outage(self, member: SimMember) -> None:
+    def _outage(self, _: SimMember) -> None:
         everybody: list[SimProcess] = [*self._world.members.values(), *self._world.clients.values()]
         self._cut([each for each in everybody if each.alive])
 

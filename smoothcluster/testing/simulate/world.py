@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
@@ -69,11 +70,11 @@ class World:
     def run(self) -> None:
         """Play the schedule; raise Violation if a promise is broken."""
         for number in range(self.scenario.members):
-            self.scheduler.at(self.random.uniform(0, 1.0), lambda n=number: self.start(f"m{n}"))
+            self.scheduler.at(self.random.uniform(0, 1.0), partial(self.start, f"m{number}"))
         for number in range(self.scenario.jobs):
-            self.scheduler.at(self.random.uniform(0, TROUBLE * 0.8), lambda n=number: self.submit(f"j{n}"))
+            self.scheduler.at(self.random.uniform(0, TROUBLE * 0.8), partial(self.submit, f"j{number}"))
         for number in range(DRIPS):
-            self.scheduler.at(self.random.uniform(0, TROUBLE), lambda n=number: self.submit(f"d{n}"))
+            self.scheduler.at(self.random.uniform(0, TROUBLE), partial(self.submit, f"d{number}"))
         self._keep_leases()
         self._play(until=TROUBLE, enough=lambda: False)
         self._make_peace()
@@ -173,9 +174,8 @@ class World:
     def _check_clients_view(self) -> None:
         """What the library tells its users is what the record knows."""
         cluster = Cluster(MemoryBackend(self.store), GROUP)
-        told = Counter(
-            (job, outcome.task_id, str(outcome.state)) for job in cluster.jobs() for outcome in cluster.job(job).results()
-        )
+        results = ((job, each) for job in cluster.jobs() for each in cluster.job(job).results())
+        told = Counter((job, each.task_id, str(each.state)) for job, each in results)
         if told != Counter((job, task, state) for (job, task), state in self.record.outcomes.items()):
             raise Violation("P3: results() does not give what was recorded")
         tasks = cluster.status()["tasks"]
@@ -193,7 +193,7 @@ def play(seed: int, scenario: Scenario) -> World:
         world.run()
     except BaseException as error:
         if isinstance(error, Killed):
-            raise AssertionError("the scheduler let a kill escape") from error
+            raise RuntimeError("the scheduler let a kill escape") from error  # noqa: TRY004  # no wrong type
         error.world = world  # type: ignore[attr-defined]  # for whoever prints it
         raise
     finally:
