@@ -7,7 +7,10 @@ from importlib.util import find_spec
 
 import pytest
 
-PUBLIC = {"Cluster", "ClusterCrawler", "Outcome", "Role", "Task", "TaskContext", "connect"}
+PUBLIC = {
+    "Cluster", "ClusterCrawler", "Evidence", "JobHandle", "Outcome", "Progress", "Role", "State", "Task", "TaskContext",
+    "connect",
+}  # fmt: skip
 
 ELSEWHERE = [
     ("smoothcluster.errors", "SmoothclusterError"),

@@ -117,7 +117,7 @@ class IndependentRecord:
         by_seats: dict[str, int] = {}
         for key, number in seats.items():
             holder = data_of(entries.get(key)).get("holder")
-            if self._member(holder):
+            if holder is not None and self._member(holder):
                 if holder in by_seats:
                     raise Violation(f"P1: {holder} holds seats {by_seats[holder]} and {number}")
                 by_seats[holder] = number
