@@ -66,7 +66,7 @@ class SimPool(Pool):
     def free(self) -> int:
         return max(0, self._concurrency - self._running - len(self._queue))
 
-    def stop(self, _: float) -> int:
+    def stop(self, timeout: float) -> int:  # noqa: ARG002  # nothing is waited for
         return self._running
 
     def _next(self) -> None:
