@@ -1,12 +1,19 @@
 """Servers shared by the tests of one run."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 from servers import ServerMissingError, ZookeeperServer
 
 ZOOKEEPER_VARIABLE = "SMOOTHCLUSTER_TEST_ZOOKEEPER"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start: who runs them in the background of a script ignores it, and hands that on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
