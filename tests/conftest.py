@@ -11,7 +11,7 @@ ZOOKEEPER_VARIABLE = "SMOOTHCLUSTER_TEST_ZOOKEEPER"
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start: who runs them in the background of a script ignores it, and hands that on."""
+    """Let Ctrl-C reach what the tests start: a script ignores it for its background, which hands that on."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

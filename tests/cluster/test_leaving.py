@@ -32,7 +32,7 @@ def test_a_runner_leaves_in_the_middle_of_a_job(five: Group, number: signal.Sign
     assert sum(line.what == START for line in five.log()) == 400
     started = [line.at for line in five.log() if line.what == START and line.pid == heir.pid]
     assert min(started) - since < HALF_A_LEASE
-    assert {event["evidence"] for event in five.handovers(leaver.name)} == {"left"}
+    assert {(event["evidence"], event["to"]) for event in five.handovers(leaver.name)} == {("left", heir.name)}
     five.converged()
 
 

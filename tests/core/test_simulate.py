@@ -1,6 +1,7 @@
 """The simulator: it replays exactly, it finds planted bugs, and it finds nothing in the code as it is."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ PACKAGE = Path(smoothcluster.__file__).parent
 
 def simulate(*arguments: str, path: Path | None = None, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
     """Run the command, on the copy of the package that lies in *path* if that is given."""
-    environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+    environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONSAFEPATH": "1"}
     if path is not None:
         environment["PYTHONPATH"] = str(path)
     command = [sys.executable, "-m", "smoothcluster.testing.simulate", *arguments]
@@ -64,4 +65,5 @@ def test_a_planted_bug_is_found(bug: Bug, tmp_path: Path) -> None:
     done = simulate("--schedules", str(bug.schedules), "--processes", "1", *faults, path=tmp_path)
 
     assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(rf"^seed \d+: Violation: {bug.promise}", done.stdout, re.MULTILINE), done.stdout[-2000:]
     assert "To see it again:" in done.stdout

@@ -31,6 +31,9 @@ T = TypeVar("T")
 TIMEOUT = 0.5
 """Seconds after which a call to a store that does not answer fails."""
 
+STALL = 0.4
+"""Seconds that a call takes at most, when it is one of the slow ones."""
+
 
 @final
 class SimLease(Lease):
@@ -100,8 +103,7 @@ class SimBackend(CoordinationBackend):
 
     def _latency(self) -> float:
         random = self._scheduler.random
-        longest = 0.4 if random.random() < 0.01 else self._far * random.choice((0.0005, 0.002, 0.005, 0.01, 0.04))
-        return longest * random.random()
+        return self._far * random.choice((0.0005, 0.002, 0.005, 0.01, 0.04)) * random.random()
 
     def _travel(self) -> None:
         self._scheduler.pause(self._latency())
@@ -115,8 +117,14 @@ class SimBackend(CoordinationBackend):
         self._arrive()
         answer = question()
         self._travel()
+        self._stall(0.02)
         self._arrive()
         return answer
+
+    def _stall(self, share: float) -> None:
+        """Some calls take their time: long enough for others to do a lot."""
+        if self._scheduler.random.random() < share:
+            self._scheduler.pause(STALL * self._scheduler.random.random())
 
     def _arrive(self) -> None:
         if self.cut:
@@ -188,6 +196,7 @@ class SimBackend(CoordinationBackend):
         return SimLease(self, self.ask(lambda: self._lagging.lease(ttl)))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        self._stall(0.1)
         return self.ask(lambda: self._lagging.watch(path, self._guarded(notify), values=values))
 
     def _guarded(self, notify: Callable[[], None]) -> Callable[[], None]:

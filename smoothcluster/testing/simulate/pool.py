@@ -19,7 +19,7 @@ def children(task_id: str, attempt: int) -> list[str]:
     one that many add. That one is only found at the first attempt: the page has changed since.
     """
     job, _, path = task_id.partition(":")
-    if len(path) >= 4 or not (job.startswith("j") and path.isdecimal()) or int(path[-1]) % 2:
+    if len(path) >= 4 or not path.isdecimal() or int(path[-1]) % 2:
         return []
     shared = [f"{job}:x{path[-1]}"] if attempt == 1 else []
     return [f"{job}:{path}{digit}" for digit in "12"] + [f"{job}:{path}", f"{job}:{path[0]}", *shared]
@@ -79,8 +79,7 @@ class SimPool(Pool):
             self._running += 1
             self._on_start(run)
             random = self._scheduler.random
-            job = run.context.job.strip("j")
-            pace = PACES[int(job) % len(PACES)] if job.isdecimal() else PACES[0]
+            pace = PACES[int(run.context.job[1:]) % len(PACES)]
             takes = random.choice(pace) * random.random()
             self._scheduler.at(takes, partial(self._finish, run), self._process)
 

@@ -138,10 +138,9 @@ class SimClient(SimProcess):
                 raise
             handle = self.cluster.job(job)  # It was sealed before its client died, and has finished since.
         world.note(f"{job} submitted")
-        if len(self.tasks) > 1:
-            handle.wait()
-            world.note(f"{job} finished")
-            world.record.told_finished(job)
+        handle.wait()
+        world.note(f"{job} finished")
+        world.record.told_finished(job)
         world.jobs_running -= 1
         self.process.dead = True
         self.backend.close()

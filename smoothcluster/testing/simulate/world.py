@@ -17,8 +17,8 @@ from smoothcluster.testing.simulate.trouble import FAULTS, TROUBLE, Trouble
 PEACE = 60.0
 """Seconds after the last fault within which everything must have ended well."""
 
-DRIPS = 10
-"""Jobs of one task each, besides the others: when all is quiet, a wake-up missed is not made up for by the next."""
+DRIPS = 6
+"""Jobs that begin with one task, besides the others: where little happens, nothing makes up for what was missed."""
 
 
 @dataclass(frozen=True, slots=True)
