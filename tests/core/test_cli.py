@@ -18,6 +18,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UnavailableError
 from smoothcluster.events import RING, EventLog
 from smoothcluster.records import Keys
+from smoothcluster.testing import eventually
 
 
 @pytest.fixture
@@ -41,8 +42,9 @@ def crawl(task: Task, context: TaskContext) -> object:
 
 @pytest.fixture
 def crawler(url: str) -> Iterator[ClusterCrawler]:
-    """The only member of the group ``default``, at work."""
+    """The only member of the group ``default``, at work, with all the shards."""
     with ClusterCrawler(backend=connect(url), runner=1, backup=0, handler=crawl) as crawler:
+        eventually(lambda: not Cluster(connect(url)).status()["unassigned"])
         yield crawler
 
 
