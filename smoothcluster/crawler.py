@@ -4,6 +4,7 @@ crawler = ClusterCrawler(backend=ZookeeperBackend("host:2181"), runner=3, backup
 crawler.run()
 """
 
+import _thread
 import logging
 import os
 import secrets
@@ -169,9 +170,13 @@ class ClusterCrawler:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        log.warning("%s: leaving; once more to stop at once", signal.Signals(number).name)
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
+        # In a thread, and one begun without a lock: the main thread, interrupted here, may hold any there is.
+        _thread.start_new_thread(self._leave_for, (signal.Signals(number).name,))
+
+    def _leave_for(self, name: str) -> None:
+        log.warning("%s: leaving; once more to stop at once", name)
         self._loop.ask_to_leave()
 
     def _work(self) -> None:

@@ -104,9 +104,8 @@ class Incarnation:
         if self._stirred:
             self._stirred = False
             self._next_look = min(self._next_look, self._clock.monotonic() + SETTLE)
-        if self._hurried and not leaving:
-            self._hurry()
-        elif self._dirty or self._clock.monotonic() >= self._next_look:
+        moved = self._hurried and not leaving and self._hurry()
+        if not moved and (self._dirty or self._clock.monotonic() >= self._next_look):
             self.look(leaving=leaving)
         self.workload.turn()
         self._give()
@@ -146,22 +145,27 @@ class Incarnation:
         self.view, self.me = view, view.members[self.id]
         return view
 
-    def _hurry(self) -> None:
-        """Somebody has died: take over at once what is ours to take, then look at the whole.
+    def _hurry(self) -> bool:
+        """Somebody has died: take over at once a seat that is ours to take; whether a claim was tried.
 
         Whoever has nothing to take looks a little later, so as not to take processor and store
         from the one who has.
         """
         self._hurried = False
-        now = self._clock.monotonic()
         if self.view is None or self._unsure:
             self._dirty = True
-        elif self._has_to_act(replace(self.view, gone=dict(self._deaths.known)), now):
+            return False
+        now, gone = self._clock.monotonic(), dict(self._deaths.known)
+        known = replace(self.view, gone=gone)
+        if self._seat(known, now) is not None:
             self._dirty = True
-            view = glance(self._backend, self._keys, dict(self._deaths.known), self._report, self.view)
-            self._act(view, now)
+            self._act(glance(self._backend, self._keys, gone, self._report, self.view), now)
+            return True
+        if self._plan(known).claim:
+            self._dirty = True  # Who takes shards without a seat must see all members, lest one stands by for it.
         else:
             self._next_look = min(self._next_look, now + SETTLE)
+        return False
 
     def _match(self, view: View) -> None:
         """Hold what the store says we hold."""
@@ -191,9 +195,6 @@ class Incarnation:
         heir = any(member.running for member in candidates(view, self.id, self._settings.order))
         busy = [work.number for work in self.workload.works.values() if work.outstanding]
         return plan(view, self.id, busy=busy, heir=heir)
-
-    def _has_to_act(self, view: View, now: float) -> bool:
-        return self._seat(view, now) is not None or bool(self._plan(view).claim)
 
     def _act(self, view: View, now: float) -> None:
         """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""

@@ -125,6 +125,24 @@ def test_run_in_the_main_thread_ends_when_it_is_told_to(crawlers: Make) -> None:
     assert crawler.role is None
 
 
+class Interrupted(threading.Event):
+    """A bell at which a signal arrives while the main thread holds the bell's lock."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait as an event does."""
+        with self._cond:  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+            signal.raise_signal(signal.SIGTERM)
+        return super().wait(timeout)
+
+
+def test_a_signal_may_come_at_any_moment(crawlers: Make) -> None:
+    """Even while the main thread holds a lock that leaving needs: its handler takes none."""
+    crawler = crawlers()
+    crawler._loop.wake = Interrupted()  # pyright: ignore[reportPrivateUsage]
+    crawler.run()
+    assert crawler.role is None
+
+
 def test_without_join_it_joins_when_it_works(crawlers: Make) -> None:
     """Till then it has no name."""
     crawler = crawlers(join=False)

@@ -101,6 +101,20 @@ def test_the_first_backup_takes_seat_and_shards_of_one_proved_dead() -> None:
     assert "handover" in group.kinds("m_1")
 
 
+def test_a_runner_leaves_shards_to_a_backup_that_it_has_not_seen_yet() -> None:
+    """Its last look may be older than the Backup Runner, so it looks again before it takes what has no owner."""
+    group = Group(runner=2, backup=1)
+    first, second = group.member(), group.member()
+    group.turn(first, second, times=20)
+    third = group.member()
+    second.proved_gone(incarnation(first))
+    group.turn(second)
+    assert group.owners().count("m_1") == 2
+    third.proved_gone(incarnation(first))
+    group.turn(third)
+    assert (third.role, group.owners().count("m_2")) == (Role.RUNNER, 2)
+
+
 def test_one_taken_for_dead_finds_out_and_joins_anew() -> None:
     """Its late outcomes are refused; it has a new incarnation and the old name, and is told of in an event."""
     group = Group(runner=1, backup=1)
