@@ -49,8 +49,7 @@ class Backlog:
 
     def fill(self, backend: CoordinationBackend, want: int) -> None:
         """Read from the store until *want* tasks could be started, or there is no more."""
-        if self._unread:
-            self._reopen(backend)
+        self.reopen(backend)
         if len(self.queue) >= want:
             return
         if self.stale:
@@ -127,8 +126,8 @@ class Backlog:
             self._listed[job] = names
         return name
 
-    def _reopen(self, backend: CoordinationBackend) -> None:
-        """Read the chunks that a former owner had open; they are admitted, so they can go on at once."""
+    def reopen(self, backend: CoordinationBackend) -> None:
+        """Read the chunks that a former owner had open, once; they are admitted, so they can go on at once."""
         names = list(self._unread)
         found = self._contents(backend, names)
         self._unread.clear()
@@ -140,7 +139,7 @@ class Backlog:
                 continue
             self.tasks[name] = tasks
             for index in range(chunk.size):
-                if not chunk.closed >> index & 1:
+                if not (chunk.closed | chunk.run) >> index & 1:
                     # A start that no outcome came of has waited longest.
                     (self.queue.appendleft if index in chunk.blame else self.queue.append)((name, index))
 

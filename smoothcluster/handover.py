@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from smoothcluster.backend import Change, Create, Delete, Guarantees, Update, commit_size
 from smoothcluster.election import SeatClaim
 from smoothcluster.model import Evidence
-from smoothcluster.records import Keys, Member, Seat, Shard
+from smoothcluster.records import Keys, Member, Seat, Shard, bits
 from smoothcluster.view import Read, View
 
 
@@ -36,14 +36,6 @@ class Move:
     """Whose shards these were, for people."""
 
 
-def bits(bitmap: int) -> Iterable[int]:
-    """The positions of the ones, lowest first."""
-    while bitmap:
-        low = bitmap & -bitmap
-        yield low.bit_length() - 1
-        bitmap ^= low
-
-
 def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str) -> Shard:
     """The shard as its next owner takes it over.
 
@@ -62,6 +54,22 @@ def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str) ->
     return after
 
 
+def mark(shard: Shard, most: int) -> int:
+    """Mark as running up to *most* of the tasks that are open and were never begun; return how many.
+
+    What was begun before is left to be started later: it may be what its owner died of.
+    """
+    marked = 0
+    for chunk in shard.open.values():
+        for index in range(chunk.size):
+            if marked == most:
+                return marked
+            if not (chunk.closed >> index & 1 or chunk.attempts(index)):
+                chunk.run |= 1 << index
+                marked += 1
+    return marked
+
+
 def claim(
     keys: Keys,
     view: View,
@@ -70,8 +78,13 @@ def claim(
     shards: Iterable[int],
     commit_id: str,
     limits: Guarantees,
+    starts: int = 0,
 ) -> Move:
-    """Take *seat*, if any, and as many of *shards* as fit into one commit."""
+    """Take *seat*, if any, and as many of *shards* as fit into one commit.
+
+    The claim itself marks up to *starts* of their tasks as running, so that they can be started
+    as soon as they are read, without another commit.
+    """
     mine = replace(me.record, id=commit_id, seat=me.record.seat if seat is None else seat.number)
     changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]
     dead: set[str] = set()
@@ -94,11 +107,13 @@ def claim(
         assert read is not None, "garbage is never planned for"
         evidence = view.verdict(read.record.owner) or Evidence.LEFT
         after = succeed(read.record, mine, evidence, commit_id)
+        marked = mark(after, starts)
         change = _put(keys.shard(number), after.to_json(), read.version)
         if rest or not _fits([*changes, change], limits):
             rest.append(number)
             continue
         changes.append(change)
+        starts -= marked
         taken[number] = after
         dead |= {read.record.owner} if read.record.owner else set()
     buried = sorted(name for name in dead if name in view.gone and name in view.members)

@@ -5,7 +5,7 @@ it holds is what the store says it holds: each look adopts the shards that are o
 and drops those that are not, so a move whose outcome is unknown needs no care of its own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from smoothcluster.assignment import Plan, plan
@@ -15,7 +15,7 @@ from smoothcluster.deaths import Deaths
 from smoothcluster.election import SeatClaim, candidates, role_of, seat_to_claim
 from smoothcluster.errors import LeaseLostError
 from smoothcluster.events import EventLog
-from smoothcluster.handover import Move, claim, give, leave
+from smoothcluster.handover import claim, give, leave
 from smoothcluster.housekeeping import finished_jobs, tidy
 from smoothcluster.model import Role
 from smoothcluster.outlook import Outlook
@@ -64,6 +64,7 @@ class Incarnation:
         self._outlook = Outlook(backend, keys, settings, around, self.id, self._look_again, self._look_soon)
         self.workload.on_start = lambda shard, tasks: self._deaths.resumed(shard)
         self.workload.on_lost = self._fenced
+        self._first = False
         self._dirty, self._stirred, self._hurried, self._unsure = True, False, False, False
         self._next_look = self._next_tidying = 0.0
         self._idle: dict[str, tuple[str | None, float]] = {}
@@ -74,11 +75,11 @@ class Incarnation:
         self._wake.set()
 
     def _look_soon(self) -> None:
-        """Something has changed that concerns us if we stand by, and can wait a little if we do not."""
-        if self.role() is Role.RUNNER:
-            self._stirred = True
-        else:
+        """Something has changed that concerns whoever is first in line, and can wait a little for all others."""
+        if self._first:
             self._dirty = True
+        else:
+            self._stirred = True
         self._wake.set()
 
     # What others tell it
@@ -86,6 +87,7 @@ class Incarnation:
     def proved_gone(self, incarnation: str, after: float) -> None:
         """A member's process is dead, as was known *after* seconds of looking into it."""
         self._deaths.proved(incarnation, after)
+        self._outlook.forget(incarnation)
         self._hurried = True
 
     def unsure(self) -> None:
@@ -143,6 +145,8 @@ class Incarnation:
         if view is None or self.id not in view.members:
             raise LeaseLostError("the member's record is gone: somebody has taken this process for dead")
         self.view, self.me = view, view.members[self.id]
+        queue = candidates(view, self.id, self._settings.order)
+        self._first = bool(queue) and queue[0].incarnation == self.id
         return view
 
     def _hurry(self) -> bool:
@@ -201,11 +205,11 @@ class Incarnation:
         seat = self._seat(view, now)
         if seat is not None:
             shards = view.owned(seat.holder) if self.me.record.running else []
-            self._try(claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits), view)
+            self._claim(view, seat, shards)
             return
         todo = self._plan(view)
         if todo.claim:
-            self._try(claim(self._keys, view, self.me, None, todo.claim, self._new_id(), self._limits), view)
+            self._claim(view, None, todo.claim)
             return
         self._plan_gifts(todo)
         if not todo.patient:
@@ -219,8 +223,10 @@ class Incarnation:
     def _limits(self) -> Guarantees:
         return self._backend.guarantees
 
-    def _try(self, move: Move, view: View) -> None:
+    def _claim(self, view: View, seat: SeatClaim | None, shards: Iterable[int]) -> None:
         """Send a claim. Late: look again. Done: work on what it brought, and look for the rest."""
+        starts = self.workload.room()
+        move = claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits, starts)
         result = self._backend.commit([], move.changes)
         self._look_again()
         if isinstance(result, Refused):

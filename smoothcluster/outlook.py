@@ -1,13 +1,15 @@
 """What one incarnation keeps an eye on: few keys and few ports, chosen by what it saw last.
 
 Its own record, since others end an incarnation or hand it shards by changing that; the records
-and ports of those whose deaths are its to notice; and the seats, if it may have to take one.
+and ports of those whose deaths are its to notice; and for a Runner the seats, since whoever takes
+one is due a share of its shards. Who waits for a seat need not watch them: when one gets free,
+its holder's record changes.
 """
 
 from collections.abc import Callable
 
 from smoothcluster.backend import CoordinationBackend, Watch
-from smoothcluster.election import candidates, role_of, watched_by
+from smoothcluster.election import role_of, watched_by
 from smoothcluster.model import Role
 from smoothcluster.peers import Peer
 from smoothcluster.records import Keys, Member
@@ -46,7 +48,9 @@ class Outlook:
         peers = watched_by(view, self._me, self._settings.order, WATCHERS)
         living = view.living()
         self._around.watch_peers({_peer(self._settings.group, living[name]) for name in peers if living[name].port})
-        paths = self._paths(view, peers)
+        paths = {self._keys.member(name) for name in (*peers, self._me)}
+        if role_of(view, self._me) is Role.RUNNER:
+            paths.add(self._keys.seats)
         for path in set(self._watches) - paths:
             self._watches.pop(path).close()
         for path in sorted(paths - set(self._watches)):
@@ -55,12 +59,11 @@ class Outlook:
             self._watches[path] = self._backend.watch(path, self._mine if mine else self._others)
         self._done = view
 
-    def _paths(self, view: View, peers: set[str]) -> set[str]:
-        paths = {self._keys.member(name) for name in (*peers, self._me)}
-        first = [member.incarnation for member in candidates(view, self._me, self._settings.order)][:WATCHERS]
-        if self._me in first or role_of(view, self._me) is Role.RUNNER:
-            paths.add(self._keys.seats)
-        return paths
+    def forget(self, incarnation: str) -> None:
+        """It is known to be dead: the end of its record is no news, and would wake us amid the takeover."""
+        watch = self._watches.pop(self._keys.member(incarnation), None)
+        if watch is not None:
+            watch.close()
 
     def close(self) -> None:
         """Look no more."""

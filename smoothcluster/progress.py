@@ -22,7 +22,7 @@ from smoothcluster.backlog import Backlog, Place
 from smoothcluster.chunks import CHUNK_BYTES, digest, job_of, pack
 from smoothcluster.model import State, Stopping, TaskContext
 from smoothcluster.pool import Run, RunState
-from smoothcluster.records import Keys, Shard
+from smoothcluster.records import Keys, Shard, bits
 from smoothcluster.view import Read, Report
 
 Mark = tuple[str, bytes]
@@ -127,6 +127,8 @@ class ShardWork:
         self.outstanding = 0
         """Runs that the pool has."""
         self.pending: Pending | None = None
+        self.marked = [(name, index) for name, chunk in self.record.open.items() for index in bits(chunk.run)]
+        """Tasks that the claim itself has marked as running: to be started once they are read."""
         self._handed_back: list[Place] = []
         self._delayed: list[tuple[float, Place]] = []
         self._forgotten: dict[str, list[str]] = {}
@@ -143,6 +145,19 @@ class ShardWork:
         self.finished.append(run)
         if self.oldest is None:
             self.oldest = now
+
+    def resume(self) -> list[Run]:
+        """What the claim has marked, of the chunks that could be read."""
+        runs = [self._run(*place) for place in self.marked if place[0] in self.backlog.tasks]
+        self.marked.clear()
+        self.outstanding += len(runs)
+        return runs
+
+    def unmark(self) -> None:
+        """Leave to be started later, or by others, what the claim has marked and was not begun."""
+        for name, index in self.marked:
+            self.record.open[name].run &= ~(1 << index)
+        self.marked.clear()
 
     def forget(self, job: str, seen: list[str]) -> None:
         """Drop what is kept for a job that has finished: its counts, and the keys of its ids."""
@@ -162,7 +177,7 @@ class ShardWork:
 
     def quiet(self) -> bool:
         """Whether nothing runs, nothing waits to be recorded and nothing is unsettled."""
-        return not (self.unsaid() or self.outstanding)
+        return not (self.unsaid() or self.outstanding or self.marked)
 
     def next_retry(self) -> float | None:
         """When a task that failed is to be tried again."""
@@ -343,7 +358,9 @@ class ShardWork:
             self.backlog.queue.append(heapq.heappop(self._delayed)[1])
         while len(draft.starts) < want and (self.backlog.queue or self._admit(draft)):
             if self.backlog.queue:
-                draft.starts.append(self._mark(*self.backlog.queue.popleft()))
+                name, index = self.backlog.queue.popleft()
+                self.record.open[name].run |= 1 << index
+                draft.starts.append(self._run(name, index))
 
     def _admit(self, draft: Draft) -> bool:
         """Open one more chunk, if there is one and it fits; its skipped repeats need nothing more."""
@@ -361,11 +378,10 @@ class ShardWork:
         self._drop_if_finished(name, draft)
         return True
 
-    def _mark(self, name: str, index: int) -> Run:
-        chunk = self.record.open[name]
-        chunk.run |= 1 << index
+    def _run(self, name: str, index: int) -> Run:
+        """One start of a task that is marked as running."""
         terms = self._terms
-        attempt = chunk.attempts(index) + 1
+        attempt = self.record.open[name].attempts(index) + 1
         context = TaskContext(terms.member, job_of(name), self.number, self.record.epoch, attempt, terms.stopping)
         return Run(self.backlog.tasks[name][index], context, (self, (name, index)))
 

@@ -16,6 +16,7 @@ and raises GarbageError, which callers report and step over.
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar, cast
 
@@ -155,6 +156,14 @@ class Open:
     def attempts(self, index: int) -> int:
         """How often the task was started, the mark it carries now not counted."""
         return self.fails.get(index, 0) + len(self.blame.get(index, ()))
+
+
+def bits(bitmap: int) -> Iterable[int]:
+    """The positions of the ones, lowest first."""
+    while bitmap:
+        low = bitmap & -bitmap
+        yield low.bit_length() - 1
+        bitmap ^= low
 
 
 COUNTS = ("added", "skipped", "done", "failed", "quarantined")

@@ -94,6 +94,10 @@ class Workload:
         """Tasks of our shards that the pool has."""
         return sum(work.outstanding for work in self.works.values())
 
+    def room(self) -> int:
+        """How many more tasks could run at once now; none while nothing may start."""
+        return max(0, self._concurrency - self.outstanding) if not self.stopping and self._held() else 0
+
     def quiet(self) -> bool:
         """Whether nothing runs, and everything that did is recorded."""
         return all(work.quiet() for work in self.works.values())
@@ -105,6 +109,7 @@ class Workload:
         now = self._clock.monotonic()
         self.collect(now)
         if not self.stopping and self._held():
+            self._resume()
             self._top_up(now)
         for work in list(self.works.values()):
             if self._due(work, now):
@@ -144,6 +149,8 @@ class Workload:
     def hand_back(self, wanted: Callable[[ShardWork], bool] = lambda work: True) -> None:
         """Take back from the pool what has not started, of the shards *wanted*."""
         now = self._clock.monotonic()
+        for work in filter(wanted, self.works.values()):
+            work.unmark()
         again: list[Run] = []
         for run in self._pool.take_back():
             if wanted(shard_of(run)):
@@ -158,6 +165,13 @@ class Workload:
         if work.oldest is None or work.pending is not None:
             return True
         return len(work.finished) >= BATCH or now >= work.oldest + INTERVAL or not self.outstanding
+
+    def _resume(self) -> None:
+        """Start what was marked in the very claims that made the shards ours: reading it is all it takes."""
+        for work in self.works.values():
+            if work.marked and not work.moving:
+                work.backlog.reopen(self._backend)
+                self._dispatch(work, work.resume())
 
     def _top_up(self, now: float) -> None:
         """Start more tasks if the pool runs low, staying with one shard while it has some."""

@@ -21,7 +21,9 @@ LOOPBACK = "127.0.0.1"
 MEMBER = """
 import ctypes, os, resource, sys, time
 libc = ctypes.PyDLL(None)
-from smoothcluster.peers import Listener
+from smoothcluster.peers import Listener, listener
+if sys.argv[3] == "together":
+    listener.keep_descriptors_apart = lambda keep: False
 listener = Listener(sys.argv[1])
 listener.announce("g", "m", sys.argv[2])
 print(listener.address[1], flush=True)
@@ -32,12 +34,15 @@ for line in sys.stdin:
 
 
 class Process:
-    """A member in a process of its own: it listens, greets, and runs the lines it is given."""
+    """A member in a process of its own: it listens, greets, and runs the lines it is given.
 
-    def __init__(self, incarnation: str = "i1", host: str = LOOPBACK) -> None:
+    Unless *apart*, its listener shares the process's descriptors, as on a system that cannot keep them apart.
+    """
+
+    def __init__(self, incarnation: str = "i1", host: str = LOOPBACK, *, apart: bool = True) -> None:
         environment = os.environ | {"PYTHONPATH": str(Path(smoothcluster.peers.__file__).parents[2])}
         self._popen = subprocess.Popen(
-            [sys.executable, "-c", MEMBER, host, incarnation],
+            [sys.executable, "-c", MEMBER, host, incarnation, "apart" if apart else "together"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

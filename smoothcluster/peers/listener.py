@@ -7,9 +7,10 @@ import selectors
 import socket
 import threading
 import weakref
+from queue import SimpleQueue
 from typing import final
 
-from smoothcluster.peers.sockets import Bell, listen
+from smoothcluster.peers.sockets import Bell, keep_descriptors_apart, listen
 
 _MOST_HELD = 64
 """Connections a listener holds. A few members watch it; beyond this the oldest is dropped, and may dial again."""
@@ -29,20 +30,27 @@ class Listener:
     Raise UsageError if *host* cannot be resolved.
 
     Never waits for a client and reads nothing: one that talks is dropped.
+
+    Make it early: a killed process's threads end in the order of their making, and where they can
+    be kept apart the sockets close with this one's thread, however much memory is still to be freed.
     """
 
     def __init__(self, host: str | None = None) -> None:
-        self._socket, published = listen(host)
-        self._address = (published, int(self._socket.getsockname()[1]))
+        self._host = host
         self._greeting = b""
         self._held: dict[socket.socket, bytes] = {}  # and what each was told
         self._bell = Bell()
         self._closing = False
         self._resting = False
-        self._selector = selectors.DefaultSelector()
+        self._opened: SimpleQueue[tuple[str, int] | Exception] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="smoothcluster-listener", daemon=True)
-        _listeners.add(self)
         self._thread.start()
+        opened = self._opened.get()
+        if isinstance(opened, Exception):
+            self._bell.close()
+            raise opened
+        self._address = opened
+        _listeners.add(self)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -63,19 +71,31 @@ class Listener:
         self._closing = True
         self._bell.ring()
         self._thread.join()
+        self._bell.close()
 
     def close_in_child(self) -> None:
         """Let go of this process's copies of the sockets after a fork; the parent's stay open.
 
         Closes descriptors and nothing else: the selector is shared with the parent.
         """
-        for each in (self._socket, *self._held):
+        for each in () if self._apart else (self._socket, *self._held):
             each.close()
         self._bell.close()
 
     def _run(self) -> None:
-        self._selector.register(self._bell.socket, selectors.EVENT_READ)
-        self._selector.register(self._socket, selectors.EVENT_READ)
+        self._apart = keep_descriptors_apart(self._bell.socket.fileno())
+        try:
+            self._socket, published = listen(self._host)
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._bell.socket, selectors.EVENT_READ)
+            self._selector.register(self._socket, selectors.EVENT_READ)
+        except Exception as error:  # noqa: BLE001  # the constructor raises it
+            self._opened.put(error)
+            return
+        self._opened.put((published, int(self._socket.getsockname()[1])))
+        self._serve()
+
+    def _serve(self) -> None:
         while not self._closing:
             ready = self._selector.select(_REST if self._resting else None)
             if self._resting:
@@ -86,7 +106,6 @@ class Listener:
         self._drop(list(self._held))
         self._selector.close()
         self._socket.close()
-        self._bell.close()
 
     def _attend(self, ready: object) -> None:
         if ready is self._socket:

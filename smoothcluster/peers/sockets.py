@@ -1,5 +1,6 @@
 """Sockets as listeners and probers need them: never waiting, never asking a name server, kept alive."""
 
+import ctypes
 import errno
 import os
 import socket
@@ -42,6 +43,27 @@ class Bell:
     def close(self) -> None:
         self.socket.close()
         self._far.close()
+
+
+_CLONE_FILES = 0x400
+"""By linux/sched.h."""
+
+
+def keep_descriptors_apart(keep: int) -> bool:
+    """Give the calling thread a table of descriptors of its own; whether this system can do that (Linux can).
+
+    It has the standard streams, *keep*, and what the thread opens from now on. No child inherits
+    those, and the kernel closes them when the thread ends: all others of a killed process it
+    closes last, after freeing the memory, which takes a millisecond for every ten MiB or so.
+    """
+    try:
+        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_FILES) != 0:
+            return False
+    except (AttributeError, OSError):
+        return False
+    os.closerange(3, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    return True
 
 
 def dial(host: str, port: int) -> socket.socket:

@@ -122,7 +122,7 @@ BUGS = (
     Bug(
         "a task is not marked before it starts",
         "progress.py",
-        "        chunk.run |= 1 << index\n",
+        "                self.record.open[name].run |= 1 << index\n",
         "",
         60,
         "P5: ",

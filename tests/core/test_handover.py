@@ -8,10 +8,10 @@ from core_kit import KEYS, Garbage, ids, limits, member, put
 
 from smoothcluster.backend import Committed, Guarantees, Refused
 from smoothcluster.election import SeatClaim
-from smoothcluster.handover import Move, bits, claim, give, leave, succeed
+from smoothcluster.handover import Move, claim, give, leave, succeed
 from smoothcluster.memory import WEAKEST, MemoryBackend
 from smoothcluster.model import Evidence
-from smoothcluster.records import Member, Open, Seat, Shard, Spec
+from smoothcluster.records import Member, Open, Seat, Shard, Spec, bits
 from smoothcluster.view import Read, View, read_view
 
 SHARDS = 6

@@ -20,8 +20,8 @@ def processes() -> Iterator[Callable[..., Process]]:
     """Starts members that end with the test."""
     made: list[Process] = []
 
-    def start(incarnation: str = "i1", host: str = LOOPBACK) -> Process:
-        made.append(Process(incarnation, host))
+    def start(incarnation: str = "i1", host: str = LOOPBACK, *, apart: bool = True) -> Process:
+        made.append(Process(incarnation, host, apart=apart))
         return made[-1]
 
     yield start
@@ -144,7 +144,7 @@ def test_caller_that_takes_no_greeting_is_dropped(listener: Listener, monkeypatc
 
 def test_listener_outlives_a_want_of_descriptors(processes: Callable[..., Process]) -> None:
     """A process that has no file descriptor left keeps callers waiting, without spinning, and greets them later."""
-    process = processes()
+    process = processes(apart=False)
     process.run("resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); files = []")
     process.run("while_full = [files.append(os.dup(0)) for _ in range(64 - len(os.listdir('/dev/fd')) + 1)]")
     with call((LOOPBACK, process.peer.port)) as caller:
@@ -157,6 +157,15 @@ def test_listener_outlives_a_want_of_descriptors(processes: Callable[..., Proces
         process.run("assert time.process_time() - used < 0.1")
         process.run("[os.close(each) for each in files]")
         caller.settimeout(DEADLINE)
+        assert heard(caller) == greeting()
+
+
+def test_descriptors_kept_apart_are_not_wanting(processes: Callable[..., Process]) -> None:
+    """Whatever the process uses up elsewhere, its listener's are its own."""
+    process = processes()
+    process.run("resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); files = []")
+    process.run("while_full = [files.append(os.dup(0)) for _ in range(64 - len(os.listdir('/dev/fd')) + 1)]")
+    with call((LOOPBACK, process.peer.port)) as caller:
         assert heard(caller) == greeting()
 
 
@@ -240,13 +249,21 @@ def test_port_that_cannot_be_had_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
         Listener(LOOPBACK)
 
 
-def test_letting_go_after_a_fork_touches_copies_only(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptors cannot be kept apart."""
+    monkeypatch.setattr(listening, "keep_descriptors_apart", lambda keep: False)
+
+
+def test_letting_go_after_a_fork_touches_copies_only(
+    shared: None, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a forked child closes are its copies: its parent goes on listening and holding."""
     with call(listener.address) as held:
         assert heard(held) == greeting()
         copy = object.__new__(Listener)
         copies = [vars(listener)["_socket"].dup(), *(each.dup() for each in vars(listener)["_held"])]
-        vars(copy).update(_socket=copies[0], _held=dict.fromkeys(copies[1:], b""), _bell=sockets.Bell())
+        vars(copy).update(_socket=copies[0], _held=dict.fromkeys(copies[1:], b""), _bell=sockets.Bell(), _apart=False)
         monkeypatch.setattr(listening, "_listeners", {copy})
         vars(listening)["_close_in_child"]()
         assert [each.fileno() for each in copies] == [-1, -1]

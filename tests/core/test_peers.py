@@ -11,6 +11,7 @@ from statistics import median
 import pytest
 from neighbours import DEADLINE, LOOPBACK, Process, Stranger, Watcher, greeting, peer_at
 
+import smoothcluster.peers.listener
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.peers import Listener, Peer, Prober, Proof, prober
 from smoothcluster.peers.sockets import dial
@@ -30,8 +31,8 @@ def processes() -> Iterator[Callable[..., Process]]:
     """Starts members that end with the test."""
     made: list[Process] = []
 
-    def start(incarnation: str = "i1", host: str = LOOPBACK) -> Process:
-        made.append(Process(incarnation, host))
+    def start(incarnation: str = "i1", host: str = LOOPBACK, *, apart: bool = True) -> Process:
+        made.append(Process(incarnation, host, apart=apart))
         return made[-1]
 
     yield start
@@ -110,7 +111,7 @@ def test_silence_of_a_stopped_process_proves_nothing(watcher: Watcher, processes
 
 def test_child_that_holds_the_port_hides_the_death(watcher: Watcher, processes: Callable[..., Process]) -> None:
     """While a child forked behind Python's back holds the dead parent's port, there is no proof."""
-    process, other = processes("parent"), processes("other")
+    process, other = processes("parent", apart=False), processes("other")
     watcher.arm(process.peer, other.peer)
     child = process.fork("libc.fork")
     process.send(signal.SIGKILL)
@@ -120,11 +121,17 @@ def test_child_that_holds_the_port_hides_the_death(watcher: Watcher, processes: 
     assert watcher.next() == ("parent", Proof.REFUSED)
 
 
-def test_forked_child_does_not_hide_the_death(watcher: Watcher, processes: Callable[..., Process]) -> None:
-    """A child that Python forks, as a handler may, lets go of the port and of who holds the line."""
-    process = processes()
+@pytest.mark.parametrize(("how", "apart"), [("os.fork", False), ("os.fork", True), ("libc.fork", True)])
+def test_forked_child_does_not_hide_the_death(
+    watcher: Watcher, processes: Callable[..., Process], how: str, *, apart: bool
+) -> None:
+    """A child that Python forks, as a handler may, lets go of the port and of who holds the line.
+
+    Where descriptors are kept apart, no child of any kind ever had them.
+    """
+    process = processes(apart=apart)
     watcher.arm(process.peer)
-    child = process.fork("os.fork")
+    child = process.fork(how)
     process.send(signal.SIGKILL)
     assert watcher.next() == ("i1", Proof.REFUSED)
     os.kill(child, 0)
@@ -470,10 +477,14 @@ def test_false_alarm_is_no_end(watcher: Watcher, stranger: Stranger, monkeypatch
     assert len(stranger.callers) == 1
 
 
-def test_held_connections_are_kept_alive(listener: Listener) -> None:
+def test_held_connections_are_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ends of a held connection look after it, so that no firewall forgets it and none lasts for ever."""
+    monkeypatch.setattr(smoothcluster.peers.listener, "keep_descriptors_apart", lambda keep: False)
+    listener = Listener(LOOPBACK)
+    listener.announce("g", "m", "i1")
     with dial(*listener.address) as caller:
         eventually(lambda: vars(listener)["_held"])
         (held,) = vars(listener)["_held"]
         for end in (caller, held):
             assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    listener.close()
