@@ -161,9 +161,10 @@ class Incarnation:
             return False
         now, gone = self._clock.monotonic(), dict(self._deaths.known)
         known = replace(self.view, gone=gone)
-        if self._seat(known, now) is not None:
+        seat = self._seat(known, now)
+        if seat is not None:
             self._dirty = True
-            self._act(glance(self._backend, self._keys, gone, self._report, self.view), now)
+            self._act(glance(self._backend, self._keys, gone, self._report, self.view, seat.number), now)
             return True
         if self._plan(known).claim:
             self._dirty = True  # Who takes shards without a seat must see all members, lest one stands by for it.

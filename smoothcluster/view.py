@@ -127,12 +127,17 @@ def read_view(
     return None if found is None else View(*found, read_members(backend, keys, report), gone)
 
 
-def glance(backend: CoordinationBackend, keys: Keys, gone: Mapping[str, Evidence], report: Report, last: View) -> View:
-    """Look at ownership alone, with the members of the *last* look: one step, when every millisecond counts."""
-    found = read_ownership(backend, keys, last.spec.record, report)
-    if found is None:
-        return replace(last, gone=gone, complete=False)
-    return View(*found, last.members, gone, complete=False)
+def glance(
+    backend: CoordinationBackend, keys: Keys, gone: Mapping[str, Evidence], report: Report, last: View, seat: int
+) -> View:
+    """The *last* look, with one seat, and its holder's shards, as they are now: when every millisecond counts."""
+    numbers = last.owned(last.seats[seat].record.holder)
+    *entries, held = backend.get_many([*map(keys.shard, numbers), keys.seat(seat)])
+    shards, seats = list(last.shards), list(last.seats)
+    for number, entry in zip(numbers, entries, strict=True):
+        shards[number] = _shard(entry, report)
+    seats[seat] = _seat(held, report)
+    return replace(last, seats=seats, shards=shards, gone=gone, complete=False)
 
 
 def _seat(entry: Entry | None, report: Report) -> Read[Seat]:

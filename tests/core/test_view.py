@@ -158,17 +158,21 @@ def test_a_group_that_has_gone_since_the_last_look_has_no_picture(backend: Memor
     assert read_ownership(empty, KEYS, SPEC, Garbage()) is None
 
 
-def test_a_glance_reads_ownership_alone(backend: MemoryBackend) -> None:
-    """One step, with the members of the last look."""
+def test_a_glance_reads_a_seat_and_its_holders_shards(backend: MemoryBackend) -> None:
+    """One short step; all else is as it was at the last look."""
     last = look(backend)
     put(backend, KEYS.member("b"), member("b").to_json())
-    put(backend, KEYS.seat(1), Seat("b", "").to_json())
-    view = glance(backend, KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last)
-    assert (set(view.members), view.complete, view.verdict("b"), view.seated()) == ({"a"}, False, None, {"b": 1})
+    put(backend, KEYS.seat(0), Seat("b", "").to_json())
+    put(backend, KEYS.seat(1), Seat("a", "").to_json())
+    for number in (0, 1):
+        put(backend, KEYS.shard(number), Shard(owner="b").to_json())
+    view = glance(backend, KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, 0)
+    assert (set(view.members), view.complete, view.verdict("b"), view.seated()) == ({"a"}, False, None, {"b": 0})
+    assert (view.owned("b"), view.seats[1]) == ([1], last.seats[1])
 
 
-def test_a_glance_at_a_group_that_has_gone_shows_the_last_look(backend: MemoryBackend) -> None:
+def test_a_glance_at_what_has_gone_shows_nothing_there(backend: MemoryBackend) -> None:
     """A whole look follows and tells."""
     last = look(backend)
-    view = glance(MemoryBackend(), KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last)
-    assert (view.shards, view.complete, view.living()) == (last.shards, False, {})
+    view = glance(MemoryBackend(), KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, 0)
+    assert (view.owned("a"), view.seated(), view.living()) == ([], {}, {})
