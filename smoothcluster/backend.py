@@ -228,6 +228,7 @@ class CoordinationBackend(Protocol):
         OutcomeUnknownError if the commit may or may not have happened or may still happen,
         UnavailableError if it certainly was not and will not be applied,
         CommitTooLargeError before sending anything that exceeds the `guarantees`,
+        MisplacedKeyError if a created key is a directory or lies below a key,
         ValueError for a malformed commit.
         """
 

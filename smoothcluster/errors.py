@@ -9,6 +9,7 @@ Losing a race is never an error: it is the return value `Refused`.
     |   +-- LeaseLostError          the lease is gone for good: begin again with a new one
     |   +-- CommitTooLargeError     measured before sending: make it smaller
     |   +-- AccessDeniedError       the store refused our credentials or permissions
+    |   +-- MisplacedKeyError       a key lies where a directory is to be, or a directory where a key is
     +-- UsageError                  the call itself is wrong; the message says how to mend it
         +-- MissingDriverError      an adapter's driver is not installed
         +-- UnknownSchemeError      no backend is registered for this URL
@@ -45,6 +46,15 @@ class CommitTooLargeError(BackendError):
 
 class AccessDeniedError(BackendError):
     """The store refused the credentials, or they may not do this. Nothing was changed."""
+
+
+class MisplacedKeyError(BackendError, ValueError):
+    """A key would lie where a directory is, or below another key. Nothing was changed."""
+
+    def __init__(self, key: str, what: str) -> None:
+        super().__init__(f"{key!r} {what}")
+        self.key = key
+        self.what = what
 
 
 class UsageError(SmoothclusterError):

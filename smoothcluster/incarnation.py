@@ -13,7 +13,7 @@ from smoothcluster.backend import Committed, CoordinationBackend, Delete, Guaran
 from smoothcluster.clock import Signal
 from smoothcluster.deaths import Deaths
 from smoothcluster.election import SeatClaim, candidates, role_of, seat_to_claim
-from smoothcluster.errors import LeaseLostError
+from smoothcluster.errors import LeaseLostError, MisplacedKeyError
 from smoothcluster.events import EventLog
 from smoothcluster.handover import claim, give, leave
 from smoothcluster.housekeeping import finished_jobs, tidy
@@ -228,7 +228,12 @@ class Incarnation:
         """Send a claim. Late: look again. Done: work on what it brought, and look for the rest."""
         starts = self.workload.room()
         move = claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits, starts)
-        result = self._backend.commit([], move.changes)
+        try:
+            result = self._backend.commit([], move.changes)
+        except MisplacedKeyError as error:
+            self._report(error.key, error.what)
+            self._next_look = min(self._next_look, self._clock.monotonic() + SOON)
+            return
         self._look_again()
         if isinstance(result, Refused):
             return

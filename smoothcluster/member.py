@@ -12,7 +12,13 @@ import logging
 from collections import deque
 
 from smoothcluster.backend import CoordinationBackend
-from smoothcluster.errors import BackendError, LeaseLostError, NameInUseError, OutcomeUnknownError
+from smoothcluster.errors import (
+    BackendError,
+    LeaseLostError,
+    MisplacedKeyError,
+    NameInUseError,
+    OutcomeUnknownError,
+)
 from smoothcluster.incarnation import Incarnation
 from smoothcluster.joining import try_join
 from smoothcluster.model import Role
@@ -151,6 +157,9 @@ class MemberLoop:
             self._end(str(error))
             return 0.0
         except NameInUseError:
+            return self._stay_away()
+        except MisplacedKeyError as error:
+            self._report(error.key, error.what)
             return self._stay_away()
         except BackendError as error:
             log.warning("the store is away: %s", error)

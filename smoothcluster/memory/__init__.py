@@ -3,7 +3,7 @@
 It promises no more than the contract does. Unless its `Guarantees` say otherwise it is as weak
 as ZooKeeper where that bites: a key made again starts over at an old version, keys made in one
 commit tie in `Entry.created`, a watch does not hear of keys deeper down. A key holds bytes or
-is a directory: a commit that would make it both raises ValueError.
+is a directory: a commit that would make it both raises MisplacedKeyError.
 
 It is deterministic: ids are counted, and time comes from the clock it is given.
 """

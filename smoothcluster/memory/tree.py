@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import final
 
 from smoothcluster.backend import Change, Condition, Create, Entry, Exists
+from smoothcluster.errors import MisplacedKeyError
 
 
 def parent(key: str) -> str:
@@ -77,15 +78,15 @@ class Tree:
         return None
 
     def check_places(self, changes: Sequence[Change]) -> None:
-        """Raise ValueError if a created key would be a directory too, or lie under bytes."""
+        """Raise MisplacedKeyError if a created key would be a directory too, or lie under bytes."""
         created = {change.key for change in changes if isinstance(change, Create)}
         for key in created:
             if key in self._directories:
-                raise ValueError(f"{key!r} is a directory and cannot hold bytes")
+                raise MisplacedKeyError(key, "is a directory and cannot hold bytes")
             above = parent(key)
             while above and above not in self._directories:
                 if above in self.entries or above in created:
-                    raise ValueError(f"{above!r} holds bytes and cannot be the directory of {key!r}")
+                    raise MisplacedKeyError(above, f"holds bytes and cannot be the directory of {key!r}")
                 above = parent(above)
 
     def _link(self, name: str) -> None:

@@ -119,6 +119,16 @@ def test_a_seat_overwritten_under_its_holder(new_group: NewGroup, backup: int) -
     group.converged()
 
 
+def test_a_directory_where_a_seat_belongs(new_group: NewGroup) -> None:
+    """Nobody can take that seat, and nobody dies of it: whoever has another works."""
+    group = new_group(lease_ttl=1.0)
+    key = spoil(group, "seats/2/stranger").rpartition("/")[0]
+    group.start(5)
+    group.finish(group.submit(100), named(100))
+    group.eventually(lambda: key in reported(group))
+    assert (len(group.runners()), len(group.living)) == (2, 5)
+
+
 def test_a_members_record_overwritten(new_group: NewGroup) -> None:
     """It joins anew, as after any loss of its record."""
     group = new_group(lease_ttl=1.0)

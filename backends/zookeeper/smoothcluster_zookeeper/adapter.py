@@ -30,6 +30,7 @@ from smoothcluster.errors import (
     AccessDeniedError,
     BackendError,
     LeaseLostError,
+    MisplacedKeyError,
     OutcomeUnknownError,
     UnavailableError,
     UsageError,
@@ -294,7 +295,7 @@ class ZookeeperBackend(CoordinationBackend):
             if not self._directories.exists(session, directory, deadline):
                 return False
             if not self._directories.remove_if_empty(session, directory, deadline):
-                raise ValueError(f"{part.key!r} is a directory and cannot hold bytes")
+                raise MisplacedKeyError(part.key, "is a directory and cannot hold bytes")
             return True
         if isinstance(error, NoAuthError) and self._directories.exists(session, directory, deadline):
             return False  # Its stand-in: there is no such key.

@@ -10,6 +10,7 @@ from typing import final
 
 from kazoo.exceptions import NodeExistsError, NoNodeError
 
+from smoothcluster.errors import MisplacedKeyError
 from smoothcluster_zookeeper.driver import Pending, Transaction
 from smoothcluster_zookeeper.errors import translate
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
@@ -30,7 +31,7 @@ class Directories:
         """What will tell, of a directory, whether it is empty or, if the last is True, was removed."""
 
     def make_for(self, session: Session, keys: Iterable[str], deadline: float) -> None:
-        """Make every directory that *keys* lie in. Raise ValueError if one of them is a key."""
+        """Make every directory that *keys* lie in. Raise MisplacedKeyError if one of them is a key."""
         for znode in sorted({self._layout.key(key).rpartition("/")[0] for key in keys}):
             self.make(session, znode, deadline)
 
@@ -55,7 +56,7 @@ class Directories:
                 return
             elif self.exists(session, self._layout.stand_in(znode), deadline):
                 name = znode.removeprefix(f"{self._layout.root}/")
-                raise ValueError(f"{name!r} holds bytes and cannot be a directory")
+                raise MisplacedKeyError(name, "holds bytes and cannot be a directory")
 
     @staticmethod
     def exists(session: Session, znode: str, deadline: float) -> bool:
