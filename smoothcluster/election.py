@@ -51,6 +51,12 @@ def candidates(view: View, me: str, order: Order = join_order, idle: Container[s
     return sorted(waiting, key=lambda member: (order(member), member.join))
 
 
+def first_in_line(view: View, me: str, order: Order = join_order) -> bool:
+    """Whether the next seat that gets free is *me*'s to take, or the next shards, if nobody waits for a seat."""
+    queue = [member for member in candidates(view, me, order) if member.running or member.incarnation == me]
+    return not queue or queue[0].incarnation == me
+
+
 def free_seats(view: View, idle_since: Mapping[str, float], now: float, ttl: float) -> list[SeatClaim]:
     """Seats that may be taken, lowest first.
 

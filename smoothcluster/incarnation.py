@@ -12,7 +12,7 @@ from smoothcluster.assignment import Plan, plan
 from smoothcluster.backend import Committed, CoordinationBackend, Delete, Guarantees, Refused, Update
 from smoothcluster.clock import Signal
 from smoothcluster.deaths import Deaths
-from smoothcluster.election import SeatClaim, candidates, role_of, seat_to_claim
+from smoothcluster.election import SeatClaim, candidates, first_in_line, role_of, seat_to_claim
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError
 from smoothcluster.events import EventLog
 from smoothcluster.handover import claim, give, leave
@@ -145,8 +145,7 @@ class Incarnation:
         if view is None or self.id not in view.members:
             raise LeaseLostError("the member's record is gone: somebody has taken this process for dead")
         self.view, self.me = view, view.members[self.id]
-        queue = candidates(view, self.id, self._settings.order)
-        self._first = bool(queue) and queue[0].incarnation == self.id
+        self._first = first_in_line(view, self.id, self._settings.order)
         return view
 
     def _hurry(self) -> bool:

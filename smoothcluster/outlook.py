@@ -3,14 +3,14 @@
 Its own record, since others end an incarnation or hand it shards by changing that; the records
 and ports of those whose deaths are its to notice; and for a Runner the seats, since whoever takes
 one is due a share of its shards. Who waits for a seat need not watch them: when one gets free,
-its holder's record changes.
+its holder's record changes. The first Runners watch the join counter, too: they are the ones that
+notice the deaths of those who wait.
 """
 
 from collections.abc import Callable
 
 from smoothcluster.backend import CoordinationBackend, Watch
-from smoothcluster.election import role_of, watched_by
-from smoothcluster.model import Role
+from smoothcluster.election import watched_by
 from smoothcluster.peers import Peer
 from smoothcluster.records import Keys, Member
 from smoothcluster.surroundings import Settings, Surroundings
@@ -47,10 +47,14 @@ class Outlook:
             return
         peers = watched_by(view, self._me, self._settings.order, WATCHERS)
         living = view.living()
-        self._around.watch_peers({_peer(self._settings.group, living[name]) for name in peers if living[name].port})
+        group = self._settings.group
+        self._around.watch_peers({_peer(group, living[name]) for name in peers if living[name].port})
         paths = {self._keys.member(name) for name in (*peers, self._me)}
-        if role_of(view, self._me) is Role.RUNNER:
+        seated = view.seated()
+        if self._me in seated:
             paths.add(self._keys.seats)
+        if self._me in sorted(seated, key=seated.__getitem__)[:WATCHERS]:
+            paths.add(self._keys.spec)
         for path in set(self._watches) - paths:
             self._watches.pop(path).close()
         for path in sorted(paths - set(self._watches)):
@@ -73,4 +77,4 @@ class Outlook:
 
 
 def _peer(group: str, member: Member) -> Peer:
-    return Peer(group=group, member=member.name, incarnation=member.incarnation, host=member.address, port=member.port)
+    return Peer(member.incarnation, member.name, group, member.address, member.port)

@@ -6,7 +6,7 @@ from core_kit import KEYS, Group, put
 from smoothcluster.backend import Delete
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import NameInUseError, UnavailableError
-from smoothcluster.incarnation import HEIR, SOON
+from smoothcluster.incarnation import HEIR, SETTLE, SOON
 from smoothcluster.member import FIRST_PAUSE, LONGEST_PAUSE, MemberLoop
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Role, Task
@@ -332,6 +332,17 @@ def test_a_member_is_watched_by_others_and_told_to_the_prober() -> None:
     loops = [group.member() for _ in range(2)]
     group.turn(*loops)
     assert [{peer.member for peer in peers} for peers in group.watched.values()] == [{"m_1"}, {"m_0"}]
+
+
+def test_a_newcomer_that_waits_is_watched_at_once() -> None:
+    """Not only when the Runner looks again by itself: nobody dies unseen."""
+    group = Group(runner=1, backup=1)
+    first = group.member()
+    group.turn(first)
+    group.member()
+    group.clock.advance(SETTLE)
+    group.turn(first)
+    assert {peer.member for peer in group.watched["p0"]} == {"m_1"}
 
 
 def test_house_is_kept_after_a_finished_job() -> None:
