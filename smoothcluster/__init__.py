@@ -5,6 +5,7 @@ from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.jobs import Progress
 from smoothcluster.model import Evidence, Outcome, Role, State, Task, TaskContext
 from smoothcluster.registry import connect
+from smoothcluster.zookeeper_crawler import ZookeeperCrawler
 
 __all__ = [
     "Cluster",
@@ -17,5 +18,6 @@ __all__ = [
     "State",
     "Task",
     "TaskContext",
+    "ZookeeperCrawler",
     "connect",
 ]

@@ -23,7 +23,7 @@ and keys that come and go must carry a name that is never used again.
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 from smoothcluster.errors import CommitTooLargeError
@@ -145,6 +145,22 @@ class Guarantees:
     """Bytes of one commit, as `commit_size` reckons them."""
     most_operations: int
     """Conditions and changes of one commit."""
+
+    def lacks(self, required: Mapping[str, float]) -> list[str]:
+        """What of *required* is not promised, each in words; empty if all is. Raise ValueError for an unknown name.
+
+        `shortest_ttl` and `ttl_step` may be at most, all else must be at least, what is given.
+        """
+        known = {each.name for each in fields(self)}
+        lacking: list[str] = []
+        for name, wanted in required.items():
+            if name not in known:
+                raise ValueError(f"{name!r} is no guarantee; there are {', '.join(sorted(known))}")
+            found: float = getattr(self, name)
+            at_most = name in ("shortest_ttl", "ttl_step")
+            if found > wanted if at_most else found < wanted:
+                lacking.append(f"{name} is {found}, {'at most' if at_most else 'at least'} {wanted} is required")
+        return lacking
 
 
 class Lease(Protocol):

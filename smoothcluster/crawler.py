@@ -11,13 +11,21 @@ import secrets
 import signal
 import socket
 import threading
+from collections.abc import Mapping
 from types import FrameType, TracebackType
 from typing import Self
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.election import Order, join_order
-from smoothcluster.errors import LeaseLostError, NameInUseError, OutcomeUnknownError, SmoothclusterError, UsageError
+from smoothcluster.errors import (
+    GuaranteeError,
+    LeaseLostError,
+    NameInUseError,
+    OutcomeUnknownError,
+    SmoothclusterError,
+    UsageError,
+)
 from smoothcluster.joining import INDEX, Wanted
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Handler, Role, check_name
@@ -59,11 +67,14 @@ class ClusterCrawler:
         host: the address or host name at which other members reach this machine, to notice a
             death; found out if None.
         order: the key by which candidates for a free seat are sorted; in order of joining if None.
+        require: the least that the store must promise, by the names of `Guarantees`, such as
+            ``{"survives_failover": True}``; nothing if None.
         join: False to leave joining to `run`, `start` or `join`.
 
     Raise UsageError for arguments that make no sense, NameInUseError if a living member has the
     name (after waiting one lease time for it), SpecMismatchError if the living group has other
-    numbers, UnavailableError if the store cannot be reached within its timeout.
+    numbers, GuaranteeError if the store promises less than *require*, UnavailableError if it cannot
+    be reached within its timeout.
     """
 
     def __init__(
@@ -83,6 +94,7 @@ class ClusterCrawler:
         shards: int | None = None,
         host: str | None = None,
         order: Order = join_order,
+        require: Mapping[str, float] | None = None,
         join: bool = True,
     ) -> None:
         wanted = Wanted(name, runner, backup, shards).check()
@@ -97,6 +109,7 @@ class ClusterCrawler:
         self.group = check_name("group", group)
         settings = Settings(self.group, wanted, concurrency, lease_ttl, max_attempts, retry_delay, grace, order)
         self._backend = backend
+        self._require = require or {}
         self._lease_ttl = lease_ttl
         self._listener = Listener(host)
         self._prober = Prober(lambda incarnation, proof, after: self._loop.proved_gone(incarnation, after))
@@ -134,6 +147,7 @@ class ClusterCrawler:
 
     def join(self) -> Role:
         """Join the group and take a seat if one is free; does nothing if joined. Raise as the constructor does."""
+        self._check_guarantees()
         deadline = SYSTEM_CLOCK.monotonic() + 1.5 * self._lease_ttl + 2.0
         told = False
         while self._loop.life is None:
@@ -152,6 +166,17 @@ class ClusterCrawler:
                     raise
                 log.warning("joining again: %s", error)
         return self._loop.settle()
+
+    def _check_guarantees(self) -> None:
+        if not self._require:
+            return
+        patiently(SYSTEM_CLOCK, 0.0, self._backend.sync)  # Some are known only once the store has been reached.
+        try:
+            lacking = self._backend.guarantees.lacks(self._require)
+        except ValueError as error:
+            raise UsageError(f"require: {error}") from None
+        if lacking:
+            raise GuaranteeError(f"{self._backend.url} promises less than is required: {'; '.join(lacking)}")
 
     def run(self) -> None:
         """Work until `stop` is called or the process gets SIGTERM or SIGINT; then leave, and return.

@@ -13,6 +13,7 @@ Losing a race is never an error: it is the return value `Refused`.
     +-- UsageError                  the call itself is wrong; the message says how to mend it
         +-- MissingDriverError      an adapter's driver is not installed
         +-- UnknownSchemeError      no backend is registered for this URL
+        +-- GuaranteeError          the store promises less than is required
         +-- SpecMismatchError       the living group was set up with other numbers
         +-- NameInUseError          a living member already has this name
         +-- DuplicateTaskError      one submit call names the same task twice
@@ -67,6 +68,10 @@ class MissingDriverError(UsageError):
 
 class UnknownSchemeError(UsageError):
     """No installed backend is registered for the URL's scheme."""
+
+
+class GuaranteeError(UsageError):
+    """The store promises less than what is required of it."""
 
 
 class SpecMismatchError(UsageError):

@@ -143,6 +143,11 @@ class Stranger:
             caller.close()
 
 
+def not_apart(keep: int) -> bool:
+    """What `keep_descriptors_apart` says on a system that cannot."""
+    return False
+
+
 def peer_at(port: int, incarnation: str = "i1", host: str = LOOPBACK, member: str = "m") -> Peer:
     """An incarnation of m in g, said to listen on *port*."""
     return Peer(incarnation, member, "g", host, port)

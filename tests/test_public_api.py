@@ -9,7 +9,7 @@ import pytest
 
 PUBLIC = {
     "Cluster", "ClusterCrawler", "Evidence", "JobHandle", "Outcome", "Progress", "Role", "State", "Task", "TaskContext",
-    "connect",
+    "ZookeeperCrawler", "connect",
 }  # fmt: skip
 
 ELSEWHERE = [

@@ -10,7 +10,7 @@ from core_kit import put
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
-from smoothcluster.errors import NameInUseError, SpecMismatchError, UnavailableError, UsageError
+from smoothcluster.errors import GuaranteeError, NameInUseError, SpecMismatchError, UnavailableError, UsageError
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.model import Role, Task, TaskContext
 from smoothcluster.records import GarbageError
@@ -190,6 +190,16 @@ def test_arguments_that_make_no_sense_are_refused_by_name(
     with pytest.raises(UsageError, match=words):
         crawlers(**settings)
     assert store.tree.entries == {}
+
+
+def test_a_store_that_promises_too_little_is_refused(store: MemoryStore, crawlers: Make) -> None:
+    """Before joining, with what it lacks and what was required."""
+    with pytest.raises(GuaranteeError, match=r"memory://.*largest_value is \d+, at least 1000000000 is required"):
+        crawlers(require={"largest_value": 10**9, "linearizable_writes": True})
+    assert store.tree.entries == {}
+    crawlers(require={"linearizable_writes": True, "largest_value": 1000, "shortest_ttl": 60})
+    with pytest.raises(UsageError, match="'speed' is no guarantee; there are "):
+        crawlers(require={"speed": 1})
 
 
 def test_other_numbers_than_the_living_groups_are_refused(crawlers: Make) -> None:

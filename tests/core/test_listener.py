@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from neighbours import DEADLINE, LOOPBACK, Process, call, greeting, heard
+from neighbours import DEADLINE, LOOPBACK, Process, call, greeting, heard, not_apart
 
 from smoothcluster.errors import UsageError
 from smoothcluster.peers import Listener, sockets
@@ -252,7 +252,7 @@ def test_port_that_cannot_be_had_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Descriptors cannot be kept apart."""
-    monkeypatch.setattr(listening, "keep_descriptors_apart", lambda keep: False)
+    monkeypatch.setattr(listening, "keep_descriptors_apart", not_apart)
 
 
 def test_letting_go_after_a_fork_touches_copies_only(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 
 import pytest
-from neighbours import DEADLINE, LOOPBACK, Process, Stranger, Watcher, greeting, peer_at
+from neighbours import DEADLINE, LOOPBACK, Process, Stranger, Watcher, greeting, not_apart, peer_at
 
 import smoothcluster.peers.listener
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -479,7 +479,7 @@ def test_false_alarm_is_no_end(watcher: Watcher, stranger: Stranger, monkeypatch
 
 def test_held_connections_are_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ends of a held connection look after it, so that no firewall forgets it and none lasts for ever."""
-    monkeypatch.setattr(smoothcluster.peers.listener, "keep_descriptors_apart", lambda keep: False)
+    monkeypatch.setattr(smoothcluster.peers.listener, "keep_descriptors_apart", not_apart)
     listener = Listener(LOOPBACK)
     listener.announce("g", "m", "i1")
     with dial(*listener.address) as caller:
