@@ -11,6 +11,14 @@ from cluster.stores import Kind, Store, wanted
 from servers import ServerMissingError
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole groups take their time: all but those marked `quick` are left to one version of Python."""
+    for item in items:
+        in_a_group = item.path.parent == Path(__file__).parent and "kind" in getattr(item, "fixturenames", ())
+        if in_a_group and item.get_closest_marker("quick") is None:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", params=wanted(), ids=str)
 def kind(request: pytest.FixtureRequest) -> Kind:
     """One kind of store after the other."""

@@ -3,11 +3,13 @@
 from functools import partial
 from itertools import pairwise
 
+import pytest
 from cluster.group import Group, Member, NewGroup, named, names
 
 from smoothcluster import Task
 
 
+@pytest.mark.quick
 def test_roles_are_settled_when_constructors_return_and_a_job_is_done_exactly_once(group: Group) -> None:
     """Of five processes started together three are Runners and two are not, from the first and for good."""
     members = group.start(5)
@@ -55,6 +57,7 @@ def test_members_beyond_the_numbers_stand_by_and_follow_in_order(new_group: NewG
     assert group.shards() == {members[3].pid: 32}
 
 
+@pytest.mark.quick
 def test_all_are_runners_without_backups(new_group: NewGroup) -> None:
     """Where no number of backups is given, every member up to the number is a Runner."""
     group = new_group(runner=3, backup=None)

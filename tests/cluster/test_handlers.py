@@ -55,6 +55,7 @@ def test_many_large_tasks(group: Group) -> None:
     assert {outcome.state for outcome in run(group, *tasks, members=3).values()} == {State.DONE}
 
 
+@pytest.mark.quick
 def test_async_handlers(new_group: NewGroup) -> None:
     """Handlers that are `async def` run side by side on one thread, as many as there may be."""
     group = new_group(handler="act_async", concurrency=200)
@@ -88,6 +89,7 @@ def test_links_are_followed_once(group: Group) -> None:
     assert sum(line.what == START for line in group.log()) == 159
 
 
+@pytest.mark.quick
 def test_links_are_followed_once_though_runners_die(group: Group) -> None:
     """Who takes over knows what the job has: links met again are skipped by whoever has the shard."""
     group.start(5)

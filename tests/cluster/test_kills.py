@@ -26,6 +26,7 @@ def takes_over(group: Group, victim: Member, held: set[str], since: float) -> No
     assert {event["evidence"] for event in group.handovers(victim.name)} == {"process_gone"}
 
 
+@pytest.mark.quick
 def test_a_busy_runner(five: Group) -> None:
     """Its tasks are started by the first Backup Runner, which has its seat and all its shards."""
     job = five.submit(TASKS, hold="gate")

@@ -45,6 +45,7 @@ def test_a_backup_leaves(five: Group) -> None:
     assert five.runners() == before
 
 
+@pytest.mark.quick
 def test_all_leave_in_the_middle_of_a_job_and_come_back(five: Group) -> None:
     """The last to leave leaves a job half done, and nothing of it is run twice when it goes on."""
     job = five.submit(200, nap=0.05)

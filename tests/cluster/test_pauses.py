@@ -25,6 +25,7 @@ def incarnations(group: Group, name: str) -> list[object]:
     return [event["incarnation"] for event in group.events("joined") if event["member"] == name]
 
 
+@pytest.mark.quick
 def test_a_runner_paused_for_longer_than_its_lease(five: Group) -> None:
     """It is replaced. What it then has to say of its tasks is refused; it rejoins as a Backup Runner."""
     job = five.submit(TASKS, hold="gate")

@@ -1,5 +1,6 @@
 """Members, and whole groups, that are killed and started again."""
 
+import pytest
 from cluster.group import Group, NewGroup, named, names
 from cluster.handlers import START
 
@@ -8,6 +9,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 HALF_A_LEASE = 5.0
 
 
+@pytest.mark.quick
 def test_a_member_started_again_at_once_under_its_own_name(group: Group) -> None:
     """It is a member again long before its former lease has run out, and as whoever comes last: a Backup Runner."""
     members = [group.start_one(name=f"machine-{number}") for number in range(5)]

@@ -44,6 +44,7 @@ def test_killed_for_longer_than_the_leases(five: Group, own_store: Store) -> Non
     five.converged()
 
 
+@pytest.mark.quick
 def test_killed_amid_quick_tasks(five: Group, own_store: Store) -> None:
     """Whatever was on its way to the store when it died is recorded once, however often it has to be sent."""
     job = five.submit(3000, nap=0.004)
