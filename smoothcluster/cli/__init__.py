@@ -6,6 +6,7 @@ error. How it ends says what to do next: see `smoothcluster.cli.frame.Exit`.
 
 import click
 
+from smoothcluster.cli.demo import demo
 from smoothcluster.cli.events import events
 from smoothcluster.cli.frame import EPILOG, Commands, verbose
 from smoothcluster.cli.results import results
@@ -23,5 +24,5 @@ def main() -> None:
     """Groups of crawlers: Runners that work, Backup Runners that take over."""
 
 
-for command in (run, submit, status, results, events):
+for command in (demo, run, submit, status, results, events):
     main.add_command(command)

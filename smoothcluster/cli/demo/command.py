@@ -1,0 +1,157 @@
+"""The play: a crawl, a kill, a takeover, and the reckoning."""
+
+import json
+import secrets
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smoothcluster.cli.demo import crawl
+from smoothcluster.cli.demo.site import INDEX, Site, pages
+from smoothcluster.cli.demo.stage import BACKUP, RUNNER, Stage, StuckError, until
+from smoothcluster.cli.frame import PATIENCE, Exit, Failure, opened, verbose
+from smoothcluster.cli.run import handover
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.cluster import Cluster, JobHandle
+from smoothcluster.model import Outcome, Task
+from smoothcluster.registry import masked
+
+SHARE = 0.4
+"""Of the pages, when the Runner is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reckoning:
+    """What came of it, by the handlers' log and the recorded outcomes."""
+
+    pages: int
+    done: int
+    lost: int
+    recorded_twice: int
+    started_twice: int
+    takeover_ms: float
+    """From the kill to the first of the dead Runner's tasks starting in another process."""
+    evidence: str
+    seconds: float
+
+    @property
+    def as_promised(self) -> bool:
+        return (self.done, self.lost, self.recorded_twice) == (self.pages, 0, 0)
+
+
+@click.command()
+@click.option("--backend", "url", metavar="URL", help="A store to play on; a file of its own if left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object.")
+@verbose
+def demo(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
+    """See three Runners crawl, one die, and nothing be lost.
+
+    A small site on this machine is crawled by five processes: three Runners and two Backup
+    Runners. Half-way a Runner is killed (SIGKILL), and a Backup Runner takes over. In the end the
+    recorded outcomes are held against what the handlers wrote down themselves; the status is 1 if
+    anything is lost or recorded twice.
+    """
+    with tempfile.TemporaryDirectory(prefix="smoothcluster-demo-") as folder:
+        try:
+            found = _play(url or f"sqlite:///{folder}/demo.db", Path(folder))
+        except StuckError as error:
+            raise Failure(str(error), Exit.FAILED) from None
+    print(json.dumps(asdict(found)) if as_json else _table(found))
+    if not found.as_promised:
+        raise Failure("the promise was not kept: please report this", Exit.FAILED)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _play(url: str, folder: Path) -> Reckoning:
+    content, group = pages(), f"demo-{secrets.token_hex(4)}"
+    with opened(url) as backend, Site(content) as site:
+        cluster = Cluster(backend, group, patience=PATIENCE)
+        cluster.absent()  # A store that is not there is told before anything is started.
+        _say(f"a site of {len(content)} pages at {site.url}{INDEX}, and group {group} at {masked(backend.url)}")
+        with Stage(url, group, cluster, folder) as stage:
+            until(stage.formed, f"{RUNNER} Runners and {BACKUP} Backup Runners")
+            for member in stage.members():
+                _say(f"  {member['name']}  {member['role']}, process {member['pid']}, {member['shards']} shards")
+            began = SYSTEM_CLOCK.monotonic()
+            job = cluster.submit([Task(id=INDEX, url=site.url + INDEX)])
+            victim, killed = _kill_one(stage, job, len(content))
+            event = until(lambda: _handover(cluster, victim["name"]), "the takeover")
+            _say(f"  {event['member']} {handover(event)}")
+            until(lambda: _progress(job, len(content)), "the end of the job")
+            seconds = SYSTEM_CLOCK.monotonic() - began
+            return reckon(content, list(job.results()), list(crawl.read(stage.log)), event, killed, seconds)
+
+
+def _progress(job: JobHandle, pages: int) -> bool:
+    progress = job.progress()
+    if sys.stderr.isatty():
+        click.echo(f"\r  {progress.done} of {pages} pages ", err=True, nl=progress.finished)
+    return progress.finished
+
+
+def _kill_one(stage: Stage, job: JobHandle, pages: int) -> tuple[Mapping[str, Any], float]:
+    """Kill a Runner in the middle of its work; who it was, and when."""
+
+    def busy() -> Mapping[str, Any] | None:
+        if job.progress().done < SHARE * pages:
+            return None
+        running = stage.running()
+        return next((each for each in stage.members() if each["seat"] is not None and running.get(each["pid"])), None)
+
+    victim = until(busy, "a busy Runner")
+    killed = stage.kill(victim["pid"])
+    _say(f"  {job.progress().done} of {pages} pages: SIGKILL to {victim['name']}, process {victim['pid']}")
+    return victim, killed
+
+
+def _handover(cluster: Cluster, former: str) -> Mapping[str, Any] | None:
+    """The event by which another member took the shards of *former*, once its tasks have started."""
+    events: list[Mapping[str, Any]] = [event for event in cluster.events() if event["kind"] == "handover"]
+    mine = [event for event in events if event["from"] == former != event["member"]]
+    return next((event for event in mine if event["resumed_ms"] is not None), None)
+
+
+def reckon(
+    content: Mapping[str, str], outcomes: list[Outcome], log: list[crawl.Line], event: Mapping[str, Any],
+    killed: float, seconds: float,
+) -> Reckoning:  # fmt: skip
+    """Hold what was recorded against what the handlers wrote down."""
+    recorded = Counter(outcome.task_id for outcome in outcomes if outcome.state == "done")
+    ended = {line.page for line in log if line.what == "end"}
+    starts = Counter(line.page for line in log if line.what == "start")
+    after = [
+        line.at
+        for line in log
+        if line.what == "start" and line.at > killed and line.shard in event["shards"] and line.member != event["from"]
+    ]
+    return Reckoning(
+        pages=len(content),
+        done=len(recorded.keys() & ended & content.keys()),
+        lost=len(content.keys() - (recorded.keys() & ended)),
+        recorded_twice=sum(count > 1 for count in Counter(outcome.task_id for outcome in outcomes).values()),
+        started_twice=sum(count > 1 for count in starts.values()),
+        takeover_ms=round((min(after) - killed) * 1000, 1),
+        evidence=str(event["evidence"]),
+        seconds=round(seconds, 1),
+    )
+
+
+def _table(found: Reckoning) -> str:
+    rows = [
+        ("pages done", f"{found.done} of {found.pages}, in {found.seconds} s"),
+        ("lost", f"{found.lost}"),
+        ("recorded twice", f"{found.recorded_twice}"),
+        ("takeover", f"{found.takeover_ms} ms, from the kill to the first of its tasks starting elsewhere"),
+        ("evidence", found.evidence),
+        ("started twice", f"{found.started_twice}: they were running when their process was killed"),
+    ]
+    return "\n".join(f"{name:<16}{value}" for name, value in rows)

@@ -1,0 +1,74 @@
+"""A small site of real pages: the sources of Python's standard library, each with links to what it imports."""
+
+import html
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Self, final
+
+_IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
+_LINK = re.compile(r'href="([^"]+)"')
+
+INDEX = "/index.html"
+
+
+def pages() -> dict[str, str]:
+    """Pages by path. The index leads to one page for each letter, these to modules, and modules to each other."""
+    library = sorted(Path(re.__file__).parents[1].glob("*.py"))
+    sources = {path.stem: path.read_text(errors="replace") for path in library}
+    letters: dict[str, list[str]] = {}
+    for name in sources:
+        letters.setdefault(name[0].lower(), []).append(name)
+    found = {INDEX: _page("The standard library", (f"letter-{letter}" for letter in letters))}
+    for letter, names in letters.items():
+        found[f"/letter-{letter}.html"] = _page(f"Modules with {letter}", names)
+    for name, text in sources.items():
+        imported = sorted({module for module in _IMPORT.findall(text) if module in sources})
+        found[f"/{name}.html"] = _page(name, imported, text)
+    return found
+
+
+def _page(title: str, links: Iterable[str], text: str = "") -> str:
+    items = "".join(f'<li><a href="/{link}.html">{link}</a></li>' for link in links)
+    name, body = html.escape(title), html.escape(text)
+    return f"<title>{name}</title><h1>{name}</h1><ul>{items}</ul><pre>{body}</pre>"
+
+
+def links(page: str) -> list[str]:
+    """The paths that a page links to."""
+    return _LINK.findall(page)
+
+
+@final
+class Site:
+    """Serves pages over HTTP on a free port of the loopback, from a thread."""
+
+    def __init__(self, content: Mapping[str, str]) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                page = content.get(self.path)
+                body = b"" if page is None else page.encode()
+                self.send_response(404 if page is None else 200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # as its base has it
+                """Say nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, name="smoothcluster-demo-site", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,70 @@
+"""The demo convinces only if its claims are checked, and can turn out false."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster.group import child_environment
+from cluster.stores import Kind
+
+from smoothcluster.cli.demo import command
+from smoothcluster.cli.demo.crawl import Line
+from smoothcluster.cli.demo.site import INDEX, links, pages
+from smoothcluster.model import Outcome, State
+
+PAGES = {"/a": "", "/b": ""}
+EVENT: dict[str, Any] = {"shards": [0], "from": "dead", "evidence": "process_gone"}
+RECORDED = [Outcome(page, State.DONE, None, None, 1, "heir", 2) for page in PAGES]
+LOG = [Line(what, at, "heir", 1, 0, page) for page in PAGES for what, at in (("start", 1.5), ("end", 2.0))]
+
+
+@pytest.mark.quick
+def test_a_runner_is_killed_and_nothing_is_lost(store: str, kind: Kind, tmp_path: Path) -> None:
+    """It ends well, with what was measured as JSON, on every store."""
+    done = subprocess.run(
+        [sys.executable, "-m", "smoothcluster", "demo", "--backend", store, "--json"],
+        cwd=tmp_path, env=child_environment(), capture_output=True, text=True, timeout=110, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["done"], found["lost"], found["recorded_twice"]) == (found["pages"], 0, 0)
+    assert found["evidence"] == "process_gone"
+    assert found["takeover_ms"] > 0
+    assert "took over shards" in done.stderr
+
+
+def test_every_page_of_the_site_can_be_reached() -> None:
+    """From the index, by links that lead somewhere."""
+    content, found, ahead = pages(), {INDEX}, [INDEX]
+    while ahead:
+        new = set(links(content[ahead.pop()])) - found
+        found |= new
+        ahead.extend(new)
+    assert found == content.keys()
+    assert len(found) > 150
+
+
+def test_a_true_reckoning() -> None:
+    """Every page has its outcome, and the handlers' own log says the same."""
+    found = command.reckon(PAGES, RECORDED, LOG, EVENT, 1.0, 3.0)
+    assert found.as_promised
+    assert (found.done, found.takeover_ms) == (2, 500.0)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "log", "lost", "twice"),
+    [
+        (RECORDED[:1], LOG, 1, 0),
+        (RECORDED, LOG[:2], 1, 0),
+        ([*RECORDED, RECORDED[0]], LOG, 0, 1),
+        ([Outcome("/a", State.FAILED, None, "no", 1, "heir", 2), RECORDED[1]], LOG, 1, 0),
+    ],
+    ids=["not recorded", "recorded but never done", "recorded twice", "failed"],
+)
+def test_a_false_claim_is_found(outcomes: list[Outcome], log: list[Line], lost: int, twice: int) -> None:
+    """Whatever is wrong, the status is not 0."""
+    found = command.reckon(PAGES, outcomes, log, EVENT, 1.0, 3.0)
+    assert (found.as_promised, found.lost, found.recorded_twice) == (False, lost, twice)
