@@ -31,7 +31,7 @@ class SimProcess:
         self.world, self.name = world, name
         self.process = Process(name)
         self.clock = SimClock(world.scheduler)
-        self.backend = SimBackend(world.scheduler, self.process, world.store, world.set_author)
+        self.backend = SimBackend(world.scheduler, self.process, world.store, world.set_author, world.weather.slow)
 
     @property
     def alive(self) -> bool:
@@ -54,7 +54,7 @@ class SimMember(SimProcess):
         scenario, scheduler = world.scenario, world.scheduler
         self._idle = idle
         settings = Settings(
-            GROUP, Wanted(name, scenario.runner, max(0, scenario.members - scenario.runner), scenario.shards),
+            GROUP, Wanted(name, scenario.runner, max(0, scenario.members - scenario.runner), world.weather.shards),
             scenario.concurrency, TTL, scenario.max_attempts, 0.1, 1.0,
         )  # fmt: skip
         around = Surroundings(

@@ -13,17 +13,14 @@ FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "o
 loses acknowledgements; loses its lease; dies and is started again at once, under its name; leaves;
 the store is away from everybody; a living member is taken for dead."""
 
-TROUBLE = 12.0
-"""Seconds during which faults happen."""
-
 
 class Trouble:
     """Chooses the faults and does them."""
 
-    def __init__(self, world: "World", faults: tuple[str, ...]) -> None:
+    def __init__(self, world: "World") -> None:
         self.done: Counter[str] = Counter()
         """How often each fault befell somebody."""
-        self._world, self._faults = world, faults
+        self._world = world
         self._scheduler, self._random = world.scheduler, world.random
         self._acts = {
             "kill": self._kill,
@@ -36,13 +33,16 @@ class Trouble:
             "outage": self._outage,
             "slander": self._slander,
         }
-        if faults:
-            self._scheduler.at(self._random.uniform(0.2, 3.0), self._next)
+
+    def begin(self) -> None:
+        """Do something every now and then, as long as the world says so."""
+        if self._world.weather.faults:
+            self._scheduler.at(self._random.uniform(0.0, 2.0), self._next)
 
     def _next(self) -> None:
-        if self._scheduler.now >= TROUBLE:
+        if not self._world.troubled:
             return
-        fault = self._random.choice(self._faults)
+        fault = self._random.choice(self._world.weather.faults)
         victim = self._pick()
         if victim is not None:
             self.done[fault] += 1
@@ -64,7 +64,7 @@ class Trouble:
         victim = self._client_instead(member)
         self._die(victim)
         if isinstance(victim, SimClient):
-            self._scheduler.at(self._random.uniform(0.0, 3.0), lambda: self._world.submit(victim.job))
+            self._scheduler.at(self._random.uniform(0.0, 3.0), lambda: self._world.submit(victim.job, victim.tasks))
         elif self._random.random() < 0.7:
             self._again(member.name, self._random.choice((0.5, 4.0)))
 
