@@ -62,14 +62,15 @@ class SimBackend(CoordinationBackend):
     """One process's client."""
 
     def __init__(
-        self, scheduler: Scheduler, process: Process, store: MemoryStore, on_author: Callable[[str], None], slow: str
+        self, scheduler: Scheduler, process: Process, store: MemoryStore, on_author: Callable[[str], None], slow: str,
+        on_stall: Callable[[float], None],
     ) -> None:
         self.cut = False
         """Whether nothing gets through."""
         self.drop = 0.0
         """Share of acknowledgements that get lost."""
         self._scheduler, self._process, self._store = scheduler, process, store
-        self._on_author, self._slow = on_author, slow
+        self._on_author, self._slow, self._on_stall = on_author, slow, on_stall
         self._leader = MemoryBackend(store)
         self._lagging = Lagging(store)
         self._far = scheduler.random.choice((1, 1, 1, 4))
@@ -105,8 +106,11 @@ class SimBackend(CoordinationBackend):
         """Seconds until a message of this *kind* arrives: usually few, now and then many."""
         random = self._scheduler.random
         usual = times * self._far * random.choice((0.0005, 0.002, 0.005, 0.01, 0.04)) * random.random()
-        stalls = random.random() < (0.5 if kind == self._slow else 0.01)
-        return usual + (STALL * random.random() if stalls else 0.0)
+        if random.random() > (0.5 if kind == self._slow else 0.01):
+            return usual
+        stall = STALL * random.random()
+        self._on_stall(stall)
+        return usual + stall
 
     def _travel(self, kind: str) -> None:
         self._scheduler.pause(self._takes(kind))
@@ -133,7 +137,8 @@ class SimBackend(CoordinationBackend):
 
     def _read(self, keys: Sequence[str]) -> list[Entry | None]:
         """In order, and now and then in two parts, between which anything may happen."""
-        half = self._scheduler.random.randrange(3 * len(keys)) if len(keys) > 1 else 0
+        parts = 1 if self._slow == "read" else 3
+        half = self._scheduler.random.randrange(parts * len(keys)) if len(keys) > 1 else 0
         if not 0 < half < len(keys):
             return self._lagging.get_many(keys)
         first = self._lagging.get_many(keys[:half])

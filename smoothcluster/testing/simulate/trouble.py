@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from smoothcluster.testing.simulate.processes import SimClient, SimMember, SimProcess
+from smoothcluster.testing.simulate.processes import TTL, SimClient, SimMember, SimProcess
 
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.world import World
@@ -37,17 +37,26 @@ class Trouble:
     def begin(self) -> None:
         """Do something every now and then, as long as the world says so."""
         if self._world.weather.faults:
-            self._scheduler.at(self._random.uniform(0.0, 2.0), self._next)
+            self._scheduler.at(self._random.uniform(0.0, 0.6), self._next)
 
     def _next(self) -> None:
         if not self._world.troubled:
             return
-        fault = self._random.choice(self._world.weather.faults)
         victim = self._pick()
         if victim is not None:
+            self._strike(victim)
+        self._scheduler.at(self._random.choice((0.01, 0.2, 0.6, 2.0)) * self._random.random(), self._next)
+
+    def ambush(self, victim: SimMember, within: float) -> None:
+        """Now and then, strike while a message of *victim* is on its way."""
+        if self._world.troubled and self._world.weather.faults and self._random.random() < 0.1:
+            self._scheduler.at(within * self._random.random(), lambda: self._strike(victim))
+
+    def _strike(self, victim: SimMember) -> None:
+        if victim.alive:
+            fault = self._random.choice(self._world.weather.faults)
             self.done[fault] += 1
             self._acts[fault](victim)
-        self._scheduler.at(self._random.choice((0.01, 0.2, 0.6, 2.0)) * self._random.random(), self._next)
 
     def _pick(self) -> SimMember | None:
         living = [member for member in self._world.members.values() if member.alive]
@@ -93,10 +102,15 @@ class Trouble:
         victim = self._client_instead(member)
         if victim.process.paused:
             return
-        seconds = self._random.choice((0.1, 1.0, 6.0)) * self._random.random()
+        seconds = self._a_while()
         self._world.note(f"pause {victim.name} for {seconds:.3f}")
         self._scheduler.stop(victim.process)
         self._scheduler.at(seconds, lambda: self.go_on(victim))
+
+    def _a_while(self) -> float:
+        """Seconds: few, or many, or such that a lease has just run out."""
+        least, most = self._random.choice(((0.0, 0.1), (0.0, 1.0), (0.0, 6.0), (TTL, 1.3 * TTL)))
+        return self._random.uniform(least, most)
 
     def go_on(self, victim: SimProcess) -> None:
         """SIGCONT."""
@@ -112,7 +126,7 @@ class Trouble:
         self._cut([each for each in everybody if each.alive])
 
     def _cut(self, victims: list[SimProcess]) -> None:
-        seconds = self._random.choice((0.1, 1.0, 5.0)) * self._random.random()
+        seconds = self._a_while()
         self._world.note(f"cut off {' '.join(victim.name for victim in victims)} for {seconds:.3f}")
         for victim in victims:
             victim.backend.cut = True

@@ -9,6 +9,10 @@ of message is slow in each.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smoothcluster.testing.simulate.world import Scenario
 
 SLOW = ("read", "watch", "commit", "renew", "news")
 """Kinds of messages that may be slow: those of calls, and the news of commits, to a server or from it to a watch."""
@@ -24,6 +28,7 @@ class Weather:
     seconds: float
     """How long each time faults happen and jobs are handed in."""
     faults: tuple[str, ...]
+    runner: int
     shards: int
     slow: str
     """The kind of message that is slow, if any."""
@@ -31,16 +36,21 @@ class Weather:
     """The jobs of each storm or squall."""
 
 
-def draw(random: Random, faults: tuple[str, ...], shards: int, jobs: int, tasks: int) -> Weather:
-    """A storm with all of *faults*, or squalls with some."""
+def draw(random: Random, scenario: "Scenario") -> Weather:
+    """A storm with all that *scenario* has, or squalls with some of it."""
+    faults, shards, tasks = scenario.faults, scenario.shards, scenario.tasks
+    runner = min(scenario.runner, scenario.members)
     if random.random() < 0.25:
         drips = {f"d{number}": range(1) for number in range(6)}
-        return Weather(12.0, faults, shards, "", [{f"j{number}": range(tasks) for number in range(jobs)} | drips])
+        floods = {f"j{number}": range(tasks) for number in range(scenario.jobs)}
+        return Weather(12.0, faults, runner, shards, "renew", [floods | drips])
     some = tuple(random.sample(faults, min(len(faults), random.choice((1, 1, 2, 4)))))
     squalls = [{f"s{number}": _few(random, tasks)} for number in range(5)]
-    return Weather(1.0, some, random.choice((min(2, shards), shards)), random.choice(SLOW), squalls)
+    runner = random.choice((1, runner, runner, scenario.members))
+    return Weather(1.0, some, runner, random.choice((min(2, shards), shards)), random.choice(SLOW), squalls)
 
 
 def _few(random: Random, tasks: int) -> Sequence[int]:
-    """One task that adds others, or some that do not."""
-    return range(1) if random.random() < 0.3 else range(1, 2 * min(tasks, random.choice((1, 4, 16))), 2)
+    """One task that adds many others, or some that add one for two of them, or none."""
+    first, most = random.choice(((0, 1), (1000, tasks), (1001, tasks), (1001, tasks)))
+    return range(first, first + 2 * min(most, random.choice((1, 4, 16))), 2)

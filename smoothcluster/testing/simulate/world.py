@@ -41,7 +41,7 @@ class World:
         self.seed, self.scenario = seed, scenario
         self.scheduler = Scheduler(seed)
         self.random = self.scheduler.random
-        self.weather = draw(self.random, scenario.faults, scenario.shards, scenario.jobs, scenario.tasks)
+        self.weather = draw(self.random, scenario)
         # Some stores take little in one commit: then moves and submits need several.
         most = self.random.choice((12, 24, 128))
         guarantees = replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
@@ -91,6 +91,8 @@ class World:
         self.trouble.begin()
         self._play(until=self.scheduler.now + seconds, enough=lambda: False)
         self.troubled = False
+        # What is cut off or stopped may stay so for longer.
+        self._play(until=self.scheduler.now + self.random.choice((0.0, 4.0)), enough=lambda: False)
         self._make_peace()
         self._play(until=inf, enough=self._gets_no_better)
         missing = self._what_is_missing()
@@ -177,14 +179,14 @@ class World:
         if missing:
             return f"shards {missing} are owned by nobody who may work"
         counts = [owners.count(owner) for owner in sorted(set(map(str, owners)))]
-        able = min(self.scenario.runner, self.scenario.members)
+        able = self.weather.runner
         if len(counts) != min(able, len(owners)) or max(counts) - min(counts) > 1:
             return f"{len(counts)} of {able} Runners share the shards as {sorted(counts)}"
         return ""
 
     def _owners(self) -> list[str | None]:
         entries = self.store.tree.entries
-        seated = {data_of(entries.get(f"{GROUP}/seats/{n}")).get("holder") for n in range(self.scenario.runner)}
+        seated = {data_of(entries.get(f"{GROUP}/seats/{n}")).get("holder") for n in range(self.weather.runner)}
         able = {holder for holder in seated if f"{GROUP}/members/{holder}" in entries}
         owners = [data_of(entries.get(f"{GROUP}/shards/{n}")).get("owner") for n in range(self.weather.shards)]
         return [owner if owner in able else None for owner in owners]
