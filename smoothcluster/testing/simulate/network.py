@@ -62,7 +62,12 @@ class SimBackend(CoordinationBackend):
     """One process's client."""
 
     def __init__(
-        self, scheduler: Scheduler, process: Process, store: MemoryStore, on_author: Callable[[str], None], slow: str,
+        self,
+        scheduler: Scheduler,
+        process: Process,
+        store: MemoryStore,
+        on_author: Callable[[str], None],
+        slow: str,
         on_stall: Callable[[float], None],
     ) -> None:
         self.cut = False
@@ -145,12 +150,14 @@ class SimBackend(CoordinationBackend):
         self._scheduler.pause(self._takes("read", self._scheduler.random.choice((1, 1, 10))))
         return first + self._lagging.get_many(keys[half:])
 
+    def _listed(self, directory: str) -> "list[Entry]":
+        return [entry for entry in self._read(self._lagging.keys(directory)) if entry is not None]
+
     def keys(self, directory: str) -> "list[str]":
         return self.ask("read", lambda: self._lagging.keys(directory))
 
     def list(self, directory: str) -> "list[Entry]":
-        read = lambda: self._read(self._lagging.keys(directory))
-        return self.ask("read", lambda: [entry for entry in read() if entry is not None])
+        return self.ask("read", lambda: self._listed(directory))
 
     def sync(self) -> None:
         self.ask("read", self._lagging.sync)

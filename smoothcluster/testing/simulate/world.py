@@ -139,8 +139,7 @@ class World:
         self.note(f"{member.name} has left")
         member.process.dead = True
         member.backend.close()
-        if self.troubled:
-            self.scheduler.at(self.random.choice((0.01, 4.0)) * self.random.random(), self._start_missing)
+        self.scheduler.at(self.random.choice((0.01, 4.0)) * self.random.random(), self._start_missing)
 
     def submit(self, job: str, tasks: list[Task]) -> None:
         """A client's process begins to hand in *job*."""
@@ -158,8 +157,6 @@ class World:
         for member in self.members.values():
             member.backend.drop = 0.0
         self._start_missing()
-        # Who was asked to leave has left by then.
-        self.scheduler.at(2 * TTL, self._start_missing)
 
     def _start_missing(self) -> None:
         for number in range(self.scenario.members):
