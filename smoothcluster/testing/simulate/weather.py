@@ -43,6 +43,7 @@ def draw(random: Random, scenario: "Scenario") -> Weather:
     if random.random() < 0.25:
         drips = {f"d{number}": range(1) for number in range(6)}
         floods = {f"j{number}": range(tasks) for number in range(scenario.jobs)}
+        # What a slow renewal does shows where a lot goes on; anything else that is slow only makes a storm long.
         return Weather(12.0, faults, runner, shards, "renew", [floods | drips])
     some = tuple(random.sample(faults, min(len(faults), random.choice((1, 1, 2, 4)))))
     squalls = [{f"s{number}": _few(random, tasks)} for number in range(5)]
