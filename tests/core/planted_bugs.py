@@ -19,7 +19,7 @@ class Bug:
     schedules: int
     """About three times as many as it takes now."""
     promise: str
-    """What the violation must begin with, as a regular expression."""
+    """What is found must begin with, as a regular expression: mostly a promise."""
     faults: str = ""
     """Which faults; all if empty."""
 
@@ -110,6 +110,7 @@ BUGS = (
         "        return not self.lost.is_set()\n",
         60,
         "P4: ",
+        "pause",
     ),
     Bug(
         "a claim does not raise the epoch",
@@ -151,9 +152,6 @@ BUGS = (
         60,
         "P1: ",
     ),
-)
-
-UNFOUND = (
     Bug(
         "a watch is armed after reading",
         "backlog.py",
@@ -173,17 +171,57 @@ UNFOUND = (
                 self.arm()
                 self._armed = True
 """,
-        60,
+        120,
         "P7: ",
+        "leave",
     ),
     Bug(
         "what comes while we read is forgotten",
         "backlog.py",
         "        here = set(names)\n",
         "        here = set(names)\n        self.stale = False\n",
-        60,
+        120,
         "P7: ",
+        "leave",
     ),
+    Bug(
+        "the deadline counts from the answer of a renewal",
+        "session.py",
+        "                self._deadline = max(self._deadline, before + self.ttl)\n",
+        "                self._deadline = max(self._deadline, self.clock.monotonic() + self.ttl)\n",
+        120,
+        "P4: ",
+        "pause",
+    ),
+    Bug(
+        "a seat is taken without comparing it",
+        "handover.py",
+        "def _put(key: str, value: bytes, version: str | None) -> Change:\n    return Create(key, value) if version is None else Update(key, value, version)\n",
+        "def _put(key: str, value: bytes, version: str | None) -> Change:\n    return Create(key, value) if version is None else Update(key, value, None if '/seats/' in key else version)\n",
+        30,
+        "P1: ",
+        "kill,restart,expire",
+    ),
+    Bug(
+        "ids are admitted without writing them down",
+        "progress.py",
+        """            draft.changes.append(Create(key, b"".join(marks)))\n""",
+        "            pass\n",
+        20,
+        "P[35]: ",
+    ),
+    Bug(
+        "what is refused is judged by a reading that lags",
+        "workload.py",
+        "        self._backend.sync()\n        entry = self._backend.get(self._key(work))\n",
+        "        entry = self._backend.get(self._key(work))\n",
+        30,
+        "(P2: |KeyError|ValueError)",
+        "slander",
+    ),
+)
+
+UNFOUND = (
     Bug(
         "a claim does not compare the claimant's own record",
         "handover.py",
@@ -207,46 +245,6 @@ UNFOUND = (
         "    if not books.balanced():\n",
         60,
         "P3: ",
-    ),
-    Bug(
-        "the deadline counts from the answer of a renewal",
-        "session.py",
-        "                self._deadline = max(self._deadline, before + self.ttl)\n",
-        "                self._deadline = max(self._deadline, self.clock.monotonic() + self.ttl)\n",
-        60,
-        "P4: ",
-    ),
-    Bug(
-        "a seat is taken without comparing it",
-        "handover.py",
-        "def _put(key: str, value: bytes, version: str | None) -> Change:\n    return Create(key, value) if version is None else Update(key, value, version)\n",
-        "def _put(key: str, value: bytes, version: str | None) -> Change:\n    return Create(key, value) if version is None else Update(key, value, None if '/seats/' in key else version)\n",
-        60,
-        "P1: ",
-    ),
-    Bug(
-        "ids are admitted without writing them down",
-        "progress.py",
-        """            draft.changes.append(Create(key, b"".join(marks)))\n""",
-        "            pass\n",
-        60,
-        "P[37]: ",
-    ),
-    Bug(
-        "what is refused is judged by a reading that lags",
-        "workload.py",
-        "        self._backend.sync()\n        entry = self._backend.get(self._key(work))\n",
-        "        entry = self._backend.get(self._key(work))\n",
-        60,
-        "P[23]: ",
-    ),
-    Bug(
-        "shards are given while tasks of them run",
-        "incarnation.py",
-        "            if work is not None and work.quiet():\n",
-        "            if work is not None:\n",
-        60,
-        "P",
     ),
 )
 """What the simulator does not find yet, or not within that many schedules: the next it should learn."""

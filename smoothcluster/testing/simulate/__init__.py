@@ -6,7 +6,8 @@ Members run the very code that they run in production, above the store's contrac
 their handlers: joining, election, handover, progress, leases, retries. What is simulated is
 the store (`smoothcluster.memory`), the network, time, and the handlers. A scheduler may let
 anybody else run at every store operation. A record that reads the store's history on its own
-checks the promises P1 to P4 after every step, and P7 when the faults have stopped.
+checks the promises P1 to P4 after every step, and P7 whenever the faults have stopped. Some
+schedules are a long storm of everything, others short squalls of little, between silences.
 """
 
 from smoothcluster.testing.simulate.record import Violation

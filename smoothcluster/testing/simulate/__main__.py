@@ -98,14 +98,23 @@ def _play(scenario: Scenario, first: int, schedules: int, processes: int) -> int
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--members", default=5, type=click.IntRange(1), help="How many members the group has.")
-@click.option("--runner", default=3, type=click.IntRange(1), help="How many of them are Runners.")
+@click.option("--runner", default=3, type=click.IntRange(1), help="How many of them are Runners, in most schedules.")
 @click.option("--schedules", default=200, type=click.IntRange(1), help="How many seeds to play.")
 @click.option("--first", default=0, help="The first seed.")
 @click.option("--seed", type=int, help="Play this one alone, and print all of it.")
-@click.option("--faults", default=",".join(FAULTS), callback=_faults, help="What may go wrong; '' for nothing.")
-@click.option("--tasks", default=20, type=click.IntRange(1), help="Tasks submitted in each job; they add others.")
-@click.option("--jobs", default=3, type=click.IntRange(1), help="How many jobs are submitted.")
-@click.option("--shards", default=8, type=click.IntRange(1), help="Shards of the group.")
+@click.option(
+    "--faults",
+    default=",".join(FAULTS),
+    callback=_faults,
+    help="What may go wrong, in storms all of it; '' for nothing.",
+)
+@click.option(
+    "--tasks", default=20, type=click.IntRange(1), help="Tasks submitted in each job of a storm; they add others."
+)
+@click.option(
+    "--jobs", default=3, type=click.IntRange(1), help="How many jobs are submitted in a storm, besides small ones."
+)
+@click.option("--shards", default=8, type=click.IntRange(1), help="Shards of the group, in most schedules.")
 @click.option("--concurrency", default=3, type=click.IntRange(1), help="Handlers that run at once in each member.")
 @click.option("--max-attempts", default=2, type=click.IntRange(1), help="Tries that a failing task has.")
 @click.option("--processes", default=os.cpu_count() or 1, type=click.IntRange(1), help="Processes to play in.")

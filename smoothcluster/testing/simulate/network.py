@@ -32,7 +32,7 @@ TIMEOUT = 0.5
 """Seconds after which a call to a store that does not answer fails."""
 
 STALL = 0.4
-"""Seconds that a call takes at most, when it is one of the slow ones."""
+"""Seconds that a message takes at most, when it is one of the slow ones: long enough for others to do a lot."""
 
 
 @final
@@ -51,10 +51,10 @@ class SimLease(Lease):
         return self._inner.ttl
 
     def renew(self) -> bool:
-        return self._backend.ask(self._inner.renew)
+        return self._backend.ask("renew", self._inner.renew)
 
     def revoke(self) -> None:
-        self._backend.ask(self._inner.revoke)
+        self._backend.ask("renew", self._inner.revoke)
 
 
 @final
@@ -62,14 +62,20 @@ class SimBackend(CoordinationBackend):
     """One process's client."""
 
     def __init__(
-        self, scheduler: Scheduler, process: Process, store: MemoryStore, on_author: Callable[[str], None]
+        self,
+        scheduler: Scheduler,
+        process: Process,
+        store: MemoryStore,
+        on_author: Callable[[str], None],
+        slow: str,
+        on_stall: Callable[[float], None],
     ) -> None:
         self.cut = False
         """Whether nothing gets through."""
         self.drop = 0.0
         """Share of acknowledgements that get lost."""
         self._scheduler, self._process, self._store = scheduler, process, store
-        self._on_author = on_author
+        self._on_author, self._slow, self._on_stall = on_author, slow, on_stall
         self._leader = MemoryBackend(store)
         self._lagging = Lagging(store)
         self._far = scheduler.random.choice((1, 1, 1, 4))
@@ -89,7 +95,7 @@ class SimBackend(CoordinationBackend):
         """Something happened: this process's server will hear of it before long."""
         if not self._due and not self.cut and not self._process.dead:
             self._due = True
-            self._scheduler.at(self._behind * self._latency(), self._hear, self._process)
+            self._scheduler.at(self._takes("news", self._behind), self._hear, self._process)
 
     def _hear(self) -> None:
         self._due = False
@@ -101,30 +107,30 @@ class SimBackend(CoordinationBackend):
         self.cut = False
         self._expect(None)
 
-    def _latency(self) -> float:
+    def _takes(self, kind: str, times: float = 1.0) -> float:
+        """Seconds until a message of this *kind* arrives: usually few, now and then many."""
         random = self._scheduler.random
-        return self._far * random.choice((0.0005, 0.002, 0.005, 0.01, 0.04)) * random.random()
+        usual = times * self._far * random.choice((0.0005, 0.002, 0.005, 0.01, 0.04)) * random.random()
+        if random.random() > (0.5 if kind == self._slow else 0.01):
+            return usual
+        stall = STALL * random.random()
+        self._on_stall(stall)
+        return usual + stall
 
-    def _travel(self) -> None:
-        self._scheduler.pause(self._latency())
+    def _travel(self, kind: str) -> None:
+        self._scheduler.pause(self._takes(kind))
 
     def _fail(self) -> None:
         self._scheduler.pause(TIMEOUT)
 
-    def ask(self, question: Callable[[], T]) -> T:
+    def ask(self, kind: str, question: Callable[[], T]) -> T:
         """A call that may be repeated without harm."""
-        self._travel()
+        self._travel(kind)
         self._arrive()
         answer = question()
-        self._travel()
-        self._stall(0.02)
+        self._travel(kind)
         self._arrive()
         return answer
-
-    def _stall(self, share: float) -> None:
-        """Some calls take their time: long enough for others to do a lot."""
-        if self._scheduler.random.random() < share:
-            self._scheduler.pause(STALL * self._scheduler.random.random())
 
     def _arrive(self) -> None:
         if self.cut:
@@ -132,29 +138,33 @@ class SimBackend(CoordinationBackend):
             raise UnavailableError("cut off")
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
-        return self.ask(lambda: self._read(keys))
+        return self.ask("read", lambda: self._read(keys))
 
     def _read(self, keys: Sequence[str]) -> list[Entry | None]:
         """In order, and now and then in two parts, between which anything may happen."""
-        half = self._scheduler.random.randrange(3 * len(keys)) if len(keys) > 1 else 0
+        parts = 1 if self._slow == "read" else 3
+        half = self._scheduler.random.randrange(parts * len(keys)) if len(keys) > 1 else 0
         if not 0 < half < len(keys):
             return self._lagging.get_many(keys)
         first = self._lagging.get_many(keys[:half])
-        self._scheduler.pause(self._scheduler.random.choice((1, 1, 10)) * self._latency())
+        self._scheduler.pause(self._takes("read", self._scheduler.random.choice((1, 1, 10))))
         return first + self._lagging.get_many(keys[half:])
 
+    def _listed(self, directory: str) -> "list[Entry]":
+        return [entry for entry in self._read(self._lagging.keys(directory)) if entry is not None]
+
     def keys(self, directory: str) -> "list[str]":
-        return self.ask(lambda: self._lagging.keys(directory))
+        return self.ask("read", lambda: self._lagging.keys(directory))
 
     def list(self, directory: str) -> "list[Entry]":
-        return self.ask(lambda: [entry for entry in self._read(self._lagging.keys(directory)) if entry is not None])
+        return self.ask("read", lambda: self._listed(directory))
 
     def sync(self) -> None:
-        self.ask(self._lagging.sync)
+        self.ask("read", self._lagging.sync)
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         random = self._scheduler.random
-        self._travel()
+        self._travel("commit")
         if self.cut:
             return self._lose(conditions, changes)
         if random.random() < self.drop / 3:
@@ -163,7 +173,7 @@ class SimBackend(CoordinationBackend):
         answer = self._leader.commit(conditions, changes)
         if isinstance(answer, Committed) or random.random() < 0.5:
             self._lagging.catch_up()  # What one has done oneself one sees. Being refused promises nothing.
-        self._travel()
+        self._travel("commit")
         if self._lost():
             self._fail()
             raise OutcomeUnknownError("the acknowledgement was lost")
@@ -193,15 +203,14 @@ class SimBackend(CoordinationBackend):
             return
 
     def lease(self, ttl: float) -> Lease:
-        return SimLease(self, self.ask(lambda: self._lagging.lease(ttl)))
+        return SimLease(self, self.ask("renew", lambda: self._lagging.lease(ttl)))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
-        self._stall(0.1)
-        return self.ask(lambda: self._lagging.watch(path, self._guarded(notify), values=values))
+        return self.ask("watch", lambda: self._lagging.watch(path, self._guarded(notify), values=values))
 
     def _guarded(self, notify: Callable[[], None]) -> Callable[[], None]:
         def deliver() -> None:
-            self._scheduler.at(self._latency(), notify, self._process)
+            self._scheduler.at(self._takes("news"), notify, self._process)
 
         return deliver
 

@@ -15,14 +15,16 @@ PACES = ((0.002, 0.002, 0.002, 0.002, 0.3, 2.0), (0.002,), (1.0,))
 
 
 def children(task_id: str, attempt: int) -> list[str]:
-    """The tasks that a task adds: two more below it while its id is short, two that are known, and
-    one that many add. That one is only found at the first attempt: the page has changed since.
+    """The tasks that a task adds, if its number is even: one that its neighbour adds, too, and while its
+    id is short two more below it, and two that are known. What it shares with its neighbour is only
+    found at the first attempt: the page has changed since.
     """
     job, _, path = task_id.partition(":")
-    if len(path) >= 4 or not path.isdecimal() or int(path[-1]) % 2:
+    if not path.isdecimal() or int(path) % 2:
         return []
-    shared = [f"{job}:x{path[-1]}"] if attempt == 1 else []
-    return [f"{job}:{path}{digit}" for digit in "12"] + [f"{job}:{path}", f"{job}:{path[0]}", *shared]
+    shared = [f"{job}:x{path[:-1]}{int(path[-1]) // 4}"] if attempt == 1 else []
+    below = [*(f"{job}:{path}{digit}" for digit in "12"), f"{job}:{path}", f"{job}:{path[0]}"]
+    return shared + (below if len(path) < 4 else [])
 
 
 def fails(task_id: str) -> bool:

@@ -31,7 +31,12 @@ class SimProcess:
         self.world, self.name = world, name
         self.process = Process(name)
         self.clock = SimClock(world.scheduler)
-        self.backend = SimBackend(world.scheduler, self.process, world.store, world.set_author)
+        self.backend = SimBackend(
+            world.scheduler, self.process, world.store, world.set_author, world.weather.slow, self._stalled
+        )
+
+    def _stalled(self, seconds: float) -> None:
+        """A message of ours takes so long: time for something to happen to us."""
 
     @property
     def alive(self) -> bool:
@@ -51,10 +56,10 @@ class SimMember(SimProcess):
         self.incarnation = ""
         self.greeted: dict[str, str] = {}
         """Incarnations whose process would be known dead if it died now, and their members."""
-        scenario, scheduler = world.scenario, world.scheduler
+        scenario, scheduler, runner = world.scenario, world.scheduler, world.weather.runner
         self._idle = idle
         settings = Settings(
-            GROUP, Wanted(name, scenario.runner, max(0, scenario.members - scenario.runner), scenario.shards),
+            GROUP, Wanted(name, runner, scenario.members - runner, world.weather.shards),
             scenario.concurrency, TTL, scenario.max_attempts, 0.1, 1.0,
         )  # fmt: skip
         around = Surroundings(
@@ -70,6 +75,9 @@ class SimMember(SimProcess):
         )
         self.loop = MemberLoop(self.backend, settings, around)
         scheduler.spawn(self.process, self._main)
+
+    def _stalled(self, seconds: float) -> None:
+        self.world.trouble.ambush(self, seconds)
 
     def _announce(self, _: str, __: str, incarnation: str) -> None:
         self.incarnation = incarnation

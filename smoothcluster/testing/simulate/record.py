@@ -63,6 +63,8 @@ class IndependentRecord:
                 self._see_shard(key, before, after, step)
             elif kinds[key] == "results" and after is not None:
                 self._see_results(key, before, after, step)
+            elif kinds[key] == "jobs" and data_of(after).get("state") == "finished":
+                self.told_finished(key.rpartition("/")[2])
             elif kinds[key] == "members" and before is None:
                 self._see_birth(key)
         if not {"seats", "members", "spec"}.isdisjoint(kinds.values()):
@@ -173,7 +175,7 @@ class IndependentRecord:
         earlier.append((run["epoch"], run["attempt"]))
 
     def told_finished(self, job: str) -> None:
-        """A client was told that *job* is finished."""
+        """A client was told that *job* is finished, or may now be."""
         missing = {task for name, task in self.expected - self.outcomes.keys() if name == job}
         if missing:
             raise Violation(f"P3: {job} was called finished while {sorted(missing)[:5]} had no outcome")

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from smoothcluster.testing.simulate.processes import SimClient, SimMember, SimProcess
+from smoothcluster.testing.simulate.processes import TTL, SimClient, SimMember, SimProcess
 
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.world import World
@@ -13,17 +13,14 @@ FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "o
 loses acknowledgements; loses its lease; dies and is started again at once, under its name; leaves;
 the store is away from everybody; a living member is taken for dead."""
 
-TROUBLE = 12.0
-"""Seconds during which faults happen."""
-
 
 class Trouble:
     """Chooses the faults and does them."""
 
-    def __init__(self, world: "World", faults: tuple[str, ...]) -> None:
+    def __init__(self, world: "World") -> None:
         self.done: Counter[str] = Counter()
         """How often each fault befell somebody."""
-        self._world, self._faults = world, faults
+        self._world = world
         self._scheduler, self._random = world.scheduler, world.random
         self._acts = {
             "kill": self._kill,
@@ -36,18 +33,30 @@ class Trouble:
             "outage": self._outage,
             "slander": self._slander,
         }
-        if faults:
-            self._scheduler.at(self._random.uniform(0.2, 3.0), self._next)
+
+    def begin(self) -> None:
+        """Do something every now and then, as long as the world says so."""
+        if self._world.weather.faults:
+            self._scheduler.at(self._random.uniform(0.0, 0.6), self._next)
 
     def _next(self) -> None:
-        if self._scheduler.now >= TROUBLE:
+        if not self._world.troubled:
             return
-        fault = self._random.choice(self._faults)
         victim = self._pick()
         if victim is not None:
+            self._strike(victim)
+        self._scheduler.at(self._random.choice((0.01, 0.2, 0.6, 2.0)) * self._random.random(), self._next)
+
+    def ambush(self, victim: SimMember, within: float) -> None:
+        """Now and then, strike while a message of *victim* is on its way."""
+        if self._world.troubled and self._world.weather.faults and self._random.random() < 0.1:
+            self._scheduler.at(within * self._random.random(), lambda: self._strike(victim))
+
+    def _strike(self, victim: SimMember) -> None:
+        if victim.alive:
+            fault = self._random.choice(self._world.weather.faults)
             self.done[fault] += 1
             self._acts[fault](victim)
-        self._scheduler.at(self._random.choice((0.01, 0.2, 0.6, 2.0)) * self._random.random(), self._next)
 
     def _pick(self) -> SimMember | None:
         living = [member for member in self._world.members.values() if member.alive]
@@ -64,7 +73,7 @@ class Trouble:
         victim = self._client_instead(member)
         self._die(victim)
         if isinstance(victim, SimClient):
-            self._scheduler.at(self._random.uniform(0.0, 3.0), lambda: self._world.submit(victim.job))
+            self._scheduler.at(self._random.uniform(0.0, 3.0), lambda: self._world.submit(victim.job, victim.tasks))
         elif self._random.random() < 0.7:
             self._again(member.name, self._random.choice((0.5, 4.0)))
 
@@ -93,10 +102,15 @@ class Trouble:
         victim = self._client_instead(member)
         if victim.process.paused:
             return
-        seconds = self._random.choice((0.1, 1.0, 6.0)) * self._random.random()
+        seconds = self._a_while()
         self._world.note(f"pause {victim.name} for {seconds:.3f}")
         self._scheduler.stop(victim.process)
         self._scheduler.at(seconds, lambda: self.go_on(victim))
+
+    def _a_while(self) -> float:
+        """Seconds: few, or many, or such that a lease has just run out."""
+        least, most = self._random.choice(((0.0, 0.1), (0.0, 1.0), (0.0, 6.0), (TTL, 1.3 * TTL)))
+        return self._random.uniform(least, most)
 
     def go_on(self, victim: SimProcess) -> None:
         """SIGCONT."""
@@ -112,7 +126,7 @@ class Trouble:
         self._cut([each for each in everybody if each.alive])
 
     def _cut(self, victims: list[SimProcess]) -> None:
-        seconds = self._random.choice((0.1, 1.0, 5.0)) * self._random.random()
+        seconds = self._a_while()
         self._world.note(f"cut off {' '.join(victim.name for victim in victims)} for {seconds:.3f}")
         for victim in victims:
             victim.backend.cut = True

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
@@ -12,13 +13,11 @@ from smoothcluster.model import Task
 from smoothcluster.testing.simulate.processes import GROUP, TTL, SimClient, SimMember
 from smoothcluster.testing.simulate.record import IndependentRecord, Violation, data_of
 from smoothcluster.testing.simulate.scheduler import Killed, Scheduler, SimClock
-from smoothcluster.testing.simulate.trouble import FAULTS, TROUBLE, Trouble
+from smoothcluster.testing.simulate.trouble import FAULTS, Trouble
+from smoothcluster.testing.simulate.weather import Jobs, draw
 
-PEACE = 60.0
-"""Seconds after the last fault within which everything must have ended well."""
-
-DRIPS = 6
-"""Jobs that begin with one task, besides the others: where little happens, nothing makes up for what was missed."""
+PATIENCE = 30.0
+"""Seconds after the last fault in which something must get better, again and again until all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,7 @@ class World:
         self.seed, self.scenario = seed, scenario
         self.scheduler = Scheduler(seed)
         self.random = self.scheduler.random
+        self.weather = draw(self.random, scenario)
         # Some stores take little in one commit: then moves and submits need several.
         most = self.random.choice((12, 24, 128))
         guarantees = replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
@@ -50,9 +50,12 @@ class World:
         self.members: dict[str, SimMember] = {}
         self.clients: dict[str, SimClient] = {}
         self.trace: list[str] = []
-        self.jobs_running = scenario.jobs + DRIPS
-        self.trouble = Trouble(self, scenario.faults)
+        self.jobs_running = 0
+        self.troubled = True
+        """Whether things may go wrong now."""
+        self.trouble = Trouble(self)
         self._ids = 0
+        self._left, self._since = (0, 0), 0.0
 
     def new_id(self) -> str:
         self._ids += 1
@@ -71,19 +74,30 @@ class World:
         """Play the schedule; raise Violation if a promise is broken."""
         for number in range(self.scenario.members):
             self.scheduler.at(self.random.uniform(0, 1.0), partial(self.start, f"m{number}"))
-        for number in range(self.scenario.jobs):
-            self.scheduler.at(self.random.uniform(0, TROUBLE * 0.8), partial(self.submit, f"j{number}"))
-        for number in range(DRIPS):
-            self.scheduler.at(self.random.uniform(0, TROUBLE), partial(self.submit, f"d{number}"))
         self._keep_leases()
-        self._play(until=TROUBLE, enough=lambda: False)
+        for jobs in self.weather.jobs:
+            self._storm(jobs)
+        self.record.check_end()
+        self._check_clients_view()
+
+    def _storm(self, jobs: Jobs) -> None:
+        """Let things go wrong for a while, and see that all is well some time after that."""
+        seconds = self.weather.seconds
+        self.jobs_running += len(jobs)
+        for job, numbers in jobs.items():
+            tasks = [Task(id=f"{job}:{number}") for number in numbers]
+            self.scheduler.at(self.random.uniform(0, seconds), partial(self.submit, job, tasks))
+        self.troubled = True
+        self.trouble.begin()
+        self._play(until=self.scheduler.now + seconds, enough=lambda: False)
+        self.troubled = False
+        # What is cut off or stopped may stay so for longer.
+        self._play(until=self.scheduler.now + self.random.choice((0.0, 4.0)), enough=lambda: False)
         self._make_peace()
-        self._play(until=self.scheduler.now + PEACE, enough=lambda: not self._what_is_missing())
+        self._play(until=inf, enough=self._gets_no_better)
         missing = self._what_is_missing()
         if missing:
             raise Violation("P7: " + missing)
-        self.record.check_end()
-        self._check_clients_view()
 
     def _play(self, until: float, enough: Callable[[], bool]) -> None:
         check = self.scheduler.now
@@ -97,6 +111,13 @@ class World:
             if steps > 100_000:
                 raise Violation("P7: somebody is busy without end")
 
+    def _gets_no_better(self) -> bool:
+        """Whether all is well, or nothing has ended for long."""
+        left = (len(self.record.outcomes), self.jobs_running)
+        if left != self._left:
+            self._left, self._since = left, self.scheduler.now
+        return self.scheduler.now > self._since + PATIENCE or not self._what_is_missing()
+
     def close(self) -> None:
         """End all that still lives, so that nothing of this world is left."""
         for each in [*self.members.values(), *self.clients.values()]:
@@ -109,7 +130,7 @@ class World:
 
     def start(self, name: str) -> None:
         """A member's process begins; some take their time between joining and working."""
-        idle = 3 * TTL * self.random.random() if self.random.random() < 0.1 and self.scheduler.now < TROUBLE else 0.0
+        idle = 3 * TTL * self.random.random() if self.troubled and self.random.random() < 0.1 else 0.0
         self.note(f"start {name}" + (f", idle for {idle:.3f}" if idle else ""))
         self.members[name] = SimMember(self, name, idle)
 
@@ -118,14 +139,12 @@ class World:
         self.note(f"{member.name} has left")
         member.process.dead = True
         member.backend.close()
-        if self.scheduler.now < TROUBLE:
-            self.scheduler.at(self.random.choice((0.01, 4.0)) * self.random.random(), self._start_missing)
+        self.scheduler.at(self.random.choice((0.01, 4.0)) * self.random.random(), self._start_missing)
 
-    def submit(self, job: str) -> None:
+    def submit(self, job: str, tasks: list[Task]) -> None:
         """A client's process begins to hand in *job*."""
         self.note(f"submit {job}")
-        tasks = [Task(id=f"{job}:{number}") for number in range(1 if job.startswith("d") else self.scenario.tasks)]
-        drop = 0.1 if "drop" in self.scenario.faults else 0.0
+        drop = 0.1 if "drop" in self.weather.faults else 0.0
         self.clients[job] = SimClient(self, job, tasks, drop, again=job in self.clients)
 
     # The end
@@ -138,8 +157,6 @@ class World:
         for member in self.members.values():
             member.backend.drop = 0.0
         self._start_missing()
-        # Who was asked to leave has left by then.
-        self.scheduler.at(2 * TTL, self._start_missing)
 
     def _start_missing(self) -> None:
         for number in range(self.scenario.members):
@@ -159,16 +176,16 @@ class World:
         if missing:
             return f"shards {missing} are owned by nobody who may work"
         counts = [owners.count(owner) for owner in sorted(set(map(str, owners)))]
-        able = min(self.scenario.runner, self.scenario.members)
+        able = self.weather.runner
         if len(counts) != min(able, len(owners)) or max(counts) - min(counts) > 1:
             return f"{len(counts)} of {able} Runners share the shards as {sorted(counts)}"
         return ""
 
     def _owners(self) -> list[str | None]:
         entries = self.store.tree.entries
-        seated = {data_of(entries.get(f"{GROUP}/seats/{n}")).get("holder") for n in range(self.scenario.runner)}
+        seated = {data_of(entries.get(f"{GROUP}/seats/{n}")).get("holder") for n in range(self.weather.runner)}
         able = {holder for holder in seated if f"{GROUP}/members/{holder}" in entries}
-        owners = [data_of(entries.get(f"{GROUP}/shards/{n}")).get("owner") for n in range(self.scenario.shards)]
+        owners = [data_of(entries.get(f"{GROUP}/shards/{n}")).get("owner") for n in range(self.weather.shards)]
         return [owner if owner in able else None for owner in owners]
 
     def _check_clients_view(self) -> None:
