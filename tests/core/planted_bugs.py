@@ -26,6 +26,14 @@ class Bug:
 
 BUGS = (
     Bug(
+        "a claim marks what is recorded already",
+        "handover.py",
+        "            if not (chunk.closed >> index & 1 or chunk.attempts(index)):\n",
+        "            if not chunk.attempts(index):\n",
+        60,
+        "P[35]: ",
+    ),
+    Bug(
         "progress is not fenced",
         "progress.py",
         "fence = Update(self._terms.keys.shard(self.number), self.record.to_json(), self.version)",
