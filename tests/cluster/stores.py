@@ -70,7 +70,13 @@ def _shared_zookeeper(request: pytest.FixtureRequest) -> str:
     return f"zookeeper://{request.getfixturevalue('zookeeper_hosts')}"
 
 
+def _shared_sqlite(request: pytest.FixtureRequest) -> str:
+    factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+    return f"sqlite:///{factory.getbasetemp() / 'shared.db'}"
+
+
 KINDS: Iterable[Kind] = [
+    Kind("sqlite", shared=_shared_sqlite, nowhere=lambda: "sqlite:////nowhere/cluster.db"),
     Kind(
         "zookeeper",
         shared=_shared_zookeeper,
