@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pytest
 from servers import ZookeeperServer, free_port
+from sqlite_store import SqliteStore
 
 from smoothcluster.errors import MissingDriverError
 from smoothcluster.registry import connect, schemes
@@ -76,7 +77,13 @@ def _shared_sqlite(request: pytest.FixtureRequest) -> str:
 
 
 KINDS: Iterable[Kind] = [
-    Kind("sqlite", shared=_shared_sqlite, nowhere=lambda: "sqlite:////nowhere/cluster.db"),
+    Kind(
+        "sqlite",
+        shared=_shared_sqlite,
+        nowhere=lambda: "sqlite:////nowhere/cluster.db",
+        own=SqliteStore,
+        plain=SqliteStore,
+    ),
     Kind(
         "zookeeper",
         shared=_shared_zookeeper,

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar, final
+from typing import final
 
 from smoothcluster.backend import (
     Change,
@@ -22,14 +22,12 @@ from smoothcluster.backend import (
     check_key,
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
-from smoothcluster.errors import LeaseLostError, UnavailableError, UsageError
+from smoothcluster.errors import BackendError, LeaseLostError, UsageError
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
 from smoothcluster_sqlite.link import Link
-from smoothcluster_sqlite.place import SCHEME, parse_url
-from smoothcluster_sqlite.turn import BOOT, CAP, KEPT, Turn, read_entry
+from smoothcluster_sqlite.place import parse_url
+from smoothcluster_sqlite.turn import BOOT, CAP, DONE, GONE, KEPT, Act, Part, prepare, split, take
 from smoothcluster_sqlite.watches import Changes, Watches
-
-Answer = TypeVar("Answer")
 
 GUARANTEES = Guarantees(
     linearizable_writes=True,
@@ -61,11 +59,11 @@ class SqliteBackend(CoordinationBackend):
         self._file = StoreFile(None if path is None else Path(path))
         self._timeout = timeout
         self._clock = clock
-        self._reads = Link(self._file, durable=False)
+        self._reads = Link(self._file)
         self._commits = Link(self._file, durable=True)
         # Of its own, so that a renewal never waits for a commit. Without waiting for the disk: a lease ends with
         # the machine anyway.
-        self._leases = Link(self._file, durable=False)
+        self._leases = Link(self._file)
         self._watches = Watches(self._look)
 
     @classmethod
@@ -79,13 +77,13 @@ class SqliteBackend(CoordinationBackend):
 
     @property
     def url(self) -> str:
-        return f"{SCHEME}/{self._file.path}"
+        return self._file.url
 
     # Reading.
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         wanted = [check_key(key) for key in keys]
-        return self._reads.read(lambda connection: [read_entry(connection, key) for key in wanted], self._deadline())
+        return self._reads.read(lambda connection: [_entry(connection, key) for key in wanted], self._deadline())
 
     def keys(self, directory: str) -> "list[str]":
         check_key(directory)
@@ -105,33 +103,40 @@ class SqliteBackend(CoordinationBackend):
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         lease = check_commit(GUARANTEES, conditions, changes)
+        parts: list[Part] = []
+        number, outcome = self._turn(
+            self._commits,
+            "commit",
+            None if lease is None else lease.id,
+            prepare=lambda connection: parts.extend(prepare(connection, conditions, changes)),
+        )
+        if outcome == GONE:
+            raise LeaseLostError(f"lease {lease and lease.id} is gone")
+        if outcome == DONE:
+            return Committed({each.key: str(number) for each in changes if not isinstance(each, Delete)})
+        act, key = parts[outcome - 1][:2]
+        if act in ("above", "below"):
+            raise ValueError(f"{key!r} cannot hold bytes and be a directory")
+        return Refused(key)
 
-        def act(turn: Turn) -> Committed | Refused | LeaseLostError:
-            turn.expire()
-            if lease is not None and not turn.lives(lease.id):
-                return LeaseLostError(f"lease {lease.id} is gone")
-            for part in (*conditions, *changes):
-                if not turn.holds(part):
-                    return Refused(part.key)
-            for change in changes:
-                turn.change(change)
-            version = str(turn.number)
-            return Committed({change.key: version for change in changes if not isinstance(change, Delete)})
-
-        # Refused or not, what has expired has: whoever is told of it must not find it there.
-        outcome = self._turn(self._commits, act)
-        if isinstance(outcome, LeaseLostError):
-            raise outcome
-        return outcome
-
-    def _turn(self, link: Link, act: Callable[[Turn], Answer], deadline: float | None = None) -> Answer:
-        def write(connection: sqlite3.Connection) -> Answer:
-            turn = Turn(connection, self._clock.monotonic())
-            answer = act(turn)
-            turn.finish()
-            return answer
-
-        return link.write(write, self._deadline() if deadline is None else deadline)
+    def _turn(
+        self,
+        link: Link,
+        act: Act,
+        lease: str | None = None,
+        seconds: float | None = None,
+        *,
+        prepare: Callable[[sqlite3.Connection], object] | None = None,
+        deadline: float | None = None,
+    ) -> tuple[int, int]:
+        # The clock is read anew for each attempt: a reading that is old makes leases last longer.
+        number, outcome = link.write(
+            lambda connection: take(connection, act, self._clock.monotonic(), lease, seconds),
+            self._deadline() if deadline is None else deadline,
+            prepare,
+        )
+        self._file.number = max(self._file.number, number)
+        return number, outcome
 
     # Leases and watches.
 
@@ -141,22 +146,16 @@ class SqliteBackend(CoordinationBackend):
         ttl = min(max(ttl, GUARANTEES.shortest_ttl), GUARANTEES.longest_ttl)
         lease = SqliteLease(self, secrets.token_hex(8), ttl)
         # Two jumps of the machine's clock, of a cap each, may fall into the lease's time.
-        self._turn(self._leases, lambda turn: turn.grant(lease.id, ttl + 2 * CAP))
+        self._turn(self._leases, "grant", lease.id, ttl + 2 * CAP)
         return lease
 
     def renew(self, lease: str) -> bool:
         """Start a lease's full time again; False if it is gone."""
-
-        def act(turn: Turn) -> bool:
-            alive = turn.renew(lease)
-            turn.expire()
-            return alive
-
-        return self._turn(self._leases, act)
+        return self._turn(self._leases, "renew", lease)[1] == DONE
 
     def revoke(self, lease: str) -> None:
         """End a lease and its keys now."""
-        self._turn(self._leases, lambda turn: turn.end(lease))
+        self._turn(self._leases, "revoke", lease)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         watch = self._watches.add(check_key(path), notify, values=values)
@@ -181,8 +180,8 @@ class SqliteBackend(CoordinationBackend):
         number, changes, behind = self._reads.read(read, SYSTEM_CLOCK.monotonic() + self._timeout)
         if behind:
             # Whoever is writing moves the clock, too. It must not keep watchers from being woken.
-            with suppress(UnavailableError):
-                self._turn(self._leases, Turn.expire, SYSTEM_CLOCK.monotonic())
+            with suppress(BackendError):
+                self._turn(self._leases, "move", deadline=SYSTEM_CLOCK.monotonic())
         return number, changes
 
     def close(self) -> None:
@@ -218,6 +217,13 @@ class SqliteLease(Lease):
 
     def revoke(self) -> None:
         self._backend.revoke(self._id)
+
+
+def _entry(connection: sqlite3.Connection, key: str) -> Entry | None:
+    row = connection.execute(
+        "SELECT value, version, created, lease FROM entries WHERE directory = ? AND name = ?", split(key)
+    ).fetchone()
+    return None if row is None else Entry(key, row[0], str(row[1]), row[2], row[3])
 
 
 def _names(connection: sqlite3.Connection, directory: str) -> list[str]:

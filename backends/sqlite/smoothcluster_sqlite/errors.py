@@ -1,7 +1,6 @@
 """What sqlite's errors mean to a caller: the one table.
 
-Whatever fails before the last step of a commit was not applied. An error of that step itself
-says nothing, unless it is that the file was busy: what was written may yet count after a crash.
+What fails while reading and writing the disk says nothing: what was written may yet count after a crash.
 """
 
 import sqlite3
@@ -26,13 +25,13 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
-def translate(error: sqlite3.Error, path: str, *, committing: bool = False) -> BackendError:
-    """*error*, met in the file at *path*, as what the caller can act on."""
+def translate(error: sqlite3.Error, url: str, *, writing: bool = False) -> BackendError:
+    """*error*, met in the file at *url*, as what the caller can act on."""
     code = _code(error)
-    message = f"sqlite file {path}: {_SAID.get(code, error)}"
+    message = f"{url}: {_SAID.get(code, error)}"
     if code in _DENIED:
         return AccessDeniedError(message)
-    if committing and not is_busy(error):
+    if writing and code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL):
         return OutcomeUnknownError(message)
     return UnavailableError(message)
 

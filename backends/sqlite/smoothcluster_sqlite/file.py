@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError, UsageError
 from smoothcluster_sqlite.errors import translate
-from smoothcluster_sqlite.place import check_shared_here, default_path, make_folder
+from smoothcluster_sqlite.place import SCHEME, check_shared_here, default_path, make_folder
+from smoothcluster_sqlite.turn import SCRIPT
 
 Inode = tuple[int, int]
 
@@ -54,15 +55,17 @@ class StoreFile:
         self._is_default = path is None
         # Absolute: the process may go to another folder.
         self.path = str((path or default_path()).absolute())
+        self.url = f"{SCHEME}/{self.path}"
         self._store: str | None = None
-        self._number = 0
+        self.number = 0
+        """Of the latest commit that is known: an older copy of the file has fewer."""
 
     def inode(self) -> Inode:
         """Which file is at the path now. Raise UnavailableError if there is none."""
         try:
             found = os.stat(self.path)  # noqa: PTH116  # before each transaction: several times faster than Path.stat
         except OSError as error:
-            raise UnavailableError(f"sqlite file {self.path} is gone: {error.strerror}; it was moved or deleted") from error
+            raise UnavailableError(f"{self.url} is gone: {error.strerror}; it was moved or deleted") from error
         return found.st_dev, found.st_ino
 
     def check_not_inherited(self) -> None:
@@ -71,11 +74,11 @@ class StoreFile:
             with suppress(UnavailableError):
                 if self.inode() in _inherited.values():
                     raise UsageError(
-                        f"sqlite file {self.path} was open when this process was forked, and cannot be used here: "
+                        f"{self.url} was open when this process was forked, and cannot be used here: "
                         "start processes without forking, as multiprocessing.get_context('spawn') does"
                     )
 
-    def open(self, *, durable: bool) -> tuple[sqlite3.Connection, Inode]:
+    def open(self) -> tuple[sqlite3.Connection, Inode]:
         """A new connection, and which file it is to. Raise sqlite3.Error, or UsageError if this is no store of ours."""
         if self._store is None:
             self._make()
@@ -85,11 +88,11 @@ class StoreFile:
         )
         _open[connection] = inode
         try:
-            self._prepare(connection, durable=durable)
+            self._prepare(connection)
         except sqlite3.DatabaseError as error:
             self.close(connection)
             if self._store is None and error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-                raise UsageError(f"{self.path} is no sqlite database") from error
+                raise UsageError(f"{self.url} is no sqlite database") from error
             raise
         except BaseException:
             self.close(connection)
@@ -107,28 +110,31 @@ class StoreFile:
         path = Path(self.path)
         if self._is_default:
             make_folder(path.parent)
-        if path.is_dir() or not path.parent.is_dir():
-            raise UsageError(f"{path} cannot be a file: " + ("it is a folder" if path.is_dir() else "no such folder"))
+        if path.is_dir():
+            raise UsageError(f"{self.url} is a folder: name a file in it")
         check_shared_here(path.resolve())
         try:
             # Only if it is new can it be closed again: nobody has it open yet.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
             return
-        except PermissionError as error:
-            raise AccessDeniedError(f"cannot make {path}: {error.strerror}") from error
+        except FileNotFoundError as error:
+            raise UnavailableError(f"{self.url}: no such folder; check the path, and that its disk is mounted") from error
         except OSError as error:
-            raise UnavailableError(f"cannot make {path}: {error.strerror}") from error
+            denied = isinstance(error, PermissionError)
+            reason = f"{self.url} cannot be made: {error.strerror}"
+            raise (AccessDeniedError if denied else UnavailableError)(reason) from error
 
-    def _prepare(self, connection: sqlite3.Connection, *, durable: bool) -> None:
+    def _prepare(self, connection: sqlite3.Connection) -> None:
         objects = _one(connection, "SELECT count(*) FROM sqlite_master")
         application = _one(connection, "PRAGMA application_id")
         if application != _APPLICATION and (application or objects):
             raise self._wrong("is a database of something else")
         if _one(connection, "PRAGMA journal_mode=WAL") != "wal":
             raise self._wrong("cannot be shared between processes there: sqlite has no write-ahead log for it")
-        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA journal_size_limit=67108864")
+        connection.execute("PRAGMA temp_store=MEMORY")
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LARGEST_VALUE)
         if not application:
@@ -136,18 +142,19 @@ class StoreFile:
         version = _one(connection, "PRAGMA user_version")
         if version != _VERSION:
             raise self._wrong(f"is of version {version}, this smoothcluster's files are of version {_VERSION}")
+        connection.executescript(SCRIPT)
         self._recognise(*connection.execute("SELECT store, number FROM clock").fetchone())
 
     def _recognise(self, store: str, number: int) -> None:
         if self._store is None:
             self._store = store
-        if store != self._store or number < self._number:
+        if store != self._store or number < self.number:
             raise self._wrong("is not what it was: it was replaced; restart all that use it, to go on with this one")
-        self._number = number
+        self.number = number
 
     def _wrong(self, what: str) -> UsageError | BackendError:
         """At first the path is wrong; later on the file was changed under us and may be brought back."""
-        return (UsageError if self._store is None else UnavailableError)(f"sqlite file {self.path} {what}")
+        return (UsageError if self._store is None else UnavailableError)(f"{self.url} {what}")
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:

@@ -1,5 +1,6 @@
 """One connection to the file, for one thread at a time; every wait has an end."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Generator
@@ -7,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar, final
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import UnavailableError
+from smoothcluster.errors import OutcomeUnknownError, UnavailableError
 from smoothcluster_sqlite.errors import is_busy, translate
 from smoothcluster_sqlite.file import Inode, StoreFile
 
@@ -25,12 +26,13 @@ class Link:
     processes, but nothing waits for the disk.
     """
 
-    def __init__(self, file: StoreFile, *, durable: bool) -> None:
+    def __init__(self, file: StoreFile, *, durable: bool = False) -> None:
         self._file = file
         self._durable = durable
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._inode: Inode | None = None
+        self._log = -1
         self._closed = False
 
     def read(self, act: Callable[[sqlite3.Connection], Answer], deadline: float) -> Answer:
@@ -46,45 +48,57 @@ class Link:
         with self._held(deadline) as connection:
             return _patiently(attempt, deadline)
 
-    def write(self, act: Callable[[sqlite3.Connection], Answer], deadline: float) -> Answer:
-        """Do *act* wholly, or not at all if it raises. Nobody else writes meanwhile."""
-        committing = False
+    def write(
+        self,
+        act: Callable[[sqlite3.Connection], Answer],
+        deadline: float,
+        prepare: Callable[[sqlite3.Connection], object] | None = None,
+    ) -> Answer:
+        """Do *act*, which is one statement that writes; *prepare* comes before it and writes nothing to the file."""
         with self._held(deadline) as connection:
             try:
-                _patiently(lambda: connection.execute("BEGIN IMMEDIATE"), deadline)
-                answer = act(connection)
-                committing = True
-                connection.execute("COMMIT")
+                if prepare:
+                    prepare(connection)
+                answer = _patiently(lambda: act(connection), deadline)
+                if self._durable:
+                    # Not by sqlite, which would keep the file locked until the disk has answered.
+                    os.fdatasync(self._log)
             except sqlite3.Error as error:
-                raise translate(error, self._file.path, committing=committing) from error
-            finally:
-                _roll_back(connection)
+                raise translate(error, self._file.url, writing=True) from error
+            except OSError as error:
+                raise OutcomeUnknownError(f"{self._file.url}: {error.strerror}") from error
             return answer
 
     @contextmanager
     def _held(self, deadline: float) -> Generator[sqlite3.Connection]:
         self._file.check_not_inherited()
         if not self._lock.acquire(timeout=max(0.0, deadline - SYSTEM_CLOCK.monotonic())):
-            raise UnavailableError(f"sqlite file {self._file.path}: another thread has been waiting for it too long")
+            raise UnavailableError(f"{self._file.url}: another thread has been waiting for it too long")
         try:
             yield self._opened(deadline)
         except sqlite3.Error as error:
-            raise translate(error, self._file.path) from error
+            raise translate(error, self._file.url) from error
         finally:
             self._lock.release()
 
     def _opened(self, deadline: float) -> sqlite3.Connection:
         if self._closed:
-            raise UnavailableError(f"this client of sqlite file {self._file.path} is closed")
+            raise UnavailableError(f"this client of {self._file.url} is closed")
         if self._connection is None or self._inode != self._file.inode():
             self._drop()
-            self._connection, self._inode = _patiently(lambda: self._file.open(durable=self._durable), deadline)
+            self._connection, self._inode = _patiently(self._file.open, deadline)
+            if self._durable:
+                # It stays the same file for as long as anybody has a connection.
+                self._log = os.open(f"{self._file.path}-wal", os.O_RDONLY)
         return self._connection
 
     def _drop(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             self._file.close(connection)
+            if self._log >= 0:
+                os.close(self._log)
+                self._log = -1
 
     def close(self, deadline: float) -> None:
         """End it, once whoever uses it is done; it is left to itself if that takes too long. Repeatable."""

@@ -1,25 +1,94 @@
-"""One write transaction: the lease clock is moved on first, then something is done in its time.
+"""Everything that writes: one statement, and all of it inside sqlite.
 
 The file keeps a clock of its own for leases. It follows the machine's monotonic one, which all
 processes share and which stands still while the machine sleeps, but advances by at most `CAP`
-between two transactions. So it never runs ahead of any holder's, and time in which nobody
-could write, because a process was paused in the middle of it or the disk stood still, hardly counts.
-If the machine's clock is another one than before, after a reboot, every lease gets its full time again.
+between two turns. So it never runs ahead of any holder's, and time in which nobody could write, because a
+process was paused in the middle of it or the disk stood still, hardly counts. If the machine's clock
+is another one than before, after a reboot for instance, every lease gets its full time again.
+
+A turn is a row put into a table of the connection's own, whose trigger does the rest: it moves the
+clock, ends what is due, and then does what was asked for. The danger it avoids: were it Python that goes from
+statement to statement, the file would be locked while other threads have the interpreter, and a
+process that is paused would most likely be paused there, and everybody with it.
 """
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
-from typing import final
+from typing import Literal
 
-from smoothcluster.backend import AtVersion, Change, Condition, Create, Delete, Entry, Exists, Update
+from smoothcluster.backend import AtVersion, Change, Condition, Create, Delete, Exists, Update
 
 CAP = 0.25
-"""Seconds by which the lease clock advances at most between two transactions."""
+"""Seconds by which the lease clock advances at most between two turns."""
 
 KEPT = 1000
 """Of how many commits it is kept which keys they changed, for watchers."""
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+Act = Literal["commit", "grant", "renew", "revoke", "move"]
+"""The last does nothing but what every turn does first."""
+
+DONE, GONE = 0, -1
+"""Outcomes: done; the lease is gone. Any other is the place of a part that does not hold."""
+
+_OTHER_CLOCK = "(boot <> new.boot OR new.now < seen - 1)"
+"""A reading may be a little older than the last one: it was taken before the turn began."""
+
+SCRIPT = f"""
+CREATE TEMP TABLE part (place INTEGER PRIMARY KEY, act TEXT, key TEXT, directory TEXT, name TEXT, version TEXT,
+                        value BLOB, lease TEXT);
+CREATE TEMP TABLE turn (act TEXT, now REAL, boot TEXT, lease TEXT, seconds REAL, number INTEGER, outcome INTEGER);
+
+CREATE TEMP TRIGGER taken AFTER INSERT ON turn BEGIN
+    UPDATE leases SET expires = granted + (SELECT time FROM clock) WHERE (SELECT {_OTHER_CLOCK} FROM clock);
+    UPDATE clock SET
+        time = time + CASE WHEN {_OTHER_CLOCK} THEN 0 ELSE min(max(new.now - seen, 0), {CAP}) END,
+        seen = CASE WHEN {_OTHER_CLOCK} THEN new.now ELSE max(new.now, seen) END,
+        boot = new.boot;
+    -- One that is due, and that nobody has ended yet, is renewed: its holder is there.
+    UPDATE leases SET expires = granted + (SELECT time FROM clock) WHERE new.act = 'renew' AND id = new.lease;
+    UPDATE leases SET expires = -1 WHERE new.act = 'revoke' AND id = new.lease;
+
+    UPDATE clock SET number = number + 1
+        WHERE new.act = 'commit' OR EXISTS (SELECT 1 FROM leases WHERE expires <= clock.time);
+    INSERT INTO changes
+        SELECT number, CASE directory WHEN '' THEN name ELSE directory || '/' || name END, 1
+        FROM clock, leases, entries WHERE expires <= time AND lease IS NOT NULL AND lease = id;
+    DELETE FROM entries
+        WHERE lease IS NOT NULL AND lease IN (SELECT id FROM leases, clock WHERE expires <= time);
+    DELETE FROM leases WHERE expires <= (SELECT time FROM clock);
+
+    INSERT INTO leases SELECT new.lease, new.seconds, time + new.seconds FROM clock WHERE new.act = 'grant';
+    UPDATE turn SET number = (SELECT number FROM clock), outcome = CASE
+        WHEN new.act IN ('commit', 'renew') AND new.lease IS NOT NULL
+            AND NOT EXISTS (SELECT 1 FROM leases WHERE id = new.lease) THEN {GONE}
+        WHEN new.act = 'commit' THEN coalesce((
+            SELECT min(place) FROM part LEFT JOIN entries USING (directory, name) WHERE CASE act
+                WHEN 'create' THEN created IS NOT NULL
+                WHEN 'above' THEN created IS NOT NULL
+                -- What lies below "a" begins with "a/", and "0" is the character after "/".
+                WHEN 'below' THEN EXISTS (SELECT 1 FROM entries AS deep WHERE deep.directory = part.key
+                    OR (deep.directory > part.key || '/' AND deep.directory < part.key || '0'))
+                ELSE created IS NULL OR CAST(entries.version AS TEXT) <> coalesce(part.version, entries.version)
+            END), {DONE})
+        ELSE {DONE} END;
+END;
+
+CREATE TEMP TRIGGER allowed AFTER UPDATE OF outcome ON turn WHEN new.act = 'commit' AND new.outcome = {DONE} BEGIN
+    DELETE FROM entries WHERE rowid IN
+        (SELECT entries.rowid FROM part JOIN entries USING (directory, name) WHERE act = 'delete');
+    UPDATE entries SET value = part.value, version = new.number FROM part
+        WHERE act = 'update' AND entries.directory = part.directory AND entries.name = part.name;
+    INSERT INTO entries SELECT directory, name, value, new.number, new.number, lease FROM part WHERE act = 'create';
+    DELETE FROM changes WHERE number <= new.number - {KEPT};
+    INSERT OR REPLACE INTO changes
+        SELECT new.number, key, act <> 'update' FROM part WHERE act IN ('create', 'update', 'delete');
+END;
+"""
+
+Part = tuple[str, str, str | None, bytes | None, str | None]
 
 
 def split(key: str) -> tuple[str, str]:
@@ -28,104 +97,54 @@ def split(key: str) -> tuple[str, str]:
     return directory, name
 
 
-def read_entry(connection: sqlite3.Connection, key: str) -> Entry | None:
-    """The key as it is."""
-    row = connection.execute(
-        "SELECT value, version, created, lease FROM entries WHERE directory = ? AND name = ?", split(key)
-    ).fetchone()
-    return None if row is None else Entry(key, row[0], str(row[1]), row[2], row[3])
+def prepare(connection: sqlite3.Connection, conditions: Sequence[Condition], changes: Sequence[Change]) -> list[Part]:
+    """Have a commit ready for the next turn. Return its parts: the first has place 1.
 
-
-@final
-class Turn:
-    """What one write transaction does, at *now* on the machine's clock. End it with `finish`."""
-
-    def __init__(self, connection: sqlite3.Connection, now: float) -> None:
-        self._sql = connection.execute
-        number, self._time, seen, boot = self._sql("SELECT number, time, seen, boot FROM clock").fetchone()
-        self.number: int = number + 1
-        """Of this commit, if it turns out to change anything."""
-        self._changed: dict[str, bool] = {}
-        if boot != BOOT or now < seen:
-            self._sql("UPDATE leases SET expires = granted + ?", (self._time,))
-        else:
-            self._time += min(now - seen, CAP)
-        self._now = now
-
-    def finish(self) -> None:
-        """Keep the time, and what was changed."""
-        number = self.number - (not self._changed)
-        self._sql("UPDATE clock SET number = ?, time = ?, seen = ?, boot = ?", (number, self._time, self._now, BOOT))
-        if self._changed:
-            self._sql("DELETE FROM changes WHERE number <= ?", (number - KEPT,))
-            for key, came_or_went in self._changed.items():
-                self._sql("INSERT INTO changes VALUES (?, ?, ?)", (number, key, came_or_went))
-
-    # Leases
-
-    def grant(self, lease: str, seconds: float) -> None:
-        """Make a lease."""
-        self._sql("INSERT INTO leases VALUES (?, ?, ?)", (lease, seconds, self._time + seconds))
-
-    def renew(self, lease: str) -> bool:
-        """Start its full time again; False if it is gone. One that is due and still there is renewed."""
-        return self._sql("UPDATE leases SET expires = granted + ? WHERE id = ?", (self._time, lease)).rowcount == 1
-
-    def lives(self, lease: str) -> bool:
-        """Whether a lease is there."""
-        return self._sql("SELECT 1 FROM leases WHERE id = ?", (lease,)).fetchone() is not None
-
-    def expire(self) -> None:
-        """End the leases that are due."""
-        for (lease,) in self._sql("SELECT id FROM leases WHERE expires <= ?", (self._time,)).fetchall():
-            self.end(lease)
-
-    def end(self, lease: str) -> None:
-        """End a lease and its keys; nothing if it is gone."""
-        for directory, name in self._sql("SELECT directory, name FROM entries WHERE lease = ?", (lease,)):
-            self._changed[f"{directory}/{name}" if directory else name] = True
-        self._sql("DELETE FROM entries WHERE lease = ?", (lease,))
-        self._sql("DELETE FROM leases WHERE id = ?", (lease,))
-
-    # Keys
-
-    def holds(self, part: Condition | Change) -> bool:
-        """Whether a condition holds, spoken or implied by a change."""
-        row = self._sql("SELECT version FROM entries WHERE directory = ? AND name = ?", split(part.key)).fetchone()
-        match part:
-            case Create():
-                return row is None
-            case Exists():
-                return row is not None
-            case AtVersion():
-                return row is not None and str(row[0]) == part.version
-            case _:
-                return row is not None and part.version in (None, str(row[0]))
-
-    def change(self, part: Change) -> None:
-        """Make a change whose condition holds. Raise ValueError if a key would be a directory, too."""
-        directory, name = split(part.key)
-        if isinstance(part, Create):
-            self._check_place(part.key, directory)
-            lease = None if part.lease is None else part.lease.id
-            values = (directory, name, part.value, self.number, self.number, lease)
-            self._sql("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)", values)
-        elif isinstance(part, Delete):
-            self._sql("DELETE FROM entries WHERE directory = ? AND name = ?", (directory, name))
-        else:
-            values = (part.value, self.number, directory, name)
-            self._sql("UPDATE entries SET value = ?, version = ? WHERE directory = ? AND name = ?", values)
-        self._changed[part.key] = not isinstance(part, Update)
-
-    def _check_place(self, key: str, directory: str) -> None:
-        below = "SELECT 1 FROM entries WHERE directory = ? OR (directory > ? AND directory < ?) LIMIT 1"
-        # What lies below "a" begins with "a/", and "0" is the character after "/".
-        if self._sql(below, (key, f"{key}/", f"{key}0")).fetchone():
-            raise ValueError(f"{key!r} is a directory and cannot hold bytes")
-        # A directory that something lies in was looked at when that was made.
-        if self._sql("SELECT 1 FROM entries WHERE directory = ? LIMIT 1", (directory,)).fetchone():
-            return
-        while directory:
-            if self._sql("SELECT 1 FROM entries WHERE directory = ? AND name = ?", split(directory)).fetchone():
-                raise ValueError(f"{directory!r} holds bytes and cannot be the directory of {key!r}")
+    Behind the conditions and changes stand the keys that must not be there if those that are created
+    are to be: "above" them a key that would be a directory, "below" them keys of which they would be one.
+    """
+    parts = [_part(part) for part in (*conditions, *changes)]
+    created = [change.key for change in changes if isinstance(change, Create)]
+    above: dict[str, None] = {}
+    for key in created:
+        directory = split(key)[0]
+        while directory and directory not in above:
+            above[directory] = None
             directory = split(directory)[0]
+    for key in created:
+        if key in above:
+            raise ValueError(f"{key!r} cannot hold bytes and be a directory")
+    parts += [("above", key, None, None, None) for key in above]
+    parts += [("below", key, None, None, None) for key in created]
+    connection.execute("DELETE FROM part")
+    connection.executemany(
+        "INSERT INTO part (act, key, directory, name, version, value, lease) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(act, key, *split(key), version, value, lease) for act, key, version, value, lease in parts],
+    )
+    return parts
+
+
+def _part(part: Condition | Change) -> Part:
+    match part:
+        case Create():
+            return "create", part.key, None, part.value, part.lease and part.lease.id
+        case Update():
+            return "update", part.key, part.version, part.value, None
+        case Delete():
+            return "delete", part.key, part.version, None, None
+        case Exists():
+            return "exists", part.key, None, None, None
+        case AtVersion():
+            return "at version", part.key, part.version, None, None
+
+
+def take(
+    connection: sqlite3.Connection, act: Act, now: float, lease: str | None = None, seconds: float | None = None
+) -> tuple[int, int]:
+    """Take a turn at *now* on the machine's clock: the number of the last commit, and the outcome."""
+    connection.execute("DELETE FROM turn")
+    connection.execute(
+        "INSERT INTO turn (act, now, boot, lease, seconds) VALUES (?, ?, ?, ?, ?)", (act, now, BOOT, lease, seconds)
+    )
+    number, outcome = connection.execute("SELECT number, outcome FROM turn").fetchone()
+    return number, outcome
