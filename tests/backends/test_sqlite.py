@@ -555,7 +555,7 @@ def test_a_file_that_may_not_be_written_is_told_of(backend: SqliteBackend) -> No
 
 
 def test_a_forked_child_is_refused(path: Path, backend: SqliteBackend) -> None:
-    """sqlite's locks do not survive a fork, even for a new client: both say so, and the parent goes on."""
+    """Locks of sqlite do not survive a fork, even for a new client: both say so, and the parent goes on."""
     lease = backend.lease(5.0)
     script = f"""
 import os, sys
@@ -583,7 +583,9 @@ backend.close()
     assert lease.renew() is True
 
 
-def test_deleting_is_seen_through_two_clients(backend: SqliteBackend, open_client: Callable[..., SqliteBackend]) -> None:
+def test_deleting_is_seen_through_two_clients(
+    backend: SqliteBackend, open_client: Callable[..., SqliteBackend]
+) -> None:
     """A lease that was ended by somebody else is lost to whoever commits on it, and nothing is applied."""
     lease = backend.lease(5.0)
     open_client().revoke(lease.id)

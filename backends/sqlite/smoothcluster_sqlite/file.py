@@ -13,7 +13,6 @@ from typing import final
 from urllib.parse import quote
 
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError, UsageError
-from smoothcluster_sqlite.errors import translate
 from smoothcluster_sqlite.place import SCHEME, check_shared_here, default_path, make_folder
 from smoothcluster_sqlite.turn import SCRIPT
 
@@ -80,6 +79,8 @@ class StoreFile:
 
     def open(self) -> tuple[sqlite3.Connection, Inode]:
         """A new connection, and which file it is to. Raise sqlite3.Error, or UsageError if this is no store of ours."""
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise UsageError(f"sqlite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
         if self._store is None:
             self._make()
         inode = self.inode()
@@ -119,7 +120,9 @@ class StoreFile:
         except FileExistsError:
             return
         except FileNotFoundError as error:
-            raise UnavailableError(f"{self.url}: no such folder; check the path, and that its disk is mounted") from error
+            raise UnavailableError(
+                f"{self.url}: no such folder; check the path, and that its disk is mounted"
+            ) from error
         except OSError as error:
             denied = isinstance(error, PermissionError)
             reason = f"{self.url} cannot be made: {error.strerror}"

@@ -1,15 +1,16 @@
 """Where the file is: from a URL, or the one that each user has; and whether it can be shared there."""
 
 import os
+import re
 from pathlib import Path
 
 from smoothcluster.errors import UsageError
 
 SCHEME = "sqlite://"
 
-_NO_LOCKS = frozenset(
-    "9p afs beegfs ceph cifs coda davfs fuse.davfs fuse.gcsfuse fuse.glusterfs fuse.goofys fuse.gvfsd-fuse fuse.rclone "
-    "fuse.s3fs fuse.sshfs fuse.vmhgfs-fuse glusterfs lustre ncpfs nfs nfs4 prl_fs smb3 smbfs vboxsf".split()
+_NO_LOCKS = re.compile(
+    "9p|afs|beegfs|ceph|cifs|coda|davfs|glusterfs|lustre|ncpfs|nfs4?|prl_fs|smb3|smbfs|vboxsf|"
+    r"fuse\.(davfs|gcsfuse|glusterfs|goofys|gvfsd-fuse|rclone|s3fs|sshfs|vmhgfs-fuse)"
 )
 """File systems that are shared over a network or with another kernel: sqlite's locks and memory do not reach there."""
 
@@ -38,7 +39,9 @@ def make_folder(folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot make {folder}: {error.strerror}; name a file, as in sqlite:////path/cluster.db") from error
+        raise UsageError(
+            f"cannot make {folder}: {error.strerror}; name a file, as in sqlite:////path/cluster.db"
+        ) from error
 
 
 def check_shared_here(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> None:
@@ -54,7 +57,7 @@ def check_shared_here(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -
         # The last one mounted over a place is the one that is seen there.
         if len(point) >= len(best) and path.is_relative_to(point):
             best, kind = point, after.split(" ")[0]
-    if kind in _NO_LOCKS:
+    if _NO_LOCKS.fullmatch(kind):
         raise UsageError(
             f"{path} is on a network file system ({kind}, mounted at {best}), where sqlite's locks are not reliable: "
             "name a file on a disk of this machine, as in sqlite:////var/tmp/cluster.db, or use a store with a server"

@@ -86,7 +86,7 @@ CREATE TEMP TRIGGER allowed AFTER UPDATE OF outcome ON turn WHEN new.act = 'comm
     INSERT OR REPLACE INTO changes
         SELECT new.number, key, act <> 'update' FROM part WHERE act IN ('create', 'update', 'delete');
 END;
-"""
+"""  # noqa: S608  # made of constants
 
 Part = tuple[str, str, str | None, bytes | None, str | None]
 
@@ -127,7 +127,7 @@ def prepare(connection: sqlite3.Connection, conditions: Sequence[Condition], cha
 def _part(part: Condition | Change) -> Part:
     match part:
         case Create():
-            return "create", part.key, None, part.value, part.lease and part.lease.id
+            return "create", part.key, None, part.value, None if part.lease is None else part.lease.id
         case Update():
             return "update", part.key, part.version, part.value, None
         case Delete():
