@@ -6,9 +6,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
+
+from smoothcluster_sqlite import SqliteBackend
 
 _WRITER = """
 import sqlite3, sys
@@ -30,7 +33,9 @@ class Writer:
             [sys.executable, "-c", _WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"writing\n"
+        if self._process.stdout.readline() != b"writing\n":
+            self.kill()
+            raise AssertionError(f"nothing can be written to {path}")
 
     def __enter__(self) -> Self:
         return self
@@ -64,6 +69,8 @@ class SqliteStore:
         self.path = self._folder / "cluster.db"
         self._away = self._folder / f"away-{secrets.token_hex(4)}"
         self._writer: Writer | None = None
+        with closing(SqliteBackend(self.path)) as backend:
+            backend.get("none")  # So that it is there.
 
     @property
     def url(self) -> str:

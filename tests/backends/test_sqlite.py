@@ -1,16 +1,18 @@
 """The sqlite backend on real files, shared by real processes: the contract, and what only sqlite does."""
 
+import os
 import random
 import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import final
 
 import pytest
+from cluster.group import Group, NewGroup, named
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from smoothcluster_sqlite import SqliteBackend
@@ -593,3 +595,67 @@ def test_deleting_is_seen_through_two_clients(
         backend.commit([], [Create("a", b"", lease), Create("b", b"")])
     assert backend.keys("none") == []
     assert backend.get("b") is None
+
+
+# Whole groups.
+
+
+@pytest.fixture
+def new_group(path: Path, tmp_path: Path) -> Iterator[NewGroup]:
+    """Makes a group in the test's file; its processes end with the test."""
+    with ExitStack() as stack:
+
+        def make(**options: object) -> Group:
+            return stack.enter_context(Group(f"sqlite:///{path}", tmp_path, **options))
+
+        yield make
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has had, in user and in system mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.slow
+def test_waiting_costs_next_to_nothing(new_group: NewGroup) -> None:
+    """Five members that have nothing to do use less than 2 % of one core between them."""
+    group = new_group()
+    group.start(5)
+    group.converged()
+
+    def used() -> float:
+        return sum(processor_time(member.pid) for member in group.living)
+
+    def waited(seconds: float) -> None:
+        until = SYSTEM_CLOCK.monotonic() + seconds
+        group.eventually(lambda: SYSTEM_CLOCK.monotonic() > until)
+
+    waited(2.0)
+    before, since = used(), SYSTEM_CLOCK.monotonic()
+    waited(10.0)
+    assert (used() - before) / (SYSTEM_CLOCK.monotonic() - since) < 0.02
+
+
+@pytest.mark.slow
+def test_a_group_whose_file_is_blocked_for_longer_than_its_leases(new_group: NewGroup, path: Path) -> None:
+    """It goes on where it was, with the same members in the same seats; who does not come back is replaced."""
+    group = new_group(lease_ttl=1.0)
+    group.start(5)
+    group.converged()
+    job = group.submit(1500, nap=0.02)
+    group.progressed(100)
+    runners = group.runners()
+    with Writer(path) as writer:
+        writer.pause()
+        until = SYSTEM_CLOCK.monotonic() + 8.0
+        group.eventually(lambda: SYSTEM_CLOCK.monotonic() > until)
+        writer.resume()
+    ended = group.ended()
+    group.progressed(ended + 50)
+    assert group.runners() == runners
+    assert not group.events("lease_lost")
+    runners[0].kill()
+    group.finish(job, named(1500))
+    assert len(group.events("joined")) == 5
+    group.converged()

@@ -23,6 +23,7 @@ from smoothcluster.backend import (
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import BackendError, LeaseLostError, UsageError
+from smoothcluster_sqlite.bell import bells, take_down
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
 from smoothcluster_sqlite.link import Link
 from smoothcluster_sqlite.place import parse_url
@@ -64,7 +65,7 @@ class SqliteBackend(CoordinationBackend):
         # Of its own, so that a renewal never waits for a commit. Without waiting for the disk: a lease ends with
         # the machine anyway.
         self._leases = Link(self._file)
-        self._watches = Watches(self._look)
+        self._watches = Watches(self._look, self._hang)
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> "SqliteBackend":
@@ -135,7 +136,9 @@ class SqliteBackend(CoordinationBackend):
             self._deadline() if deadline is None else deadline,
             prepare,
         )
-        self._file.number = max(self._file.number, number)
+        if number > self._file.number:
+            self._file.number = number
+            self._ring()
         return number, outcome
 
     # Leases and watches.
@@ -183,6 +186,19 @@ class SqliteBackend(CoordinationBackend):
             with suppress(BackendError):
                 self._turn(self._leases, "move", deadline=SYSTEM_CLOCK.monotonic())
         return number, changes
+
+    def _hang(self) -> None:
+        bell = self._watches.bell
+        assert bell is not None
+        self._leases.write(bell.hang, SYSTEM_CLOCK.monotonic() + self._timeout)
+
+    def _ring(self) -> None:
+        """Something has changed: wake who waits. What comes of it is no concern of whoever changed it."""
+        bell, now = self._watches.bell, SYSTEM_CLOCK.monotonic()
+        with suppress(BackendError, OSError):
+            gone = bell.ring(self._reads.read(bells, now + self._timeout)) if bell else []
+            if gone:
+                self._leases.write(lambda connection: take_down(connection, gone), now)
 
     def close(self) -> None:
         self._watches.close()

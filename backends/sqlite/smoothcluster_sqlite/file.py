@@ -30,6 +30,7 @@ CREATE TABLE leases (id TEXT PRIMARY KEY, granted REAL NOT NULL, expires REAL NO
 CREATE TABLE entries (directory TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL,
                       created INTEGER NOT NULL, lease TEXT, UNIQUE (directory, name));
 CREATE INDEX leased ON entries (lease) WHERE lease IS NOT NULL;
+CREATE TABLE bells (name TEXT PRIMARY KEY, network TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE changes (number INTEGER, key TEXT, came_or_went INTEGER NOT NULL, PRIMARY KEY (number, key)) WITHOUT ROWID;
 """
 

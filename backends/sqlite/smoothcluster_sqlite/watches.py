@@ -1,7 +1,7 @@
 """The one thread of a backend: it looks at the file, wakes who watches, and moves the lease clock on.
 
-It looks every few milliseconds while things change and ever less often when they do not. What has
-changed it reads from a short list that each commit adds to; if it has fallen too far behind for that, it
+It looks when its bell is rung, but not all the time; and unasked every few milliseconds while things change,
+ever less often when they do not. What has changed it reads from a short list that each commit adds to; if it has fallen too far behind for that, it
 wakes everybody. Each look that finds the lease clock half a cap behind, moves it: so it runs at its full
 speed as long as anybody is there to wait for an expiry.
 """
@@ -13,12 +13,13 @@ from typing import final
 
 from smoothcluster.backend import Watch
 from smoothcluster.errors import BackendError, UsageError
+from smoothcluster_sqlite.bell import Bell
 from smoothcluster_sqlite.turn import split
 
 _LOG = logging.getLogger("smoothcluster.sqlite")
 
-_SOON, _LATE, _SLACKENING = 0.004, 0.05, 1.15
-"""Seconds between two looks: after a change, when all is quiet; and how one becomes the other."""
+_AT_LEAST, _SOON, _LATE, _SLACKENING = 0.002, 0.01, 0.06, 1.2
+"""Seconds between two looks: always; after a change and when all is quiet, unless rung; and how one becomes the other."""
 
 Changes = Iterable[tuple[str, bool]]
 """Keys, and whether each came or went, or else got a new value."""
@@ -41,10 +42,12 @@ class _Order(Watch):
 
 @final
 class Watches:
-    """The watches of one backend. *look* reads, and sees to the lease clock."""
+    """The watches of one backend. *look* reads, and sees to the lease clock; *hang* makes the bell known."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: Look, hang: Callable[[], None]) -> None:
         self._look = look
+        self._hang = hang
+        self.bell: Bell | None = None
         self._lock = threading.Lock()
         self._orders: dict[str, dict[_Order, None]] = {}
         self._seen = -1
@@ -55,6 +58,7 @@ class Watches:
         """Begin to look, unless begun or closed."""
         with self._lock:
             if self._thread is None and not self._closed.is_set():
+                self.bell = Bell()
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-sqlite", daemon=True)
                 self._thread.start()
 
@@ -78,14 +82,23 @@ class Watches:
         self._closed.set()
         with self._lock:
             self._orders.clear()
-            thread = self._thread
+            thread, bell = self._thread, self.bell
+        if bell is not None:
+            bell.ring([bell.name])
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        if bell is not None:
+            bell.close()
 
     def _run(self) -> None:
-        pause, away = _SOON, False
-        while not self._closed.wait(pause):
+        assert self.bell is not None
+        pause, away, hung = _AT_LEAST, False, False
+        while not self._closed.wait(_AT_LEAST):
+            self.bell.wait(pause)
             try:
+                if not hung:
+                    self._hang()
+                    hung = True
                 number, changes = self._look(self._seen)
             except (BackendError, UsageError) as error:
                 if not away:
