@@ -1,9 +1,9 @@
 """The one thread of a backend: it looks at the file, wakes who watches, and moves the lease clock on.
 
-It looks when its bell is rung, but not all the time; and unasked every few milliseconds while things change,
-ever less often when they do not. What has changed it reads from a short list that each commit adds to; if it has fallen too far behind for that, it
-wakes everybody. Each look that finds the lease clock half a cap behind, moves it: so it runs at its full
-speed as long as anybody is there to wait for an expiry.
+It looks when its bell is rung, though not all the time; and unasked every few milliseconds while things
+change, ever less often when they do not. What has changed it reads from a short list that each commit
+adds to; if it has fallen too far behind for that, it wakes everybody. Each look that finds the lease clock
+half a cap behind, moves it: so it runs at its full speed as long as anybody is there to wait for an expiry.
 """
 
 import logging
@@ -19,7 +19,7 @@ from smoothcluster_sqlite.turn import split
 _LOG = logging.getLogger("smoothcluster.sqlite")
 
 _AT_LEAST, _SOON, _LATE, _SLACKENING = 0.002, 0.01, 0.06, 1.2
-"""Seconds between two looks: always; after a change and when all is quiet, unless rung; and how one becomes the other."""
+"""Seconds between two looks: always; unless rung, after a change, and when all is quiet; how one becomes the other."""
 
 Changes = Iterable[tuple[str, bool]]
 """Keys, and whether each came or went, or else got a new value."""
