@@ -22,7 +22,7 @@ from smoothcluster.backend import (
     check_key,
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
-from smoothcluster.errors import BackendError, LeaseLostError, UsageError
+from smoothcluster.errors import BackendError, LeaseLostError, MisplacedKeyError, UsageError
 from smoothcluster_sqlite.bell import bells, take_down
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
 from smoothcluster_sqlite.link import Link
@@ -116,8 +116,10 @@ class SqliteBackend(CoordinationBackend):
         if outcome == DONE:
             return Committed({each.key: str(number) for each in changes if not isinstance(each, Delete)})
         act, key = parts[outcome - 1][:2]
-        if act in ("above", "below"):
-            raise ValueError(f"{key!r} cannot hold bytes and be a directory")
+        if act == "below":
+            raise MisplacedKeyError(key, "is a directory and cannot hold bytes")
+        if act == "above":
+            raise MisplacedKeyError(key, "holds bytes and cannot be a directory")
         return Refused(key)
 
     def _turn(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from smoothcluster.backend import AtVersion, Change, Condition, Create, Delete, Exists, Update
+from smoothcluster.errors import MisplacedKeyError
 
 CAP = 0.25
 """Seconds by which the lease clock advances at most between two turns."""
@@ -113,7 +114,7 @@ def prepare(connection: sqlite3.Connection, conditions: Sequence[Condition], cha
             directory = split(directory)[0]
     for key in created:
         if key in above:
-            raise ValueError(f"{key!r} cannot hold bytes and be a directory")
+            raise MisplacedKeyError(key, "cannot hold bytes and be a directory")
     parts += [("above", key, None, None, None) for key in above]
     parts += [("below", key, None, None, None) for key in created]
     connection.execute("DELETE FROM part")
