@@ -514,7 +514,7 @@ def test_a_damaged_file_is_told_of(path: Path, backend: SqliteBackend) -> None:
 def test_a_full_disk_is_told_of(backend: SqliteBackend) -> None:
     """Nothing is applied; once there is room it goes on."""
     create(backend, "a")
-    connection = backend._commits._connection
+    connection = backend._commits._connection  # pyright: ignore[reportPrivateUsage]
     assert connection is not None
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages + 4}")
@@ -548,7 +548,7 @@ def test_what_errors_mean(code: int | None, writing: bool, error: type[Exception
 def test_a_file_that_may_not_be_written_is_told_of(backend: SqliteBackend) -> None:
     """Whoever may not write gets an error that says so, and can read."""
     create(backend, "a")
-    connection = backend._commits._connection
+    connection = backend._commits._connection  # pyright: ignore[reportPrivateUsage]
     assert connection is not None
     connection.execute("PRAGMA query_only = ON")
     with pytest.raises(AccessDeniedError, match="may not be written to"):

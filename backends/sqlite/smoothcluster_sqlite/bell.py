@@ -38,10 +38,10 @@ class Bell:
 
     def wait(self, seconds: float) -> None:
         """Until it rings, or so long."""
-        select.select([self._socket], [], [], seconds)
-        with suppress(OSError):
-            while True:
-                self._socket.recv(1)
+        if select.select([self._socket], [], [], seconds)[0]:
+            with suppress(BlockingIOError):
+                while True:
+                    self._socket.recv(1)
 
     def ring(self, names: Iterable[str]) -> list[str]:
         """Ring these; return those whose owners are gone."""
@@ -54,6 +54,11 @@ class Bell:
             except OSError:
                 pass  # It has not been listened to for long: it will look by itself.
         return gone
+
+    def wake(self) -> None:
+        """Ring it oneself."""
+        with suppress(OSError):
+            self._socket.sendto(b"", f"\0{self.name}")
 
     def close(self) -> None:
         """Let go of it."""

@@ -1,9 +1,9 @@
 """The one thread of a backend: it looks at the file, wakes who watches, and moves the lease clock on.
 
-It looks when its bell is rung, though not all the time; and unasked every few milliseconds while things
-change, ever less often when they do not. What has changed it reads from a short list that each commit
-adds to; if it has fallen too far behind for that, it wakes everybody. Each look that finds the lease clock
-half a cap behind, moves it: so it runs at its full speed as long as anybody is there to wait for an expiry.
+It looks when its bell is rung, though not all the time, and a few times a second unasked. What has
+changed it reads from a short list that each commit adds to; if it has fallen too far behind for that, it
+wakes everybody. Each look that finds the lease clock half a cap behind, moves it: so it runs at its full
+speed as long as anybody is there to wait for an expiry.
 """
 
 import logging
@@ -18,8 +18,8 @@ from smoothcluster_sqlite.turn import split
 
 _LOG = logging.getLogger("smoothcluster.sqlite")
 
-_AT_LEAST, _SOON, _LATE, _SLACKENING = 0.002, 0.01, 0.06, 1.2
-"""Seconds between two looks: always; unless rung, after a change, and when all is quiet; how one becomes the other."""
+_BETWEEN, _UNASKED = 0.004, 0.08
+"""Seconds between two looks, however often the bell is rung; and without. Two of the latter are less than a cap."""
 
 Changes = Iterable[tuple[str, bool]]
 """Keys, and whether each came or went, or else got a new value."""
@@ -84,7 +84,7 @@ class Watches:
             self._orders.clear()
             thread, bell = self._thread, self.bell
         if bell is not None:
-            bell.ring([bell.name])
+            bell.wake()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
         if bell is not None:
@@ -92,23 +92,24 @@ class Watches:
 
     def _run(self) -> None:
         assert self.bell is not None
-        pause, away, hung = _AT_LEAST, False, False
-        while not self._closed.wait(_AT_LEAST):
-            self.bell.wait(pause)
+        away = hung = False
+        while not self._closed.is_set():
+            self.bell.wait(_UNASKED)
             try:
                 if not hung:
                     self._hang()
                     hung = True
-                number, changes = self._look(self._seen)
+                self._seen, changes = self._look(self._seen)
             except (BackendError, UsageError) as error:
                 if not away:
                     _LOG.info("watches see nothing for now: %s", error)
-                pause, away = _LATE, True
+                away = True
+                self._closed.wait(_UNASKED)
                 continue
-            pause = _SOON if number != self._seen else min(pause * _SLACKENING, _LATE)
-            self._seen, away = number, False
+            away = False
             for order in self._concerned(changes):
                 self._wake(order)
+            self._closed.wait(_BETWEEN)
 
     def _concerned(self, changes: Changes | None) -> Iterable[_Order]:
         concerned: dict[_Order, None] = {}
