@@ -36,12 +36,13 @@ class Bell:
         """Let others know its name."""
         connection.execute("INSERT OR IGNORE INTO bells VALUES (?, ?)", (self.name, _NETWORK))
 
-    def wait(self, seconds: float) -> None:
-        """Until it rings, or so long."""
-        if select.select([self._socket], [], [], seconds)[0]:
-            with suppress(BlockingIOError):
-                while True:
-                    self._socket.recv(1)
+    def wait(self, seconds: float) -> bool:
+        """Until it rings, or so long; whether it rang."""
+        rung = bool(select.select([self._socket], [], [], seconds)[0])
+        with suppress(BlockingIOError):
+            while rung:
+                self._socket.recv(1)
+        return rung
 
     def ring(self, names: Iterable[str]) -> list[str]:
         """Ring these; return those whose owners are gone."""

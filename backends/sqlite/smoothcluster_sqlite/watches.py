@@ -94,7 +94,7 @@ class Watches:
         assert self.bell is not None
         away = hung = False
         while not self._closed.is_set():
-            self.bell.wait(_UNASKED)
+            rung = self.bell.wait(_UNASKED)
             try:
                 if not hung:
                     self._hang()
@@ -109,7 +109,8 @@ class Watches:
             away = False
             for order in self._concerned(changes):
                 self._wake(order)
-            self._closed.wait(_BETWEEN)
+            if rung:
+                self._closed.wait(_BETWEEN)
 
     def _concerned(self, changes: Changes | None) -> Iterable[_Order]:
         concerned: dict[_Order, None] = {}
