@@ -43,6 +43,10 @@ GUARANTEES = Guarantees(
 )
 
 
+_BEHIND = 0.4 * CAP
+"""Seconds after which whoever looks moves the lease clock."""
+
+
 @final
 class SqliteBackend(CoordinationBackend):
     """The file at *path*, or this user's own if that is None; made if need be, when it is first used.
@@ -174,7 +178,7 @@ class SqliteBackend(CoordinationBackend):
             number, seen, boot, leased = connection.execute(
                 "SELECT number, seen, boot, EXISTS (SELECT 1 FROM leases) FROM clock"
             ).fetchone()
-            behind = leased and (boot != BOOT or not 0 <= self._clock.monotonic() - seen < CAP / 2)
+            behind = leased and (boot != BOOT or not 0 <= self._clock.monotonic() - seen < _BEHIND)
             if since == number:
                 return number, (), behind
             if not number - KEPT <= since < number:
@@ -182,7 +186,7 @@ class SqliteBackend(CoordinationBackend):
             wanted = "SELECT key, came_or_went FROM changes WHERE number > ?"
             return number, connection.execute(wanted, (since,)).fetchall(), behind
 
-        number, changes, behind = self._reads.read(read, SYSTEM_CLOCK.monotonic() + self._timeout)
+        number, changes, behind = self._reads.peek(read, SYSTEM_CLOCK.monotonic() + self._timeout)
         if behind:
             # Whoever is writing moves the clock, too. It must not keep watchers from being woken.
             with suppress(BackendError):
@@ -198,7 +202,7 @@ class SqliteBackend(CoordinationBackend):
         """Something has changed: wake who waits. What comes of it is no concern of whoever changed it."""
         bell, now = self._watches.bell, SYSTEM_CLOCK.monotonic()
         with suppress(BackendError, OSError):
-            gone = bell.ring(self._reads.read(bells, now + self._timeout)) if bell else []
+            gone = bell.ring(self._reads.peek(bells, now + self._timeout)) if bell else []
             if gone:
                 self._leases.write(lambda connection: take_down(connection, gone), now)
 

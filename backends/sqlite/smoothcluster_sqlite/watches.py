@@ -2,7 +2,7 @@
 
 It looks when its bell is rung, though not all the time, and a few times a second unasked. What has
 changed it reads from a short list that each commit adds to; if it has fallen too far behind for that, it
-wakes everybody. Each look that finds the lease clock half a cap behind, moves it: so it runs at its full
+wakes everybody. Each look that finds the lease clock nearly half a cap behind, moves it: so it runs at its full
 speed as long as anybody is there to wait for an expiry.
 """
 
@@ -18,8 +18,8 @@ from smoothcluster_sqlite.turn import split
 
 _LOG = logging.getLogger("smoothcluster.sqlite")
 
-_BETWEEN, _UNASKED = 0.004, 0.08
-"""Seconds between two looks, however often the bell is rung; and without. Two of the latter are less than a cap."""
+_BETWEEN, _UNASKED = 0.004, 0.12
+"""Seconds between two looks, however often the bell is rung; and without. The latter is less than half a cap."""
 
 Changes = Iterable[tuple[str, bool]]
 """Keys, and whether each came or went, or else got a new value."""
