@@ -17,6 +17,8 @@ from smoothcluster.errors import MissingDriverError, UnknownSchemeError, UsageEr
 
 GROUP = "smoothcluster.backends"
 VARIABLE = "SMOOTHCLUSTER_BACKEND"
+DEFAULT = "sqlite://"
+"""Where nothing else is said: needs no server, and is the same for all processes of a user."""
 
 _EXAMPLE = "zookeeper://127.0.0.1:2181"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
@@ -25,16 +27,14 @@ _EXTRA = re.compile(r"""extra\s*==\s*['"](?P<extra>[^'"]+)['"]""")
 
 
 def connect(url: str | None = None, **options: object) -> CoordinationBackend:
-    """Return the backend at *url*, or at ``SMOOTHCLUSTER_BACKEND`` if that is None.
+    """Return the backend at *url*; if that is None, at ``SMOOTHCLUSTER_BACKEND``, else this user's own file.
 
-    *options* are the adapter's own: see its README. Raise UsageError if there is no usable URL or
+    *options* are the adapter's own: see its README. Raise UsageError if the URL is not usable or
     an option is unknown, UnknownSchemeError if no installed backend is registered for the scheme,
     MissingDriverError if its driver is not installed; and what the adapter raises.
     """
     if url is None:
-        url = os.environ.get(VARIABLE)
-        if not url:
-            raise UsageError(f"no backend given: pass a URL, or set {VARIABLE}, such as {VARIABLE}={_EXAMPLE}")
+        url = os.environ.get(VARIABLE) or DEFAULT
     scheme, url = _normal(url)
     from_url = _from_url(_find(scheme))
     _check_options(scheme, from_url, url, options)

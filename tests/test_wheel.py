@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PACKAGES = {"smoothcluster", "smoothcluster_zookeeper"}
+PACKAGES = {"smoothcluster", "smoothcluster_sqlite", "smoothcluster_zookeeper"}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.registry import VARIABLE, connect
 
 EPILOG = f"""\b
-{VARIABLE} is the default for --backend.
+{VARIABLE} is the default for --backend; without it, a file of the user's own is used, and its path is told.
 
 \b
 Exit status:
@@ -126,7 +126,7 @@ def verbose(command: F) -> F:
 
 def common(command: F) -> F:
     """Give *command* the options that all have which deal with a group: *group* and *url*."""
-    where = f"Where the group lives, such as zookeeper://127.0.0.1:2181; {VARIABLE} if not given."
+    where = f"Where the group lives, as zookeeper://127.0.0.1:2181; {VARIABLE}, else the user's own file, if not given."
     command = verbose(command)
     command = click.option("--backend", "url", metavar="URL", help=where)(command)
     return click.option("--group", metavar="NAME", default="default", show_default=True, help="Which group.")(command)
@@ -134,9 +134,12 @@ def common(command: F) -> F:
 
 @contextmanager
 def opened(url: str | None) -> Generator[CoordinationBackend]:
-    """The backend at *url*, or at the environment's; closed in the end."""
-    logs.hide(url or os.environ.get(VARIABLE, ""))
+    """The backend at *url*, at the environment's, or at the default, which is told then; closed in the end."""
+    named = url or os.environ.get(VARIABLE, "")
+    logs.hide(named)
     backend = connect(url)
+    if not named:
+        click.echo(f"using {backend.url}; --backend or {VARIABLE} names another store", err=True)
     try:
         yield backend
     finally:

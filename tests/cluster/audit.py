@@ -27,7 +27,8 @@ def read_log(path: Path) -> list[Line]:
     """Everything that handlers have logged so far, in order."""
     if not path.exists():
         return []
-    return [Line(*json.loads(line)) for line in path.read_text().splitlines()]
+    whole, _, _ = path.read_text().rpartition("\n")  # What follows is a line that is being written just now.
+    return [Line(*json.loads(line)) for line in whole.splitlines()]
 
 
 def audit(log: Sequence[Line], outcomes: Iterable[Outcome], wanted: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pytest
 from servers import ZookeeperServer, free_port
+from sqlite_store import SqliteStore
 
 from smoothcluster.errors import MissingDriverError
 from smoothcluster.registry import connect, schemes
@@ -70,7 +71,19 @@ def _shared_zookeeper(request: pytest.FixtureRequest) -> str:
     return f"zookeeper://{request.getfixturevalue('zookeeper_hosts')}"
 
 
+def _shared_sqlite(request: pytest.FixtureRequest) -> str:
+    factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+    return f"sqlite:///{factory.getbasetemp() / 'shared.db'}"
+
+
 KINDS: Iterable[Kind] = [
+    Kind(
+        "sqlite",
+        shared=_shared_sqlite,
+        nowhere=lambda: "sqlite:////nowhere/cluster.db",
+        own=SqliteStore,
+        plain=SqliteStore,
+    ),
     Kind(
         "zookeeper",
         shared=_shared_zookeeper,

@@ -4,6 +4,7 @@ import json
 import secrets
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -72,10 +73,17 @@ def test_a_mistake_is_one_line_and_status_2(invoke: Invoke, args: tuple[str, ...
     assert says in one_line(invoke(*args), 2)
 
 
-def test_nothing_given_says_what_to_set(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --backend and without the environment's, the error names both ways."""
+def test_nothing_given_is_the_users_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --backend and without the environment's, it is one file for each user, and its path is told."""
     monkeypatch.delenv("SMOOTHCLUSTER_BACKEND", raising=False)
-    assert "SMOOTHCLUSTER_BACKEND=" in one_line(CliRunner().invoke(main, ["status"]), 2)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    results = [CliRunner().invoke(main, args) for args in (["submit", "http://h/1"], ["status", "--json"])]
+    for result in results:
+        assert result.exit_code == 0, result.output
+        (told,) = [line for line in result.stderr.splitlines() if "using" in line]
+        assert f"sqlite:///{tmp_path}/smoothcluster/cluster.db" in told
+        assert "SMOOTHCLUSTER_BACKEND" in told
+    assert json.loads(results[-1].stdout)["tasks"]["pending"] == 1
 
 
 @pytest.mark.parametrize(("error", "status"), [(UnavailableError("no answer"), 3), (RuntimeError("no idea"), 1)])

@@ -65,13 +65,16 @@ def test_environment_names_the_default(install: Install, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_nothing_given_says_what_to_set(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With neither URL nor environment, the error names the variable and shows a URL."""
+def test_nothing_given_is_a_file_of_the_users_own(
+    value: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With neither URL nor environment there is a default that needs no server; it is not made before it is used."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv(VARIABLE, raising=False)
     if value is not None:
         monkeypatch.setenv(VARIABLE, value)
-    with pytest.raises(UsageError, match=f"{VARIABLE}=zookeeper://"):
-        connect()
+    assert connect().url == f"sqlite:///{tmp_path}/smoothcluster/cluster.db"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:2181", "://h", "h:1/chroot", "1a://h", "zookeeper:h"])

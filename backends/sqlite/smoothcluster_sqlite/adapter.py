@@ -1,0 +1,266 @@
+"""One sqlite file as a `CoordinationBackend`, for all processes of one machine."""
+
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import final
+
+from smoothcluster.backend import (
+    Change,
+    Committed,
+    Condition,
+    CoordinationBackend,
+    Delete,
+    Entry,
+    Guarantees,
+    Lease,
+    Refused,
+    Watch,
+    check_commit,
+    check_key,
+)
+from smoothcluster.clock import SYSTEM_CLOCK, Clock
+from smoothcluster.errors import BackendError, LeaseLostError, MisplacedKeyError, UsageError
+from smoothcluster_sqlite.bell import bells, take_down
+from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
+from smoothcluster_sqlite.link import Link
+from smoothcluster_sqlite.place import parse_url
+from smoothcluster_sqlite.turn import BOOT, CAP, DONE, GONE, KEPT, Act, Part, prepare, split, take
+from smoothcluster_sqlite.watches import Changes, Watches
+
+GUARANTEES = Guarantees(
+    linearizable_writes=True,
+    survives_failover=True,
+    unique_versions=True,
+    shortest_ttl=2 * CAP,
+    longest_ttl=86_400.0,
+    ttl_step=0.0,
+    largest_value=LARGEST_VALUE,
+    largest_commit=2_000_000,
+    most_operations=512,
+)
+
+
+_BEHIND = 0.4 * CAP
+"""Seconds after which whoever looks moves the lease clock."""
+
+
+@final
+class SqliteBackend(CoordinationBackend):
+    """The file at *path*, or this user's own if that is None; made if need be, when it is first used.
+
+    No call waits longer than *timeout* seconds for other processes. *clock* is what leases are
+    counted by: every process must use the same one, so nothing but the machine's own makes sense
+    outside of tests.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, timeout: float = 5.0, clock: Clock = SYSTEM_CLOCK) -> None:
+        if timeout <= 0:
+            raise UsageError("sqlite: timeout must be positive")
+        if str(path) == ":memory:":
+            raise UsageError("sqlite: processes cannot share ':memory:'; within one process, use memory://")
+        self._file = StoreFile(None if path is None else Path(path))
+        self._timeout = timeout
+        self._clock = clock
+        self._reads = Link(self._file)
+        self._commits = Link(self._file, durable=True)
+        # Of its own, so that a renewal never waits for a commit. Without waiting for the disk: a lease ends with
+        # the machine anyway.
+        self._leases = Link(self._file)
+        self._watches = Watches(self._look, self._hang)
+
+    @classmethod
+    def from_url(cls, url: str, *, timeout: float = 5.0) -> "SqliteBackend":
+        """The backend at ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite://``, the user's own."""
+        return cls(parse_url(url), timeout=timeout)
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return GUARANTEES
+
+    @property
+    def url(self) -> str:
+        return self._file.url
+
+    # Reading.
+
+    def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        wanted = [check_key(key) for key in keys]
+        return self._reads.read(lambda connection: [_entry(connection, key) for key in wanted], self._deadline())
+
+    def keys(self, directory: str) -> "list[str]":
+        check_key(directory)
+        return self._reads.read(lambda connection: _names(connection, directory), self._deadline())
+
+    def list(self, directory: str) -> "list[Entry]":
+        check_key(directory)
+        wanted = "SELECT name, value, version, created, lease FROM entries WHERE directory = ? ORDER BY name"
+
+        def read(connection: sqlite3.Connection) -> "list[Entry]":
+            rows = connection.execute(wanted, (directory,))
+            return [Entry(f"{directory}/{row[0]}", row[1], str(row[2]), row[3], row[4]) for row in rows]
+
+        return self._reads.read(read, self._deadline())
+
+    # Changing.
+
+    def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        lease = check_commit(GUARANTEES, conditions, changes)
+        parts: list[Part] = []
+        number, outcome = self._turn(
+            self._commits,
+            "commit",
+            None if lease is None else lease.id,
+            prepare=lambda connection: parts.extend(prepare(connection, conditions, changes)),
+        )
+        if outcome == GONE:
+            raise LeaseLostError(f"lease {lease and lease.id} is gone")
+        if outcome == DONE:
+            return Committed({each.key: str(number) for each in changes if not isinstance(each, Delete)})
+        act, key = parts[outcome - 1][:2]
+        if act == "below":
+            raise MisplacedKeyError(key, "is a directory and cannot hold bytes")
+        if act == "above":
+            raise MisplacedKeyError(key, "holds bytes and cannot be a directory")
+        return Refused(key)
+
+    def _turn(
+        self,
+        link: Link,
+        act: Act,
+        lease: str | None = None,
+        seconds: float | None = None,
+        *,
+        prepare: Callable[[sqlite3.Connection], object] | None = None,
+        deadline: float | None = None,
+    ) -> tuple[int, int]:
+        # The clock is read anew for each attempt: a reading that is old makes leases last longer.
+        number, outcome = link.write(
+            lambda connection: take(connection, act, self._clock.monotonic(), lease, seconds),
+            self._deadline() if deadline is None else deadline,
+            prepare,
+        )
+        if number > self._file.number:
+            self._file.number = number
+            self._ring()
+        return number, outcome
+
+    # Leases and watches.
+
+    def lease(self, ttl: float) -> Lease:
+        if not ttl > 0:
+            raise ValueError("a lease takes a positive time")
+        ttl = min(max(ttl, GUARANTEES.shortest_ttl), GUARANTEES.longest_ttl)
+        lease = SqliteLease(self, secrets.token_hex(8), ttl)
+        # Two jumps of the machine's clock, of a cap each, may fall into the lease's time.
+        self._turn(self._leases, "grant", lease.id, ttl + 2 * CAP)
+        return lease
+
+    def renew(self, lease: str) -> bool:
+        """Start a lease's full time again; False if it is gone."""
+        return self._turn(self._leases, "renew", lease)[1] == DONE
+
+    def revoke(self, lease: str) -> None:
+        """End a lease and its keys now."""
+        self._turn(self._leases, "revoke", lease)
+
+    def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        watch = self._watches.add(check_key(path), notify, values=values)
+        self._watches.start()
+        return watch
+
+    def _look(self, since: int) -> tuple[int, Changes | None]:
+        """What has changed since commit *since*; and see to it that the lease clock is not far behind."""
+
+        def read(connection: sqlite3.Connection) -> tuple[int, Changes | None, bool]:
+            number, seen, boot, leased = connection.execute(
+                "SELECT number, seen, boot, EXISTS (SELECT 1 FROM leases) FROM clock"
+            ).fetchone()
+            behind = leased and (boot != BOOT or not 0 <= self._clock.monotonic() - seen < _BEHIND)
+            if since == number:
+                return number, (), behind
+            if not number - KEPT <= since < number:
+                return number, None, behind
+            wanted = "SELECT key, came_or_went FROM changes WHERE number > ?"
+            return number, connection.execute(wanted, (since,)).fetchall(), behind
+
+        number, changes, behind = self._reads.peek(read, SYSTEM_CLOCK.monotonic() + self._timeout)
+        if behind:
+            # Whoever is writing moves the clock, too. It must not keep watchers from being woken.
+            with suppress(BackendError):
+                self._turn(self._leases, "move", deadline=SYSTEM_CLOCK.monotonic())
+        return number, changes
+
+    def _hang(self) -> None:
+        bell = self._watches.bell
+        assert bell is not None
+        self._leases.write(bell.hang, SYSTEM_CLOCK.monotonic() + self._timeout)
+
+    def _ring(self) -> None:
+        """Something has changed: wake who waits. What comes of it is no concern of whoever changed it."""
+        bell, now = self._watches.bell, SYSTEM_CLOCK.monotonic()
+        with suppress(BackendError, OSError):
+            gone = bell.ring(self._reads.peek(bells, now + self._timeout)) if bell else []
+            if gone:
+                self._leases.write(lambda connection: take_down(connection, gone), now)
+
+    def close(self) -> None:
+        self._watches.close()
+        for link in (self._reads, self._leases, self._commits):
+            link.close(SYSTEM_CLOCK.monotonic() + self._timeout)
+
+    def _deadline(self) -> float:
+        # Whatever is asked for may be waiting for an expiry.
+        self._watches.start()
+        return SYSTEM_CLOCK.monotonic() + self._timeout
+
+
+@final
+class SqliteLease(Lease):
+    """A lease in the file."""
+
+    def __init__(self, backend: SqliteBackend, lease: str, ttl: float) -> None:
+        self._backend = backend
+        self._id = lease
+        self._ttl = ttl
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def ttl(self) -> float:
+        return self._ttl
+
+    def renew(self) -> bool:
+        return self._backend.renew(self._id)
+
+    def revoke(self) -> None:
+        self._backend.revoke(self._id)
+
+
+def _entry(connection: sqlite3.Connection, key: str) -> Entry | None:
+    row = connection.execute(
+        "SELECT value, version, created, lease FROM entries WHERE directory = ? AND name = ?", split(key)
+    ).fetchone()
+    return None if row is None else Entry(key, row[0], str(row[1]), row[2], row[3])
+
+
+def _names(connection: sqlite3.Connection, directory: str) -> list[str]:
+    """The full names of what lies in *directory*: keys, and directories that lead to some."""
+    rows = connection.execute("SELECT name FROM entries WHERE directory = ?", (directory,))
+    names = {f"{directory}/{name}" for (name,) in rows}
+    # From one directory below to the next that may be another's: not through all that lies in them.
+    after, end = f"{directory}/", f"{directory}0"  # "0" is the character after "/".
+    while True:
+        (found,) = connection.execute(
+            "SELECT min(directory) FROM entries WHERE directory > ? AND directory < ?", (after, end)
+        ).fetchone()
+        if found is None:
+            return sorted(names)
+        name = f"{directory}/{found[len(directory) + 1 :].partition('/')[0]}"
+        names.add(name)
+        # What lies deeper in it comes together, but after names that go on with "-" or ".".
+        after = name if found == name else f"{name}/\U0010ffff"

@@ -1,0 +1,41 @@
+"""What sqlite's errors mean to a caller: the one table.
+
+What fails while reading and writing the disk says nothing: what was written may yet count after a crash.
+"""
+
+import sqlite3
+
+from smoothcluster.errors import AccessDeniedError, BackendError, OutcomeUnknownError, UnavailableError
+
+_SAID = {
+    sqlite3.SQLITE_BUSY: "another process has been writing for too long: it is paused, or the disk stands still",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: stop all members, and restore or delete it",
+    sqlite3.SQLITE_NOTADB: "the file is damaged, or no sqlite database: stop all members, and restore or delete it",
+    sqlite3.SQLITE_CANTOPEN: "the file, or one that sqlite keeps beside it, cannot be opened",
+    sqlite3.SQLITE_READONLY: "the file, or the folder it is in, may not be written to",
+    sqlite3.SQLITE_PERM: "the file, or the folder it is in, may not be written to",
+}
+
+_DENIED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether somebody else had what *error* is about, and trying again may help."""
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+
+
+def translate(error: sqlite3.Error, url: str, *, writing: bool = False) -> BackendError:
+    """*error*, met in the file at *url*, as what the caller can act on."""
+    code = _code(error)
+    message = f"{url}: {_SAID.get(code, error)}"
+    if code in _DENIED:
+        return AccessDeniedError(message)
+    if writing and code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL):
+        return OutcomeUnknownError(message)
+    return UnavailableError(message)
+
+
+def _code(error: sqlite3.Error) -> int:
+    # Missing where Python's own layer objects, to a closed connection for instance. The lowest byte is the kind.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

@@ -1,0 +1,181 @@
+"""The file itself: made, checked, opened; and known again, so that no other is taken for it.
+
+The danger: the kernel drops all of a process's locks on a file when the process closes any handle of
+it. So nothing but sqlite may ever open the file here while a connection to it lives.
+"""
+
+import os
+import secrets
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import final
+from urllib.parse import quote
+
+from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError, UsageError
+from smoothcluster_sqlite.place import SCHEME, check_shared_here, default_path, make_folder
+from smoothcluster_sqlite.turn import SCRIPT
+
+Inode = tuple[int, int]
+
+LARGEST_VALUE = 1_000_000
+
+_APPLICATION, _VERSION = 0x736D6363, 1
+"""What sqlite keeps in the file's head, for `file` and for us."""
+
+_TABLES = """
+CREATE TABLE clock (number INTEGER NOT NULL, time REAL NOT NULL, seen REAL NOT NULL, boot TEXT NOT NULL,
+                    store TEXT NOT NULL);
+CREATE TABLE leases (id TEXT PRIMARY KEY, granted REAL NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE entries (directory TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL,
+                      created INTEGER NOT NULL, lease TEXT, UNIQUE (directory, name));
+CREATE INDEX leased ON entries (lease) WHERE lease IS NOT NULL;
+CREATE TABLE bells (name TEXT PRIMARY KEY, network TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE changes (number INTEGER, key TEXT, came_or_went INTEGER NOT NULL, PRIMARY KEY (number, key)) WITHOUT ROWID;
+"""
+
+_open: dict[sqlite3.Connection, Inode] = {}
+_inherited: dict[sqlite3.Connection, Inode] = {}
+"""Connections of this process, and those that it was forked with: kept, for closing them would do harm."""
+
+
+def _note_inherited() -> None:
+    _inherited.update(_open)
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_note_inherited)
+
+
+@final
+class StoreFile:
+    """The store at *path*, or this user's own if that is None."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._is_default = path is None
+        # Absolute: the process may go to another folder.
+        self.path = str((path or default_path()).absolute())
+        self.url = f"{SCHEME}/{self.path}"
+        self._store: str | None = None
+        self.number = 0
+        """Of the latest commit that is known: an older copy of the file has fewer."""
+
+    def inode(self) -> Inode:
+        """Which file is at the path now. Raise UnavailableError if there is none."""
+        try:
+            found = os.stat(self.path)  # noqa: PTH116  # before each transaction: several times faster than Path.stat
+        except OSError as error:
+            raise UnavailableError(f"{self.url} is gone: {error.strerror}; it was moved or deleted") from error
+        return found.st_dev, found.st_ino
+
+    def check_not_inherited(self) -> None:
+        """Raise UsageError in a process forked from one that had the file open: sqlite's locks do not survive that."""
+        if _inherited:
+            with suppress(UnavailableError):
+                if self.inode() in _inherited.values():
+                    raise UsageError(
+                        f"{self.url} was open when this process was forked, and cannot be used here: "
+                        "start processes without forking, as multiprocessing.get_context('spawn') does"
+                    )
+
+    def open(self) -> tuple[sqlite3.Connection, Inode]:
+        """A new connection, and which file it is to. Raise sqlite3.Error, or UsageError if this is no store of ours."""
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise UsageError(f"sqlite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
+        if self._store is None:
+            self._make()
+        inode = self.inode()
+        connection = sqlite3.connect(
+            f"file:{quote(self.path)}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        _open[connection] = inode
+        try:
+            self._prepare(connection)
+        except sqlite3.DatabaseError as error:
+            self.close(connection)
+            if self._store is None and error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise UsageError(f"{self.url} is no sqlite database") from error
+            raise
+        except BaseException:
+            self.close(connection)
+            raise
+        return connection, inode
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Let go of a connection that `open` gave."""
+        if _open.pop(connection, None) is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def _make(self) -> None:
+        """Make an empty file if there is none. Raise UsageError if it cannot be, or not be shared, there."""
+        path = Path(self.path)
+        if self._is_default:
+            make_folder(path.parent)
+        if path.is_dir():
+            raise UsageError(f"{self.url} is a folder: name a file in it")
+        check_shared_here(path.resolve())
+        try:
+            # Only if it is new can it be closed again: nobody has it open yet.
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:
+            return
+        except FileNotFoundError as error:
+            raise UnavailableError(
+                f"{self.url}: no such folder; check the path, and that its disk is mounted"
+            ) from error
+        except OSError as error:
+            denied = isinstance(error, PermissionError)
+            reason = f"{self.url} cannot be made: {error.strerror}"
+            raise (AccessDeniedError if denied else UnavailableError)(reason) from error
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        objects = _one(connection, "SELECT count(*) FROM sqlite_master")
+        application = _one(connection, "PRAGMA application_id")
+        if application != _APPLICATION and (application or objects):
+            raise self._wrong("is a database of something else")
+        if _one(connection, "PRAGMA journal_mode=WAL") != "wal":
+            raise self._wrong("cannot be shared between processes there: sqlite has no write-ahead log for it")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA journal_size_limit=67108864")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("PRAGMA trusted_schema=OFF")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LARGEST_VALUE)
+        if not application:
+            _make_tables(connection)
+        version = _one(connection, "PRAGMA user_version")
+        if version != _VERSION:
+            raise self._wrong(f"is of version {version}, this smoothcluster's files are of version {_VERSION}")
+        connection.executescript(SCRIPT)
+        self._recognise(*connection.execute("SELECT store, number FROM clock").fetchone())
+
+    def _recognise(self, store: str, number: int) -> None:
+        if self._store is None:
+            self._store = store
+        if store != self._store or number < self.number:
+            raise self._wrong("is not what it was: it was replaced; restart all that use it, to go on with this one")
+        self.number = number
+
+    def _wrong(self, what: str) -> UsageError | BackendError:
+        """At first the path is wrong; later on the file was changed under us and may be brought back."""
+        return (UsageError if self._store is None else UnavailableError)(f"{self.url} {what}")
+
+
+def _make_tables(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _one(connection, "PRAGMA application_id"):  # Nobody was faster.
+            for statement in _TABLES.split(";"):
+                connection.execute(statement)
+            connection.execute("INSERT INTO clock VALUES (0, 0.0, 0.0, '', ?)", (secrets.token_hex(16),))
+            connection.execute(f"PRAGMA application_id={_APPLICATION}")
+            connection.execute(f"PRAGMA user_version={_VERSION}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _one(connection: sqlite3.Connection, statement: str) -> object:
+    """The one value that *statement* gives."""
+    return connection.execute(statement).fetchone()[0]

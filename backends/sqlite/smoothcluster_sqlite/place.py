@@ -1,0 +1,71 @@
+"""Where the file is: from a URL, or the one that each user has; and whether it can be shared there."""
+
+import os
+import re
+from pathlib import Path
+
+from smoothcluster.errors import UsageError
+
+SCHEME = "sqlite://"
+
+_NO_LOCKS = re.compile(
+    "9p|afs|beegfs|ceph|cifs|coda|davfs|glusterfs|lustre|ncpfs|nfs4?|prl_fs|smb3|smbfs|vboxsf|"
+    r"fuse\.(davfs|gcsfuse|glusterfs|goofys|gvfsd-fuse|rclone|s3fs|sshfs|vmhgfs-fuse)"
+)
+"""File systems that are shared over a network or with another kernel: sqlite's locks and memory do not reach there."""
+
+
+def parse_url(url: str) -> str | None:
+    """The path that ``sqlite:///relative.db`` or ``sqlite:////absolute.db`` names; None for ``sqlite://``."""
+    host, slash, path = url.removeprefix(SCHEME).partition("/")
+    if host or (slash and not path):
+        raise UsageError(f"{url!r} names no file: use sqlite:///relative.db, sqlite:////absolute/path.db or sqlite://")
+    return path or None
+
+
+def default_path() -> Path:
+    """This user's own file, in a folder that is made if need be, for this user alone."""
+    named = os.environ.get("XDG_STATE_HOME", "")
+    try:
+        state = Path(named) if Path(named).is_absolute() else Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise UsageError(f"no file of this user's own: {error}; name one, as in sqlite:////path/cluster.db") from error
+    return state / "smoothcluster" / "cluster.db"
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the default file, for this user alone."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make {folder}: {error.strerror}; name a file, as in sqlite:////path/cluster.db"
+        ) from error
+
+
+def check_shared_here(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> None:
+    """Raise UsageError if *path* is on a file system where processes cannot share an sqlite file."""
+    best, kind = "", ""
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return  # Not told: then it is for the user to know.
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = _unescaped(before.split(" ")[4])
+        # The last one mounted over a place is the one that is seen there.
+        if len(point) >= len(best) and path.is_relative_to(point):
+            best, kind = point, after.split(" ")[0]
+    if _NO_LOCKS.fullmatch(kind):
+        raise UsageError(
+            f"{path} is on a network file system ({kind}, mounted at {best}), where sqlite's locks are not reliable: "
+            "name a file on a disk of this machine, as in sqlite:////var/tmp/cluster.db, or use a store with a server"
+        )
+
+
+def _unescaped(point: str) -> str:
+    """A mount point as it is: the kernel writes blanks, tabs, newlines and backslashes in octal."""
+    for code in ("\\040", "\\011", "\\012", "\\134"):
+        point = point.replace(code, chr(int(code[1:], 8)))
+    return point

@@ -1,0 +1,133 @@
+"""The one thread of a backend: it looks at the file, wakes who watches, and moves the lease clock on.
+
+It looks when its bell is rung, though not all the time, and a few times a second unasked. What has
+changed it reads from a short list that each commit adds to; if it has fallen too far behind for that, it
+wakes everybody. Each look that finds the lease clock nearly half a cap behind, moves it: so it runs at its full
+speed as long as anybody is there to wait for an expiry.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import final
+
+from smoothcluster.backend import Watch
+from smoothcluster.errors import BackendError, UsageError
+from smoothcluster_sqlite.bell import Bell
+from smoothcluster_sqlite.turn import split
+
+_LOG = logging.getLogger("smoothcluster.sqlite")
+
+_BETWEEN, _UNASKED = 0.004, 0.12
+"""Seconds between two looks, however often the bell is rung; and without. The latter is less than half a cap."""
+
+Changes = Iterable[tuple[str, bool]]
+"""Keys, and whether each came or went, or else got a new value."""
+
+Look = Callable[[int], tuple[int, Changes | None]]
+"""From a commit's number to the latest's, and what has changed since; None if that is not known any more."""
+
+
+@final
+class _Order(Watch):
+    def __init__(self, watches: "Watches", path: str, notify: Callable[[], None], *, values: bool) -> None:
+        self._watches = watches
+        self.path = path
+        self.notify = notify
+        self.values = values
+
+    def close(self) -> None:
+        self._watches.remove(self)
+
+
+@final
+class Watches:
+    """The watches of one backend. *look* reads, and sees to the lease clock; *hang* makes the bell known."""
+
+    def __init__(self, look: Look, hang: Callable[[], None]) -> None:
+        self._look = look
+        self._hang = hang
+        self.bell: Bell | None = None
+        self._lock = threading.Lock()
+        self._orders: dict[str, dict[_Order, None]] = {}
+        self._seen = -1
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to look, unless begun or closed."""
+        with self._lock:
+            if self._thread is None and not self._closed.is_set():
+                self.bell = Bell()
+                self._thread = threading.Thread(target=self._run, name="smoothcluster-sqlite", daemon=True)
+                self._thread.start()
+
+    def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
+        """Watch *path*."""
+        order = _Order(self, path, notify, values=values)
+        with self._lock:
+            self._orders.setdefault(path, {})[order] = None
+        return order
+
+    def remove(self, order: _Order) -> None:
+        """End a watch. Repeatable."""
+        with self._lock:
+            orders = self._orders.get(order.path, {})
+            orders.pop(order, None)
+            if not orders:
+                self._orders.pop(order.path, None)
+
+    def close(self) -> None:
+        """End all watches and the thread."""
+        self._closed.set()
+        with self._lock:
+            self._orders.clear()
+            thread, bell = self._thread, self.bell
+        if bell is not None:
+            bell.wake()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        if bell is not None:
+            bell.close()
+
+    def _run(self) -> None:
+        assert self.bell is not None
+        away = hung = False
+        while not self._closed.is_set():
+            rung = self.bell.wait(_UNASKED)
+            try:
+                if not hung:
+                    self._hang()
+                    hung = True
+                self._seen, changes = self._look(self._seen)
+            except (BackendError, UsageError) as error:
+                if not away:
+                    _LOG.info("watches see nothing for now: %s", error)
+                away = True
+                self._closed.wait(_UNASKED)
+                continue
+            away = False
+            for order in self._concerned(changes):
+                self._wake(order)
+            if rung:
+                self._closed.wait(_BETWEEN)
+
+    def _concerned(self, changes: Changes | None) -> Iterable[_Order]:
+        concerned: dict[_Order, None] = {}
+        with self._lock:
+            if changes is None:
+                return [order for orders in self._orders.values() for order in orders]
+            for key, came_or_went in changes:
+                for path in (key, split(key)[0]):
+                    for order in self._orders.get(path, ()):
+                        if came_or_went or order.values:
+                            concerned[order] = None
+        return concerned
+
+    def _wake(self, order: _Order) -> None:
+        if order not in self._orders.get(order.path, ()):
+            return
+        try:
+            order.notify()
+        except Exception:  # noqa: BLE001  # It is the caller's own code, and the others are to be woken too.
+            _LOG.exception("a watch's notify failed")

@@ -1,0 +1,661 @@
+"""The sqlite backend on real files, shared by real processes: the contract, and what only sqlite does."""
+
+import os
+import random
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import final
+
+import pytest
+from cluster.group import Group, NewGroup, named
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
+from smoothcluster_sqlite import SqliteBackend
+from smoothcluster_sqlite.errors import translate
+from smoothcluster_sqlite.place import check_shared_here
+from smoothcluster_sqlite.turn import CAP, DONE, KEPT, SCRIPT, Act, take
+from sqlite_store import SqliteStore, Writer
+
+from smoothcluster.backend import Committed, CoordinationBackend, Create, Lease, Update
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.errors import (
+    AccessDeniedError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    UnavailableError,
+    UsageError,
+)
+from smoothcluster.registry import connect
+from smoothcluster.testing import Ability, BackendConformance, Faulty, HeldClock, backend_machine, eventually
+from smoothcluster.testing.conformance_kit import Wakes, create
+
+
+def end_lease(path: Path, lease: Lease) -> None:
+    """Have its time be over, and wait until some client has noticed."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE leases SET expires = 0 WHERE id = ?", (lease.id,))
+        eventually(lambda: not connection.execute("SELECT 1 FROM leases WHERE id = ?", (lease.id,)).fetchall())
+
+
+class TestSqlite(BackendConformance):
+    """One file for each test, through connections that can be cut."""
+
+    abilities = frozenset({Ability.CUT})
+
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "cluster.db"
+
+    def connect(self) -> CoordinationBackend:
+        """A new client of this test's file."""
+        return Faulty(SqliteBackend(self.path))
+
+    def expire(self, lease: Lease) -> None:
+        """Take it away before its time."""
+        end_lease(self.path, lease)
+
+    def cut(self, backend: CoordinationBackend) -> None:
+        """As the wrapper does it."""
+        assert isinstance(backend, Faulty)
+        backend.cut()
+
+    def mend(self, backend: CoordinationBackend) -> None:
+        """As the wrapper does it."""
+        assert isinstance(backend, Faulty)
+        backend.mend()
+
+
+@pytest.mark.parametrize("expiring", [False, True], ids=["", "expiring"])
+def test_random_moves(path: Path, expiring: bool) -> None:
+    """Whatever two clients do, the store holds what a dict would, and wakes whom it should."""
+
+    def expire(lease: Lease) -> None:
+        end_lease(path, lease)
+
+    machine = backend_machine(lambda: SqliteBackend(path), expire if expiring else None)
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            deadline=None, max_examples=12, stateful_step_count=25, suppress_health_check=[HealthCheck.too_slow]
+        ),
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where this test's file is, or is to be."""
+    return tmp_path / "cluster.db"
+
+
+@pytest.fixture
+def open_client(path: Path) -> Iterator[Callable[..., SqliteBackend]]:
+    """Makes clients of the test's file, or of another, and closes them."""
+    clients: list[SqliteBackend] = []
+
+    def make(other: Path | None = path, **options: object) -> SqliteBackend:
+        clients.append(SqliteBackend(other, **options))  # type: ignore[arg-type]
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def backend(open_client: Callable[..., SqliteBackend]) -> SqliteBackend:
+    """A client of the test's file that is not patient."""
+    return open_client(timeout=0.3)
+
+
+# The lease clock, turn by turn.
+
+
+@final
+class Turns:
+    """Takes turns at moments of a machine's clock that the test makes up."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        connection.executescript(SCRIPT)
+
+    def __call__(self, now: float, act: Act = "move", lease: str | None = None, seconds: float | None = None) -> int:
+        """The outcome of a turn."""
+        return take(self._connection, act, now, lease, seconds)[1]
+
+    def lives(self, now: float) -> bool:
+        """Whether lease ``a`` is there after a turn."""
+        self(now)
+        return bool(self._connection.execute("SELECT 1 FROM leases WHERE id = 'a'").fetchall())
+
+    def reboot(self) -> None:
+        """The file was last used before the machine started."""
+        self._connection.execute("UPDATE clock SET boot = 'another'")
+
+
+@pytest.fixture
+def turn(backend: SqliteBackend, path: Path) -> Iterator[Turns]:
+    """Takes turns, from 1000 seconds on."""
+    backend.get("none")  # The file is made.
+    backend.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        turns = Turns(connection)
+        turns(1000.0)
+        yield turns
+
+
+@pytest.mark.parametrize("pause", [CAP / 10, CAP / 2, CAP])
+def test_a_lease_lasts_as_long_as_granted(turn: Turns, pause: float) -> None:
+    """While somebody looks often enough it ends when its time is over, not earlier."""
+    now = 1000.0
+    turn(now, "grant", "a", 10.0)
+    while turn.lives(now):
+        now += pause
+    assert 1010.0 <= now <= 1010.0 + 2 * CAP
+
+
+def test_the_clock_never_runs_ahead(turn: Turns) -> None:
+    """However irregular the turns are, no lease ends before its time has passed on the machine's clock."""
+    for seed in range(20):
+        chance, now = random.Random(seed), 2000.0 + 1000 * seed
+        turn(now)
+        turn(now, "grant", "a", 5.0)
+        began = now
+        while turn.lives(now):
+            now += chance.choice((-0.1, 0.0, 0.001, 0.1, CAP, 3 * CAP))
+        assert now >= began + 5.0 - 0.1
+
+
+@pytest.mark.parametrize("seconds", [60.0, 86_400.0])
+def test_time_in_which_nobody_could_write_hardly_counts(turn: Turns, seconds: float) -> None:
+    """A stalled disk, a writer that was paused, a clock that jumps: each costs every lease a cap at most."""
+    turn(1000.0, "grant", "a", 3 * CAP)
+    assert turn.lives(1000.0 + seconds)
+    assert turn.lives(1000.0 + 2 * seconds)
+    assert not turn.lives(1000.0 + 3 * seconds)
+
+
+def test_a_clock_that_goes_back_is_another_clock(turn: Turns) -> None:
+    """Every lease gets its full time again, and then ends if nobody renews it."""
+    turn(1000.0, "grant", "a", 1.0)
+    assert all(turn.lives(moment) for moment in (1000.2, 1000.4, 1000.6, 1000.8))
+    now = began = 3.0
+    while turn.lives(now):
+        now += CAP / 2
+    assert began + 1.0 <= now <= began + 1.0 + CAP
+
+
+def test_a_reading_that_comes_late_changes_nothing(turn: Turns) -> None:
+    """Two who read the clock and write in the other order are no reason to give anybody more time, or less."""
+    turn(1000.0, "grant", "a", 1.0)
+    now = 1000.0
+    while turn.lives(now):
+        turn(now - 0.05)
+        now += CAP / 2
+    assert 1001.0 <= now <= 1001.0 + CAP
+
+
+def test_after_a_reboot_leases_get_their_full_time_again(turn: Turns) -> None:
+    """Nobody expires by mistake, wherever the new clock stands, and a dead one is noticed."""
+    turn(1000.0, "grant", "a", 1.0)
+    assert all(turn.lives(moment) for moment in (1000.2, 1000.4, 1000.6, 1000.8))
+    turn.reboot()
+    now = began = 50_000.0
+    while turn.lives(now):
+        now += CAP / 2
+    assert began + 1.0 <= now <= began + 1.0 + CAP
+
+
+def test_who_renews_lives(turn: Turns) -> None:
+    """A lease that is due, and that nobody has ended yet, can be renewed: its holder is there."""
+    turn(1000.0, "grant", "a", CAP)
+    assert turn(1000.0 + CAP, "renew", "a") == DONE
+    assert turn.lives(1000.0 + CAP)
+
+
+# The machine's and other processes' misfortunes.
+
+
+def test_a_writer_paused_for_longer_than_the_leases(
+    backend: SqliteBackend, open_client: Callable[..., SqliteBackend], path: Path
+) -> None:
+    """Nobody can write meanwhile, everybody can read; then nobody has expired, and who does not renew does."""
+    lease, dead = backend.lease(1.0), backend.lease(1.0)
+    create(backend, "living", b"", lease)
+    create(backend, "dead", b"", dead)
+    patient = open_client(timeout=30.0)
+    with Writer(path) as writer:
+        writer.pause()
+        since = SYSTEM_CLOCK.monotonic()
+        while SYSTEM_CLOCK.monotonic() < since + 4.0:
+            with pytest.raises(UnavailableError, match="another process"):
+                lease.renew()
+            assert len(patient.get_many(["living", "dead"])) == 2
+        assert backend.get("living") is not None
+        writer.resume()
+    assert lease.renew() is True
+
+    def only_one_lives() -> bool:
+        assert lease.renew() is True
+        return backend.get("dead") is None
+
+    eventually(only_one_lives)
+    assert backend.get("living") is not None
+    assert dead.renew() is False
+
+
+def test_a_writer_killed_in_the_middle_harms_nobody(backend: SqliteBackend, path: Path) -> None:
+    """What it had begun is undone, and others write at once."""
+    lease = backend.lease(1.0)
+    version = create(backend, "a", b"", lease)
+    with Writer(path) as writer:
+        writer.kill()
+    since = SYSTEM_CLOCK.monotonic()
+    outcome = backend.commit([], [Update("a", b"new", version)])
+    assert isinstance(outcome, Committed)
+    assert int(outcome.versions["a"]) == int(version) + 1
+    assert SYSTEM_CLOCK.monotonic() - since < 0.3
+    assert lease.renew() is True
+
+
+_COMMITTER = """
+import sys
+from smoothcluster_sqlite import SqliteBackend
+from smoothcluster.backend import Update
+backend = SqliteBackend(sys.argv[1])
+while True:
+    a = backend.get("a")
+    number = str(int(a.value) + 1).encode()
+    backend.commit([], [Update("a", number, a.version), Update("b", number)])
+    print(int(number), flush=True)
+"""
+
+
+def test_whoever_is_killed_while_committing_leaves_whole_commits(backend: SqliteBackend, path: Path) -> None:
+    """At whatever moment SIGKILL comes: all of a commit or nothing, and everything that was acknowledged."""
+    backend.commit([], [Create("a", b"0"), Create("b", b"0")])
+    for lines in range(5, 13):
+        process = subprocess.Popen([sys.executable, "-c", _COMMITTER, str(path)], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        told = [process.stdout.readline() for _ in range(lines)]
+        process.kill()
+        told += process.communicate()[0].splitlines()
+        a, b = backend.get_many(["a", "b"])
+        assert a is not None
+        assert b is not None
+        assert a.value == b.value
+        assert int(a.value) >= max(int(line) for line in told if line.strip())
+
+
+def test_a_clock_that_jumps_expires_nobody(path: Path, open_client: Callable[..., SqliteBackend]) -> None:
+    """Hours forward, as if the machine's sleep had counted, or back: the lease is there, and can be renewed."""
+    clock = HeldClock()
+    client = open_client(clock=clock)
+    lease = client.lease(5.0)
+    create(client, "a", b"", lease)
+    for jump in (7200.0, 7200.0, -9000.0, 7200.0):
+        clock.advance(jump)
+        create(client, f"{jump}{clock.monotonic()}")
+        assert client.get("a") is not None
+    assert lease.renew() is True
+
+
+def test_no_call_waits_for_longer_than_the_timeout(backend: SqliteBackend, path: Path) -> None:
+    """Everything that writes says in time that it was not done."""
+    lease = backend.lease(5.0)
+    with Writer(path):
+        for act in (
+            lambda: backend.commit([], [Create("a", b"")]),
+            lambda: backend.lease(5.0),
+            lease.renew,
+            lease.revoke,
+        ):
+            since = SYSTEM_CLOCK.monotonic()
+            with pytest.raises(UnavailableError, match="another process"):
+                act()
+            assert 0.3 <= SYSTEM_CLOCK.monotonic() - since < 2.0
+    assert backend.get("a") is None
+
+
+def test_who_has_fallen_behind_is_woken(backend: SqliteBackend, path: Path) -> None:
+    """After more commits than are kept for watchers, everybody looks for himself."""
+    wakes, looked = Wakes(), Wakes()
+    backend.watch("a", wakes)
+    backend.watch("b", looked)
+    create(backend, "b")
+    looked.since(0)
+    before = wakes.count
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE clock SET number = number + ?", (KEPT + 1,))
+    wakes.since(before)
+
+
+def test_what_is_kept_for_watchers_is_bounded(backend: SqliteBackend, path: Path) -> None:
+    """The list of changed keys does not grow for ever."""
+    version = create(backend, "a")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE clock SET number = number + ?", (KEPT,))
+    backend.commit([], [Update("a", b"", version)])
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT key FROM changes").fetchall() == [("a",)]
+
+
+def test_names_are_found_among_names_that_begin_alike(backend: SqliteBackend) -> None:
+    """No directory hides one beside it, whatever characters come before and after the slash."""
+    names = ["x", "x-b", "x.c", "x/y", "x/y/z", "x0", "x=", "xx", "-", "z"]
+    for name in names:
+        create(backend, f"d/{name}/key")
+    assert backend.keys("d") == sorted({f"d/{name.partition('/')[0]}" for name in names})
+
+
+# The file.
+
+
+@pytest.mark.parametrize("url", ["sqlite://host/file.db", "sqlite:///", "sqlite://file.db"])
+def test_a_url_without_a_file_is_refused(url: str) -> None:
+    """The message shows how it is to be written."""
+    with pytest.raises(UsageError, match=r"sqlite:///relative\.db"):
+        connect(url)
+
+
+def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three slashes begin a path in the current folder, four an absolute one; it stays where it was meant."""
+    monkeypatch.chdir(tmp_path)
+    relative, absolute = connect("sqlite:///a b?.db"), connect(f"sqlite:///{tmp_path}/a b?.db")
+    monkeypatch.chdir("/")
+    with closing(relative), closing(absolute):
+        create(relative, "a")
+        assert absolute.get("a") is not None
+        assert relative.url == absolute.url == f"sqlite:///{tmp_path}/a b?.db"
+        assert connect(relative.url).url == relative.url
+
+
+def test_each_user_has_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a path it is the user's own, in a folder for him alone, made when it is first used."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    with closing(connect("sqlite://")) as client:
+        assert client.url == f"sqlite:///{tmp_path}/state/smoothcluster/cluster.db"
+        assert not (tmp_path / "state").exists()
+        create(client, "a")
+        folder = tmp_path / "state" / "smoothcluster"
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
+    monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert connect("sqlite://").url == f"sqlite:///{tmp_path}/.local/state/smoothcluster/cluster.db"
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"path": ":memory:"}], ids=str)
+def test_options_that_make_no_sense_are_refused(options: dict[str, str]) -> None:
+    """The message says what is wrong."""
+    with pytest.raises(UsageError, match=r"positive|memory://"):
+        SqliteBackend(**options)  # type: ignore[arg-type]
+
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 0:30 / /home rw,relatime shared:2 - nfs4 server:/home rw
+31 30 8:2 / /home/me/my\\040disk rw - ext4 /dev/sdb1 rw
+32 22 0:31 / /mnt rw - ext4 /dev/sdc1 rw
+33 32 0:32 / /mnt rw - fuse.sshfs there:/ rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/home/me/x.db", "nfs4"), ("/home/me/my disk/x.db", None), ("/homes/x.db", None), ("/mnt/x.db", "fuse.sshfs")],
+)
+def test_network_file_systems_are_refused(path: str, kind: str | None, tmp_path: Path) -> None:
+    """Where locks do not work no store is made: the message names the mount, and what to do."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(MOUNTS)
+    if kind is None:
+        check_shared_here(Path(path), mounts)
+    else:
+        with pytest.raises(UsageError, match=f"{kind}, mounted at .*sqlite:////"):
+            check_shared_here(Path(path), mounts)
+
+
+def _text(path: Path) -> None:
+    path.write_text("not a database, but long enough to be taken for one at first sight\n" * 100)
+
+
+def _foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE theirs (x)")
+
+
+def _newer(path: Path) -> None:
+    with closing(SqliteBackend(path)) as client:
+        client.get("a")
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA user_version = 99")
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (_text, "is no sqlite database"),
+        (_foreign, "is a database of something else"),
+        (_newer, "is of version 99"),
+        (Path.mkdir, "is a folder"),
+    ],
+)
+def test_what_is_no_store_is_refused(
+    make: Callable[[Path], None], complaint: str, path: Path, backend: SqliteBackend
+) -> None:
+    """A file of somebody else's is left as it is, and the message says what it is."""
+    make(path)
+    before = None if path.is_dir() else path.read_bytes()
+    for act in (lambda: backend.get("a"), lambda: backend.lease(5.0)):
+        with pytest.raises(UsageError, match=complaint):
+            act()
+    assert before is None or path.read_bytes() == before
+
+
+def test_a_file_that_is_gone_is_missed_until_it_is_back(open_client: Callable[..., SqliteBackend]) -> None:
+    """Moved or deleted: every call says so, nothing is made in its place, and once back it is known again."""
+    store = SqliteStore()
+    client = open_client(store.path)
+    lease = client.lease(1.0)
+    create(client, "a", b"", lease)
+    wakes = Wakes()
+    client.watch("a", wakes)
+    store.kill()
+    for act in (lambda: client.get("a"), lambda: client.commit([], [Create("b", b"")]), lease.renew):
+        with pytest.raises(UnavailableError, match="is gone"):
+            act()
+    assert not store.path.exists()
+    store.start()
+    assert lease.renew() is True
+    before = wakes.count
+    client.commit([], [Update("a", b"new")])
+    wakes.since(before)
+    client.close()
+    store.stop()
+
+
+def test_a_file_that_was_replaced_is_not_taken_for_the_old_one(
+    path: Path, backend: SqliteBackend, open_client: Callable[..., SqliteBackend]
+) -> None:
+    """Another store, or an older copy, at the same path is refused by those who knew the former."""
+    copy = path.with_name("copy")
+    create(backend, "a")
+    with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(copy)) as other:
+        connection.backup(other)
+    create(backend, "b")
+    for file in path.parent.glob("cluster.db*"):
+        file.unlink()
+    copy.rename(path)
+    with pytest.raises(UnavailableError, match="is not what it was"):
+        backend.get("a")
+    for file in path.parent.glob("cluster.db*"):
+        file.unlink()
+    create(open_client(), "a")
+    with pytest.raises(UnavailableError, match="is not what it was"):
+        backend.commit([], [Update("a", b"new")])
+
+
+def test_a_damaged_file_is_told_of(path: Path, backend: SqliteBackend) -> None:
+    """Garbage within the file is an error that says what to do, never an answer."""
+    backend.commit([], [Create(f"d/{number}", b"x" * 3000) for number in range(40)])
+    backend.close()
+    with path.open("r+b") as file:
+        file.seek(12 * 4096)
+        file.write(b"\xff" * 20 * 4096)
+    with closing(SqliteBackend(path)) as client, pytest.raises(UnavailableError, match="is damaged"):
+        client.list("d")
+
+
+def test_a_full_disk_is_told_of(backend: SqliteBackend) -> None:
+    """Nothing is applied; once there is room it goes on."""
+    create(backend, "a")
+    connection = backend._commits._connection  # pyright: ignore[reportPrivateUsage]
+    assert connection is not None
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages + 4}")
+    with pytest.raises(OutcomeUnknownError, match="disk is full"):
+        backend.commit([], [Create("b", b"x" * 500_000), Update("a", b"new")])
+    assert [entry and entry.value for entry in backend.get_many(["a", "b"])] == [b"", None]
+    connection.execute("PRAGMA max_page_count = 1000000")
+    create(backend, "b", b"x" * 500_000)
+
+
+@pytest.mark.parametrize(
+    ("code", "writing", "error"),
+    [
+        (sqlite3.SQLITE_BUSY, True, UnavailableError),
+        (sqlite3.SQLITE_BUSY_RECOVERY, False, UnavailableError),
+        (sqlite3.SQLITE_IOERR_FSYNC, True, OutcomeUnknownError),
+        (sqlite3.SQLITE_IOERR_READ, False, UnavailableError),
+        (sqlite3.SQLITE_FULL, True, OutcomeUnknownError),
+        (sqlite3.SQLITE_READONLY, False, AccessDeniedError),
+        (None, False, UnavailableError),
+    ],
+)
+def test_what_errors_mean(code: int | None, writing: bool, error: type[Exception]) -> None:
+    """Only what fails in the last step of a commit may have happened; it is not known then."""
+    raised = sqlite3.OperationalError("as sqlite says")
+    if code is not None:
+        raised.sqlite_errorcode = code
+    assert type(translate(raised, "sqlite:////x.db", writing=writing)) is error
+
+
+def test_a_file_that_may_not_be_written_is_told_of(backend: SqliteBackend) -> None:
+    """Whoever may not write gets an error that says so, and can read."""
+    create(backend, "a")
+    connection = backend._commits._connection  # pyright: ignore[reportPrivateUsage]
+    assert connection is not None
+    connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(AccessDeniedError, match="may not be written to"):
+        backend.commit([], [Update("a", b"new")])
+    assert backend.get("a") is not None
+
+
+def test_a_forked_child_is_refused(path: Path, backend: SqliteBackend) -> None:
+    """Locks of sqlite do not survive a fork, even for a new client: both say so, and the parent goes on."""
+    lease = backend.lease(5.0)
+    script = f"""
+import os, sys
+from smoothcluster_sqlite import SqliteBackend
+from smoothcluster.errors import UsageError
+backend = SqliteBackend({str(path)!r})
+backend.get("a")
+child = os.fork()
+if child == 0:
+    for client in (backend, SqliteBackend({str(path)!r})):
+        try:
+            client.get("a")
+        except UsageError as error:
+            print(error, flush=True)
+    sys.exit()
+os.waitpid(child, 0)
+backend.get("a")
+backend.close()
+"""
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert len(said) == 2
+    assert all("forked" in line and "spawn" in line for line in said)
+    assert lease.renew() is True
+
+
+def test_deleting_is_seen_through_two_clients(
+    backend: SqliteBackend, open_client: Callable[..., SqliteBackend]
+) -> None:
+    """A lease that was ended by somebody else is lost to whoever commits on it, and nothing is applied."""
+    lease = backend.lease(5.0)
+    open_client().revoke(lease.id)
+    with pytest.raises(LeaseLostError):
+        backend.commit([], [Create("a", b"", lease), Create("b", b"")])
+    assert backend.keys("none") == []
+    assert backend.get("b") is None
+
+
+# Whole groups.
+
+
+@pytest.fixture
+def new_group(path: Path, tmp_path: Path) -> Iterator[NewGroup]:
+    """Makes a group in the test's file; its processes end with the test."""
+    with ExitStack() as stack:
+
+        def make(**options: object) -> Group:
+            return stack.enter_context(Group(f"sqlite:///{path}", tmp_path, **options))
+
+        yield make
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has had, in user and in system mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.slow
+def test_waiting_costs_next_to_nothing(new_group: NewGroup) -> None:
+    """Five members that have nothing to do use less than 2 % of one core between them."""
+    group = new_group()
+    group.start(5)
+    group.converged()
+
+    def used() -> float:
+        return sum(processor_time(member.pid) for member in group.living)
+
+    def waited(seconds: float) -> None:
+        until = SYSTEM_CLOCK.monotonic() + seconds
+        group.eventually(lambda: SYSTEM_CLOCK.monotonic() > until)
+
+    waited(2.0)
+    before, since = used(), SYSTEM_CLOCK.monotonic()
+    waited(10.0)
+    assert (used() - before) / (SYSTEM_CLOCK.monotonic() - since) < 0.02
+
+
+@pytest.mark.slow
+def test_a_group_whose_file_is_blocked_for_longer_than_its_leases(new_group: NewGroup, path: Path) -> None:
+    """It goes on where it was, with the same members in the same seats; who does not come back is replaced."""
+    group = new_group(lease_ttl=1.0)
+    group.start(5)
+    group.converged()
+    job = group.submit(1500, nap=0.02)
+    group.progressed(100)
+    runners = group.runners()
+    with Writer(path) as writer:
+        writer.pause()
+        until = SYSTEM_CLOCK.monotonic() + 8.0
+        group.eventually(lambda: SYSTEM_CLOCK.monotonic() > until)
+        writer.resume()
+    ended = group.ended()
+    group.progressed(ended + 50)
+    assert group.runners() == runners
+    assert not group.events("lease_lost")
+    runners[0].kill()
+    group.finish(job, named(1500))
+    assert len(group.events("joined")) == 5
+    group.converged()
