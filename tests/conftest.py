@@ -3,9 +3,13 @@
 import os
 import signal
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from servers import ServerMissingError, ZookeeperServer
+
+if TYPE_CHECKING:
+    from etcd_server import EtcdServer  # Needs its driver, which is not always there.
 
 ZOOKEEPER_VARIABLE = "SMOOTHCLUSTER_TEST_ZOOKEEPER"
 
