@@ -5,7 +5,10 @@ from pathlib import Path
 
 
 def make_certificates(folder: Path) -> None:
-    """In *folder*: ca.pem and, signed by it, server.pem and client.pem with their .key; other-ca.pem signed neither."""
+    """In *folder*: ca.pem and, signed by it, server.pem and client.pem with their .key; other-ca.pem signed neither.
+
+    The server's is for 127.0.0.1, by no other name.
+    """
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
@@ -14,7 +17,7 @@ def make_certificates(folder: Path) -> None:
         openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{ca}.key", "-out", f"{ca}.pem",
                 "-subj", f"/CN={ca}", "-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
     (folder / "names").write_text(
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        "subjectAltName=IP:127.0.0.1\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
     )
     for name in ("server", "client"):
         openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",

@@ -213,7 +213,7 @@ class EtcdServer:
             self.ask("KV", "Range", rpc.RangeRequest(key=b"any"))
         except grpc.RpcError as error:
             known: Any = error
-            return known.details() == "etcdserver: user name is empty"
+            return bool(known.details() == "etcdserver: user name is empty")
         return True
 
 

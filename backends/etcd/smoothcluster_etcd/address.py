@@ -30,7 +30,9 @@ class Pem:
             key, certificate = keyfile or certfile, certfile
             return cls(*(Path(each).read_bytes() if each else None for each in (ca, key, certificate)))
         except (OSError, ValueError) as error:
-            raise UsageError(f"TLS: cannot use ca={ca!r}, certfile={certfile!r}, keyfile={keyfile!r}: {error}") from None
+            raise UsageError(
+                f"TLS: cannot use ca={ca!r}, certfile={certfile!r}, keyfile={keyfile!r}: {error}"
+            ) from None
 
 
 def _no_password() -> str:

@@ -85,7 +85,7 @@ class Connection:
     def __init__(
         self, addresses: Sequence[str], timeout: float, login: Login | None, pem: Pem | None, probe: bytes
     ) -> None:
-        self.where = ",".join(addresses)
+        self.where = f"{','.join(addresses)} ({'TLS' if pem else 'plain TCP, not TLS'})"
         self.timeout = timeout
         self.revision = 0
         """The latest state of the store that any answer has shown."""
@@ -178,9 +178,7 @@ class Connection:
         try:
             metadata = self.metadata(server, deadline)
             sending = True
-            answer = getattr(server, method)(
-                request, timeout=deadline - SYSTEM_CLOCK.monotonic(), metadata=metadata
-            )
+            answer = getattr(server, method)(request, timeout=deadline - SYSTEM_CLOCK.monotonic(), metadata=metadata)
         except grpc.RpcError as error:
             if is_stale(error):
                 self.forget_token()

@@ -53,7 +53,7 @@ def translate(error: Any, where: str, unknown: type[BackendError] = UnavailableE
         return unknown(f"etcd at {where}: {said}")
     return (UnavailableError if said.startswith(_NOT_SENT) else unknown)(
         f"no answer from etcd at {where} ({code.name}: {said}); check the addresses, that a server runs there and is"
-        " reachable from here, and whether it speaks TLS"
+        " reachable from here, and whether TLS is spoken there"
     )
 
 
