@@ -31,8 +31,8 @@ from smoothcluster_etcd.watches import Watches
 
 _rpc: Any = etcdrpc
 
-_PAGE = 500
-"""Keys in one answer to a listing."""
+_NAMES, _VALUES = 1000, 100
+"""How many keys one answer to a listing holds: without their values, and with them."""
 
 _UNCONNECTED = Guarantees(
     linearizable_writes=True,
@@ -155,7 +155,8 @@ class EtcdBackend(CoordinationBackend):
         deadline = self._connection.deadline()
         start = here + b"\0"
         while True:
-            wanted = _rpc.RangeRequest(key=start, range_end=end(here), limit=_PAGE, keys_only=keys_only)
+            limit = _NAMES if keys_only else _VALUES
+            wanted = _rpc.RangeRequest(key=start, range_end=end(here), limit=limit, keys_only=keys_only)
             (page,) = self._read([wanted], deadline)
             for kv in page.kvs:
                 found = below(here, kv.key)
