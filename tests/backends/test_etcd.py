@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import pytest
 from certificates import make_certificates
 from etcd_server import EtcdEnsemble, EtcdServer, rpc
@@ -19,6 +20,7 @@ from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[rep
 from servers import Proxy, free_port
 from smoothcluster_etcd import EtcdBackend
 from smoothcluster_etcd.connection import Connection
+from smoothcluster_etcd.errors import translate
 
 from smoothcluster import ClusterCrawler, Task, TaskContext
 from smoothcluster.backend import (
@@ -495,6 +497,45 @@ def test_an_unreachable_server_is_named_in_time() -> None:
             backend.get("a")
         assert SYSTEM_CLOCK.monotonic() - start < 1.5
         assert SECRET not in str(caught.value)
+
+
+class Said(grpc.RpcError):
+    """An error as gRPC has it."""
+
+    def __init__(self, code: str, details: str) -> None:
+        self._code, self._details = getattr(grpc.StatusCode, code), details
+
+    def code(self) -> Any:
+        """As gRPC's."""
+        return self._code
+
+    def details(self) -> str:
+        """As gRPC's."""
+        return self._details
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "meaning"),
+    [
+        ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", UnavailableError),
+        ("RESOURCE_EXHAUSTED", "etcdserver: too many requests", UnavailableError),
+        ("UNAVAILABLE", "etcdserver: no leader", UnavailableError),
+        ("UNAVAILABLE", "failed to connect to all addresses; last error: ...", UnavailableError),
+        ("UNAUTHENTICATED", "etcdserver: invalid auth token", UnavailableError),
+        ("NOT_FOUND", "etcdserver: requested lease not found", LeaseLostError),
+        ("PERMISSION_DENIED", "etcdserver: permission denied", AccessDeniedError),
+        ("UNAVAILABLE", "etcdserver: request timed out", OutcomeUnknownError),
+        ("UNAVAILABLE", "etcdserver: leader changed", OutcomeUnknownError),
+        ("UNAVAILABLE", "Socket closed", OutcomeUnknownError),
+        ("RESOURCE_EXHAUSTED", "Received message larger than max", OutcomeUnknownError),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", OutcomeUnknownError),
+        ("CANCELLED", "Channel closed!", OutcomeUnknownError),
+        ("INTERNAL", "", OutcomeUnknownError),
+    ],
+)
+def test_what_an_error_means_to_a_commit(code: str, details: str, meaning: type[Exception]) -> None:
+    """Only what etcd refuses, and what never left, is certain; of all else nobody knows what became."""
+    assert type(translate(Said(code, details), "h", OutcomeUnknownError)) is meaning
 
 
 def test_a_host_that_does_not_exist_is_named() -> None:
