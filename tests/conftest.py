@@ -3,9 +3,13 @@
 import os
 import signal
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from servers import ServerMissingError, ZookeeperServer
+
+if TYPE_CHECKING:
+    from etcd_server import EtcdServer  # Needs its driver, which is not always there.
 
 ZOOKEEPER_VARIABLE = "SMOOTHCLUSTER_TEST_ZOOKEEPER"
 
@@ -37,3 +41,18 @@ def zookeeper_hosts(request: pytest.FixtureRequest) -> str:
         return named.removeprefix("zookeeper://")
     server: ZookeeperServer = request.getfixturevalue("own_zookeeper")
     return server.hosts
+
+
+@pytest.fixture(scope="session")
+def etcd_server() -> Iterator["EtcdServer"]:
+    """An etcd server of our own that grants leases of a second. Not to be stopped or paused."""
+    from etcd_server import QUICK, EtcdServer
+
+    server = EtcdServer(QUICK)
+    try:
+        server.start()
+    except ServerMissingError as error:
+        server.stop()
+        pytest.fail(str(error), pytrace=False)
+    yield server
+    server.stop()

@@ -22,7 +22,7 @@ def _conforming(path: Path) -> list[str]:
 
 def test_there_are_backends() -> None:
     """The distribution registers those it ships."""
-    assert {"memory", "zookeeper"} <= set(BACKENDS)
+    assert {"etcd", "memory", "zookeeper"} <= set(BACKENDS)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PACKAGES = {"smoothcluster", "smoothcluster_sqlite", "smoothcluster_zookeeper"}
+PACKAGES = {"smoothcluster", "smoothcluster_etcd", "smoothcluster_sqlite", "smoothcluster_zookeeper"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_entry_points_lead_to_files_in_it(wheel: zipfile.ZipFile) -> None:
     """Each registered backend, and the command, is a module that the wheel holds."""
     points = configparser.ConfigParser()
     points.read_string(metadata(wheel, "entry_points.txt"))
-    assert set(points["smoothcluster.backends"]) >= {"memory", "zookeeper"}
+    assert set(points["smoothcluster.backends"]) >= {"etcd", "memory", "zookeeper"}
     assert set(points["console_scripts"]) == {"smoothcluster"}
     for target in [*points["smoothcluster.backends"].values(), *points["console_scripts"].values()]:
         path = target.partition(":")[0].replace(".", "/")

@@ -76,6 +76,17 @@ def _shared_sqlite(request: pytest.FixtureRequest) -> str:
     return f"sqlite:///{factory.getbasetemp() / 'shared.db'}"
 
 
+def _shared_etcd(request: pytest.FixtureRequest) -> str:
+    server: Store = request.getfixturevalue("etcd_server")
+    return server.url
+
+
+def _etcd(*, quick: bool) -> Store:
+    from etcd_server import QUICK, EtcdServer
+
+    return EtcdServer(QUICK).start() if quick else EtcdServer(fsync=True).start()
+
+
 KINDS: Iterable[Kind] = [
     Kind(
         "sqlite",
@@ -83,6 +94,13 @@ KINDS: Iterable[Kind] = [
         nowhere=lambda: "sqlite:////nowhere/cluster.db",
         own=SqliteStore,
         plain=SqliteStore,
+    ),
+    Kind(
+        "etcd",
+        shared=_shared_etcd,
+        nowhere=lambda: f"etcd://127.0.0.1:{free_port()}",
+        own=lambda: _etcd(quick=True),
+        plain=lambda: _etcd(quick=False),
     ),
     Kind(
         "zookeeper",

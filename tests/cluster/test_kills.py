@@ -7,6 +7,8 @@ Each can run all tasks at once: what a dead one had running, its heir has runnin
 import pytest
 from cluster.group import Group, Member, NewGroup, named, names
 
+from smoothcluster.clock import SYSTEM_CLOCK
+
 HALF_A_LEASE = 5.0
 TASKS = 90
 
@@ -87,6 +89,9 @@ def test_all_backups_and_then_a_runner(new_group: NewGroup) -> None:
     five = new_group(concurrency=TASKS, lease_ttl=4.0)  # Nobody hurries to bury those who have nothing.
     five.start(5)
     five.converged()
+    # Every third of a lease Runners look whose deaths are theirs to notice: the Backup Runners have only just come.
+    since = SYSTEM_CLOCK.monotonic()
+    five.eventually(lambda: SYSTEM_CLOCK.monotonic() > since + 4.0 / 2)
     job = five.submit(TASKS, hold="gate")
     victim, *others = five.runners()
     five.all_running(TASKS)

@@ -1,0 +1,216 @@
+"""etcd as a `CoordinationBackend`."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, final
+
+from etcd3 import etcdrpc
+
+from smoothcluster.backend import (
+    Change,
+    Committed,
+    Condition,
+    CoordinationBackend,
+    Delete,
+    Entry,
+    Guarantees,
+    Lease,
+    Refused,
+    Watch,
+    check_commit,
+)
+from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UsageError
+from smoothcluster_etcd.address import NAMESPACE, Pem, format_url, parse_hosts, parse_url
+from smoothcluster_etcd.connection import Connection, Login
+from smoothcluster_etcd.layout import below, end, place
+from smoothcluster_etcd.lease import EtcdLease, lease_id
+from smoothcluster_etcd.transaction import COMPARISONS, Transaction
+from smoothcluster_etcd.watches import Watches
+
+_rpc: Any = etcdrpc
+
+_NAMES, _VALUES = 1000, 100
+"""How many keys one answer to a listing holds: without their values, and with them."""
+
+_UNCONNECTED = Guarantees(
+    linearizable_writes=True,
+    survives_failover=True,
+    unique_versions=True,
+    shortest_ttl=2.0,
+    longest_ttl=9_000_000_000.0,
+    ttl_step=1.0,
+    largest_value=900_000,
+    # Safely below the 1.5 MiB of a request, in which each key is named up to five times.
+    largest_commit=1_000_000,
+    # Half of what a transaction takes: the rest is for comparing the directories of new keys.
+    most_operations=COMPARISONS // 2,
+)
+"""With etcd's default settings."""
+
+
+@final
+class EtcdBackend(CoordinationBackend):
+    """Servers *hosts*, such as ``h1:2379,h2:2379``; everything lies under *namespace* there.
+
+    It connects when it is first used. No call blocks for longer than *timeout* seconds.
+    With *use_ssl*, or any other TLS option: *ca* (default: the authorities that gRPC brings),
+    *certfile* and *keyfile* for a client's certificate.
+    """
+
+    def __init__(
+        self,
+        hosts: str,
+        *,
+        namespace: str = NAMESPACE,
+        timeout: float = 5.0,
+        username: str | None = None,
+        password: str | None = None,
+        use_ssl: bool = False,
+        ca: str | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+    ) -> None:
+        if (username is None) != (password is None):
+            raise UsageError("etcd: username and password go together")
+        if timeout <= 0:
+            raise UsageError("etcd: timeout must be positive")
+        servers = parse_hosts(hosts, namespace)
+        login = None if username is None or password is None else Login(username, password)
+        pem = Pem.read(ca, certfile, keyfile) if use_ssl or ca or certfile else None
+        self._url = format_url(servers, namespace)
+        self._namespace = namespace
+        self._connection = Connection(servers, timeout, login, pem, probe=f"{namespace}/".encode())
+        self._watches = Watches(self._connection)
+        self._guarantees = _UNCONNECTED
+        self._asked = False
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        namespace: str | None = None,
+        timeout: float = 5.0,
+        username: str | None = None,
+        password: str | None = None,
+        use_ssl: bool = False,
+        ca: str | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+    ) -> "EtcdBackend":
+        """The backend at ``etcd://h1:2379,h2:2379``, with the constructor's options."""
+        hosts, named = parse_url(url)
+        return cls(
+            hosts,
+            namespace=namespace or named or NAMESPACE,
+            timeout=timeout,
+            username=username,
+            password=password,
+            use_ssl=use_ssl,
+            ca=ca,
+            certfile=certfile,
+            keyfile=keyfile,
+        )
+
+    @property
+    def guarantees(self) -> Guarantees:
+        # The servers tell the shortest time by what they grant. Not worth waiting for a connection.
+        if not self._asked and self._connection.revision:
+            self._asked = True
+            with suppress(BackendError):
+                shortest = self.lease(self._guarantees.ttl_step)
+                self._guarantees = replace(self._guarantees, shortest_ttl=shortest.ttl)
+                shortest.revoke()
+        return self._guarantees
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    # Reading. etcd asks a majority before it answers, so reads are never behind and there is nothing to sync.
+
+    def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        deadline = self._connection.deadline()
+        wanted = [_rpc.RangeRequest(key=place(self._namespace, key)) for key in keys]
+        entries: list[Entry | None] = []
+        for start in range(0, len(wanted), COMPARISONS):
+            for answer in self._read(wanted[start : start + COMPARISONS], deadline):
+                entries.append(_entry(keys[len(entries)], answer.kvs[0]) if answer.kvs else None)
+        return entries
+
+    def keys(self, directory: str) -> list[str]:
+        return sorted({f"{directory}/{name}" for name, _, _ in self._listing(directory, keys_only=True)})
+
+    def list(self, directory: str) -> "list[Entry]":
+        found = self._listing(directory, keys_only=False)
+        return sorted(
+            (_entry(f"{directory}/{name}", kv) for name, direct, kv in found if direct), key=lambda entry: entry.key
+        )
+
+    def _listing(self, directory: str, *, keys_only: bool) -> Iterator[tuple[str, bool, Any]]:
+        """Names in *directory*, whether a key directly there is meant, and that key; of what is deeper not all."""
+        here = place(self._namespace, directory)
+        deadline = self._connection.deadline()
+        start = here + b"\0"
+        while True:
+            limit = _NAMES if keys_only else _VALUES
+            wanted = _rpc.RangeRequest(key=start, range_end=end(here), limit=limit, keys_only=keys_only)
+            (page,) = self._read([wanted], deadline)
+            for kv in page.kvs:
+                found = below(here, kv.key)
+                if found is not None:
+                    yield (*found, kv)
+            if not page.more:
+                return
+            # One name may lead to any number of deeper keys: step over them.
+            last = page.kvs[-1].key
+            found = below(here, last)
+            start = last + b"\0" if found is None else end(here + found[0].encode() + b"/")
+
+    def _read(self, ranges: Sequence[Any], deadline: float) -> Iterator[Any]:
+        wanted = _rpc.TxnRequest(success=[_rpc.RequestOp(request_range=each) for each in ranges])
+        return (each.response_range for each in self._connection.call("txn", wanted, deadline).responses)
+
+    # Changing.
+
+    def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        lease = self._own(check_commit(self._guarantees, conditions, changes))
+        transaction = Transaction(self._namespace, conditions, changes, lease.number if lease else 0)
+        try:
+            answer = self._connection.call("txn", transaction.request, unknown=OutcomeUnknownError)
+        except LeaseLostError:
+            if lease:
+                lease.gone = True
+            raise
+        if not answer.succeeded:
+            return Refused(transaction.refusal(answer))
+        version = str(answer.header.revision)
+        return Committed({change.key: version for change in changes if not isinstance(change, Delete)})
+
+    def lease(self, ttl: float) -> Lease:
+        if ttl <= 0:
+            raise ValueError("a lease takes a positive time")
+        request = _rpc.LeaseGrantRequest(TTL=math.ceil(min(ttl, self._guarantees.longest_ttl)))
+        granted = self._connection.call("grant", request, unknown=OutcomeUnknownError)
+        return EtcdLease(self._connection, granted.ID, float(granted.TTL))
+
+    def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        return self._watches.add(place(self._namespace, path), notify, values=values)
+
+    def close(self) -> None:
+        self._watches.close()
+
+    def _own(self, lease: Lease | None) -> EtcdLease | None:
+        if lease is None:
+            return None
+        if not isinstance(lease, EtcdLease) or lease.connection is not self._connection:
+            raise ValueError(f"lease {lease.id} was not granted by this backend")
+        if lease.gone:
+            raise LeaseLostError(f"lease {lease.id} is gone")
+        return lease
+
+
+def _entry(key: str, kv: Any) -> Entry:
+    return Entry(key, kv.value, str(kv.mod_revision), kv.create_revision, lease_id(kv.lease) if kv.lease else None)

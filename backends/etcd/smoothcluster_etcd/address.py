@@ -1,0 +1,75 @@
+"""From what users write to how the servers are reached."""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from smoothcluster.backend import check_key
+from smoothcluster.errors import UsageError
+
+_SCHEME = "etcd://"
+NAMESPACE = "smoothcluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Pem:
+    """What TLS is spoken with, as gRPC takes it: authorities, or None for gRPC's own; our key and certificate."""
+
+    ca: bytes | None
+    key: bytes | None
+    certificate: bytes | None
+
+    @classmethod
+    def read(cls, ca: str | None, certfile: str | None, keyfile: str | None) -> "Pem":
+        """Read the files. Raise UsageError if one cannot be used: gRPC would only fail to connect."""
+        try:
+            context = ssl.create_default_context(cafile=ca)
+            if certfile:
+                context.load_cert_chain(certfile, keyfile, password=_no_password)
+            key, certificate = keyfile or certfile, certfile
+            return cls(*(Path(each).read_bytes() if each else None for each in (ca, key, certificate)))
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"TLS: cannot use ca={ca!r}, certfile={certfile!r}, keyfile={keyfile!r}: {error}"
+            ) from None
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password, which gRPC cannot use")
+
+
+def parse_hosts(hosts: str, namespace: str) -> list[str]:
+    """The servers in ``h1:2379,h2:2379``. Raise UsageError saying what is wrong."""
+    if "://" in hosts:
+        raise UsageError("EtcdBackend takes hosts; for a URL use EtcdBackend.from_url or connect")
+    if "@" in hosts or "?" in hosts:
+        raise UsageError("etcd's hosts hold no credentials or options: pass username= and password=")
+    try:
+        check_key(namespace)
+        return [_server(each) for each in hosts.split(",")]
+    except ValueError as error:
+        raise UsageError(f"not etcd's hosts and namespace: {hosts!r}, {namespace!r}: {error}") from None
+
+
+def _server(text: str) -> str:
+    parts = urlsplit(f"//{text.strip()}")
+    if not parts.hostname or parts.path or parts.fragment:
+        raise ValueError(f"{text!r} is not host:port")
+    return f"{f'[{parts.hostname}]' if ':' in parts.hostname else parts.hostname}:{parts.port or 2379}"
+
+
+def format_url(servers: list[str], namespace: str) -> str:
+    """What `parse_url` takes back."""
+    return f"{_SCHEME}{','.join(servers)}{'' if namespace == NAMESPACE else f'?namespace={namespace}'}"
+
+
+def parse_url(url: str) -> tuple[str, str | None]:
+    """Hosts and namespace, if it names one, of an ``etcd://`` URL."""
+    if not url.startswith(_SCHEME):
+        raise UsageError(f"an etcd URL begins with {_SCHEME}")
+    parts = urlsplit(url)
+    query = parse_qs(parts.query, keep_blank_values=True)
+    if query.keys() - {"namespace"} or parts.fragment or parts.path.strip("/"):
+        raise UsageError(f"an etcd URL is {_SCHEME}h1:2379,h2:2379, with no path, and no option but ?namespace=")
+    return parts.netloc, query.get("namespace", [None])[-1]

@@ -1,0 +1,192 @@
+"""The servers: one in use, left for another when it fails; and the token that calls carry.
+
+Nothing that changes anything is sent to a server before it has answered a read. So a change
+either finds no server, and certainly was not sent, or goes to one that worked a moment ago. If
+that then fails, nobody knows what became of it.
+"""
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import grpc
+from etcd3 import etcdrpc
+
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster_etcd.address import Pem
+from smoothcluster_etcd.errors import is_refusal, is_stale, translate
+
+_rpc: Any = etcdrpc
+_grpc: Any = grpc
+
+_LEADER = (("hasleader", "true"),)
+"""Asks a server that is cut off from the others to say so at once, rather than to wait for them."""
+
+_OPTIONS = [
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # Else all backends of a process would share one connection.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.service_config_disable_resolution", 1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A connection that died without a word is noticed. etcd ends one that asks more often than every 5 s.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Who we are."""
+
+    username: str
+    password: str = field(repr=False)
+
+
+@final
+class Server:
+    """One server's channel, which connects by itself, and the calls we make through it."""
+
+    def __init__(self, address: str, pem: Pem | None) -> None:
+        self.address = address
+        self.proven = False
+        """Whether it has answered since something last went wrong with it."""
+        if pem is None:
+            self._channel = _grpc.insecure_channel(address, options=_OPTIONS)
+        else:
+            credentials = _grpc.ssl_channel_credentials(pem.ca, pem.key, pem.certificate)
+            self._channel = _grpc.secure_channel(address, credentials, options=_OPTIONS)
+        kv, lease = _rpc.KVStub(self._channel), _rpc.LeaseStub(self._channel)
+        self.authenticate = _rpc.AuthStub(self._channel).Authenticate
+        self.watch = _rpc.WatchStub(self._channel).Watch
+        self.range, self.txn, self.grant, self.revoke = kv.Range, kv.Txn, lease.LeaseGrant, lease.LeaseRevoke
+        # A stream of one request and one answer is no different, on the wire, from a plain call, and needs no thread.
+        self.renew = self._channel.unary_unary(
+            "/etcdserverpb.Lease/LeaseKeepAlive",
+            request_serializer=_rpc.LeaseKeepAliveRequest.SerializeToString,
+            response_deserializer=_rpc.LeaseKeepAliveResponse.FromString,
+        )
+
+    def close(self) -> None:
+        """Break off whatever is under way."""
+        self._channel.close()
+
+
+@final
+class Connection:
+    """To one of the servers at *addresses*. Reads of *probe*, a key, show that one is well."""
+
+    def __init__(
+        self, addresses: Sequence[str], timeout: float, login: Login | None, pem: Pem | None, probe: bytes
+    ) -> None:
+        self.where = f"{','.join(addresses)} ({'TLS' if pem else 'plain TCP, not TLS'})"
+        self.timeout = timeout
+        self.revision = 0
+        """The latest state of the store that any answer has shown."""
+        self.left: Callable[[Server], None] = lambda _: None
+        """Called when a server has failed."""
+        self._servers = [Server(address, pem) for address in random.sample(addresses, len(addresses))]
+        self._login = login
+        self._probe: Any = _rpc.RangeRequest(key=probe, count_only=True)
+        self._lock = threading.Lock()
+        self._current = 0
+        self._token: str | None = None
+        self.closed = False
+
+    def deadline(self) -> float:
+        """Until when a call that begins now may take."""
+        return SYSTEM_CLOCK.monotonic() + self.timeout
+
+    def call(
+        self, method: str, request: Any, deadline: float | None = None, unknown: type[BackendError] = UnavailableError
+    ) -> Any:
+        """The answer to *request*; raise *unknown* if it may have been carried out all the same.
+
+        Goes on to the next server as long as nothing was done.
+        """
+        deadline = deadline or self.deadline()
+        left = len(self._servers)
+        while True:
+            server = self.ready(deadline)
+            try:
+                return self._ask(server, method, request, deadline, unknown)
+            except UnavailableError:
+                if not left or SYSTEM_CLOCK.monotonic() >= deadline:
+                    raise
+            left -= 1
+
+    def term(self, deadline: float) -> int:
+        """Of which leader it is the term now, as a majority of the servers confirms."""
+        return int(self.call("range", self._probe, deadline).header.raft_term)
+
+    def ready(self, deadline: float) -> Server:
+        """A server that was well when last heard of; each in turn is given its share of the time."""
+        failure: UnavailableError | None = None
+        for left in range(len(self._servers), 0, -1):
+            server = self._servers[self._current]
+            if self.closed:
+                break
+            if server.proven:
+                return server
+            now = SYSTEM_CLOCK.monotonic()
+            try:
+                self._ask(server, "range", self._probe, now + (deadline - now) / left, UnavailableError)
+            except UnavailableError as error:
+                failure = error
+            else:
+                server.proven = True
+                return server
+        raise failure or UnavailableError(f"this client of etcd at {self.where} is closed")
+
+    def metadata(self, server: Server, deadline: float) -> tuple[tuple[str, str], ...]:
+        """What a call carries besides its request. May raise gRPC's errors."""
+        if self._login is None:
+            return _LEADER
+        token = self._token
+        if token is None:
+            who = _rpc.AuthenticateRequest(name=self._login.username, password=self._login.password)
+            answer = server.authenticate(who, timeout=deadline - SYSTEM_CLOCK.monotonic(), metadata=_LEADER)
+            token = self._token = str(answer.token)
+        return (*_LEADER, ("token", token))
+
+    def forget_token(self) -> None:
+        """Have the next call ask for a new one."""
+        self._token = None
+
+    def leave(self, server: Server) -> None:
+        """Something is wrong with *server*: go on with the next one."""
+        server.proven = False
+        with self._lock:
+            if self._servers[self._current] is server:
+                self._current = (self._current + 1) % len(self._servers)
+        self.left(server)
+
+    def close(self) -> None:
+        """Break off whatever is under way. Repeatable."""
+        self.closed = True
+        for server in self._servers:
+            server.close()
+
+    def _ask(self, server: Server, method: str, request: Any, deadline: float, unknown: type[BackendError]) -> Any:
+        sending = False
+        try:
+            metadata = self.metadata(server, deadline)
+            sending = True
+            answer = getattr(server, method)(request, timeout=deadline - SYSTEM_CLOCK.monotonic(), metadata=metadata)
+        except grpc.RpcError as error:
+            if is_stale(error):
+                self.forget_token()
+            elif not is_refusal(error):
+                self.leave(server)
+            raise translate(error, self.where, unknown if sending else UnavailableError) from error
+        except ValueError:
+            # gRPC's way to say that the channel is closed.
+            raise UnavailableError(f"this client of etcd at {self.where} is closed") from None
+        self.revision = max(self.revision, answer.header.revision)
+        return answer

@@ -1,0 +1,67 @@
+"""What gRPC's and etcd's errors mean to a caller: the one table.
+
+What etcd itself refuses was not applied; it says so in words of its own, ``etcdserver: …``.
+A connection that could not be made carried nothing. Everything else, above all a lost connection
+or a missing answer, says nothing: a commit's outcome is then unknown.
+"""
+
+from typing import Any
+
+import grpc
+
+from smoothcluster.errors import AccessDeniedError, BackendError, LeaseLostError, UnavailableError
+
+_Code: Any = grpc.StatusCode
+
+_REFUSED = (
+    _Code.FAILED_PRECONDITION,
+    _Code.INVALID_ARGUMENT,
+    _Code.NOT_FOUND,
+    _Code.OUT_OF_RANGE,
+    _Code.PERMISSION_DENIED,
+    _Code.RESOURCE_EXHAUSTED,
+    _Code.UNAUTHENTICATED,
+)
+"""With these etcd refuses; with others it may give up on what is still under way."""
+
+_SERVER = "etcdserver: "
+_NO_LEADER = "etcdserver: no leader"
+_NO_LEASE = "etcdserver: requested lease not found"
+_STALE = ("etcdserver: invalid auth token", "etcdserver: revision of auth store is old")
+_NOT_SENT = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
+
+_DENIED = {
+    "etcdserver: user name is empty": "the server demands credentials: pass username= and password=",
+    "etcdserver: authentication failed, invalid user ID or password": "the server refused username and password",
+    "etcdserver: authentication is not enabled": "the server knows no users: leave out username= and password=",
+    "etcdserver: user name not found": "the server no longer knows this user",
+    "etcdserver: permission denied": "the user may not do this: it needs to read and write all keys that begin with"
+    " the namespace",
+}
+
+
+def translate(error: Any, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
+    """*error*, met at the servers *where*, as what the caller can act on; *unknown* if it may have been done."""
+    code, said = error.code(), error.details() or error.code().name
+    if said == _NO_LEASE:
+        return LeaseLostError(f"etcd at {where}: the lease is gone")
+    if said in _DENIED:
+        return AccessDeniedError(f"etcd at {where}: {_DENIED[said]}")
+    if said == _NO_LEADER or is_refusal(error):
+        return UnavailableError(f"etcd at {where}: {said}")
+    if said.startswith(_SERVER):
+        return unknown(f"etcd at {where}: {said}")
+    return (UnavailableError if said.startswith(_NOT_SENT) else unknown)(
+        f"no answer from etcd at {where} ({code.name}: {said}); check the addresses, that a server runs there and is"
+        " reachable from here, and whether TLS is spoken there"
+    )
+
+
+def is_refusal(error: Any) -> bool:
+    """Whether the server is well and has said no: nothing was applied."""
+    return error.code() in _REFUSED and str(error.details()).startswith(_SERVER)
+
+
+def is_stale(error: Any) -> bool:
+    """Whether nothing was applied, and a new token will help."""
+    return str(error.details()).startswith(_STALE)

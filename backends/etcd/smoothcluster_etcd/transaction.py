@@ -1,0 +1,105 @@
+"""A commit as one etcd transaction, and what a refused one came to."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from etcd3 import etcdrpc
+
+from smoothcluster.backend import Change, Condition, Create, Delete, Exists
+from smoothcluster_etcd.layout import ancestors, end, place
+
+_rpc: Any = etcdrpc
+
+COMPARISONS = 128
+"""Of one transaction, unless a server's `--max-txn-ops` says otherwise. As many operations, too."""
+
+Part = Condition | Change
+
+
+@final
+class Transaction:
+    """All of *conditions*, and those that *changes* imply, compared; then all changes, or a look at what failed.
+
+    That a key holds bytes or is a directory costs one comparison for each new key, and one for
+    each directory of one that no other part of the commit shows to be there. In a commit so large
+    that these exceed what etcd takes, the rest is not compared: the rule guards against mistakes,
+    and nothing here depends on it.
+    """
+
+    def __init__(self, namespace: str, conditions: Sequence[Condition], changes: Sequence[Change], lease: int) -> None:
+        self._namespace = namespace
+        self._parts: tuple[Part, ...] = (*conditions, *changes)
+        self._directories = _new_directories(self._parts)[: COMPARISONS - len(self._parts)]
+        places = [place(namespace, each) for each in self._directories]
+        compared = [_compare(part, place(namespace, part.key)) for part in self._parts]
+        looks = [_look(part, place(namespace, part.key)) for part in self._parts]
+        self.request: Any = _rpc.TxnRequest(
+            compare=[*compared, *map(_absent, places)],
+            success=[_change(change, place(namespace, change.key), lease) for change in changes],
+            failure=[*looks, *map(_look_at, places)],
+        )
+
+    def refusal(self, answer: Any) -> str:
+        """A key that had a part fail. Raise ValueError if it was a place that a key cannot have."""
+        seen = [each.response_range.kvs for each in answer.responses]
+        for part, found in zip(self._parts, seen, strict=False):
+            if not _holds(part, place(self._namespace, part.key), found):
+                return part.key
+        for part, found in zip(self._parts, seen, strict=False):
+            if isinstance(part, Create) and found:
+                raise ValueError(f"{part.key!r} is a directory and cannot hold bytes")
+        for directory, found in zip(self._directories, seen[len(self._parts) :], strict=True):
+            if found:
+                raise ValueError(f"{directory!r} holds bytes and cannot be a directory")
+        raise AssertionError("etcd refused what holds")
+
+
+def _new_directories(parts: Sequence[Part]) -> list[str]:
+    """The directories of keys to be made, without those that other parts show to be directories already."""
+    created = {part.key for part in parts if isinstance(part, Create)}
+    above = {directory for key in created for directory in ancestors(key)}
+    if both := created & above:
+        raise ValueError(f"{min(both)!r} cannot hold bytes and be a directory")
+    there = {directory for part in parts if part.key not in created for directory in ancestors(part.key)}
+    return sorted(above - there)
+
+
+def _compare(part: Part, key: bytes) -> Any:
+    if isinstance(part, Create):
+        return _rpc.Compare(target=_rpc.Compare.CREATE, key=key, range_end=end(key), create_revision=0)
+    version = None if isinstance(part, Exists) else part.version
+    if version is None:
+        return _rpc.Compare(result=_rpc.Compare.GREATER, target=_rpc.Compare.CREATE, key=key, create_revision=0)
+    # Revision 0 would be that of a key that is not there.
+    return _rpc.Compare(target=_rpc.Compare.MOD, key=key, mod_revision=int(version) or -1)
+
+
+def _absent(key: bytes) -> Any:
+    return _rpc.Compare(target=_rpc.Compare.CREATE, key=key, create_revision=0)
+
+
+def _look(part: Part, key: bytes) -> Any:
+    """Of a key to be made, also the first one under it."""
+    return _look_at(key, end(key) if isinstance(part, Create) else b"")
+
+
+def _look_at(key: bytes, range_end: bytes = b"") -> Any:
+    return _rpc.RequestOp(request_range=_rpc.RangeRequest(key=key, range_end=range_end, limit=1, keys_only=True))
+
+
+def _change(change: Change, key: bytes, lease: int) -> Any:
+    match change:
+        case Delete():
+            return _rpc.RequestOp(request_delete_range=_rpc.DeleteRangeRequest(key=key))
+        case Create():
+            put = _rpc.PutRequest(key=key, value=change.value, lease=lease if change.lease else 0)
+        case _:
+            put = _rpc.PutRequest(key=key, value=change.value, ignore_lease=True)
+    return _rpc.RequestOp(request_put=put)
+
+
+def _holds(part: Part, key: bytes, found: Any) -> bool:
+    if isinstance(part, Create):
+        return not found or found[0].key != key
+    version = None if isinstance(part, Exists) else part.version
+    return bool(found) and version in (None, str(found[0].mod_revision))

@@ -1,0 +1,207 @@
+"""All watches of one backend, on one stream, which is opened again for as long as they are there.
+
+Nobody waits for a watch to be armed: it begins after the latest state that this backend has seen,
+however late etcd hears of it, so whatever a later read could miss is behind that. After a lost
+stream each watch goes on behind the last change it was told of. Where etcd has forgotten that far
+back, or ended the watch for any other reason, its owner is woken, to read again.
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, final
+
+import grpc
+from etcd3 import etcdrpc
+
+from smoothcluster.backend import Watch
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster_etcd.connection import Connection, Server
+from smoothcluster_etcd.errors import is_refusal
+from smoothcluster_etcd.layout import below, end
+
+_rpc: Any = etcdrpc
+
+_SHORT, _LONG = 0.02, 1.0
+"""Seconds before a lost stream is opened again: doubled each time it comes to nothing."""
+
+
+@final
+class EtcdWatch(Watch):
+    """Of the key at *place* and of those directly under it, from the state *since* on; 0 if none is known."""
+
+    def __init__(self, owner: "Watches", place: bytes, notify: Callable[[], None], since: int, *, values: bool) -> None:
+        self.notify = notify
+        self.since = since
+        self.place = place
+        self._owner = owner
+        self._values = values
+
+    def request(self) -> Any:
+        """What arms it."""
+        create = _rpc.WatchCreateRequest(key=self.place, range_end=end(self.place), start_revision=self.since)
+        return _rpc.WatchRequest(create_request=create)
+
+    def concerns(self, event: Any) -> bool:
+        """Whether *event* is what its owner waits for."""
+        name = below(self.place, event.kv.key)
+        if event.kv.key != self.place and not (name and name[1]):
+            return False
+        came_or_went = event.type == event.DELETE or event.kv.create_revision == event.kv.mod_revision
+        return self._values or came_or_went
+
+    def close(self) -> None:
+        self._owner.remove(self)
+
+
+class _RefusedError(Exception):
+    """etcd ended a watch: the token has expired, or the user may not read here."""
+
+
+@final
+class _Stream:
+    """One call: the watches it was asked for and has not yet answered, and what etcd calls the others."""
+
+    def __init__(self) -> None:
+        self.call: Any = None
+        self.server: Server | None = None
+        self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._arming: deque[EtcdWatch] = deque()
+        self._armed: dict[int, EtcdWatch] = {}
+
+    def arm(self, watch: EtcdWatch) -> None:
+        """Ask for *watch*. etcd answers in order."""
+        self._arming.append(watch)
+        self.requests.put(watch.request())
+
+    def disarm(self, number: int) -> None:
+        """Have etcd tell no more of that watch."""
+        if self._armed.pop(number, None):
+            self.requests.put(_rpc.WatchRequest(cancel_request=_rpc.WatchCancelRequest(watch_id=number)))
+
+    def number_of(self, watch: EtcdWatch) -> int:
+        """What etcd calls it; -1 if nothing yet."""
+        return next((number for number, armed in self._armed.items() if armed is watch), -1)
+
+    def watch_of(self, answer: Any) -> EtcdWatch | None:
+        """The watch that *answer* is about; None if it is armed no longer."""
+        if answer.created:
+            # One that is refused has no number, or that of another.
+            watch = self._arming.popleft()
+            if not answer.canceled:
+                self._armed[answer.watch_id] = watch
+            return watch
+        return self._armed.pop(answer.watch_id, None) if answer.canceled else self._armed.get(answer.watch_id)
+
+
+@final
+class Watches:
+    """Every watch of one backend."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        connection.left = self._leave
+        self._lock = threading.Lock()
+        self._watches: set[EtcdWatch] = set()
+        self._stream = _Stream()
+        self._thread: threading.Thread | None = None
+        self._closing = SYSTEM_CLOCK.signal()
+
+    def add(self, place: bytes, notify: Callable[[], None], *, values: bool) -> EtcdWatch:
+        """Watch from now on."""
+        revision = self._connection.revision
+        watch = EtcdWatch(self, place, notify, revision + 1 if revision else 0, values=values)
+        with self._lock:
+            if self._closing.is_set():
+                raise UnavailableError("this client of etcd is closed")
+            self._watches.add(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="smoothcluster-etcd-watches", daemon=True)
+                self._thread.start()
+            elif self._stream.call is not None:
+                self._stream.arm(watch)
+        return watch
+
+    def remove(self, watch: EtcdWatch) -> None:
+        """Watch no longer."""
+        with self._lock:
+            self._watches.discard(watch)
+            self._stream.disarm(self._stream.number_of(watch))
+
+    def close(self) -> None:
+        """End the stream, the connection under it, and their threads. Repeatable."""
+        with self._lock:
+            self._closing.set()
+        self._end(self._stream)
+        self._connection.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _leave(self, server: Server) -> None:
+        if self._stream.server is server:
+            self._end(self._stream)
+
+    @staticmethod
+    def _end(stream: _Stream) -> None:
+        stream.requests.put(None)
+        if stream.call is not None:
+            stream.call.cancel()
+
+    def _run(self) -> None:
+        pause = _SHORT
+        while not self._closing.is_set():
+            pause = _SHORT if self._follow() else min(pause * 2, _LONG)
+            self._closing.wait(pause)
+
+    def _follow(self) -> bool:
+        """Open a stream and read it to its end; return whether it was good for something."""
+        stream, heard = _Stream(), False
+        try:
+            self._open(stream)
+            for answer in stream.call:
+                heard = True
+                self._take(stream, answer)
+        except _RefusedError:
+            self._connection.forget_token()
+            heard = False
+        except grpc.RpcError as error:
+            if stream.server is not None and not is_refusal(error):
+                self._connection.leave(stream.server)
+        except (BackendError, ValueError):  # gRPC raises ValueError where a channel is closed.
+            pass
+        self._end(stream)
+        return heard
+
+    def _open(self, stream: _Stream) -> None:
+        deadline = self._connection.deadline()
+        stream.server = self._connection.ready(deadline)
+        metadata = self._connection.metadata(stream.server, deadline)
+        with self._lock:
+            for watch in self._watches:
+                stream.arm(watch)
+            stream.call = stream.server.watch(iter(stream.requests.get, None), metadata=metadata)
+            self._stream = stream
+        if self._closing.is_set():
+            stream.call.cancel()
+
+    def _take(self, stream: _Stream, answer: Any) -> None:
+        with self._lock:
+            watch = stream.watch_of(answer)
+            if watch not in self._watches:
+                if not answer.canceled:
+                    stream.disarm(answer.watch_id)
+                return
+            wake = answer.canceled or not watch.since or any(map(watch.concerns, answer.events))
+            if answer.events:
+                watch.since = answer.events[-1].kv.mod_revision + 1
+            elif not watch.since:
+                watch.since = answer.header.revision + 1
+            elif answer.compact_revision:
+                watch.since = answer.compact_revision
+                stream.arm(watch)
+        if wake:
+            watch.notify()
+        if answer.canceled and not answer.compact_revision:
+            raise _RefusedError(answer.cancel_reason)
