@@ -5,8 +5,10 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from redis_server import RedisServer
 from servers import ServerMissingError, ZookeeperServer
 
+REDIS_VARIABLE = "SMOOTHCLUSTER_TEST_REDIS"
 ZOOKEEPER_VARIABLE = "SMOOTHCLUSTER_TEST_ZOOKEEPER"
 
 
@@ -36,4 +38,27 @@ def zookeeper_hosts(request: pytest.FixtureRequest) -> str:
     if named:
         return named.removeprefix("zookeeper://")
     server: ZookeeperServer = request.getfixturevalue("own_zookeeper")
+    return server.hosts
+
+
+@pytest.fixture(scope="session")
+def own_redis() -> Iterator[RedisServer]:
+    """A server of our own. Not to be stopped or paused."""
+    server = RedisServer({"appendfsync": "everysec"})
+    try:
+        server.start()
+    except ServerMissingError as error:
+        server.stop()
+        pytest.fail(str(error), pytrace=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_hosts(request: pytest.FixtureRequest) -> str:
+    """Hosts of the server that tests share: the one that SMOOTHCLUSTER_TEST_REDIS names, or our own."""
+    named = os.environ.get(REDIS_VARIABLE)
+    if named:
+        return named.removeprefix("redis://")
+    server: RedisServer = request.getfixturevalue("own_redis")
     return server.hosts
