@@ -146,15 +146,18 @@ class RedisServer:
         return [path.read_text().rpartition(")")[2].split()[0] for path in paths]
 
     def _answers(self) -> bool:
-        """Whether it serves: with TLS or a password, whether it takes a connection and does not say that it loads."""
+        """Whether it serves: whatever it says or does, but to say that it reads its data. It may speak TLS."""
         assert self._process is not None
         if self._process.poll() is not None:
             raise RuntimeError("Redis ended")
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
-            connection.settimeout(1.0)
+        try:
+            connection = socket.create_connection(("127.0.0.1", self.port), 1.0)
+        except OSError:
+            return False
+        with connection, suppress(ConnectionResetError):
             connection.sendall(b"PING\r\n")
             return not connection.recv(100).startswith(b"-LOADING")
-        return False
+        return True
 
 
 @final

@@ -208,7 +208,7 @@ def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
 
 
 def _entries(keys: Sequence[str], parts: Sequence[Any]) -> list[Entry | None]:
-    """What the script has read: marks and values, a thousand at a time."""
+    """What the script has read: marks and values, some thousands at a time."""
     marks = [mark for part in parts[::2] for mark in part]
     values = [value for part in parts[1::2] for value in part]
     try:

@@ -35,7 +35,7 @@ class Address:
             pairs = tuple(_server(each, port) for each in hosts.split(","))
             if not 0 <= db < 2**31:
                 raise ValueError(f"{db} is no number of a database")
-            for part in (namespace, *filter(None, [service])):
+            for part in (namespace, *([] if service is None else [service])):
                 if "/" in check_key(part):
                     raise ValueError(f"{part!r} must not hold a slash")
         except ValueError as error:

@@ -37,7 +37,7 @@ _REFUSED = {
 }
 """Nothing was applied."""
 
-_NO_PASSWORD_SET = "the server refused the credentials: it has no password for that user"
+_WITHOUT = "the server refused the credentials: it has no password for that user"
 
 
 def code(error: Exception) -> str:
@@ -53,11 +53,11 @@ def translate(error: Exception, where: str, unknown: type[BackendError] = Unavai
         detail = f": {error}" if word == "NOPERM" else ""
         return AccessDeniedError(f"{at}: {DENIED[word]}{detail}")
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        return AccessDeniedError(f"{at}: {_NO_PASSWORD_SET}")
+        return AccessDeniedError(f"{at}: {_WITHOUT}")
     said = ELSEWHERE.get(word) or _REFUSED.get(word)
     if said:
         return UnavailableError(f"{at}: {said} ({word})")
-    return unknown(f"{at}: {error or type(error).__name__}")
+    return unknown(f"{at}: {str(error) or type(error).__name__}")
 
 
 def unreachable(where: str, timeout: float, last: object, *, tls: bool) -> UnavailableError:

@@ -19,7 +19,7 @@ from redis.retry import Retry
 
 from smoothcluster.clock import SYSTEM_CLOCK
 
-CAP: Final = 0.25
+CAP: Final = 0.5
 """Seconds by which the store's lease clock advances at most between two commands."""
 
 _SOURCE: Final = files(__package__).joinpath("store.lua").read_text("utf-8").replace("$CAP", str(round(CAP * 1000)))
@@ -42,6 +42,11 @@ class _Tls(Connection):
             raise
 
 
+def _connection(tls: ssl.SSLContext | None, options: dict[str, Any]) -> Any:
+    """One of redis-py's, whose types are not complete."""
+    return _Tls(context=tls, **options) if tls else Connection(**options)  # type: ignore[no-untyped-call]  # as above
+
+
 def left(deadline: float) -> float:
     """Seconds until then; never none, which the driver would take for no limit."""
     return max(0.001, deadline - SYSTEM_CLOCK.monotonic())
@@ -61,11 +66,10 @@ class Link:
             "protocol": 2,
             "driver_info": None,
         }
-        # An `Any` because of what redis-py leaves without types.
-        self._connection: Any = _Tls(context=tls, **options) if tls else Connection(**options)  # type: ignore[no-untyped-call]
+        self._connection = _connection(tls, options)
         self._connection.connect()
         self._idle = select.poll()
-        self._idle.register(self._connection._sock, select.POLLIN)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._idle.register(self._connection._sock, select.POLLIN)  # noqa: SLF001  # the driver's own look costs more
         self.store = b""
         """Which server process, in which role, holds the store, as it was said on connecting."""
         self.number = 0

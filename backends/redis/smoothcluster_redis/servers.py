@@ -5,15 +5,14 @@ import os
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, final
 
-from redis.exceptions import MovedError, RedisError
+from redis.exceptions import MovedError, RedisError, ResponseError
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
 from smoothcluster_redis.address import Address, written
-from smoothcluster_redis.errors import ELSEWHERE, code, translate, unreachable
+from smoothcluster_redis.errors import translate, unreachable
 from smoothcluster_redis.link import Link, left
 
 _LOG = logging.getLogger("smoothcluster_redis")
@@ -64,36 +63,27 @@ class Servers:
         translated = translate(error, self.address.where, unknown)
         link.close()
         self._drop()
-        if code(error) in ELSEWHERE and isinstance(error, MovedError):
+        if isinstance(error, MovedError):
             self._last = (error.host, error.port)
         return translated
 
     def connect(self, deadline: float) -> Link:
         """A new connection to the server that holds the store."""
-        last: object = None
-        candidates = self._candidates(deadline)
-        for tried, (host, port) in enumerate(candidates):
-            share = left(deadline) / max(1, len(self.address.hosts) - tried)
+        said: list[object] = []
+        for tried, (host, port) in enumerate(self._candidates(deadline, said)):
             try:
-                return self._open(host, port, share)
-            except MovedError as error:
-                with suppress(RedisError):
-                    return self._open(error.host, error.port, left(deadline))
+                return self._follow(host, port, left(deadline) / max(1, len(self.address.hosts) - tried))
             except (RedisError, OSError) as error:
-                last = translate(error, written(host, port))
-                if isinstance(last, AccessDeniedError):
-                    raise last from error
-            if left(deadline) <= 0.001:
-                break
-        raise unreachable(self.address.where, self.timeout, last, tls=self._tls is not None)
+                said.append(_problem(error, host, port))
+        raise unreachable(self.address.where, self.timeout, said[-1] if said else None, tls=self._tls is not None)
 
     def close(self) -> None:
         """End all connections that nobody uses; those in use end when they are given back."""
         self._closed = True
         self._drop()
 
-    def _candidates(self, deadline: float) -> Iterator[tuple[str, int]]:
-        """Where the store may be, likeliest first."""
+    def _candidates(self, deadline: float, said: list[object]) -> Iterator[tuple[str, int]]:
+        """Where the store may be, likeliest first; *said* is told what the Sentinels have against it."""
         if self.address.service is None:
             last = self._last
             yield from [last] if last else []
@@ -101,10 +91,15 @@ class Servers:
             return
         for number, (host, port) in enumerate(self.address.hosts):
             share = left(deadline) / (len(self.address.hosts) - number + 1)
-            with suppress(RedisError, OSError):
+            try:
                 found = self._ask_sentinel(host, port, share)
-                if found:
-                    yield found
+            except (RedisError, OSError) as error:
+                said.append(_problem(error, host, port))
+                continue
+            if found:
+                yield found
+            else:
+                said.append(f"the Sentinel at {written(host, port)} knows no service {self.address.service!r}")
 
     def _ask_sentinel(self, host: str, port: int, timeout: float) -> tuple[str, int] | None:
         link = Link(host, port, timeout, self._tls, **self._sentinel_credentials)
@@ -114,6 +109,13 @@ class Servers:
             return (found[0].decode(), int(found[1])) if found else None
         finally:
             link.close()
+
+    def _follow(self, host: str, port: int, timeout: float) -> Link:
+        """Connect there, or to where in the cluster that one says that the store is."""
+        try:
+            return self._open(host, port, timeout)
+        except MovedError as moved:
+            return self._open(moved.host, moved.port, timeout)
 
     def _open(self, host: str, port: int, timeout: float) -> Link:
         deadline = SYSTEM_CLOCK.monotonic() + timeout
@@ -133,7 +135,7 @@ class Servers:
         """Say so if the server keeps nothing, or throws away what it should keep."""
         try:
             words = [link.ask(deadline, "CONFIG", "GET", name) for name in ("appendonly", "save", "maxmemory-policy")]
-        except RedisError:
+        except ResponseError:
             return  # Not permitted, as with most hosted servers.
         appendonly, save, policy = (pair[1] if pair else b"?" for pair in words)
         if appendonly == b"no" and not save:
@@ -177,3 +179,11 @@ class Servers:
             links, self._idle = self._idle, []
         for link in links:
             link.close()
+
+
+def _problem(error: Exception, host: str, port: int) -> BackendError:
+    """What is wrong there. Raise it, if no other server would do better."""
+    problem = translate(error, written(host, port))
+    if isinstance(problem, AccessDeniedError):
+        raise problem from error
+    return problem

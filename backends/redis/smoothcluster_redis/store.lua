@@ -37,15 +37,26 @@ local function note(sign, key)
 end
 
 local function publish()
+    local news_of = {'number', whole(number)}
     for group, list in pairs(news) do
         local stream, last = prefix .. 'stream:' .. group, 'last:' .. group
+        local before = call('HGET', META, last) or '0'
         call('XADD', stream, 'MAXLEN', '~', 1000, whole(number) .. '-0',
-             'after', call('HGET', META, last) or '0', 'changed', table.concat(list, ' '))
-        call('PEXPIRE', stream, 3600000)
-        call('HSET', META, last, whole(number))
+             'after', before, 'changed', table.concat(list, ' '))
+        -- Now and then is enough: who finds entries missing wakes everybody.
+        if before == '0' or number % 50 == 0 then call('PEXPIRE', stream, 3600000) end
+        table.insert(news_of, last)
+        table.insert(news_of, whole(number))
     end
-    call('HSET', META, 'number', whole(number))
+    call('HSET', META, unpack(news_of))
     news = {}
+end
+
+-- Lua's stack, and so a command, holds 8000 words at most.
+local function in_slices(command, key, words)
+    for first = 1, #words, 4000 do
+        call(command, key, unpack(words, first, math.min(first + 3999, #words)))
+    end
 end
 
 -- Keys and the directories they imply.
@@ -54,23 +65,22 @@ local function split(name)
     return string.match(name, '^(.*)/([^/]*)$')
 end
 
-local function link(name)
-    local directory, leaf = split(name)
-    while directory do
-        local children = prefix .. 'children:' .. directory
-        local there = call('EXISTS', children) == 1
-        call('SADD', children, leaf)
-        if there then return end
-        directory, leaf = split(directory)
-    end
+local function is_directory(name)
+    return call('EXISTS', prefix .. 'children:' .. name) == 1
+end
+
+local function link(directory, leaves)
+    local there = is_directory(directory)
+    in_slices('SADD', prefix .. 'children:' .. directory, leaves)
+    local above, leaf = split(directory)
+    if above and not there then link(above, {leaf}) end
 end
 
 local function unlink(name)
     local directory, leaf = split(name)
     while directory do
-        local children = prefix .. 'children:' .. directory
-        call('SREM', children, leaf)
-        if call('EXISTS', children) == 1 then return end
+        call('SREM', prefix .. 'children:' .. directory, leaf)
+        if is_directory(directory) then return end
         directory, leaf = split(directory)
     end
 end
@@ -117,7 +127,7 @@ end
 local function permitted()
     local key = prefix .. 'x'
     local needed = {
-        {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HGET', key, 'x'}, {'HGETALL', key},
+        {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HEXISTS', key, 'x'}, {'HGET', key, 'x'}, {'HGETALL', key},
         {'HMGET', key, 'x'}, {'HSET', key, 'x', 'x'}, {'PEXPIRE', key, 1}, {'SADD', key, 'x'}, {'SMEMBERS', key},
         {'SREM', key, 'x'}, {'XADD', key, '*', 'x', 'x'}, {'XREAD', 'STREAMS', key, '0'}, {'ZADD', key, 1, 'x'},
         {'ZRANGEBYSCORE', key, 0, 1}, {'ZREM', key, 'x'}, {'ZSCORE', key, 'x'},
@@ -149,8 +159,8 @@ end
 
 local function read(keys, from)
     local parts = {}
-    for first = from, #keys, 1000 do
-        local last = math.min(first + 999, #keys)
+    for first = from, #keys, 4000 do
+        local last = math.min(first + 3999, #keys)
         table.insert(parts, call('HMGET', MARKS, unpack(keys, first, last)))
         table.insert(parts, call('HMGET', VALUES, unpack(keys, first, last)))
     end
@@ -167,66 +177,86 @@ local function list(directory)
     return {names, read(names, 1)}
 end
 
--- Changing. A mark is "version created lease"; from ARGV[4] come four words for each part of a commit:
--- what it is, key, version or nothing, value.
+-- Changing. A mark is "version created lease"; from ARGV[4] come four words for each part of a commit, of which
+-- there are 4000 at most: what it is, key, version or nothing, value.
 
-local marks = {}
-
-local function failing()
-    for i = 4, #ARGV, 4 do
-        local mark = call('HGET', MARKS, ARGV[i + 1])
-        local created = ARGV[i] == 'create' or ARGV[i] == 'hang'
-        local version = ARGV[i + 2]
+local function failing(marks)
+    for i, mark in ipairs(marks) do
+        local what, version = ARGV[4 * i], ARGV[4 * i + 2]
+        local created = what == 'create' or what == 'hang'
         if created == (mark ~= false) or (version ~= '' and string.match(mark, '^%d+') ~= version) then
-            return ARGV[i + 1]
+            return ARGV[4 * i + 1]
         end
-        marks[i] = mark
     end
 end
 
-local function misplaced()
-    local made = {}
-    for i = 4, #ARGV, 4 do
-        if not marks[i] then made[ARGV[i + 1]] = true end
+local function misplaced(marks)
+    local made, places, fine = {}, {}, {}
+    for i, mark in ipairs(marks) do
+        local key = ARGV[4 * i + 1]
+        if not mark then
+            made[key] = true
+            table.insert(places, prefix .. 'children:' .. key)
+        end
     end
+    local one_is = #places > 0 and call('EXISTS', unpack(places)) > 0
     for key in pairs(made) do
-        if call('EXISTS', prefix .. 'children:' .. key) == 1 then return {'directory', key} end
+        if one_is and is_directory(key) then return {'directory', key} end
         local above = split(key)
-        while above and call('EXISTS', prefix .. 'children:' .. above) == 0 do
-            if made[above] or call('HGET', MARKS, above) then return {'bytes', above} end
+        while above and not fine[above] and not is_directory(above) do
+            if made[above] or call('HEXISTS', MARKS, above) == 1 then return {'bytes', above} end
+            fine[above] = true
             above = split(above)
         end
+        if above then fine[above] = true end
     end
 end
 
-local function apply(what, key, value, mark, lease)
-    local own = prefix .. 'lease:'
-    if what == 'delete' then
-        remove(key)
-        local born = string.match(mark, '(%S*)$')
-        if born ~= '' then call('SREM', own .. born, key) end
-    elseif what == 'update' then
-        call('HSET', MARKS, key, whole(number) .. string.match(mark, ' .*$'))
-        call('HSET', VALUES, key, value)
-        note('=', key)
-    elseif what ~= 'if' then
-        local hung = what == 'hang' and lease or ''
-        call('HSET', MARKS, key, whole(number) .. ' ' .. whole(number) .. ' ' .. hung)
-        call('HSET', VALUES, key, value)
-        link(key)
-        note('+', key)
-        if hung ~= '' then call('SADD', own .. lease, key) end
+local function delete(key, mark)
+    remove(key)
+    local born = string.match(mark, '(%S*)$')
+    if born ~= '' then call('SREM', prefix .. 'lease:' .. born, key) end
+end
+
+local function apply(marks, lease)
+    local new_marks, new_values, hung, leaves = {}, {}, {}, {}
+    for i, mark in ipairs(marks) do
+        local what, key = ARGV[4 * i], ARGV[4 * i + 1]
+        if what == 'delete' then
+            delete(key, mark)
+        elseif what ~= 'if' then
+            local rest = mark and string.match(mark, ' .*$')
+                or ' ' .. whole(number) .. ' ' .. (what == 'hang' and lease or '')
+            table.insert(new_marks, key)
+            table.insert(new_marks, whole(number) .. rest)
+            table.insert(new_values, key)
+            table.insert(new_values, ARGV[4 * i + 3])
+            note(mark and '=' or '+', key)
+            if what == 'hang' then table.insert(hung, key) end
+            local directory, leaf = split(key)
+            if directory and not mark then
+                leaves[directory] = leaves[directory] or {}
+                table.insert(leaves[directory], leaf)
+            end
+        end
     end
+    in_slices('HSET', MARKS, new_marks)
+    in_slices('HSET', VALUES, new_values)
+    in_slices('SADD', prefix .. 'lease:' .. lease, hung)
+    for directory, names in pairs(leaves) do link(directory, names) end
 end
 
 local function commit(lease)
     if lease ~= '' and not lives(lease) then return {'lost'} end
-    local failed = failing()
+    local keys = {}
+    for i = 5, #ARGV, 4 do table.insert(keys, ARGV[i]) end
+    local marks = call('HMGET', MARKS, unpack(keys))
+    local failed = failing(marks)
     if failed then return {'refused', failed} end
-    local wrong = misplaced()
+    local wrong = misplaced(marks)
     if wrong then return wrong end
     number = number + 1
-    for i = 4, #ARGV, 4 do apply(ARGV[i], ARGV[i + 1], ARGV[i + 3], marks[i], lease) end
+    apply(marks, lease)
     publish()
     return {'done', whole(number)}
 end

@@ -24,6 +24,9 @@ _LOG = logging.getLogger("smoothcluster_redis")
 _PAUSE = 0.1
 """Seconds between two attempts to reach the store."""
 
+_BLOCK = 0.4 * CAP
+"""Seconds to wait for entries. The server looks at its clock every tenth of a second: it may be half a cap."""
+
 
 @final
 class _Order(Watch):
@@ -108,9 +111,9 @@ class Watches:
         while groups := self._groups():
             self._seen = {group: self._seen.get(group, self._number) for group in groups}
             self._number = link.number
-            deadline = SYSTEM_CLOCK.monotonic() + CAP / 2 + self._servers.timeout
+            deadline = SYSTEM_CLOCK.monotonic() + CAP + self._servers.timeout
             self._read(link.ask(deadline, *self._next(groups)))
-            if SYSTEM_CLOCK.monotonic() - looked >= CAP / 2:
+            if SYSTEM_CLOCK.monotonic() - looked >= _BLOCK:
                 looked = SYSTEM_CLOCK.monotonic()
                 link.identify(deadline, self._servers.prefix, "tick")
                 self._arrive(link)
@@ -135,7 +138,7 @@ class Watches:
     def _next(self, groups: list[str]) -> list[Any]:
         streams = [f"{self._servers.prefix}stream:{group}" for group in groups]
         after = [f"{self._seen[group]}-0" for group in groups]
-        return ["XREAD", "COUNT", 1000, "BLOCK", round(CAP * 500), "STREAMS", *streams, *after]
+        return ["XREAD", "COUNT", 1000, "BLOCK", round(_BLOCK * 1000), "STREAMS", *streams, *after]
 
     def _read(self, answer: Any) -> None:
         woken: dict[_Order, None] = {}
