@@ -24,10 +24,11 @@ class Line(NamedTuple):
 
 
 def read_log(path: Path) -> list[Line]:
-    """Everything that handlers have logged so far, in order."""
+    """Everything that handlers have logged so far, in order; a line that is being written is none yet."""
     if not path.exists():
         return []
-    return [Line(*json.loads(line)) for line in path.read_text().splitlines()]
+    whole, _, _ = path.read_text().rpartition("\n")
+    return [Line(*json.loads(line)) for line in whole.splitlines()]
 
 
 def audit(log: Sequence[Line], outcomes: Iterable[Outcome], wanted: Iterable[str]) -> list[str]:
