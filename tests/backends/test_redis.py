@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,14 +18,13 @@ from redis_server import RedisCluster, RedisSentinels, RedisServer
 from servers import Proxy, free_port
 from smoothcluster_redis import RedisBackend
 from smoothcluster_redis.lease import RedisLease
-from smoothcluster_redis.link import CAP, Link
+from smoothcluster_redis.link import CAP
 from smoothcluster_redis.servers import Servers
 
 from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete, Entry, Exists, Lease, Refused, Update
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
     AccessDeniedError,
-    LeaseLostError,
     OutcomeUnknownError,
     UnavailableError,
     UsageError,
@@ -803,9 +802,11 @@ def test_tls_and_plain_do_not_mix(tls: RedisServer, redis_hosts: str) -> None:
     """The error says which of the two was spoken."""
     with closing(RedisBackend(tls.hosts, timeout=0.5)) as plain, pytest.raises(UnavailableError, match="not TLS"):
         plain.get("a")
-    with closing(RedisBackend(redis_hosts, timeout=0.5, use_ssl=True)) as secure:
-        with pytest.raises(UnavailableError, match="speaks TLS"):
-            secure.get("a")
+    with (
+        closing(RedisBackend(redis_hosts, timeout=0.5, use_ssl=True)) as secure,
+        pytest.raises(UnavailableError, match="speaks TLS"),
+    ):
+        secure.get("a")
 
 
 # Several servers.

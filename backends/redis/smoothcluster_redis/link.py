@@ -22,7 +22,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 CAP: Final = 0.5
 """Seconds by which the store's lease clock advances at most between two commands."""
 
-_SOURCE: Final = files(__package__).joinpath("store.lua").read_text("utf-8").replace("$CAP", str(round(CAP * 1000)))
+_SOURCE: Final = files("smoothcluster_redis").joinpath("store.lua").read_text("utf-8").replace("$CAP", str(round(CAP * 1000)))
 _SHA: Final = hashlib.sha1(_SOURCE.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -104,8 +104,8 @@ class Link:
         """Note which store this is, and have the store note which server it is on."""
         # How far numbers jump where some may be lost that were given: farther than any of them.
         jump = random.randrange(10**9, 2 * 10**9)
-        number, self.store = self.run(deadline, prefix, act, [jump])
-        self.number = int(number)
+        answer: tuple[bytes, bytes] = self.run(deadline, prefix, act, [jump])
+        self.number, self.store = int(answer[0]), answer[1]
 
     def close(self) -> None:
         """End it. Repeatable."""

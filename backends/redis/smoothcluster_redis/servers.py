@@ -64,7 +64,7 @@ class Servers:
         link.close()
         self._drop()
         if isinstance(error, MovedError):
-            self._last = (error.host, error.port)
+            self._last = _target(error)
         return translated
 
     def connect(self, deadline: float) -> Link:
@@ -115,7 +115,7 @@ class Servers:
         try:
             return self._open(host, port, timeout)
         except MovedError as moved:
-            return self._open(moved.host, moved.port, timeout)
+            return self._open(*_target(moved), timeout)
 
     def _open(self, host: str, port: int, timeout: float) -> Link:
         deadline = SYSTEM_CLOCK.monotonic() + timeout
@@ -187,3 +187,9 @@ def _problem(error: Exception, host: str, port: int) -> BackendError:
     if isinstance(problem, AccessDeniedError):
         raise problem from error
     return problem
+
+
+def _target(moved: MovedError) -> tuple[str, int]:
+    """Where in the cluster the store is."""
+    address: tuple[str, int] = moved.node_addr
+    return address
