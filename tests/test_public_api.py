@@ -15,10 +15,11 @@ PUBLIC = {
 ELSEWHERE = [
     ("smoothcluster.errors", "SmoothclusterError"),
     ("smoothcluster.memory", "MemoryBackend"),
+    ("smoothcluster_redis", "RedisBackend"),
     ("smoothcluster_zookeeper", "ZookeeperBackend"),
 ]
 
-DRIVERS = {"smoothcluster_zookeeper": "kazoo"}
+DRIVERS = {"smoothcluster_redis": "redis", "smoothcluster_zookeeper": "kazoo"}
 
 
 def test_the_package_offers_exactly_the_public_names() -> None:

@@ -4,13 +4,15 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Protocol
 
 import pytest
+from redis_server import RedisServer
 from servers import ZookeeperServer, free_port
 
 from smoothcluster.errors import MissingDriverError
-from smoothcluster.registry import connect, schemes
+from smoothcluster.registry import GROUP, connect
 
 VARIABLE = "SMOOTHCLUSTER_TEST_BACKENDS"
 """Names the kinds to try, with commas; without it, all that are installed."""
@@ -70,7 +72,18 @@ def _shared_zookeeper(request: pytest.FixtureRequest) -> str:
     return f"zookeeper://{request.getfixturevalue('zookeeper_hosts')}"
 
 
+def _shared_redis(request: pytest.FixtureRequest) -> str:
+    return f"redis://{request.getfixturevalue('redis_hosts')}"
+
+
 KINDS: Iterable[Kind] = [
+    Kind(
+        "redis",
+        shared=_shared_redis,
+        nowhere=lambda: f"redis://127.0.0.1:{free_port()}",
+        own=lambda: RedisServer().start(),
+        plain=lambda: RedisServer().start(),
+    ),
     Kind(
         "zookeeper",
         shared=_shared_zookeeper,
@@ -82,8 +95,10 @@ KINDS: Iterable[Kind] = [
 
 
 def installed() -> set[str]:
-    """The schemes whose driver is there, of those that several processes can share."""
-    return {scheme for scheme in schemes() if scheme not in SINGLE_PROCESS and _has_driver(scheme)}
+    """The schemes whose driver is there, of those that several processes can share; one for each backend."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: len(point.name), reverse=True)
+    shortest = {point.value: point.name for point in points}
+    return {scheme for scheme in shortest.values() if scheme not in SINGLE_PROCESS and _has_driver(scheme)}
 
 
 def _has_driver(scheme: str) -> bool:
