@@ -240,11 +240,15 @@ def test_after_a_restart_no_version_is_given_again(server: RedisServer) -> None:
 
 
 def test_an_emptied_store_does_not_begin_anew(server: RedisServer) -> None:
-    """Even if somebody deletes everything, old versions match nothing that is made after."""
+    """Even if somebody deletes everything, watchers are woken, and old versions match nothing that is made after."""
     with closing(RedisBackend(server.hosts)) as backend:
         lease = backend.lease(10.0)
         old = create(backend, "a", b"", lease)
+        wakes = Wakes()
+        backend.watch("a", wakes)
+        eventually(lambda: wakes.count)
         server.ask("FLUSHALL")
+        wakes.since(1)
         eventually(lambda: reached(lambda: backend.keys("none") == []))
         assert lease.renew() is False
         assert int(create(backend, "a")) > int(old)

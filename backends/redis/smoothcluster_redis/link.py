@@ -14,7 +14,7 @@ from typing import Any, Final, final
 
 from redis import Connection
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import ConnectionError, NoScriptError  # noqa: A004  # the driver's own
 from redis.retry import Retry
 
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -22,7 +22,9 @@ from smoothcluster.clock import SYSTEM_CLOCK
 CAP: Final = 0.5
 """Seconds by which the store's lease clock advances at most between two commands."""
 
-_SOURCE: Final = files("smoothcluster_redis").joinpath("store.lua").read_text("utf-8").replace("$CAP", str(round(CAP * 1000)))
+_SOURCE: Final = (
+    files("smoothcluster_redis").joinpath("store.lua").read_text("utf-8").replace("$CAP", str(round(CAP * 1000)))
+)
 _SHA: Final = hashlib.sha1(_SOURCE.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -70,8 +72,8 @@ class Link:
         self._connection.connect()
         self._idle = select.poll()
         self._idle.register(self._connection._sock, select.POLLIN)  # noqa: SLF001  # the driver's own look costs more
-        self.store = b""
-        """Which server process, in which role, holds the store, as it was said on connecting."""
+        self.store: bytes = b""
+        """Which server process holds the store, and since which commit, as it was said last."""
         self.number = 0
         """Of the last commit then."""
 
@@ -82,6 +84,8 @@ class Link:
 
     def send(self, *words: Any) -> None:
         """Send one command."""
+        if not self._connection.is_connected:  # The driver would connect again, to nobody knows which server.
+            raise ConnectionError("the connection is closed")
         self._connection.send_command(*words, check_health=False)
 
     def receive(self, deadline: float) -> Any:

@@ -12,7 +12,7 @@ from redis.exceptions import MovedError, RedisError, ResponseError
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
 from smoothcluster_redis.address import Address, written
-from smoothcluster_redis.errors import translate, unreachable
+from smoothcluster_redis.errors import ELSEWHERE, code, translate, unreachable
 from smoothcluster_redis.link import Link, left
 
 _LOG = logging.getLogger("smoothcluster_redis")
@@ -51,7 +51,10 @@ class Servers:
         try:
             answer = link.run(deadline, self.prefix, act, words)
         except RedisError as error:
-            raise self.failed(link, error, unknown) from error
+            if not isinstance(error, ResponseError) or code(error) in ELSEWHERE:
+                raise self.failed(link, error, unknown) from error
+            self._give_back(link)
+            raise translate(error, self.address.where, unknown) from error
         except BaseException:
             link.close()
             raise
@@ -191,5 +194,5 @@ def _problem(error: Exception, host: str, port: int) -> BackendError:
 
 def _target(moved: MovedError) -> tuple[str, int]:
     """Where in the cluster the store is."""
-    address: tuple[str, int] = moved.node_addr
-    return address
+    untyped: Any = moved  # As redis-py has it.
+    return untyped.host, untyped.port

@@ -115,13 +115,14 @@ local function identify(jump)
     local store = string.match(info, 'run_id:(%w+)') .. string.match(info, 'master_replid:(%w+)')
     if store ~= known[4] then
         number = math.max(number + jump, stamp * 1000)
-        call('HSET', META, 'store', store, 'number', whole(number), 'clock', whole(clock), 'stamp', whole(stamp))
+        call('HSET', META, 'store', store, 'since', whole(number),
+             'number', whole(number), 'clock', whole(clock), 'stamp', whole(stamp))
         local ttls = call('HGETALL', TTLS)
         for i = 1, #ttls, 2 do
             call('ZADD', LEASES, 'XX', 'GT', whole(clock + ttls[i + 1]), ttls[i])
         end
     end
-    return store
+    return store .. ':' .. call('HGET', META, 'since')
 end
 
 local function permitted()

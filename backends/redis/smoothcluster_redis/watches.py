@@ -52,7 +52,7 @@ class Watches:
         self._orders: dict[str, dict[_Order, None]] = {}
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._store = b""
+        self._store: bytes = b""
         self._seen: dict[str, int] = {}
         """By group, the number up to which its stream was read."""
         self._number = 0
