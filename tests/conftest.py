@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from redis_server import RedisServer
 from servers import ServerMissingError, ZookeeperServer
 
 if TYPE_CHECKING:
     from etcd_server import EtcdServer  # Needs its driver, which is not always there.
 
+REDIS_VARIABLE = "SMOOTHCLUSTER_TEST_REDIS"
 ZOOKEEPER_VARIABLE = "SMOOTHCLUSTER_TEST_ZOOKEEPER"
 
 
@@ -56,3 +58,26 @@ def etcd_server() -> Iterator["EtcdServer"]:
         pytest.fail(str(error), pytrace=False)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def own_redis() -> Iterator[RedisServer]:
+    """A server of our own. Not to be stopped or paused."""
+    server = RedisServer({"appendfsync": "everysec"})
+    try:
+        server.start()
+    except ServerMissingError as error:
+        server.stop()
+        pytest.fail(str(error), pytrace=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_hosts(request: pytest.FixtureRequest) -> str:
+    """Hosts of the server that tests share: the one that SMOOTHCLUSTER_TEST_REDIS names, or our own."""
+    named = os.environ.get(REDIS_VARIABLE)
+    if named:
+        return named.removeprefix("redis://")
+    server: RedisServer = request.getfixturevalue("own_redis")
+    return server.hosts

@@ -1,12 +1,14 @@
 """Forgetting is impossible: every backend that can be connected to has been put to the contract."""
 
 import ast
+import re
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-BACKENDS = sorted({point.name for point in entry_points(group="smoothcluster.backends")})
+BACKENDS = sorted({re.split("[._]", point.module)[-1] for point in entry_points(group="smoothcluster.backends")})
+"""By the last part of their package's name: one backend may have several schemes."""
 
 
 def _conforming(path: Path) -> list[str]:

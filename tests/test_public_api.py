@@ -16,10 +16,12 @@ ELSEWHERE = [
     ("smoothcluster.errors", "SmoothclusterError"),
     ("smoothcluster.memory", "MemoryBackend"),
     ("smoothcluster_etcd", "EtcdBackend"),
+    ("smoothcluster_redis", "RedisBackend"),
+    ("smoothcluster_sqlite", "SqliteBackend"),
     ("smoothcluster_zookeeper", "ZookeeperBackend"),
 ]
 
-DRIVERS = {"smoothcluster_etcd": "etcd3", "smoothcluster_zookeeper": "kazoo"}
+DRIVERS = {"smoothcluster_etcd": "etcd3", "smoothcluster_redis": "redis", "smoothcluster_zookeeper": "kazoo"}
 
 
 def test_the_package_offers_exactly_the_public_names() -> None:

@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PACKAGES = {"smoothcluster", "smoothcluster_etcd", "smoothcluster_sqlite", "smoothcluster_zookeeper"}
+PACKAGES = {
+    "smoothcluster",
+    "smoothcluster_etcd",
+    "smoothcluster_redis",
+    "smoothcluster_sqlite",
+    "smoothcluster_zookeeper",
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def test_it_holds_the_packages_and_nothing_else(wheel: zipfile.ZipFile) -> None:
 def test_each_package_is_whole_and_typed(wheel: zipfile.ZipFile, package: str) -> None:
     """Every module of the checkout is there, and type checkers are told to look inside."""
     (home,) = [path for path in (ROOT / package, *ROOT.glob(f"backends/*/{package}")) if path.is_dir()]
-    modules = {str(path.relative_to(home.parent)) for path in home.rglob("*.py")}
+    modules = {str(path.relative_to(home.parent)) for path in home.rglob("*") if path.suffix in (".py", ".lua")}
     assert modules <= set(wheel.namelist())
     assert {f"{package}/__init__.py", f"{package}/py.typed"} <= set(wheel.namelist())
 
@@ -58,7 +64,7 @@ def test_entry_points_lead_to_files_in_it(wheel: zipfile.ZipFile) -> None:
     """Each registered backend, and the command, is a module that the wheel holds."""
     points = configparser.ConfigParser()
     points.read_string(metadata(wheel, "entry_points.txt"))
-    assert set(points["smoothcluster.backends"]) >= {"etcd", "memory", "zookeeper"}
+    assert set(points["smoothcluster.backends"]) >= {"etcd", "memory", "redis", "sqlite", "zookeeper"}
     assert set(points["console_scripts"]) == {"smoothcluster"}
     for target in [*points["smoothcluster.backends"].values(), *points["console_scripts"].values()]:
         path = target.partition(":")[0].replace(".", "/")
@@ -70,7 +76,7 @@ def test_drivers_are_extras(wheel: zipfile.ZipFile) -> None:
     fields = Parser().parsestr(metadata(wheel, "METADATA"))
     plain = [line for line in fields.get_all("Requires-Dist", []) if "extra" not in line]
     assert {line.partition(">")[0] for line in plain} == {"click", "tenacity"}
-    adapters = {name.removeprefix("smoothcluster_") for name in PACKAGES - {"smoothcluster"}}
+    adapters = {name.removeprefix("smoothcluster_") for name in PACKAGES - {"smoothcluster", "smoothcluster_sqlite"}}
     assert adapters | {"all", "testing"} == set(fields.get_all("Provides-Extra", []))
 
 

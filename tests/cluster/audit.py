@@ -24,10 +24,10 @@ class Line(NamedTuple):
 
 
 def read_log(path: Path) -> list[Line]:
-    """Everything that handlers have logged so far, in order."""
+    """Everything that handlers have logged so far, in order; a line that is being written is none yet."""
     if not path.exists():
         return []
-    whole, _, _ = path.read_text().rpartition("\n")  # What follows is a line that is being written just now.
+    whole, _, _ = path.read_text().rpartition("\n")
     return [Line(*json.loads(line)) for line in whole.splitlines()]
 
 

@@ -4,14 +4,16 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import Protocol
 
 import pytest
+from redis_server import RedisServer
 from servers import ZookeeperServer, free_port
 from sqlite_store import SqliteStore
 
 from smoothcluster.errors import MissingDriverError
-from smoothcluster.registry import connect, schemes
+from smoothcluster.registry import GROUP, connect
 
 VARIABLE = "SMOOTHCLUSTER_TEST_BACKENDS"
 """Names the kinds to try, with commas; without it, all that are installed."""
@@ -87,6 +89,10 @@ def _etcd(*, quick: bool) -> Store:
     return EtcdServer(QUICK).start() if quick else EtcdServer(fsync=True).start()
 
 
+def _shared_redis(request: pytest.FixtureRequest) -> str:
+    return f"redis://{request.getfixturevalue('redis_hosts')}"
+
+
 KINDS: Iterable[Kind] = [
     Kind(
         "sqlite",
@@ -103,6 +109,13 @@ KINDS: Iterable[Kind] = [
         plain=lambda: _etcd(quick=False),
     ),
     Kind(
+        "redis",
+        shared=_shared_redis,
+        nowhere=lambda: f"redis://127.0.0.1:{free_port()}",
+        own=lambda: RedisServer().start(),
+        plain=lambda: RedisServer().start(),
+    ),
+    Kind(
         "zookeeper",
         shared=_shared_zookeeper,
         nowhere=lambda: f"zookeeper://127.0.0.1:{free_port()}",
@@ -113,8 +126,10 @@ KINDS: Iterable[Kind] = [
 
 
 def installed() -> set[str]:
-    """The schemes whose driver is there, of those that several processes can share."""
-    return {scheme for scheme in schemes() if scheme not in SINGLE_PROCESS and _has_driver(scheme)}
+    """The schemes whose driver is there, of those that several processes can share; one for each backend."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: len(point.name), reverse=True)
+    shortest = {point.value: point.name for point in points}
+    return {scheme for scheme in shortest.values() if scheme not in SINGLE_PROCESS and _has_driver(scheme)}
 
 
 def _has_driver(scheme: str) -> bool:

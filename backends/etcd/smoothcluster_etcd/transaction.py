@@ -6,6 +6,7 @@ from typing import Any, final
 from etcd3 import etcdrpc
 
 from smoothcluster.backend import Change, Condition, Create, Delete, Exists
+from smoothcluster.errors import MisplacedKeyError
 from smoothcluster_etcd.layout import ancestors, end, place
 
 _rpc: Any = etcdrpc
@@ -40,17 +41,17 @@ class Transaction:
         )
 
     def refusal(self, answer: Any) -> str:
-        """A key that had a part fail. Raise ValueError if it was a place that a key cannot have."""
+        """A key that had a part fail. Raise MisplacedKeyError if it was a place that a key cannot have."""
         seen = [each.response_range.kvs for each in answer.responses]
         for part, found in zip(self._parts, seen, strict=False):
             if not _holds(part, place(self._namespace, part.key), found):
                 return part.key
         for part, found in zip(self._parts, seen, strict=False):
             if isinstance(part, Create) and found:
-                raise ValueError(f"{part.key!r} is a directory and cannot hold bytes")
+                raise MisplacedKeyError(part.key, "is a directory and cannot hold bytes")
         for directory, found in zip(self._directories, seen[len(self._parts) :], strict=True):
             if found:
-                raise ValueError(f"{directory!r} holds bytes and cannot be a directory")
+                raise MisplacedKeyError(directory, "holds bytes and cannot be a directory")
         raise AssertionError("etcd refused what holds")
 
 
@@ -59,7 +60,7 @@ def _new_directories(parts: Sequence[Part]) -> list[str]:
     created = {part.key for part in parts if isinstance(part, Create)}
     above = {directory for key in created for directory in ancestors(key)}
     if both := created & above:
-        raise ValueError(f"{min(both)!r} cannot hold bytes and be a directory")
+        raise MisplacedKeyError(min(both), "cannot hold bytes and be a directory")
     there = {directory for part in parts if part.key not in created for directory in ancestors(part.key)}
     return sorted(above - there)
 

@@ -1,0 +1,5 @@
+"""Groups on Redis."""
+
+from smoothcluster_redis.adapter import RedisBackend
+
+__all__ = ["RedisBackend"]

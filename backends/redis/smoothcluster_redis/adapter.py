@@ -1,0 +1,225 @@
+"""Redis as a `CoordinationBackend`."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Final, final
+
+from smoothcluster.backend import (
+    AtVersion,
+    Change,
+    Committed,
+    Condition,
+    CoordinationBackend,
+    Create,
+    Delete,
+    Entry,
+    Exists,
+    Guarantees,
+    Lease,
+    Refused,
+    Update,
+    Watch,
+    check_commit,
+    check_key,
+)
+from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster_redis.address import NAMESPACE, Address, parse_url, tls_context
+from smoothcluster_redis.lease import RedisLease
+from smoothcluster_redis.servers import Servers
+from smoothcluster_redis.watches import Watches
+
+_GUARANTEES: Final = Guarantees(
+    linearizable_writes=True,
+    survives_failover=False,
+    unique_versions=True,
+    shortest_ttl=0.1,
+    longest_ttl=86_400.0,
+    ttl_step=0.0,
+    largest_value=900_000,
+    largest_commit=1_000_000,
+    most_operations=4000,
+)
+
+_check_key = lru_cache(65_536)(check_key)
+
+
+@final
+class RedisBackend(CoordinationBackend):
+    """The Redis server, or the nodes of the Redis Cluster, at *hosts*, such as ``h1:6379,h2:6379``.
+
+    With *service*, *hosts* are Sentinels that know the primary by that name. Everything lies under
+    *namespace* in the database *db*. It connects when it is first used. No call blocks for longer
+    than *timeout* seconds. *username* (default: Redis's ``default``) and *password* are for the
+    server, *sentinel_username* and *sentinel_password* for Sentinels. With *use_ssl*, or any other
+    TLS option: *ca* (default: the system's), *certfile* and *keyfile* for a client's certificate,
+    *verify_certs*, *check_hostname*.
+    """
+
+    def __init__(
+        self,
+        hosts: str,
+        *,
+        service: str | None = None,
+        db: int = 0,
+        namespace: str = NAMESPACE,
+        timeout: float = 5.0,
+        username: str | None = None,
+        password: str | None = None,
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
+        use_ssl: bool = False,
+        ca: str | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        keyfile_password: str | None = None,
+        verify_certs: bool = True,
+        check_hostname: bool = True,
+    ) -> None:
+        for user, secret in ((username, password), (sentinel_username, sentinel_password)):
+            if user is not None and secret is None:
+                raise UsageError("Redis: a username needs a password")
+        if not timeout > 0:
+            raise UsageError("Redis: timeout must be positive")
+        tls = None
+        if use_ssl or ca or certfile:
+            tls = tls_context(ca, certfile, keyfile, keyfile_password, verify=verify_certs, hostname=check_hostname)
+        self._address = Address.of(hosts, db, service, namespace, tls=tls is not None)
+        self._servers = Servers(
+            self._address,
+            timeout,
+            tls,
+            {"username": username, "password": password},
+            {"username": sentinel_username, "password": sentinel_password},
+        )
+        self._watches = Watches(self._servers)
+
+    @classmethod
+    def from_url(
+        cls,
+        url: str,
+        *,
+        namespace: str | None = None,
+        timeout: float = 5.0,
+        username: str | None = None,
+        password: str | None = None,
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
+        ca: str | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        keyfile_password: str | None = None,
+        verify_certs: bool = True,
+        check_hostname: bool = True,
+    ) -> "RedisBackend":
+        """The backend at ``redis://h:6379/0``, ``rediss://h:6379/0``, or ``redis+sentinel://s1,s2/service/0``."""
+        hosts, address = parse_url(url, namespace)
+        return cls(
+            hosts,
+            service=address.service,
+            db=address.db,
+            namespace=address.namespace,
+            timeout=timeout,
+            username=username,
+            password=password,
+            sentinel_username=sentinel_username,
+            sentinel_password=sentinel_password,
+            use_ssl=address.tls,
+            ca=ca,
+            certfile=certfile,
+            keyfile=keyfile,
+            keyfile_password=keyfile_password,
+            verify_certs=verify_certs,
+            check_hostname=check_hostname,
+        )
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return _GUARANTEES
+
+    @property
+    def url(self) -> str:
+        return self._address.url
+
+    # Reading: every read is made by the server that takes the commits, after all of them.
+
+    def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        for key in keys:
+            _check_key(key)
+        return _entries(keys, self._servers.run("get", keys)) if keys else []
+
+    def keys(self, directory: str) -> list[str]:
+        names: list[bytes] = self._servers.run("keys", [_check_key(directory)])
+        return sorted(f"{directory}/{name.decode()}" for name in names)
+
+    def list(self, directory: str) -> "list[Entry]":
+        names, parts = self._servers.run("list", [_check_key(directory)])
+        found = _entries([name.decode() for name in names], parts)
+        return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.key)
+
+    # Changing.
+
+    def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        lease = check_commit(_GUARANTEES, conditions, changes)
+        if lease is not None and not isinstance(lease, RedisLease):
+            raise ValueError(f"lease {lease.id} was not granted by this backend")
+        words: list[str | bytes] = [lease.id if lease else ""]
+        for part in (*conditions, *changes):
+            words += _words(part)
+        what, *rest = self._servers.run("commit", words, OutcomeUnknownError)
+        said = rest[0].decode() if rest else ""
+        match what:
+            case b"done":
+                return Committed({change.key: said for change in changes if not isinstance(change, Delete)})
+            case b"refused":
+                return Refused(said)
+            case b"lost":
+                raise LeaseLostError(f"lease {lease.id if lease else ''} is gone")
+            case b"directory":
+                raise MisplacedKeyError(said, "is a directory and cannot hold bytes")
+            case _:
+                raise MisplacedKeyError(said, "holds bytes and cannot be a directory")
+
+    def lease(self, ttl: float) -> Lease:
+        if not ttl > 0:
+            raise ValueError("a lease takes a positive time")
+        return RedisLease(self._servers, min(max(ttl, _GUARANTEES.shortest_ttl), _GUARANTEES.longest_ttl))
+
+    def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        return self._watches.add(path, notify, values=values)
+
+    def close(self) -> None:
+        self._servers.close()
+        self._watches.close()
+
+
+def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
+    """What the script is told of one part of a commit."""
+    match part:
+        case Exists():
+            return "if", part.key, "", b""
+        case AtVersion():
+            return "if", part.key, part.version or "none", b""
+        case Create():
+            return "hang" if part.lease else "create", part.key, "", part.value
+        case Update():
+            return "update", part.key, "" if part.version is None else part.version or "none", part.value
+        case Delete():
+            return "delete", part.key, "" if part.version is None else part.version or "none", b""
+
+
+def _entries(keys: Sequence[str], parts: Sequence[Any]) -> list[Entry | None]:
+    """What the script has read: marks and values, some thousands at a time."""
+    marks = [mark for part in parts[::2] for mark in part]
+    values = [value for part in parts[1::2] for value in part]
+    try:
+        return [
+            None if mark is None else _entry(key, mark.decode(), value)
+            for key, mark, value in zip(keys, marks, values, strict=True)
+        ]
+    except (TypeError, ValueError) as error:
+        raise UnavailableError(f"somebody else wrote into the store: {error}") from None
+
+
+def _entry(key: str, mark: str, value: bytes) -> Entry:
+    version, created, lease = mark.split(" ")
+    return Entry(key, value, version, int(created), lease or None)

@@ -1,0 +1,104 @@
+"""From what users write to where the servers are."""
+
+import ssl
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+from smoothcluster.backend import check_key
+from smoothcluster.errors import UsageError
+
+NAMESPACE = "smoothcluster"
+_PORT = 6379
+_SENTINEL_PORT = 26379
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Servers, or the Sentinels that know them, and the database and namespace there."""
+
+    hosts: tuple[tuple[str, int], ...]
+    db: int
+    service: str | None
+    """What the Sentinels call the primary; None if *hosts* are the servers themselves."""
+    namespace: str
+    tls: bool
+
+    @classmethod
+    def of(cls, hosts: str, db: int, service: str | None, namespace: str, *, tls: bool) -> "Address":
+        """Parse ``h1:6379,h2:6379``. Raise UsageError saying what is wrong."""
+        if "://" in hosts:
+            raise UsageError("RedisBackend takes hosts; for a URL use RedisBackend.from_url or connect")
+        if "@" in hosts or "?" in hosts:
+            raise UsageError("Redis: hosts hold no credentials or options: pass username= and password=")
+        try:
+            port = _PORT if service is None else _SENTINEL_PORT
+            pairs = tuple(_server(each, port) for each in hosts.split(","))
+            if not 0 <= db < 2**31:
+                raise ValueError(f"{db} is no number of a database")
+            for part in (namespace, *([] if service is None else [service])):
+                if "/" in check_key(part):
+                    raise ValueError(f"{part!r} must not hold a slash")
+        except ValueError as error:
+            raise UsageError(f"not Redis's hosts, database and namespace: {hosts!r}, {db!r}: {error}") from None
+        return cls(pairs, db, service, namespace, tls)
+
+    @property
+    def where(self) -> str:
+        """The hosts, as people write them."""
+        return ",".join(written(*pair) for pair in self.hosts)
+
+    @property
+    def url(self) -> str:
+        """What `parse_url` takes back."""
+        scheme = f"redis{'s' if self.tls else ''}{'+sentinel' if self.service else ''}"
+        query = "" if self.namespace == NAMESPACE else f"?namespace={self.namespace}"
+        return f"{scheme}://{self.where}/{f'{self.service}/' if self.service else ''}{self.db}{query}"
+
+
+def written(host: str, port: int) -> str:
+    """A server as people write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _server(text: str, port: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{text.strip()}")
+    if not parts.hostname or parts.path:
+        raise ValueError(f"{text!r} is not host:port")
+    return parts.hostname, parts.port or port
+
+
+def parse_url(url: str, namespace: str | None) -> tuple[str, Address]:
+    """Hosts as written, and the address, of a Redis URL; *namespace* wins over one that the URL names."""
+    scheme, separator, rest = url.partition("://")
+    scheme, _, sentinel = scheme.partition("+")
+    if not separator or scheme not in ("redis", "rediss") or sentinel not in ("", "sentinel"):
+        raise UsageError("a Redis URL begins with redis://, rediss://, redis+sentinel:// or rediss+sentinel://")
+    parts = urlsplit(f"//{rest}")
+    query = parse_qs(parts.query, keep_blank_values=True)
+    if query.keys() - {"namespace"} or parts.fragment:
+        raise UsageError(f"a Redis URL takes no option but namespace, not {', '.join(sorted(query)) or '#'}")
+    path = parts.path.strip("/").split("/")
+    service = path.pop(0) if sentinel else None
+    db = "/".join(path) or "0"
+    if service == "" or not db.isdecimal():
+        form = f"{scheme}+sentinel://s1:26379,s2:26379/service/0" if sentinel else f"{scheme}://h:6379/0"
+        raise UsageError(f"a Redis URL ends in the {'service and the ' if sentinel else ''}database, as in {form}")
+    named = query.get("namespace", [NAMESPACE])[-1]
+    address = Address.of(parts.netloc, int(db), service, namespace or named, tls=scheme == "rediss")
+    return parts.netloc, address
+
+
+def tls_context(
+    ca: str | None, certfile: str | None, keyfile: str | None, password: str | None, *, verify: bool, hostname: bool
+) -> ssl.SSLContext:
+    """What TLS is spoken with. Raise UsageError if a file cannot be used."""
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        if certfile:
+            context.load_cert_chain(certfile, keyfile, password)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"TLS: cannot use ca={ca!r}, certfile={certfile!r}, keyfile={keyfile!r}: {error}") from None
+    context.check_hostname = verify and hostname
+    if not verify:
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,179 @@
+"""Standing orders, woken by what is read from the groups' streams.
+
+One thread with a connection of its own waits for entries after those it has seen, and asks the
+script now and then to let time pass: the lease clock needs to be looked at to go on. Each entry
+names the one before it, so an entry that was trimmed away is noticed; then, and when another
+server has taken over, everybody concerned is woken.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, final
+
+from redis.exceptions import RedisError
+
+from smoothcluster.backend import Watch, check_key
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster_redis.link import CAP, Link
+from smoothcluster_redis.servers import Servers
+
+_LOG = logging.getLogger("smoothcluster_redis")
+
+_PAUSE = 0.1
+"""Seconds between two attempts to reach the store."""
+
+_BLOCK = 0.4 * CAP
+"""Seconds to wait for entries. The server looks at its clock every tenth of a second: it may be half a cap."""
+
+
+@final
+class _Order(Watch):
+    def __init__(self, watches: "Watches", path: str, notify: Callable[[], None], *, values: bool) -> None:
+        self._watches = watches
+        self.path = path
+        self.notify = notify
+        self.values = values
+        self.open = True
+
+    def close(self) -> None:
+        self.open = False
+        self._watches.remove(self)
+
+
+@final
+class Watches:
+    """All watches of one backend."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._changed = threading.Condition()
+        self._orders: dict[str, dict[_Order, None]] = {}
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._store: bytes = b""
+        self._seen: dict[str, int] = {}
+        """By group, the number up to which its stream was read."""
+        self._number = 0
+        """Who was not there when we last looked came after the commit of this number."""
+
+    def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
+        """Watch *path* from now on. If the store is away, from when it is back."""
+        order = _Order(self, check_key(path), notify, values=values)
+        with self._changed:
+            if self._closed.is_set():
+                raise UnavailableError("closed")
+            self._orders.setdefault(path, {})[order] = None
+            if self._thread is None or not self._thread.is_alive():
+                self._store = b""
+                self._thread = threading.Thread(target=self._run, name="smoothcluster-redis watches", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return order
+
+    def remove(self, order: _Order) -> None:
+        """Wake *order* no more."""
+        with self._changed:
+            orders = self._orders.get(order.path, {})
+            orders.pop(order, None)
+            if not orders:
+                self._orders.pop(order.path, None)
+
+    def close(self) -> None:
+        """End all watches and the thread."""
+        with self._changed:
+            self._closed.set()
+            self._orders.clear()
+            self._changed.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                link = self._servers.connect(SYSTEM_CLOCK.monotonic() + self._servers.timeout)
+            except BackendError as error:
+                _LOG.debug("watches: %s", error)
+                self._closed.wait(_PAUSE)
+                continue
+            try:
+                self._follow(link)
+            except RedisError as error:
+                _LOG.debug("watches: %s", self._servers.failed(link, error))
+            finally:
+                link.close()
+
+    def _follow(self, link: Link) -> None:
+        """Read what comes until the end, or the connection's."""
+        looked = SYSTEM_CLOCK.monotonic()
+        self._arrive(link)
+        while groups := self._groups():
+            self._seen = {group: self._seen.get(group, self._number) for group in groups}
+            self._number = link.number
+            deadline = SYSTEM_CLOCK.monotonic() + CAP + self._servers.timeout
+            self._read(link.ask(deadline, *self._next(groups)))
+            if SYSTEM_CLOCK.monotonic() - looked >= _BLOCK:
+                looked = SYSTEM_CLOCK.monotonic()
+                link.identify(deadline, self._servers.prefix, "tick")
+                self._arrive(link)
+
+    def _arrive(self, link: Link) -> None:
+        """Note how far the store is. Wake everybody if it is not the one that was read before."""
+        if link.store != self._store:
+            self._store = link.store
+            self._number = link.number
+            self._seen.clear()
+            with self._changed:
+                everybody = [order for orders in self._orders.values() for order in orders]
+            self._wake(everybody)
+
+    def _groups(self) -> list[str]:
+        """The first segments of all that is watched; none if closed. Waits until there is something."""
+        with self._changed:
+            while not self._orders and not self._closed.is_set():
+                self._changed.wait()
+            return sorted({path.partition("/")[0] for path in self._orders})
+
+    def _next(self, groups: list[str]) -> list[Any]:
+        streams = [f"{self._servers.prefix}stream:{group}" for group in groups]
+        after = [f"{self._seen[group]}-0" for group in groups]
+        return ["XREAD", "COUNT", 1000, "BLOCK", round(_BLOCK * 1000), "STREAMS", *streams, *after]
+
+    def _read(self, answer: Any) -> None:
+        woken: dict[_Order, None] = {}
+        for stream, entries in answer or ():
+            group = stream.decode().removeprefix(f"{self._servers.prefix}stream:")
+            for name, fields in entries:
+                changes = _changes(fields, self._seen[group])
+                self._seen[group] = int(name.partition(b"-")[0])
+                with self._changed:
+                    concerned = self._all_of(group) if changes is None else self._concerned(changes)
+                    woken |= dict.fromkeys(concerned)
+        self._wake(woken)
+
+    def _all_of(self, group: str) -> list[_Order]:
+        return [order for path, orders in self._orders.items() if path.partition("/")[0] == group for order in orders]
+
+    def _concerned(self, changes: Iterable[str]) -> Iterable[_Order]:
+        found: list[_Order] = []
+        for change in changes:
+            key, came_or_went = change[1:], change[0] == "+"
+            for path in (key, key.rpartition("/")[0]):
+                found += [order for order in self._orders.get(path, ()) if came_or_went or order.values]
+        return found
+
+    @staticmethod
+    def _wake(orders: Iterable[_Order]) -> None:
+        for order in orders:
+            if order.open:
+                order.notify()
+
+
+def _changes(fields: list[bytes], seen: int) -> list[str] | None:
+    """What an entry tells; None if there was one before it that was not *seen*, or if it is none of ours."""
+    try:
+        _, before, _, changed = fields
+        return None if int(before) > seen else changed.decode().split(" ")
+    except ValueError:
+        return None
