@@ -161,11 +161,11 @@ class Incarnation:
         now, gone = self._clock.monotonic(), dict(self._deaths.known)
         known = replace(self.view, gone=gone)
         seat = self._seat(known, now)
-        if seat is not None:
+        if seat is not None and seat.holder in known.members:  # If not, it could not be buried with this claim.
             self._dirty = True
             self._act(glance(self._backend, self._keys, gone, self._report, self.view, seat.number), now)
             return True
-        if self._plan(known).claim:
+        if seat is not None or self._plan(known).claim:
             self._dirty = True  # Who takes shards without a seat must see all members, lest one stands by for it.
         else:
             self._next_look = min(self._next_look, now + SETTLE)

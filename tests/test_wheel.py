@@ -12,13 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PACKAGES = {
-    "smoothcluster",
-    "smoothcluster_etcd",
-    "smoothcluster_redis",
-    "smoothcluster_sqlite",
-    "smoothcluster_zookeeper",
-}
+ADAPTERS = {"smoothcluster_etcd", "smoothcluster_redis", "smoothcluster_sqlite", "smoothcluster_zookeeper"}
+PACKAGES = {"smoothcluster", *ADAPTERS}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +52,7 @@ def test_each_package_is_whole_and_typed(wheel: zipfile.ZipFile, package: str) -
 
 def test_every_adapter_is_shipped() -> None:
     """An adapter's folder under ``backends`` is a package of the distribution."""
-    assert {path.parent.name for path in ROOT.glob("backends/*/*/__init__.py")} == PACKAGES - {"smoothcluster"}
+    assert {path.parent.name for path in ROOT.glob("backends/*/*/__init__.py")} == ADAPTERS
 
 
 def test_entry_points_lead_to_files_in_it(wheel: zipfile.ZipFile) -> None:
@@ -76,7 +71,7 @@ def test_drivers_are_extras(wheel: zipfile.ZipFile) -> None:
     fields = Parser().parsestr(metadata(wheel, "METADATA"))
     plain = [line for line in fields.get_all("Requires-Dist", []) if "extra" not in line]
     assert {line.partition(">")[0] for line in plain} == {"click", "tenacity"}
-    adapters = {name.removeprefix("smoothcluster_") for name in PACKAGES - {"smoothcluster", "smoothcluster_sqlite"}}
+    adapters = {name.removeprefix("smoothcluster_") for name in ADAPTERS - {"smoothcluster_sqlite"}}
     assert adapters | {"all", "testing"} == set(fields.get_all("Provides-Extra", []))
 
 
