@@ -65,6 +65,8 @@ class Incarnation:
         self.workload.on_start = lambda shard, tasks: self._deaths.resumed(shard)
         self.workload.on_lost = self._fenced
         self._first = False
+        self._claimed = False
+        """Whether a claim was tried since the last look, which so does not show what is ours."""
         self._dirty, self._stirred, self._hurried, self._unsure = True, False, False, False
         self._next_look = self._next_tidying = 0.0
         self._idle: dict[str, tuple[str | None, float]] = {}
@@ -144,7 +146,7 @@ class Incarnation:
         self._unsure = False
         if view is None or self.id not in view.members:
             raise LeaseLostError("the member's record is gone: somebody has taken this process for dead")
-        self.view, self.me = view, view.members[self.id]
+        self.view, self.me, self._claimed = view, view.members[self.id], False
         self._first = first_in_line(view, self.id, self._settings.order)
         return view
 
@@ -155,7 +157,7 @@ class Incarnation:
         from the one who has.
         """
         self._hurried = False
-        if self.view is None or self._unsure:
+        if self.view is None or self._unsure or self._claimed:
             self._dirty = True
             return False
         now, gone = self._clock.monotonic(), dict(self._deaths.known)
@@ -225,6 +227,7 @@ class Incarnation:
 
     def _claim(self, view: View, seat: SeatClaim | None, shards: Iterable[int]) -> None:
         """Send a claim. Late: look again. Done: work on what it brought, and look for the rest."""
+        self._claimed = True
         starts = self.workload.room()
         move = claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits, starts)
         try:

@@ -26,6 +26,14 @@ class Bug:
 
 BUGS = (
     Bug(
+        "a second death is judged by a look that does not show the first claim",
+        "incarnation.py",
+        "        if self.view is None or self._unsure or self._claimed:\n",
+        "        if self.view is None or self._unsure:\n",
+        60,
+        "P1: ",
+    ),
+    Bug(
         "a claim marks what is recorded already",
         "handover.py",
         "            if not (chunk.closed >> index & 1 or chunk.attempts(index)):\n",

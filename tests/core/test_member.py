@@ -101,6 +101,18 @@ def test_the_first_backup_takes_seat_and_shards_of_one_proved_dead() -> None:
     assert "handover" in group.kinds("m_1")
 
 
+def test_of_two_that_die_at_once_a_backup_replaces_one() -> None:
+    """The second proof comes before it has looked again: the seat it has claimed counts all the same."""
+    group = Group(runner=2, backup=1)
+    loops = [group.member() for _ in range(3)]
+    group.turn(*loops)
+    for dead in (loops[1], loops[0]):
+        loops[2].proved_gone(incarnation(dead))
+        loops[2].step()
+    group.turn(loops[2])
+    assert [seat.record.holder for seat in group.view().seats].count(incarnation(loops[2])) == 1
+
+
 def test_a_runner_leaves_shards_to_a_backup_that_it_has_not_seen_yet() -> None:
     """Its last look may be older than the Backup Runner, so it looks again before it takes what has no owner."""
     group = Group(runner=2, backup=1)
