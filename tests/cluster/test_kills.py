@@ -110,7 +110,7 @@ def test_all_backups_and_then_a_runner(new_group: NewGroup) -> None:
 
 def test_all_but_one(five: Group) -> None:
     """Whoever is left does all there is to do."""
-    job = five.submit(TASKS, nap=0.02)
+    job = five.submit(TASKS, nap=0.5)
     *victims, last = [*five.runners(), *five.backups()]
     five.busy(*five.runners())
     for victim in victims:
