@@ -53,7 +53,7 @@ class Trouble:
             self._scheduler.at(within * self._random.random(), lambda: self._strike(victim))
 
     def _strike(self, victim: SimMember) -> None:
-        if victim.alive:
+        if victim.alive and self._world.troubled:  # An ambush may have been laid before peace was made.
             fault = self._random.choice(self._world.weather.faults)
             self.done[fault] += 1
             self._acts[fault](victim)
