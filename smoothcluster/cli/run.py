@@ -14,11 +14,12 @@ from smoothcluster.backend import CoordinationBackend
 from smoothcluster.cli.frame import common, opened
 from smoothcluster.cli.loading import load_handler
 from smoothcluster.cli.logs import log
+from smoothcluster.cli.supervise import supervise
 from smoothcluster.cli.tail import Event, Tail
 from smoothcluster.cli.words import ranges
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.crawler import ClusterCrawler
-from smoothcluster.errors import BackendError
+from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.joining import INDEX
 from smoothcluster.registry import masked
 
@@ -42,9 +43,17 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
 @seconds("--retry-delay", default=1.0, help="Pause before the second try; doubled for each further one.")
 @seconds("--lease-ttl", default=10.0, help="Silence after which the store gives this member up.")
 @seconds("--grace", default=10.0, help="Time that running handlers get to finish when leaving.")
+@click.option(
+    "--members",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many members, on this machine: a process each, started again if it dies.",
+)
 @click.option("--host", help="Where other members reach this machine, to notice a death; found out if left out.")
 @common
-def run(handler: str, url: str | None, **settings: Any) -> None:
+def run(handler: str, url: str | None, members: int, **settings: Any) -> None:
     """Work in a group, as one member.
 
     It is a Runner, or a Backup Runner that stands by, until Ctrl-C or SIGTERM; then it leaves.
@@ -53,6 +62,13 @@ def run(handler: str, url: str | None, **settings: Any) -> None:
     directory are found. A second Ctrl-C or SIGTERM ends the process without waiting for handlers.
     """
     call = load_handler(handler)
+    if members > 1:
+        if INDEX not in settings["name"]:
+            raise UsageError(f"--members {members} need a name for each: put {INDEX} into --name")
+        options = [] if url is None else ["--backend", url]
+        given = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if value is not None}
+        options += [str(word) for pair in given.items() for word in pair]
+        click.get_current_context().exit(supervise(["run", handler, *options], members))
     with opened(url) as backend, _sigterm_interrupts():
         try:
             crawler = ClusterCrawler(backend=backend, handler=call, **settings)

@@ -2,25 +2,39 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import click
 
 from smoothcluster.cli.frame import PATIENCE, common, opened
 from smoothcluster.cli.words import plain, ranges, table
+from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 
 COLUMNS = ("NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING")
 
 
+PAUSE = 1.0
+"""Seconds between two looks while watching."""
+
+
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object, for scripts.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object a line, for scripts.")
+@click.option("--watch", "-w", is_flag=True, help="Again every second, until Ctrl-C.")
 @common
-def status(as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # an option
+def status(as_json: bool, watch: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # options
     """Show the members, tasks and jobs of a group."""
-    with opened(url) as backend:
-        found = Cluster(backend, group, patience=PATIENCE).status()
-    print(json.dumps(found) if as_json else "\n".join(report(found)))
+    with opened(url) as backend, suppress(KeyboardInterrupt) if watch else nullcontext():
+        cluster = Cluster(backend, group, patience=PATIENCE)
+        while True:
+            found = cluster.status()
+            if watch and not as_json:
+                click.clear()  # Nothing, where nobody looks.
+            print(json.dumps(found) if as_json else "\n".join(report(found)), flush=True)
+            if not watch:
+                break
+            SYSTEM_CLOCK.sleep(PAUSE)
 
 
 def report(found: Mapping[str, Any]) -> Iterator[str]:

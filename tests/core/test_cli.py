@@ -274,6 +274,18 @@ GROUP_AT_WORK = """
 """
 
 
+def test_a_status_that_is_watched_is_shown_again() -> None:
+    """It changes with the group; Ctrl-C is the way to end it, so it is no failure."""
+    with started("status", "--watch", "--json", code=GROUP_AT_WORK) as (process, out, _):
+        assert [member["name"] for member in json.loads(out.readline())["members"]] == ["crawler_0"]
+        process.send_signal(signal.SIGUSR1)
+        while len(json.loads(out.readline())["members"]) < 2:
+            pass
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=DEADLINE)[1] == ""
+        assert process.returncode == 0
+
+
 def test_following_ends_quietly_with_ctrl_c() -> None:
     """Events come as they happen; Ctrl-C is the way to end it, so it is no failure."""
     with started("events", "--follow", code=GROUP_AT_WORK) as (process, out, _):

@@ -1,6 +1,7 @@
 """``smoothcluster run``: one process, one member, until it is told to leave."""
 
 import inspect
+import os
 import secrets
 import signal
 import sys
@@ -14,6 +15,7 @@ from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
 
 from smoothcluster import Cluster, ClusterCrawler, connect
 from smoothcluster.cli.run import Narrator, handover, run
+from smoothcluster.testing import eventually
 
 
 @pytest.fixture
@@ -206,3 +208,39 @@ def test_nothing_is_told_while_the_store_is_away(url: str, caplog: pytest.LogCap
         backend.close()
         narrator.look()
     assert not [record for record in caplog.records if record.name == "smoothcluster.cli"]
+
+
+def test_several_members_are_started_again_when_they_die(module: Callable[[str], None], tmp_path: Path) -> None:
+    """One process each; a signal to the one that started them makes all leave."""
+    module("def handler(task, context):\n    return None\n")
+    url = f"sqlite:///{tmp_path}/group.db"
+    options = ("--runner", "1", "--backup", "1", "--members", "2", "--backend", url)
+    with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, out, err):
+        told = {out.readline().split()[0] for _ in range(2)}
+        assert told == {"crawler_0", "crawler_1"}
+        cluster = Cluster(connect(url))
+        victim = cluster.status()["members"][0]["pid"]
+        os.kill(victim, signal.SIGKILL)
+        assert f"process {victim} has ended (-9); another in 0.5 s" in err.readline()
+        eventually(lambda: victim not in {each["pid"] for each in cluster.status()["members"]}, DEADLINE)
+        eventually(lambda: [each["running"] for each in cluster.status()["members"]] == [True, True], DEADLINE)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0
+    assert cluster.status()["members"] == []
+
+
+def test_several_members_need_several_names(invoke: Invoke, module: Callable[[str], None]) -> None:
+    """One name for all would have all but one wait for it."""
+    module(HANDLER)
+    options = ("--runner", "1", "--members", "2", "--name", "me")
+    assert "put <index> into --name" in one_line(invoke("run", "crawl:handler", *options), 2)
+
+
+def test_several_members_that_cannot_begin_are_not_started_again(module: Callable[[str], None], tmp_path: Path) -> None:
+    """A wrong call does not get better."""
+    module("def handler(task, context):\n    return None\n")
+    options = ("--runner", "0", "--members", "2", "--backend", f"sqlite:///{tmp_path}/group.db")
+    with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, _, __):
+        assert "runner must be" in process.communicate(timeout=DEADLINE)[1]
+        assert process.returncode == 2
