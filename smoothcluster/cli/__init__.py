@@ -7,6 +7,7 @@ error. How it ends says what to do next: see `smoothcluster.cli.frame.Exit`.
 import click
 
 from smoothcluster.cli.demo import demo
+from smoothcluster.cli.doctor import doctor
 from smoothcluster.cli.events import events
 from smoothcluster.cli.frame import EPILOG, Commands, verbose
 from smoothcluster.cli.results import results
@@ -24,5 +25,5 @@ def main() -> None:
     """Groups of crawlers: Runners that work, Backup Runners that take over."""
 
 
-for command in (demo, run, submit, status, results, events):
+for command in (demo, run, submit, status, results, events, doctor):
     main.add_command(command)

@@ -1,0 +1,173 @@
+"""``smoothcluster doctor``: what a store promises, as connected, and how fast it is from here."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from statistics import median
+
+import click
+
+from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete, Guarantees, Update
+from smoothcluster.cli.frame import PATIENCE, Exit, Failure, opened, verbose
+from smoothcluster.cli.words import table
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.registry import masked
+from smoothcluster.retry import patiently
+
+TIMES = 20
+"""Of each measurement; the median counts."""
+
+USUAL_TTL = 10.0
+"""Seconds of lease that members ask for unless told otherwise."""
+
+HELD, WEAKER, NOT_HELD = "held", "weaker", "not held"
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """Whether a promise of the library holds on this store."""
+
+    what: str
+    verdict: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a member would meet here, in milliseconds and seconds."""
+
+    read_ms: float
+    commit_ms: float
+    watch_ms: float | None
+    """From a commit to the wake-up; None if none came."""
+    granted_s: float
+    """Of a lease of 10 seconds."""
+    shortest_s: float
+    """Of the shortest lease that can be had."""
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object, for scripts.")
+@verbose
+def doctor(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
+    """Try a store, and say which promises hold on it.
+
+    URL is what --backend takes elsewhere. A few keys of its own are written and removed again.
+    The status is 1 if a promise does not hold.
+    """
+    with opened(url) as backend:
+        patiently(SYSTEM_CLOCK, PATIENCE, backend.sync)
+        measured = measure(backend)
+        guarantees = backend.guarantees
+        where = masked(backend.url)
+    promises = list(judge(guarantees, measured))
+    if as_json:
+        found = {"url": where, "measured": asdict(measured), "guarantees": asdict(guarantees)}
+        print(json.dumps(found | {"promises": [asdict(promise) for promise in promises]}))
+    else:
+        print("\n".join(report(where, guarantees, measured, promises)))
+    if any(promise.verdict == NOT_HELD for promise in promises):
+        raise Failure(f"not every promise holds on {where}", Exit.FAILED)
+
+
+def measure(backend: CoordinationBackend) -> Measured:
+    """Try everything that groups rely on, under a name that nobody else has."""
+    root = f"doctor-{secrets.token_hex(8)}"
+    key = f"{root}/key"
+    version = _done(backend.commit([], [Create(key, b"0")]))[key]
+    try:
+        read = _milliseconds(lambda: backend.get(key))
+
+        def change() -> None:
+            nonlocal version
+            version = _done(backend.commit([], [Update(key, b"1", version)]))[key]
+
+        return Measured(read, _milliseconds(change), _watched(backend, root, change), *_granted(backend))
+    finally:
+        backend.commit([], [Delete(key)])
+
+
+def _done(result: object) -> Mapping[str, str]:
+    assert isinstance(result, Committed), "nobody else knows the key"
+    return result.versions
+
+
+def _milliseconds(act: Callable[[], object], times: int = TIMES) -> float:
+    taken: list[float] = []
+    for _ in range(times):
+        began = SYSTEM_CLOCK.monotonic()
+        act()
+        taken.append(SYSTEM_CLOCK.monotonic() - began)
+    return round(median(taken) * 1000, 3)
+
+
+def _watched(backend: CoordinationBackend, path: str, change: Callable[[], None]) -> float | None:
+    woken = SYSTEM_CLOCK.signal()
+    watch = backend.watch(path, woken.set)
+    try:
+        delays: list[float] = []
+        for _ in range(5):
+            SYSTEM_CLOCK.sleep(0.05)  # What is still on its way must not be taken for what comes of this.
+            woken.clear()
+            began = SYSTEM_CLOCK.monotonic()
+            change()
+            if not woken.wait(PATIENCE):
+                return None
+            delays.append(SYSTEM_CLOCK.monotonic() - began)
+        return round(median(delays) * 1000, 3)
+    finally:
+        watch.close()
+
+
+def _granted(backend: CoordinationBackend) -> tuple[float, float]:
+    granted: list[float] = []
+    for asked in (USUAL_TTL, 0.001):
+        lease = backend.lease(asked)
+        granted.append(lease.ttl)
+        lease.revoke()
+    return granted[0], granted[1]
+
+
+def judge(promised: Guarantees, measured: Measured) -> Iterator[Promise]:
+    """Each promise of the library, on a store that promises and does this."""
+    if not promised.linearizable_writes:
+        verdict, why = NOT_HELD, "commits have no single order: two members may win one claim"
+    elif not promised.survives_failover:
+        verdict, why = (
+            WEAKER,
+            (
+                "a failover may forget what was acknowledged last; such tasks run again. "
+                "Have the store confirm writes on a replica, or use one that keeps them"
+            ),
+        )
+    else:
+        verdict, why = HELD, "commits have one order and are not forgotten"
+    yield Promise("never more Runners than seats", verdict, why)
+    yield Promise("one owner for each shard; a replaced one writes nothing", verdict, why)
+    yield Promise("one recorded outcome for every task", verdict, why)
+    yield Promise(
+        "no task is started on a lease that may be over", HELD, f"10 s are granted as {measured.granted_s:.3g} s"
+    )
+    if measured.watch_ms is None:
+        yield Promise("all is taken over and finished", WEAKER, "watches do not wake: members look by themselves only")
+    else:
+        yield Promise(
+            "all is taken over and finished", HELD,
+            f"after {measured.granted_s:.3g} s where a death cannot be seen, within moments where it can",
+        )  # fmt: skip
+    yield Promise("no two machines' clocks are compared", HELD, "by none of the library's decisions")
+    yield Promise("nothing is lost while the store is away", HELD, "outcomes wait in the members")
+
+
+def report(where: str, promised: Guarantees, measured: Measured, promises: list[Promise]) -> Iterator[str]:
+    """The lines that people read."""
+    yield f"{where}"
+    yield ""
+    woken = "never" if measured.watch_ms is None else f"{measured.watch_ms} ms"
+    yield f"a read takes {measured.read_ms} ms, a commit {measured.commit_ms} ms, a watch wakes after {woken}"
+    yield f"leases last from {measured.shortest_s:.3g} to {promised.longest_ttl:g} s"
+    yield f"one commit: up to {promised.largest_commit} bytes, {promised.most_operations} operations"
+    yield ""
+    yield from table(("PROMISE", "", "WHY"), [[each.what, each.verdict, each.why] for each in promises])

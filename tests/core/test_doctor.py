@@ -1,0 +1,57 @@
+"""``smoothcluster doctor`` says what a store promises, and why."""
+
+import json
+import secrets
+from dataclasses import replace
+
+import pytest
+from cli_kit import invoke_on, one_line
+
+from smoothcluster import connect
+from smoothcluster.cli.doctor import HELD, NOT_HELD, WEAKER, Measured, judge
+from smoothcluster.memory import WEAKEST, MemoryBackend
+
+MEASURED = Measured(read_ms=0.5, commit_ms=1.0, watch_ms=2.0, granted_s=10.0, shortest_s=1.0)
+STRONG = replace(WEAKEST, survives_failover=True)
+
+
+def test_a_store_is_tried_and_left_as_it_was() -> None:
+    """The outcome is for people, or one JSON object for scripts."""
+    url = f"memory://{secrets.token_hex(8)}"
+    result = invoke_on(url)("doctor", url, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["url"], found["measured"]["granted_s"]) == (url, 10.0)
+    assert found["measured"]["watch_ms"] is not None
+    assert found["guarantees"]["linearizable_writes"] is True
+    assert "leases last from" in invoke_on(url)("doctor").stdout
+    backend = connect(url)
+    assert isinstance(backend, MemoryBackend)
+    assert backend.store.tree.entries == {}
+
+
+@pytest.mark.parametrize(
+    ("guarantees", "verdict"),
+    [
+        (STRONG, HELD),
+        (WEAKEST, WEAKER),
+        (replace(STRONG, linearizable_writes=False), NOT_HELD),
+    ],
+)
+def test_what_a_store_does_not_keep_weakens_what_rests_on_it(guarantees: object, verdict: str) -> None:
+    """Seats, shards and outcomes are as safe as acknowledged commits."""
+    promises = {promise.what: promise.verdict for promise in judge(guarantees, MEASURED)}  # type: ignore[arg-type]  # parametrised
+    rests = [verdict for what, verdict in promises.items() if what.startswith(("never more", "one "))]
+    assert rests == [verdict] * 3
+    assert promises["no two machines' clocks are compared"] == HELD
+
+
+def test_watches_that_do_not_wake_are_told() -> None:
+    """Members then look by themselves only."""
+    (promise,) = [each for each in judge(STRONG, replace(MEASURED, watch_ms=None)) if each.verdict != HELD]
+    assert (promise.what, promise.verdict) == ("all is taken over and finished", WEAKER)
+
+
+def test_a_store_that_is_not_there_is_an_error() -> None:
+    """One line."""
+    assert "no backend is registered for nowhere://" in one_line(invoke_on("memory://")("doctor", "nowhere://x"), 2)
