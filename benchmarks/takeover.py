@@ -47,9 +47,9 @@ class Bench:
         )
 
     def feed(self) -> None:
-        """Keep everybody busy."""
-        if self.cluster.status()["tasks"]["pending"] < 3000:
-            start, self.submitted = self.submitted, self.submitted + 4000
+        """Keep everybody busy: some shards are worked off faster than others."""
+        if self.cluster.status()["tasks"]["pending"] < 12_000:
+            start, self.submitted = self.submitted, self.submitted + 6000
             self.cluster.submit([Task(id=str(number)) for number in range(start, self.submitted)])
 
     def kill_one(self) -> dict[str, float]:
