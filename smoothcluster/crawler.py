@@ -147,7 +147,8 @@ class ClusterCrawler:
 
     def join(self) -> Role:
         """Join the group and take a seat if one is free; does nothing if joined. Raise as the constructor does."""
-        self._check_guarantees()
+        if self._loop.life is None:
+            self._check_guarantees()
         deadline = SYSTEM_CLOCK.monotonic() + 1.5 * self._lease_ttl + 2.0
         told = False
         while self._loop.life is None:

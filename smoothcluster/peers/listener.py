@@ -31,8 +31,8 @@ class Listener:
 
     Never waits for a client and reads nothing: one that talks is dropped.
 
-    Make it early: a killed process's threads end in the order of their making, and where they can
-    be kept apart the sockets close with this one's thread, however much memory is still to be freed.
+    Make it early: of a killed process's threads the first made tend to end first, and where they can
+    be kept apart the sockets close with this one's thread. The last to end frees the memory before.
     """
 
     def __init__(self, host: str | None = None) -> None:
