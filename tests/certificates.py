@@ -4,10 +4,10 @@ import subprocess
 from pathlib import Path
 
 
-def make_certificates(folder: Path) -> None:
+def make_certificates(folder: Path, names: str = "IP:127.0.0.1") -> None:
     """In *folder*: ca.pem and, signed by it, server.pem and client.pem with their .key; other-ca.pem signed neither.
 
-    The server's is for 127.0.0.1, by no other name.
+    The server's is for *names* alone.
     """
 
     def openssl(*arguments: str) -> None:
@@ -16,9 +16,7 @@ def make_certificates(folder: Path) -> None:
     for ca in ("ca", "other-ca"):
         openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{ca}.key", "-out", f"{ca}.pem",
                 "-subj", f"/CN={ca}", "-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
-    (folder / "names").write_text(
-        "subjectAltName=IP:127.0.0.1\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
-    )
+    (folder / "names").write_text(f"subjectAltName={names}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
     for name in ("server", "client"):
         openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
                 "-subj", f"/CN={name}")  # fmt: skip

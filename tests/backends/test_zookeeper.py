@@ -6,7 +6,6 @@ import re
 import secrets
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from unittest.mock import Mock
 
 import pytest
+from certificates import make_certificates
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from kazoo.client import KazooClient
@@ -763,21 +763,7 @@ def test_credentials_are_not_logged(connect: Callable[..., ZookeeperBackend], ca
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ca.pem and, signed by it, server.pem and client.pem with their .key; other-ca.pem signed neither."""
     folder = tmp_path_factory.mktemp("tls")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    for ca in ("ca", "other-ca"):
-        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{ca}.key", "-out", f"{ca}.pem",
-                "-subj", f"/CN={ca}", "-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
-    (folder / "names").write_text(
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
-    )
-    for name in ("server", "client"):
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
-                "-subj", f"/CN={name}")  # fmt: skip
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                "-out", f"{name}.pem", "-days", "2", "-extfile", "names")  # fmt: skip
+    make_certificates(folder, "IP:127.0.0.1,DNS:localhost")
     (folder / "keystore.pem").write_text((folder / "server.key").read_text() + (folder / "server.pem").read_text())
     return folder
 
