@@ -4,10 +4,10 @@ import subprocess
 from pathlib import Path
 
 
-def make_certificates(folder: Path, names: str = "IP:127.0.0.1") -> None:
+def make_certificates(folder: Path, names: str = "IP:127.0.0.1", **others: str) -> None:
     """In *folder*: ca.pem and, signed by it, server.pem and client.pem with their .key; other-ca.pem signed neither.
 
-    The server's is for *names* alone.
+    The server's and the client's are for *names* alone; each of *others* is one more, for the names given.
     """
 
     def openssl(*arguments: str) -> None:
@@ -16,9 +16,11 @@ def make_certificates(folder: Path, names: str = "IP:127.0.0.1") -> None:
     for ca in ("ca", "other-ca"):
         openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{ca}.key", "-out", f"{ca}.pem",
                 "-subj", f"/CN={ca}", "-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
-    (folder / "names").write_text(f"subjectAltName={names}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
-    for name in ("server", "client"):
+    for name, subjects in {"server": names, "client": names, **others}.items():
+        (folder / "extensions").write_text(
+            f"subjectAltName={subjects}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        )
         openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
                 "-subj", f"/CN={name}")  # fmt: skip
         openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                "-out", f"{name}.pem", "-days", "2", "-extfile", "names")  # fmt: skip
+                "-out", f"{name}.pem", "-days", "2", "-extfile", "extensions")  # fmt: skip

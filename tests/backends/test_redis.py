@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from certificates import make_certificates
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from redis_server import RedisCluster, RedisSentinels, RedisServer
@@ -695,24 +696,7 @@ def test_credentials_that_a_server_does_not_know_of_are_refused(redis_hosts: str
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ca.pem and, signed by it, server.pem and client.pem with their .key; other-ca.pem signed neither."""
     folder = tmp_path_factory.mktemp("tls")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    for ca in ("ca", "other-ca"):
-        openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{ca}.key", "-out", f"{ca}.pem",
-                "-subj", f"/CN={ca}", "-days", "2", "-addext", "keyUsage=critical,keyCertSign,cRLSign")  # fmt: skip
-    (folder / "names").write_text(
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
-    )
-    (folder / "elsewhere").write_text(
-        "subjectAltName=DNS:elsewhere\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
-    )
-    for name, names in (("server", "names"), ("client", "names"), ("elsewhere", "elsewhere")):
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
-                "-subj", f"/CN={name}")  # fmt: skip
-        openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                "-out", f"{name}.pem", "-days", "2", "-extfile", names)  # fmt: skip
+    make_certificates(folder, "IP:127.0.0.1,DNS:localhost", elsewhere="DNS:elsewhere")
     return folder
 
 
