@@ -180,7 +180,7 @@ class Cluster:
             "tasks": _tasks(view, jobs),
             "jobs": {name: job.state for name, job in jobs.items()},
             "unassigned": _unassigned(view),
-            "breaker": "closed",
+            "breaker": "open" if view.breaker.record.open else "closed",
             "garbage": dict(access.garbage),
         }
 
@@ -232,6 +232,7 @@ def _members(view: View) -> list[dict[str, object]]:
             "host": member.host,
             "pid": member.pid,
             "running": member.running,
+            "capacity": member.capacity,
         }
         for member in sorted(view.living().values(), key=lambda member: member.join)
     ]

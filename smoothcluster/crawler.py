@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from smoothcluster.backend import CoordinationBackend
+from smoothcluster.breaker import Pacing
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.election import Order, join_order
 from smoothcluster.errors import (
@@ -67,6 +68,9 @@ class ClusterCrawler:
         host: the address or host name at which other members reach this machine, to notice a
             death; found out if None.
         order: the key by which candidates for a free seat are sorted; in order of joining if None.
+        capacity: how many shards this member takes at most; None for any number. What is beyond everybody's
+            capacity is *unassigned*: shown, and taken as soon as there is room.
+        pacing: how carefully the shards of dead members are adopted, and when the breaker stops it.
         require: the least that the store must promise, by the names of `Guarantees`, such as
             ``{"survives_failover": True}``; nothing if None.
         join: False to leave joining to `run`, `start` or `join`.
@@ -94,6 +98,8 @@ class ClusterCrawler:
         shards: int | None = None,
         host: str | None = None,
         order: Order = join_order,
+        capacity: int | None = None,
+        pacing: Pacing | None = None,
         require: Mapping[str, float] | None = None,
         join: bool = True,
     ) -> None:
@@ -104,10 +110,15 @@ class ClusterCrawler:
         for what, seconds in (("lease_ttl", lease_ttl), ("grace", grace + 1), ("retry_delay", retry_delay + 1)):
             if not seconds > 0:
                 raise UsageError(f"{what} is not a number of seconds that makes sense")
+        if capacity is not None and (type(capacity) is not int or capacity < 1):
+            raise UsageError(f"capacity must be a whole number of at least 1, or None, not {capacity!r}")
         if not callable(handler):
             raise UsageError(f"handler must be a function of a task and a context, not {handler!r:.80}")
         self.group = check_name("group", group)
-        settings = Settings(self.group, wanted, concurrency, lease_ttl, max_attempts, retry_delay, grace, order)
+        settings = Settings(
+            self.group, wanted, concurrency, lease_ttl, max_attempts, retry_delay, grace, order,
+            capacity, (pacing or Pacing()).check(),
+        )  # fmt: skip
         self._backend = backend
         self._require = require or {}
         self._lease_ttl = lease_ttl

@@ -42,17 +42,22 @@ def candidates(view: View, me: str, order: Order = join_order, idle: Container[s
     One that was constructed but does not run cannot take over, so one that runs passes it by;
     if *idle* is given, only if it is among these.
     """
-    living, seated = view.living(), view.seated()
+    living, runners = view.living(), view.runners()
     running = me in living and living[me].running
     passed = {name for name, m in living.items() if running and not m.running and (idle is None or name in idle)}
     able = [m for name, m in living.items() if name not in passed or name == me]
     # Whose record names a seat took it after the seats were read, or takes it back from who overwrote it.
-    waiting = [m for m in able if m.incarnation not in seated and m.seat is None]
+    waiting = [m for m in able if m.incarnation not in runners and m.seat is None]
     return sorted(waiting, key=lambda member: (order(member), member.join))
 
 
 def first_in_line(view: View, me: str, order: Order = join_order) -> bool:
-    """Whether the next seat that gets free is *me*'s to take, or the next shards, if nobody waits for a seat."""
+    """Whether the next seat that gets free is *me*'s to take, or the next shards, if nobody waits for a seat.
+
+    Where all members are Runners, whatever gets free is due to all of them.
+    """
+    if view.all_run and me in view.runners():
+        return True
     queue = [member for member in candidates(view, me, order) if member.running or member.incarnation == me]
     return not queue or queue[0].incarnation == me
 
@@ -79,7 +84,7 @@ def seat_to_claim(
 ) -> SeatClaim | None:
     """The seat that *me* should try to take now, or None."""
     living = view.living()
-    if me not in living or me in view.seated():
+    if view.all_run or me not in living or me in view.seated():
         return None
     free = [claim for claim in free_seats(view, idle_since, now, ttl) if living[me].running or not claim.depose]
     mine = living[me].seat
@@ -96,10 +101,10 @@ def seat_to_claim(
 
 def role_of(view: View, me: str) -> Role:
     """What *me* is, by the store."""
-    return Role.RUNNER if me in view.seated() else Role.BACKUP_RUNNER
+    return Role.RUNNER if me in view.runners() else Role.BACKUP_RUNNER
 
 
-def watched_by(view: View, me: str, order: Order = join_order, watchers: int = 2) -> set[str]:
+def watched_by(view: View, me: str, order: Order = join_order, watchers: int = 2, ring: int = 4) -> set[str]:
     """The members whose death *me* must notice.
 
     Every Runner is watched by the first *watchers* candidates that run, and by the Runner that
@@ -107,16 +112,18 @@ def watched_by(view: View, me: str, order: Order = join_order, watchers: int = 2
     the one ahead of it. The first *watchers* Runners watch those first candidates in return, and
     the last one: whom nobody else sees die. So nobody watches what grows with the group, and
     nobody dies unseen.
+
+    Where all members are Runners, each is watched by the *ring* of those that joined next instead,
+    a few of them, since several may die at once.
     """
-    living, seated = view.living(), view.seated()
-    runners = sorted(seated, key=seated.__getitem__)
+    living, runners = view.living(), view.runners()
     queue = [m.incarnation for m in candidates(view, me, order) if m.running or m.incarnation == me]
     if me in queue:
         rank = queue.index(me)
         ahead = {queue[rank - 1]} if rank else set[str]()
-        return ahead | (set(runners) if rank < watchers else set())
+        return ahead | (set(runners) if rank < watchers and not view.all_run else set())
     if me not in runners:
         return set()
-    mine, back = runners.index(me), max(1, watchers - len(queue))
+    mine, back = runners.index(me), ring if view.all_run else max(1, watchers - len(queue))
     unseen = {*queue[:watchers], *queue[-1:]} if mine < watchers else set[str]()
     return unseen | ({runners[mine - step] for step in range(1, back + 1) if step < len(runners)} & set(living))

@@ -5,10 +5,11 @@ it holds is what the store says it holds: each look adopts the shards that are o
 and drops those that are not, so a move whose outcome is unknown needs no care of its own.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from smoothcluster.assignment import Plan, plan
+from smoothcluster.adoption import Adoption
+from smoothcluster.assignment import Plan, orphaned, plan, room
 from smoothcluster.backend import Committed, CoordinationBackend, Delete, Guarantees, Refused, Update
 from smoothcluster.clock import Signal
 from smoothcluster.deaths import Deaths
@@ -25,7 +26,7 @@ from smoothcluster.records import Keys, Member, Shard
 from smoothcluster.session import Session
 from smoothcluster.stopping import Stopping
 from smoothcluster.surroundings import Settings, Surroundings
-from smoothcluster.view import Read, View, glance, read_view
+from smoothcluster.view import Read, View, glance, read_ownership, read_view
 from smoothcluster.workload import Workload
 
 SOON = 0.2
@@ -61,12 +62,15 @@ class Incarnation:
         self.workload = Workload(backend, pool, around.clock, terms, settings.concurrency, session.held)
         self.workload.wake = wake.set
         self._deaths = Deaths(around.clock, self.events, self.name)
+        self._adoption = Adoption(backend, keys, settings.pacing, self.events, self.id)
         self._outlook = Outlook(backend, keys, settings, around, self.id, self._look_again, self._look_soon)
         self.workload.on_start = lambda shard, tasks: self._deaths.resumed(shard)
         self.workload.on_lost = self._fenced
         self._first = False
         self._claimed = False
         """Whether a claim was tried since the last look, which so does not show what is ours."""
+        self._gifted = False
+        """Whether our record has changed during the last look, which so may not show all that is ours."""
         self._dirty, self._stirred, self._hurried, self._unsure = True, False, False, False
         self._next_look = self._next_tidying = 0.0
         self._idle: dict[str, tuple[str | None, float]] = {}
@@ -146,15 +150,16 @@ class Incarnation:
         self._unsure = False
         if view is None or self.id not in view.members:
             raise LeaseLostError("the member's record is gone: somebody has taken this process for dead")
+        self._gifted = view.members[self.id].version != self.me.version
         self.view, self.me, self._claimed = view, view.members[self.id], False
         self._first = first_in_line(view, self.id, self._settings.order)
         return view
 
     def _hurry(self) -> bool:
-        """Somebody has died: take over at once a seat that is ours to take; whether a claim was tried.
+        """Somebody has died: take over at once what is ours to take; whether a claim was tried.
 
         Whoever has nothing to take looks a little later, so as not to take processor and store
-        from the one who has.
+        from the one who has. Where there are no seats all have something to take, or to tell.
         """
         self._hurried = False
         if self.view is None or self._unsure or self._claimed:
@@ -164,14 +169,23 @@ class Incarnation:
         known = replace(self.view, gone=gone)
         seat = self._seat(known, now)
         if seat is not None and seat.holder in known.members:  # If not, it could not be buried with this claim.
-            self._dirty = True
-            self._act(glance(self._backend, self._keys, gone, self._report, self.view, seat.number), now)
+            self._glance(known, known.owned(seat.holder), now, seat.number)
             return True
-        if seat is not None or self._plan(known).claim:
+        self._adoption.look(known, now)
+        claims = self._plan(known, now).claim
+        if known.all_run and claims:
+            self._glance(known, claims, now)
+            return True
+        if seat is not None or claims or known.all_run:
             self._dirty = True  # Who takes shards without a seat must see all members, lest one stands by for it.
         else:
             self._next_look = min(self._next_look, now + SETTLE)
         return False
+
+    def _glance(self, known: View, shards: Sequence[int], now: float, seat: int | None = None) -> None:
+        """Decide on the last look, brought up to date only where it matters now."""
+        self._dirty = True
+        self._act(glance(self._backend, self._keys, known.gone, self._report, known, shards, seat), now)
 
     def _match(self, view: View) -> None:
         """Hold what the store says we hold."""
@@ -196,27 +210,53 @@ class Incarnation:
         idle = {name: since for name, (_, since) in self._idle.items()}
         return seat_to_claim(view, self.id, idle, now, self.session.ttl, self._settings.order)
 
-    def _plan(self, view: View) -> Plan:
+    def _plan(self, view: View, now: float) -> Plan:
         """The shards to claim or give away."""
         heir = any(member.running for member in candidates(view, self.id, self._settings.order))
         busy = [work.number for work in self.workload.works.values() if work.outstanding]
-        return plan(view, self.id, busy=busy, heir=heir)
+        return plan(view, self.id, busy=busy, heir=heir, adopt=self._adoption.most(view, now))
 
     def _act(self, view: View, now: float) -> None:
         """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""
+        self._adoption.look(view, now)
+        if self._gifted and self.me.record.capacity is not None:
+            self._gifted = False
+            self._look_again()  # Lest what was just given, and what we claim, be more than we have room for.
+            return
         seat = self._seat(view, now)
         if seat is not None:
-            shards = view.owned(seat.holder) if self.me.record.running else []
-            self._claim(view, seat, shards)
+            shards = view.owned(seat.holder)[: room(view, self.id)] if self.me.record.running else []
+            self._claim(view, seat, shards, now)
             return
-        todo = self._plan(view)
+        todo = self._plan(view, now)
         if todo.claim:
-            self._claim(view, None, todo.claim)
+            self._claim(view, None, todo.claim, now)
             return
+        self._adoption.tell(view, todo)
         self._plan_gifts(todo)
-        if not todo.patient:
+        if not todo.patient or self._starting(view, now):
             self._next_look = min(self._next_look, now + SOON)
+        if self._adoption.close(view, now, self._new_id()) or self._exchange(view, todo, now):
+            self._look_again()
+            return
+        later = self._adoption.next_time(todo)
+        if later is not None:
+            self._next_look = min(self._next_look, max(later, now + 0.001))
         self._bury(view, now)
+
+    def _starting(self, view: View, now: float) -> bool:
+        """Whether a Runner has joined and is about to work: it will be due a share, and tells nobody when."""
+        idle = ((name, since) for name, (_, since) in self._idle.items() if name in view.runners())
+        return any(now - since < self.session.ttl for name, since in idle if name != self.id)
+
+    def _exchange(self, view: View, todo: Plan, now: float) -> bool:
+        """Give up a shard without tasks for one with some that nobody has room for; whether that was tried."""
+        pair = self._adoption.exchange(view, todo.unplaced, self.workload.works.values(), now)
+        if pair is None:
+            return False
+        number, drained = pair
+        self._claim(view, None, [number], now, spare=(drained.number, Read(drained.record, drained.version)))
+        return True
 
     def _new_id(self) -> str:
         return self._around.new_id()
@@ -225,13 +265,21 @@ class Incarnation:
     def _limits(self) -> Guarantees:
         return self._backend.guarantees
 
-    def _claim(self, view: View, seat: SeatClaim | None, shards: Iterable[int]) -> None:
+    def _claim(
+        self,
+        view: View,
+        seat: SeatClaim | None,
+        shards: Iterable[int],
+        now: float,
+        spare: tuple[int, Read[Shard]] | None = None,
+    ) -> None:
         """Send a claim. Late: look again. Done: work on what it brought, and look for the rest."""
         self._claimed = True
-        starts = self.workload.room()
-        move = claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits, starts)
+        starts, new_id = self.workload.room(), self._new_id()
+        told = self._adoption.told(view, now, new_id)
+        move = claim(self._keys, view, self.me, seat, shards, new_id, self._limits, starts, told, spare)
         try:
-            result = self._backend.commit([], move.changes)
+            result = self._backend.commit(move.conditions, move.changes)
         except MisplacedKeyError as error:
             self._report(error.key, error.what)
             self._next_look = min(self._next_look, self._clock.monotonic() + SOON)
@@ -240,18 +288,34 @@ class Incarnation:
         if isinstance(result, Refused):
             return
         self.me = Read(move.me, result.versions[self._keys.member(self.id)])
+        if spare is not None:
+            self.workload.drop(spare[0])
         for number, shard in move.shards.items():
             self.workload.adopt(number, Read(shard, result.versions[self._keys.shard(number)]))
-        if move.shards or move.former:
-            self._deaths.tell(move, view)
+        if any(orphaned(view, number) for number in move.shards):
+            self._adoption.adopted(now)
+        self._deaths.tell(move, view)
+        self._adoption.note(view, told)
 
     def _bury(self, view: View, now: float) -> None:
-        """End the incarnations of the dead that nobody claims from: because they own nothing, or nobody else knows."""
+        """End the incarnations of the dead that nobody claims from: because they own nothing, or nobody else knows.
+
+        Where there are no seats all others learn of a death from that, and take their shares.
+        """
         seated = {read.record.holder for read in view.seats}
-        for name in self._deaths.known.keys() & view.members.keys():
-            if (name not in seated and not view.owned(name)) or now >= self._deaths.since(name) + HEIR:
-                self._backend.commit([], [Delete(self._keys.member(name))])
+        known = sorted(self._deaths.known.keys() & view.members.keys())
+        dead = [
+            name
+            for name in known
+            if view.all_run or (name not in seated and not view.owned(name)) or now >= self._deaths.since(name) + HEIR
+        ]
+        if known:
             self._next_look = min(self._next_look, now + SOON)
+        if not self._adoption.record(view, now, self._new_id(), buried=bool(dead)):
+            self._look_again()
+            return
+        for name in dead:
+            self._backend.commit([], [Delete(self._keys.member(name))])
 
     def _plan_gifts(self, todo: Plan) -> None:
         gifts = dict(todo.give)
@@ -276,13 +340,22 @@ class Incarnation:
         for number in gift:
             del self._moving[number]
         self._look_again()
-        if target not in self.view.members:
+        if target not in self.view.members or not self._has_room(target, len(gift)):
             return
         move = give(self._keys, self.me.record, self.view.members[target], gift, self._new_id())
         if isinstance(self._backend.commit([], move.changes), Committed):
             self._deaths.tell_gift(move)
             for number in gift:
                 self.workload.drop(number)
+
+    def _has_room(self, target: str, more: int) -> bool:
+        """Whether *target* has room for *more* shards, counted after its record was read, which a gift compares."""
+        assert self.view is not None
+        if self.view.members[target].record.capacity is None:
+            return True
+        found = read_ownership(self._backend, self._keys, self.view.spec.record, self._report)
+        now = replace(self.view, shards=found.shards) if found is not None else self.view
+        return more <= (room(now, target) or 0)
 
     def _keep_house(self) -> None:
         """Now and then, and only if there is anything to be tidied up."""

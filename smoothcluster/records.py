@@ -4,6 +4,7 @@ Everything read from the store is data from a stranger: `from_json` checks it fi
 and raises GarbageError, which callers report and step over.
 
     spec                            the numbers of the group; orders joins
+    breaker                         who died of late, and whether survivors may adopt
     members/<incarnation>           on the member's lease
     seats/<n>                       persistent; who may be a Runner
     shards/<n>                      persistent, never deleted: the fence
@@ -88,6 +89,11 @@ class Spec(Record):
     """Rises by one with each member that joins: orders them and makes their names unique."""
     id: str
 
+    @property
+    def seats(self) -> int:
+        """How many seats there are: none where all members are Runners."""
+        return 0 if self.backup is None else self.runner or 0
+
 
 @dataclass(frozen=True, slots=True)
 class Member(Record):
@@ -106,6 +112,8 @@ class Member(Record):
     """Whether it works, or was only constructed so far."""
     seat: int | None
     id: str
+    capacity: int | None = None
+    """Shards it takes at most; None for any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,11 +289,12 @@ def _open(data: object) -> Open:
 class Keys:
     """Where each record of a group lies."""
 
-    __slots__ = ("_group", "jobs", "members", "seats", "shards", "spec")
+    __slots__ = ("_group", "breaker", "jobs", "members", "seats", "shards", "spec")
 
     def __init__(self, group: str) -> None:
         self._group = group
         self.spec = f"{group}/spec"
+        self.breaker = f"{group}/breaker"
         self.members = f"{group}/members"
         self.seats = f"{group}/seats"
         self.shards = f"{group}/shards"

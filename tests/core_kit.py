@@ -38,7 +38,7 @@ def picture(
     complete: bool = True,
 ) -> View:
     """A view in which seat and shard number n belong to the n-th of *seats* and *owners*."""
-    spec = Spec(len(seats), None, len(owners), 0, "")
+    spec = Spec(len(seats), 0, len(owners), 0, "")
     return View(
         Read(spec, "0"),
         [Read(Seat(holder, ""), "0") for holder in seats],
@@ -228,7 +228,7 @@ class Group:
     """Members of one group on one store and one clock, each a loop that a test turns by hand."""
 
     runner: int = 1
-    backup: int | None = None
+    backup: int | None = 0
     shards: int = 4
     ttl: float = 10.0
     clock: HeldClock = field(default_factory=HeldClock)

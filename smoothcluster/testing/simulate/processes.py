@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from smoothcluster.breaker import Pacing
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import BackendError, JobClosedError, NameInUseError
 from smoothcluster.joining import Wanted
@@ -13,6 +14,7 @@ from smoothcluster.peers import Peer
 from smoothcluster.pool import Run
 from smoothcluster.progress import place_of
 from smoothcluster.surroundings import Settings, Surroundings
+from smoothcluster.testing.simulate.adoptions import PACING
 from smoothcluster.testing.simulate.network import SimBackend
 from smoothcluster.testing.simulate.pool import SimPool
 from smoothcluster.testing.simulate.scheduler import Process, SimClock
@@ -59,8 +61,9 @@ class SimMember(SimProcess):
         scenario, scheduler, runner = world.scenario, world.scheduler, world.weather.runner
         self._idle = idle
         settings = Settings(
-            GROUP, Wanted(name, runner, scenario.members - runner, world.weather.shards),
+            GROUP, Wanted(name, runner, world.weather.backup, world.weather.shards),
             scenario.concurrency, TTL, scenario.max_attempts, 0.1, 1.0,
+            capacity=world.weather.capacity, pacing=Pacing(**PACING),  # type: ignore[arg-type]  # its numbers
         )  # fmt: skip
         around = Surroundings(
             clock=self.clock,
