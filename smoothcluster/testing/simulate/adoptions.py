@@ -1,11 +1,11 @@
 """The independent record's eye on adoption: who takes the shards of the dead, how many, and when (P6)."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
 from smoothcluster.memory import Applied, MemoryStore
-from smoothcluster.testing.simulate.record import Violation, data_of
+from smoothcluster.testing.simulate.record import IndependentRecord, Violation, data_of
 
 PACING = {"shards": 2, "pause": 0.05, "window": 2.0, "memory": 12.0, "quiet": 2.0}
 """As the members are told, in the simulator's short seconds; `share` and `least` are at their defaults."""
@@ -15,14 +15,14 @@ FRESH = 5.0
 
 
 class Adoptions:
-    """Watches one group in one store; *given_up* are incarnations that somebody may take for dead."""
+    """Watches one group in one store; *record* knows who writes, and whom somebody may take for dead."""
 
-    def __init__(self, store: MemoryStore, group: str, now: Callable[[], float], given_up: Collection[str]) -> None:
+    def __init__(self, store: MemoryStore, group: str, now: Callable[[], float], record: IndependentRecord) -> None:
         self.count = 0
         """Shards of dead members that were taken by members that had some already."""
         self.opened = 0
         """How often the breaker opened."""
-        self._store, self._group, self._now, self._given_up = store, group, now, given_up
+        self._store, self._group, self._now, self._record = store, group, now, record
         self._born: dict[str, float] = {}
         self._alive: dict[str, float] = {}
         """When each name was last seen among the living."""
@@ -53,9 +53,10 @@ class Adoptions:
         taken: dict[str, list[tuple[str, str]]] = {}
         for key, after in step.after.items():
             if key.startswith(f"{self._group}/shards/"):
-                old, new = data_of(step.before[key]).get("owner"), data_of(after).get("owner")
-                if new is not None and new != old:
-                    taken.setdefault(new, []).append((key, old or ""))
+                before, owner = data_of(step.before[key]), data_of(after).get("owner")
+                given = before.get("name") == self._record.author
+                if owner is not None and owner != before.get("owner"):
+                    taken.setdefault(owner, []).append((key, "" if given else before.get("owner") or ""))
         for owner, shards in taken.items():
             self._see_capacity(owner)
             self._see_adoption(owner, [(key, old) for key, old in shards if self._died(old)], step)
@@ -108,7 +109,7 @@ class Adoptions:
             able = members[: spec["runner"]]
         else:
             able = [member for member in members if member["seat"] is not None]
-        others = {member["incarnation"] for member in able if member["running"]} - {owner, *self._given_up}
+        others = {member["incarnation"] for member in able if member["running"]} - {owner, *self._record.given_up}
         return not any(self._now() - self._born[each] > FRESH for each in others)
 
     def _see_series(self, owner: str) -> None:

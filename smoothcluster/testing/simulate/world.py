@@ -48,7 +48,7 @@ class World:
         guarantees = replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
         self.store = MemoryStore(clock=SimClock(self.scheduler), guarantees=guarantees)
         self.record = IndependentRecord(self.store, GROUP)
-        self.adoptions = Adoptions(self.store, GROUP, lambda: self.scheduler.now, self.record.given_up)
+        self.adoptions = Adoptions(self.store, GROUP, lambda: self.scheduler.now, self.record)
         self.members: dict[str, SimMember] = {}
         self.clients: dict[str, SimClient] = {}
         self.trace: list[str] = []
