@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cluster.handlers import Handlers, Log
 
-from smoothcluster import ClusterCrawler, connect
+from smoothcluster import ClusterCrawler, Pacing, connect
 
 _PR_SET_PDEATHSIG = 1
 
@@ -35,6 +35,8 @@ def main() -> None:
     logging.getLogger("smoothcluster.pool.run").setLevel(logging.WARNING)  # Handlers that raise are meant to.
     handlers = Handlers(Log(Path(options.pop("log"))), Path(options.pop("folder")))
     handler = handlers.by_name(options.pop("handler"))
+    if "pacing" in options:
+        options["pacing"] = Pacing(**options["pacing"])
     crawler = ClusterCrawler(backend=connect(options.pop("url")), handler=handler, **options)
     sys.stdout.write(json.dumps({"name": crawler.name, "role": crawler.role}) + "\n")
     sys.stdout.flush()

@@ -1,6 +1,7 @@
 """A group in which all are Runners, each loop turned by hand: shares, deaths, capacity, pace and breaker."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import pytest
 from core.by_hand import incarnation, submit, work_off
@@ -72,7 +73,7 @@ def test_three_of_five_share_all_and_the_others_get_theirs_when_they_come() -> N
         loops.append(group.member())
         settle(group, *loops)
     assert sorted(shards(group).values()) == [6] * 5
-    gifts = sum(len(event["shards"]) for event in told(group, "handover")[moved:])  # type: ignore[arg-type]  # a list
+    gifts = sum(len(cast("list[int]", event["shards"])) for event in told(group, "handover")[moved:])
     assert gifts == 7 + 6, "what the fourth is due, and the fifth"
 
 
@@ -169,7 +170,7 @@ def test_the_breaker_opens_before_the_first_move_of_a_series() -> None:
     (event,) = told(group, "breaker")
     assert (event["state"], event["dead"]) == ("open", ["m_0", "m_1", "m_2"])
     (event,) = told(group, "unassigned")
-    assert (event["why"], len(event["shards"])) == ("breaker", before["m_2"])  # type: ignore[arg-type]  # a list
+    assert (event["why"], len(cast("list[int]", event["shards"]))) == ("breaker", before["m_2"])
 
 
 def test_the_breaker_closes_when_nobody_has_died_for_a_while() -> None:
@@ -206,7 +207,7 @@ def test_what_is_beyond_all_capacity_is_unassigned_until_somebody_has_room() -> 
     settle(group, *loops)
     assert shards(group) == {"m_2": 4, "m_3": 4, None: 4}
     event = told(group, "unassigned")[-1]
-    assert (event["why"], len(event["shards"])) == ("capacity", 4)  # type: ignore[arg-type]  # a list
+    assert (event["why"], len(cast("list[int]", event["shards"]))) == ("capacity", 4)
     loops.append(group.member("fresh", capacity=4))
     settle(group, *loops)
     assert shards(group) == {"m_2": 4, "m_3": 4, "fresh": 4}
