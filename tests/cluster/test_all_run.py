@@ -133,8 +133,8 @@ def test_what_nobody_has_room_for_is_shown_and_taken_by_who_comes(new_group: New
     group.busy(*group.runners())
     for member in group.runners()[:2]:
         member.kill()
-    group.eventually(lambda: len(group.status()["unassigned"]) == 2)
-    assert list(group.shards().values()) == [5] * 6
+    group.eventually(lambda: list(group.shards().values()) == [5] * 6)
+    assert len(group.status()["unassigned"]) == 2
     assert group.eventually(lambda: [e for e in group.events("unassigned") if len(e["shards"]) == 2])
     group.start_one()
     group.eventually(lambda: not group.status()["unassigned"])
