@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from redis_server import RedisServer
-from servers import ServerMissingError, ZookeeperServer
+from servers import ServerMissingError
+from zookeeper_server import ZookeeperServer
 
 if TYPE_CHECKING:
     from etcd_server import EtcdServer  # Needs its driver, which is not always there.
