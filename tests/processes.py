@@ -47,9 +47,9 @@ def spawn(
 def pause(pid: int) -> None:
     """SIGSTOP; return when every thread has stopped: the signal reaches one that waits for the disk late."""
     os.kill(pid, signal.SIGSTOP)
-    eventually(lambda: set(_states(pid)) <= {"T"})
+    eventually(lambda: set(states(pid)) <= {"T"})
 
 
-def _states(pid: int) -> list[str]:
-    """The state of each thread, as the kernel's letter for it."""
+def states(pid: int) -> list[str]:
+    """The state of each thread of the process, as the kernel's letter for it."""
     return [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
