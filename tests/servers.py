@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Generic, Self, TypeVar
+from weakref import WeakSet
 
 from processes import pause, spawn
 
@@ -22,6 +23,7 @@ START = 60.0
 """Seconds that a server, or several together, may take to be ready."""
 
 _reservations: list[socket.socket] = []
+_servers: "WeakSet[Server]" = WeakSet()
 
 
 class ServerMissingError(Exception):
@@ -63,6 +65,11 @@ def wait(ready: Callable[[], bool], what: str) -> None:
         SYSTEM_CLOCK.sleep(0.02)
 
 
+def logs(length: int = 4000) -> list[tuple[str, str]]:
+    """The last *length* characters that each server has written, with its address, of those that are not stopped."""
+    return [(f"log of {server.url}", server.log[-length:]) for server in _servers if server.log]
+
+
 class Server(ABC):
     """One server with its own folder, which outlives `kill` and `restart` and goes with `stop`.
 
@@ -75,6 +82,7 @@ class Server(ABC):
         self.port: int = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix=f"smoothcluster-{self.scheme}-"))
         self._process: subprocess.Popen[bytes] | None = None
+        _servers.add(self)
 
     @abstractmethod
     def command(self) -> Sequence[str]:
