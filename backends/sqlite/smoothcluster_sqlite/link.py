@@ -68,7 +68,7 @@ class Link:
                     # Not by sqlite, which would keep the file locked until the disk has answered.
                     os.fdatasync(self._log)
             except sqlite3.Error as error:
-                raise translate(error, self._file.url, writing=True) from error
+                raise translate(error, self._file.path, writing=True) from error
             except OSError as error:
                 raise OutcomeUnknownError(f"{self._file.url}: {error.strerror}") from error
             return answer
@@ -81,7 +81,7 @@ class Link:
         try:
             yield self._opened(deadline)
         except sqlite3.Error as error:
-            raise translate(error, self._file.url) from error
+            raise translate(error, self._file.path) from error
         finally:
             self._lock.release()
 
