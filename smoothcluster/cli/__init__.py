@@ -12,6 +12,7 @@ from smoothcluster.cli.events import events
 from smoothcluster.cli.frame import EPILOG, Commands, verbose
 from smoothcluster.cli.results import results
 from smoothcluster.cli.run import run
+from smoothcluster.cli.spec import spec
 from smoothcluster.cli.status import status
 from smoothcluster.cli.submit import submit
 
@@ -25,5 +26,5 @@ def main() -> None:
     """Groups of crawlers: Runners that work, Backup Runners that take over."""
 
 
-for command in (demo, run, submit, status, results, events, doctor):
+for command in (demo, run, submit, status, results, events, spec, doctor):
     main.add_command(command)

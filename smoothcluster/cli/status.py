@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from smoothcluster.cli.frame import PATIENCE, common, opened
-from smoothcluster.cli.words import plain, ranges, table
+from smoothcluster.cli.words import plain, ranges, shape, table
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 
@@ -39,8 +39,7 @@ def status(as_json: bool, watch: bool, url: str | None, group: str) -> None:  # 
 
 def report(found: Mapping[str, Any]) -> Iterator[str]:
     """The lines that people read."""
-    spec = found["spec"]
-    yield f"group {plain(found['group'])}: {_shape(spec['runner'], spec['backup'])}, {spec['shards']} shards"
+    yield f"group {plain(found['group'])}: {shape(found['spec'])}"
     yield ""
     yield from table(COLUMNS, [[member[column.lower()] for column in COLUMNS] for member in found["members"]])
     yield ""
@@ -49,12 +48,3 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
     yield "shards that nobody owns: " + (ranges(found["unassigned"]) or "none")
     for key, what in found["garbage"].items():
         yield f"garbage at {plain(key)}: {plain(what)}"
-
-
-def _shape(runner: int | None, backup: int | None) -> str:
-    if runner is None:
-        return "no member has joined yet"
-    runners = f"{runner} Runner{'s' * (runner != 1)}"
-    if backup is None:
-        return f"all are Runners, {runners}"
-    return f"{runners}, {backup} Backup Runner{'s' * (backup != 1)}"
