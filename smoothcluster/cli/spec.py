@@ -14,7 +14,7 @@ from smoothcluster.cluster import Cluster
 @click.option("--backup", type=int, metavar="N", help="From now on, so many are meant to stand by.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object, for scripts.")
 @common
-def spec(runner: int | None, backup: int | None, as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # an option
+def spec(*, runner: int | None, backup: int | None, as_json: bool, url: str | None, group: str) -> None:
     """Show a group's numbers, or change them.
 
     A living group goes on: with more Runners, Backup Runners take the new seats; with fewer, some
