@@ -22,8 +22,10 @@ class Plan:
 
     claim: tuple[int, ...] = ()
     """Shards that nobody else may work on, to be taken."""
-    give: tuple[tuple[int, str], ...] = ()
-    """Shards of its own, each to be handed to the member named."""
+    give: tuple[tuple[int, str | None], ...] = ()
+    """Shards of its own, each to be handed to the member named, or let go of if that is None."""
+    resign: bool = False
+    """It owns shards and may not any more: all are given away."""
     patient: bool = True
     """False if something is amiss that others ought to mend: look again soon."""
     later: bool = False
@@ -70,11 +72,11 @@ def plan(view: View, me: str, *, busy: Iterable[int] = (), heir: bool = False, a
     Of the dead's shards no more than *adopt* are claimed, if given.
     """
     able = workers(view)
-    if me not in able:
-        return Plan(give=_returns(view, able, me))
     owned = {name: view.owned(name) for name in able}
     usable = [n for n, read in enumerate(view.shards) if read is not None]
     target = shares({name: len(shards) for name, shards in owned.items()}, len(usable), _capacities(view, able))
+    if me not in able:
+        return _resignation(view, me, owned, target)
     free = [n for n in usable if _free(view, n, able)]
     if free and heir and any(view.verdict(seat.record.holder) is not None for seat in view.seats):
         return Plan(patient=False)
@@ -85,12 +87,6 @@ def plan(view: View, me: str, *, busy: Iterable[int] = (), heir: bool = False, a
     return Plan(give=_surplus(owned, target, me, set(busy)), unplaced=tuple(free))
 
 
-def _returns(view: View, able: list[str], me: str) -> tuple[tuple[int, str], ...]:
-    """Where there are no seats, one that is no Runner, but had to be taken for one, gives back what it was given."""
-    mine = view.owned(me) if view.all_run and able else []
-    return tuple((number, able[place % len(able)]) for place, number in enumerate(mine))
-
-
 def _capacities(view: View, able: list[str]) -> dict[str, float]:
     """The most that each may own, of those that have said so."""
     capacities = {name: view.members[name].record.capacity for name in able}
@@ -98,12 +94,30 @@ def _capacities(view: View, able: list[str]) -> dict[str, float]:
 
 
 def _free(view: View, number: int, able: list[str]) -> bool:
-    """Whether its owner may not work: it has gone, holds no seat, or was never there."""
+    """Whether its owner does not work: it has gone, was never there, or holds no seat and does not run.
+
+    One that runs has lost its seat to a change of the numbers: it hands its shards over itself.
+    """
     read = view.shards[number]
     assert read is not None
     owner = read.record.owner
-    deposed = not view.all_run and owner not in view.seated()
-    return owner not in able and (view.verdict(owner) is not None or deposed)
+    if owner is None or owner in able or view.verdict(owner) is not None:
+        return owner not in able
+    if view.all_run or owner in view.seated():
+        return False
+    return owner in view.members and not view.members[owner].record.running
+
+
+def _resignation(view: View, me: str, owned: dict[str, list[int]], target: dict[str, int]) -> Plan:
+    """All of *me*'s shards to those who may work, or to nobody, if it runs and is no Runner any more."""
+    runners, able = view.runners(), list(owned)
+    resigning = [name for name, m in view.living().items() if m.running and name not in runners and view.owned(name)]
+    if me not in resigning or not able:
+        return Plan()
+    # All who resign deal out the same shards in the same order, so no two overload one.
+    dealt = _divide(sorted(n for name in resigning for n in view.owned(name)), owned, target, able)
+    takers: dict[int, str] = {number: name for name in able for number in dealt[name]}
+    return Plan(give=tuple((number, takers.get(number)) for number in view.owned(me)), resign=True)
 
 
 def orphaned(view: View, number: int) -> bool:

@@ -47,7 +47,8 @@ class ClusterCrawler:
 
     Args:
         backend: where the group lives, such as ``ZookeeperBackend("host:2181")``.
-        runner: how many members are Runners. All members of a group must say the same.
+        runner: how many members are Runners. All members of a group must say the same, or leave
+            out both numbers, for those that the group has.
         backup: how many are meant to stand by. Leave it out and all members are Runners, each
             the backup of the others. Members beyond the numbers stand by, too.
         handler: called for each task, as ``handler(task, context)``, in a thread; or an
@@ -85,8 +86,8 @@ class ClusterCrawler:
         self,
         *,
         backend: CoordinationBackend,
-        runner: int,
         handler: Handler,
+        runner: int | None = None,
         backup: int | None = None,
         name: str = f"crawler_{INDEX}",
         group: str = "default",

@@ -70,6 +70,8 @@ def free_seats(view: View, idle_since: Mapping[str, float], now: float, ttl: flo
     """
     claims: list[SeatClaim] = []
     for number, read in enumerate(view.seats):
+        if read.record.closed > view.spec.record.joins:
+            continue  # The spec was read before there were fewer seats, and this one after.
         holder = read.record.holder
         evidence = view.verdict(holder)
         if evidence is not None:

@@ -164,6 +164,12 @@ def give(keys: Keys, me: Member, target: Read[Member], shards: Mapping[int, Read
     return Move(changes, commit_id, me, after)
 
 
+def let_go(keys: Keys, me: Member, shards: Mapping[int, Read[Shard]], commit_id: str) -> Move:
+    """Leave *shards* to nobody: whoever has room for them some time may take them."""
+    after = {number: release(read.record, commit_id) for number, read in shards.items()}
+    return Move([Update(keys.shard(n), after[n].to_json(), shards[n].version) for n in after], commit_id, me, after)
+
+
 def leave(
     keys: Keys, view: View, me: Read[Member], shards: Mapping[int, Read[Shard]], commit_id: str, limits: Guarantees
 ) -> Move:

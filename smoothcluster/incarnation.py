@@ -16,7 +16,7 @@ from smoothcluster.deaths import Deaths
 from smoothcluster.election import SeatClaim, candidates, first_in_line, role_of, seat_to_claim
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError
 from smoothcluster.events import EventLog
-from smoothcluster.handover import claim, give, leave
+from smoothcluster.handover import claim, give, leave, let_go
 from smoothcluster.housekeeping import finished_jobs, tidy
 from smoothcluster.model import Role
 from smoothcluster.outlook import Outlook
@@ -74,7 +74,9 @@ class Incarnation:
         self._dirty, self._stirred, self._hurried, self._unsure = True, False, False, False
         self._next_look = self._next_tidying = 0.0
         self._idle: dict[str, tuple[str | None, float]] = {}
-        self._moving: dict[int, str] = {}
+        self._moving: dict[int, str | None] = {}
+        self._resigning: float | None = None
+        """Since when, by our clock, everything is to be given away."""
 
     def _look_again(self) -> None:
         self._dirty = True
@@ -226,6 +228,7 @@ class Incarnation:
         seat = self._seat(view, now)
         if seat is not None:
             shards = view.owned(seat.holder)[: room(view, self.id)] if self.me.record.running else []
+            shards = shards[: self._adoption.most(view, now)]  # One that has just lost a seat has some already.
             self._claim(view, seat, shards, now)
             return
         todo = self._plan(view, now)
@@ -318,6 +321,7 @@ class Incarnation:
             self._backend.commit([], [Delete(self._keys.member(name))])
 
     def _plan_gifts(self, todo: Plan) -> None:
+        self._resign(resigning=todo.resign)
         gifts = dict(todo.give)
         for number, work in self.workload.works.items():
             work.moving = number in gifts
@@ -325,26 +329,43 @@ class Incarnation:
         if self._moving:
             self.workload.hand_back(lambda work: work.moving)
 
+    def _resign(self, *, resigning: bool) -> None:
+        """Our seat was closed, or we have one again: whoever runs here is told, as when a member leaves."""
+        now = self._clock.monotonic()
+        if resigning:
+            if self._resigning is None:
+                self._resigning = now
+                self.stopping.set()
+            self._next_look = min(self._next_look, max(now + SOON, self._resigning + self._settings.grace))
+        elif self._resigning is not None:
+            self._resigning = None
+            self.stopping.clear()
+
     def _give(self) -> None:
-        """Hand over the shards that are to move and on which nothing runs any more."""
-        gifts: dict[str, dict[int, Read[Shard]]] = {}
+        """Hand over the shards that are to move and on which nothing runs any more, or has for too long."""
+        late = self._resigning is not None and self._clock.monotonic() >= self._resigning + self._settings.grace
+        gifts: dict[str | None, dict[int, Read[Shard]]] = {}
         for number, target in self._moving.items():
             work = self.workload.works.get(number)
-            if work is not None and work.quiet():
+            if work is not None and (work.quiet() or (late and not work.unsaid())):
                 gifts.setdefault(target, {})[number] = Read(work.record, work.version)
         for target, gift in gifts.items():
             self._give_to(target, gift)
 
-    def _give_to(self, target: str, gift: Mapping[int, Read[Shard]]) -> None:
+    def _give_to(self, target: str | None, gift: Mapping[int, Read[Shard]]) -> None:
         assert self.view is not None
         for number in gift:
             del self._moving[number]
         self._look_again()
-        if target not in self.view.members or not self._has_room(target, len(gift)):
+        if target is None:
+            move = let_go(self._keys, self.me.record, gift, self._new_id())
+        elif target in self.view.members and self._has_room(target, len(gift)):
+            move = give(self._keys, self.me.record, self.view.members[target], gift, self._new_id())
+        else:
             return
-        move = give(self._keys, self.me.record, self.view.members[target], gift, self._new_id())
         if isinstance(self._backend.commit([], move.changes), Committed):
-            self._deaths.tell_gift(move)
+            if target is not None:
+                self._deaths.tell_gift(move)
             for number in gift:
                 self.workload.drop(number)
 

@@ -96,7 +96,7 @@ class MemberLoop:
             self.session.on_lost(self.wake.set)
             self._incarnation = self._around.new_id()
             self._around.keep_alive(self.session)
-        wanted = self._settings.wanted if self.name is None else self._settings.wanted.named(self.name)
+        wanted = self._settings.wanted if self.name is None else self._settings.wanted.rejoining(self.name)
         host, port = self._around.address
         card = Member(
             wanted.name, self._incarnation, 0, self._around.host, self._around.pid, host, port,

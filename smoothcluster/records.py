@@ -18,7 +18,7 @@ and raises GarbageError, which callers report and step over.
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar, cast
 
 from smoothcluster.errors import SmoothclusterError
@@ -70,7 +70,7 @@ class Record:
         data = load(value)
         wanted: dict[str, Any] = {}
         for each in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
-            found = data.get(each.name)
+            found = data.get(each.name, None if each.default is MISSING else each.default)
             if type(found) not in _SIMPLE[each.type]:
                 raise GarbageError(f"{cls.__name__}.{each.name} is {found!r:.80}")
             wanted[each.name] = found
@@ -86,7 +86,7 @@ class Spec(Record):
     """None in the shape *all are Runners*."""
     shards: int
     joins: int
-    """Rises by one with each member that joins: orders them and makes their names unique."""
+    """Rises by one with each member that joins, and with each change of the numbers: orders them all."""
     id: str
 
     @property
@@ -122,6 +122,8 @@ class Seat(Record):
 
     holder: str | None
     id: str
+    closed: int = 0
+    """At which count of `Spec.joins` there was one seat too many: nobody takes it on an older spec than that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ It may be out of date by the time it is used; that costs a lost race, never a pr
 every move made on it is a guarded commit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -136,6 +136,15 @@ def read_ownership(backend: CoordinationBackend, keys: Keys, spec: Spec | None, 
             seats = [_seat(entry, report) for entry in entries[spec.shards :]]
             return Ownership(read, seats, shards, _breaker(second, report))
         spec = None
+
+
+def read_seats(
+    backend: CoordinationBackend, keys: Keys, numbers: Iterable[int], report: Report
+) -> dict[int, Read[Seat]]:
+    """Some seats."""
+    wanted = list(numbers)
+    entries = backend.get_many([keys.seat(n) for n in wanted]) if wanted else []
+    return {number: _seat(entry, report) for number, entry in zip(wanted, entries, strict=True)}
 
 
 def read_view(

@@ -243,7 +243,7 @@ class HandPool(Pool):
 class Group:
     """Members of one group on one store and one clock, each a loop that a test turns by hand."""
 
-    runner: int = 1
+    runner: int | None = 1
     backup: int | None = 0
     shards: int = 4
     ttl: float = 10.0

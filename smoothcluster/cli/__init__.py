@@ -6,14 +6,17 @@ error. How it ends says what to do next: see `smoothcluster.cli.frame.Exit`.
 
 import click
 
+from smoothcluster.cli.completion import completion
 from smoothcluster.cli.demo import demo
 from smoothcluster.cli.doctor import doctor
 from smoothcluster.cli.events import events
 from smoothcluster.cli.frame import EPILOG, Commands, verbose
 from smoothcluster.cli.results import results
 from smoothcluster.cli.run import run
+from smoothcluster.cli.spec import spec
 from smoothcluster.cli.status import status
 from smoothcluster.cli.submit import submit
+from smoothcluster.cli.wait import wait
 
 __all__ = ["main"]
 
@@ -25,5 +28,5 @@ def main() -> None:
     """Groups of crawlers: Runners that work, Backup Runners that take over."""
 
 
-for command in (demo, run, submit, status, results, events, doctor):
+for command in (demo, run, submit, wait, status, results, events, spec, doctor, completion):
     main.add_command(command)

@@ -208,6 +208,11 @@ class Group:
         """How many shards each member owns, by the pid of its process."""
         return {each["pid"]: each["shards"] for each in self.status()["members"]}
 
+    def change_spec(self, **numbers: int) -> None:
+        """Change the living group's numbers; those that are started from now on are given the new ones."""
+        self.cluster.change_spec(**numbers)
+        self._options |= numbers
+
     # Tasks
 
     def submit(self, count: int, prefix: str = "task", job: str | None = None, **orders: object) -> JobHandle:

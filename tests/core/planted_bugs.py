@@ -26,6 +26,24 @@ class Bug:
 
 BUGS = (
     Bug(
+        "a seat that was closed after the spec was read is claimed",
+        "election.py",
+        "        if read.record.closed > view.spec.record.joins:\n            continue",
+        "        if False:\n            continue",
+        20,
+        "P1: ",
+        "respec,leave",
+    ),
+    Bug(
+        "of the seats that are too many, vacant ones are not closed",
+        "respec.py",
+        "changes.append(Create(key, closed) if seat.version is None else Update(key, closed, seat.version))",
+        "changes.extend([Update(key, closed, seat.version)] if seat.record.holder else [])",
+        20,
+        "P1: ",
+        "respec,leave",
+    ),
+    Bug(
         "a second death is judged by a look that does not show the first claim",
         "incarnation.py",
         "        if self.view is None or self._unsure or self._claimed:\n",

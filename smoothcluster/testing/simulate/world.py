@@ -173,7 +173,7 @@ class World:
             return f"{len(unfinished)} tasks have no outcome, such as {unfinished[:3]}"
         if self.jobs_running:
             return "a client still waits for a job that has finished"
-        owners, able = self._owners(), self.weather.runner
+        owners, able = self._owners(), min(self._runner, self.scenario.members)
         counts = [owners.count(owner) for owner in sorted(set(map(str, owners)) - {"None"})]
         room = len(owners) if self.weather.capacity is None else able * self.weather.capacity
         missing = [number for number, owner in enumerate(owners) if owner is None]
@@ -183,14 +183,19 @@ class World:
             return f"{len(counts)} of {able} Runners share the shards as {sorted(counts)}"
         return ""
 
+    @property
+    def _runner(self) -> int:
+        """How many Runners there are to be, by the store."""
+        return data_of(self.store.tree.entries.get(f"{GROUP}/spec")).get("runner") or self.weather.runner
+
     def _able(self) -> set[str]:
         """The incarnations that may own shards."""
         entries = self.store.tree.entries
         if self.weather.backup is None:
             members = [data_of(entry) for entry in self.store.tree.list(f"{GROUP}/members")]
-            oldest = sorted(members, key=lambda member: member["join"])[: self.weather.runner]
+            oldest = sorted(members, key=lambda member: member["join"])[: self._runner]
             return {member["incarnation"] for member in oldest}
-        seated = [data_of(entries.get(f"{GROUP}/seats/{n}")).get("holder") for n in range(self.weather.runner)]
+        seated = [data_of(entries.get(f"{GROUP}/seats/{n}")).get("holder") for n in range(self._runner)]
         return {str(holder) for holder in seated if f"{GROUP}/members/{holder}" in entries}
 
     def _owners(self) -> list[str | None]:
