@@ -164,7 +164,7 @@ class Incarnation:
         from the one who has. Where there are no seats all have something to take, or to tell.
         """
         self._hurried = False
-        if self.view is None or self._unsure or self._claimed:
+        if self.view is None or self._unsure or self._claimed or self._gifted:
             self._dirty = True
             return False
         now, gone = self._clock.monotonic(), dict(self._deaths.known)
@@ -222,7 +222,6 @@ class Incarnation:
         """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""
         self._adoption.look(view, now)
         if self._gifted and self.me.record.capacity is not None:
-            self._gifted = False
             self._look_again()  # Lest what was just given, and what we claim, be more than we have room for.
             return
         seat = self._seat(view, now)

@@ -44,6 +44,7 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
     "--name", default=f"crawler_{INDEX}", show_default=True, help=f"{INDEX} becomes the smallest free number."
 )
 @number("--concurrency", default=8, help="How many handlers run at once, here.")
+@number("--capacity", help="How many shards this member takes at most; any number if left out.")
 @number("--max-attempts", default=1, help="How often a task whose handler raises is tried.")
 @seconds("--retry-delay", default=1.0, help="Pause before the second try; doubled for each further one.")
 @seconds("--lease-ttl", default=10.0, help="Silence after which the store gives this member up.")
