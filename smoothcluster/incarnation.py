@@ -70,7 +70,8 @@ class Incarnation:
         self._claimed = False
         """Whether a claim was tried since the last look, which so does not show what is ours."""
         self._gifted = False
-        """Whether our record has changed during the last look, which so may not show all that is ours."""
+        """Whether our record has changed before the last look, which so may not show all that is ours; told
+        only where our capacity makes that matter."""
         self._dirty, self._stirred, self._hurried, self._unsure = True, False, False, False
         self._next_look = self._next_tidying = 0.0
         self._idle: dict[str, tuple[str | None, float]] = {}
@@ -152,8 +153,9 @@ class Incarnation:
         self._unsure = False
         if view is None or self.id not in view.members:
             raise LeaseLostError("the member's record is gone: somebody has taken this process for dead")
-        self._gifted = view.members[self.id].version != self.me.version
-        self.view, self.me, self._claimed = view, view.members[self.id], False
+        mine = view.members[self.id]
+        self._gifted = mine.record.capacity is not None and mine.version != self.me.version
+        self.view, self.me, self._claimed = view, mine, False
         self._first = first_in_line(view, self.id, self._settings.order)
         return view
 
@@ -221,7 +223,7 @@ class Incarnation:
     def _act(self, view: View, now: float) -> None:
         """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""
         self._adoption.look(view, now)
-        if self._gifted and self.me.record.capacity is not None:
+        if self._gifted:
             self._look_again()  # Lest what was just given, and what we claim, be more than we have room for.
             return
         seat = self._seat(view, now)

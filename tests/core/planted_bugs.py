@@ -283,7 +283,7 @@ BUGS = (
     Bug(
         "a claim is made on a look that may not show a gift",
         "incarnation.py",
-        "        if self._gifted and self.me.record.capacity is not None:\n",
+        "        if self._gifted:\n",
         "        if False:\n",
         600,
         "P6: ",
