@@ -106,7 +106,7 @@ def role_of(view: View, me: str) -> Role:
     return Role.RUNNER if me in view.runners() else Role.BACKUP_RUNNER
 
 
-def watched_by(view: View, me: str, order: Order = join_order, watchers: int = 2, ring: int = 4) -> set[str]:
+def watched_by(view: View, me: str, order: Order = join_order, watchers: int = 2, ring: int = 7) -> set[str]:
     """The members whose death *me* must notice.
 
     Every Runner is watched by the first *watchers* candidates that run, and by the Runner that
