@@ -269,6 +269,7 @@ def _members(view: View) -> list[dict[str, object]]:
             "pid": member.pid,
             "running": member.running,
             "capacity": member.capacity,
+            "unfit": member.unfit,
         }
         for member in sorted(view.living().values(), key=lambda member: member.join)
     ]

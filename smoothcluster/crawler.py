@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -32,6 +32,7 @@ from smoothcluster.member import MemberLoop
 from smoothcluster.model import Handler, Role, check_name
 from smoothcluster.peers import Listener, Prober
 from smoothcluster.pool import make_pool
+from smoothcluster.readiness import Readiness
 from smoothcluster.retry import patiently
 from smoothcluster.session import Session
 from smoothcluster.surroundings import Settings, Surroundings
@@ -72,6 +73,8 @@ class ClusterCrawler:
         capacity: how many shards this member takes at most; None for any number. What is beyond everybody's
             capacity is *unassigned*: shown, and taken as soon as there is room.
         pacing: how carefully the shards of dead members are adopted, and when the breaker stops it.
+        warm_up: called without arguments, in a thread of its own, now and then while this member stands
+            by: whatever it raises makes it unfit, which `status` shows, and it is passed over.
         require: the least that the store must promise, by the names of `Guarantees`, such as
             ``{"survives_failover": True}``; nothing if None.
         join: False to leave joining to `run`, `start` or `join`.
@@ -101,6 +104,7 @@ class ClusterCrawler:
         order: Order = join_order,
         capacity: int | None = None,
         pacing: Pacing | None = None,
+        warm_up: Callable[[], object] | None = None,
         require: Mapping[str, float] | None = None,
         join: bool = True,
     ) -> None:
@@ -135,6 +139,13 @@ class ClusterCrawler:
             watch_peers=self._prober.watch,
             make_pool=lambda deliver, can_start: make_pool(handler, concurrency, deliver, can_start),
             keep_alive=Session.start,
+            unfit=lambda: self._readiness.unfit(),  # noqa: PLW0108  # it is made below
+        )
+        self._readiness = Readiness(
+            warm_up,
+            lambda: self._loop.role is Role.BACKUP_RUNNER,
+            lambda: self._loop.wake.set(),  # noqa: PLW0108  # likewise
+            SYSTEM_CLOCK,
         )
         self._loop = MemberLoop(backend, settings, around)
         self._thread: threading.Thread | None = None
@@ -222,6 +233,7 @@ class ClusterCrawler:
             raise UsageError("this crawler has left its group; make a new one")
         try:
             self.join()
+            self._readiness.start()
             self._loop.run()
         finally:
             self._close()
@@ -259,6 +271,7 @@ class ClusterCrawler:
 
     def _close(self) -> None:
         self._over = True
+        self._readiness.stop()
         self._loop.pool.stop(0.0)
         self._prober.close()
         self._listener.close()

@@ -5,6 +5,9 @@ out. Candidates are the living members without a seat, in the order they joined 
 gives another. The i-th candidate takes the i-th free seat, so that two who look at the same
 picture never want the same one, and two deaths at once wake two backups.
 
+One that should be first but does nothing (it is stopped, or cut off, and its lease has not run out
+yet) is passed by after a moment, and so is one that has found itself unfit, unless nobody else is there.
+
 Safety: none of this fences. Two members may well decide on one seat; the commit in `handover`
 lets one of them have it.
 """
@@ -15,6 +18,9 @@ from dataclasses import dataclass
 from smoothcluster.model import Evidence, Role
 from smoothcluster.records import Member
 from smoothcluster.view import View
+
+PATIENCE = 1.0
+"""Seconds that a free seat is left to each candidate whose turn comes first."""
 
 Order = Callable[[Member], object]
 """The key by which candidates are sorted; must give values that compare."""
@@ -40,7 +46,7 @@ def candidates(view: View, me: str, order: Order = join_order, idle: Container[s
     """The living members without a seat that *me* must let go first, and itself.
 
     One that was constructed but does not run cannot take over, so one that runs passes it by;
-    if *idle* is given, only if it is among these.
+    if *idle* is given, only if it is among these. Those that are unfit come last.
     """
     living, runners = view.living(), view.runners()
     running = me in living and living[me].running
@@ -48,7 +54,7 @@ def candidates(view: View, me: str, order: Order = join_order, idle: Container[s
     able = [m for name, m in living.items() if name not in passed or name == me]
     # Whose record names a seat took it after the seats were read, or takes it back from who overwrote it.
     waiting = [m for m in able if m.incarnation not in runners and m.seat is None]
-    return sorted(waiting, key=lambda member: (order(member), member.join))
+    return sorted(waiting, key=lambda member: (member.unfit is not None, order(member), member.join))
 
 
 def first_in_line(view: View, me: str, order: Order = join_order) -> bool:
@@ -82,11 +88,20 @@ def free_seats(view: View, idle_since: Mapping[str, float], now: float, ttl: flo
 
 
 def seat_to_claim(
-    view: View, me: str, idle_since: Mapping[str, float], now: float, ttl: float, order: Order = join_order
+    view: View,
+    me: str,
+    idle_since: Mapping[str, float],
+    now: float,
+    ttl: float,
+    order: Order = join_order,
+    vacant_since: Mapping[int, float] | None = None,
 ) -> SeatClaim | None:
-    """The seat that *me* should try to take now, or None."""
+    """The seat that *me* should try to take now, or None.
+
+    *vacant_since* says since when, on this process's clock, each seat has been free.
+    """
     living = view.living()
-    if view.all_run or me not in living or me in view.seated():
+    if view.all_run or me not in living or me in view.seated() or _better_not(view, me, order):
         return None
     free = [claim for claim in free_seats(view, idle_since, now, ttl) if living[me].running or not claim.depose]
     mine = living[me].seat
@@ -98,7 +113,24 @@ def seat_to_claim(
     # A newcomer takes its seat before it runs: who ran past it at once would upset roles that are being settled.
     idle = {name for name, since in idle_since.items() if now - since >= ttl}
     rank = [member.incarnation for member in candidates(view, me, order, idle)].index(me)
-    return free[rank] if rank < len(free) else None
+    since = vacant_since or {}
+    turns = (place + int((now - since.get(claim.number, now)) / PATIENCE) for place, claim in enumerate(free))
+    return next((claim for claim, turn in zip(free, turns, strict=True) if rank <= turn), None)
+
+
+def _better_not(view: View, me: str, order: Order) -> bool:
+    """Whether *me* is unfit and others are there to take over."""
+    living = view.living()
+    if living[me].unfit is None:
+        return False
+    others = {*view.runners(), *fit(view, me, order)} - {me}
+    return any(living[each].running for each in others & living.keys())
+
+
+def fit(view: View, me: str, order: Order = join_order) -> list[str]:
+    """The candidates that run and have not found themselves unfit, in order."""
+    queue = candidates(view, me, order)
+    return [member.incarnation for member in queue if member.running and member.unfit is None]
 
 
 def role_of(view: View, me: str) -> Role:

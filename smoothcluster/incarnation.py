@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from smoothcluster.adoption import Adoption
 from smoothcluster.assignment import Plan, orphaned, plan, room
-from smoothcluster.backend import Committed, CoordinationBackend, Delete, Guarantees, Refused, Update
+from smoothcluster.backend import Change, Committed, CoordinationBackend, Delete, Guarantees, Refused, Update
 from smoothcluster.clock import Signal
 from smoothcluster.deaths import Deaths
-from smoothcluster.election import SeatClaim, candidates, first_in_line, role_of, seat_to_claim
+from smoothcluster.election import PATIENCE, SeatClaim, first_in_line, fit, free_seats, role_of, seat_to_claim
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError
 from smoothcluster.events import EventLog
 from smoothcluster.handover import claim, give, leave, let_go
@@ -75,6 +75,8 @@ class Incarnation:
         self._dirty, self._stirred, self._hurried, self._unsure = True, False, False, False
         self._next_look = self._next_tidying = 0.0
         self._idle: dict[str, tuple[str | None, float]] = {}
+        self._vacant: dict[int, float] = {}
+        """Since when, by our clock, each free seat has been so."""
         self._moving: dict[int, str | None] = {}
         self._resigning: float | None = None
         """Since when, by our clock, everything is to be given away."""
@@ -207,22 +209,33 @@ class Incarnation:
         since = {name: seen for name, (version, seen) in self._idle.items() if idle.get(name) == version}
         self._idle = {name: (version, since.get(name, now)) for name, version in idle.items()}
 
+    def _note_vacant(self, view: View, now: float) -> list[int]:
+        """The seats that are free, noting since when; their turn may come for us while nothing happens."""
+        idle = {name: since for name, (_, since) in self._idle.items()}
+        free = [claim.number for claim in free_seats(view, idle, now, self.session.ttl)]
+        self._vacant = {number: self._vacant.get(number, now) for number in free}
+        return free
+
     # Moves
 
     def _seat(self, view: View, now: float) -> SeatClaim | None:
         """The seat to claim now, if any."""
         idle = {name: since for name, (_, since) in self._idle.items()}
-        return seat_to_claim(view, self.id, idle, now, self.session.ttl, self._settings.order)
+        return seat_to_claim(view, self.id, idle, now, self.session.ttl, self._settings.order, self._vacant)
 
     def _plan(self, view: View, now: float) -> Plan:
         """The shards to claim or give away."""
-        heir = any(member.running for member in candidates(view, self.id, self._settings.order))
+        waited = now - max(self._vacant.values(), default=now)
+        heirs = fit(view, self.id, self._settings.order)
+        heir = bool(heirs) and waited <= PATIENCE * len(heirs)  # By then each has had its turn, and none has come.
         busy = [work.number for work in self.workload.works.values() if work.outstanding]
         return plan(view, self.id, busy=busy, heir=heir, adopt=self._adoption.most(view, now))
 
     def _act(self, view: View, now: float) -> None:
         """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""
         self._adoption.look(view, now)
+        if self._note_vacant(view, now):
+            self._next_look = min(self._next_look, now + PATIENCE / 2)
         if self._gifted:
             self._look_again()  # Lest what was just given, and what we claim, be more than we have room for.
             return
@@ -397,6 +410,31 @@ class Incarnation:
         if isinstance(result, Committed):
             self.me = Read(after, result.versions[self._keys.member(self.id)])
         self._dirty = True
+
+    def set_fitness(self, unfit: str | None) -> None:
+        """Tell the group why this member should not take over, or that it may, if that is news.
+
+        Only who stands by says so. Who becomes unfit goes to the end of the queue: when it is well
+        again it must push out nobody who has taken its place.
+        """
+        unfit = unfit if self.role() is Role.BACKUP_RUNNER else None
+        if self.view is None or unfit == self.me.record.unfit:
+            return
+        commit_id = self._new_id()
+        after = replace(self.me.record, unfit=unfit, id=commit_id)
+        changes: list[Change] = []
+        if unfit is not None and self.me.record.unfit is None:
+            spec = self.view.spec
+            after = replace(after, join=spec.record.joins + 1)
+            changes = [
+                Update(self._keys.spec, replace(spec.record, joins=after.join, id=commit_id).to_json(), spec.version)
+            ]
+        changes.append(Update(self._keys.member(self.id), after.to_json(), self.me.version))
+        result = self._backend.commit([], changes)
+        self._look_again()
+        if isinstance(result, Committed):
+            self.me = Read(after, result.versions[self._keys.member(self.id)])
+            self.events.add("fitness", unfit=unfit)
 
     def stop_starting(self) -> None:
         """Leaving begins: handlers are told, and what has not started is taken back."""

@@ -114,6 +114,8 @@ class Member(Record):
     id: str
     capacity: int | None = None
     """Shards it takes at most; None for any number."""
+    unfit: str | None = None
+    """Why it should not take over, as it found while it stood by; None if nothing speaks against it."""
 
 
 @dataclass(frozen=True, slots=True)

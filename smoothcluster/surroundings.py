@@ -48,3 +48,5 @@ class Surroundings:
     """Make the handler pool, given what to call when a task has finished and what allows a start."""
     keep_alive: Callable[[Session], None]
     """Run a session's renewals in the background."""
+    unfit: Callable[[], str | None] = lambda: None
+    """Why this member, while it stands by, should not take over."""

@@ -72,12 +72,16 @@ class View:
         }
 
     def runners(self) -> list[str]:
-        """Who of the living is a Runner: who holds a seat, by seat; or without seats, the first to have joined."""
+        """Who of the living is a Runner: who holds a seat, by seat; or without seats, the first to have joined.
+
+        Without seats one that is unfit is passed over, unless nobody else is there.
+        """
         if not self.all_run:
             seated = self.seated()
             return sorted(seated, key=seated.__getitem__)
         living = self.living()
-        return sorted(living, key=lambda name: living[name].join)[: self.spec.record.runner]
+        fit = [name for name, member in living.items() if member.unfit is None] or list(living)
+        return sorted(fit, key=lambda name: living[name].join)[: self.spec.record.runner]
 
     def owned(self, incarnation: str | None) -> list[int]:
         """The shards that *incarnation* owns; those that nobody does, for None."""

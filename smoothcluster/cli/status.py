@@ -66,6 +66,9 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
     yield "tasks: " + ", ".join(f"{count} {state}" for state, count in found["tasks"].items())
     yield "jobs: " + (", ".join(f"{plain(job)} ({plain(state)})" for job, state in found["jobs"].items()) or "none")
     yield "shards that nobody owns: " + (ranges(found["unassigned"]) or "none")
+    for member in found["members"]:
+        if member["unfit"] is not None:
+            yield f"unfit to take over: {plain(member['name'])}: {plain(member['unfit'])}"
     if found["breaker"] != "closed":
         yield "breaker: open; members died in series, so those that have shards adopt no more for now"
     for key, what in found["garbage"].items():
