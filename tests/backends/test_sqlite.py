@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import sqlite3
 import stat
 import subprocess
@@ -16,7 +17,7 @@ from cluster.group import Group, Member, NewGroup, named
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from processes import pause, states
-from smoothcluster_sqlite import SqliteBackend
+from smoothcluster_sqlite import SqliteBackend, place
 from smoothcluster_sqlite.errors import translate
 from smoothcluster_sqlite.place import check_shared_here
 from smoothcluster_sqlite.turn import CAP, DONE, KEPT, SCRIPT, Act, take
@@ -460,6 +461,21 @@ def test_network_file_systems_are_refused(path: str, kind: str | None, tmp_path:
     else:
         with pytest.raises(UsageError, match=f"{kind}, mounted at .*sqlite:////"):
             check_shared_here(Path(path), mounts)
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "there"])
+def test_whoever_comes_to_a_network_file_system_is_refused(
+    path: Path, open_client: Callable[..., SqliteBackend], monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """Before anything is made or opened there: here the test's own disk passes for one."""
+    if is_there:
+        create(open_client(), "a")
+    monkeypatch.setattr(place, "_NO_LOCKS", re.compile(".*"))
+    client = open_client()
+    for act in (lambda: client.get("a"), lambda: client.lease(5.0)):
+        with pytest.raises(UsageError, match="is on a network file system"):
+            act()
+    assert path.exists() == is_there
 
 
 def _text(path: Path) -> None:
