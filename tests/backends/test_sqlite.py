@@ -19,6 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[rep
 from processes import pause, states
 from smoothcluster_sqlite import SqliteBackend, place
 from smoothcluster_sqlite.errors import translate
+from smoothcluster_sqlite.file import StoreFile
 from smoothcluster_sqlite.place import check_shared_here
 from smoothcluster_sqlite.turn import CAP, DONE, KEPT, SCRIPT, Act, take
 from smoothcluster_sqlite.writer import writer
@@ -535,6 +536,28 @@ def test_a_file_that_is_gone_is_missed_until_it_is_back(open_client: Callable[..
     wakes.since(before)
     client.close()
     store.stop()
+
+
+def test_a_file_that_goes_while_it_is_opened_is_missed(
+    path: Path, backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log, too: nothing is acknowledged that could not be made durable, and once back it is as ever."""
+    backend.get("none")
+    log, away = path.with_name("cluster.db-wal"), path.with_name("away")
+    opened = StoreFile.open
+
+    def opened_as_it_goes(file: StoreFile) -> object:
+        connection = opened(file)
+        log.rename(away)
+        return connection
+
+    monkeypatch.setattr(StoreFile, "open", opened_as_it_goes)
+    with pytest.raises(UnavailableError, match="its log is gone"):
+        backend.commit([], [Create("a", b"")])
+    monkeypatch.undo()
+    away.rename(log)
+    create(backend, "a")
+    assert backend.get("a") is not None
 
 
 def test_a_file_that_was_replaced_is_not_taken_for_the_old_one(
