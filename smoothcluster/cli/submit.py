@@ -48,6 +48,8 @@ def submit(*, tasks: tuple[str, ...], job: str | None, wait: bool, as_json: bool
         total = _check(feed) if feed.repeatable else None
         with shown("submitting", total) as bar:
             _hand_in(cluster, feed, name, bar)
+        if not feed.count:
+            click.echo(f"there was no task: job {name} has none", err=True)
         print(json.dumps({"job": name, "tasks": feed.count}) if as_json else name, flush=True)
         if wait:
             watch(cluster.job(name))

@@ -235,9 +235,9 @@ BUGS = (
         "handover.py",
         "    return Create(key, value) if version is None else Update(key, value, version)\n",
         "    return Create(key, value) if version is None else Update(key, value, None if '/seats/' in key else version)\n",
-        30,
+        40,
         "P1: ",
-        "kill,restart,expire",
+        "respec,kill,restart",
     ),
     Bug(
         "ids are admitted without writing them down",

@@ -3,6 +3,8 @@
 import json
 import secrets
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +68,7 @@ def crawler(url: str) -> Iterator[ClusterCrawler]:
         (("status", "--group", "a/b"), "group 'a/b' is not valid"),
         (("status",), "there is no group 'default'"),
         (("results",), "there is no group 'default'"),
+        (("events",), "there is no group 'default'"),
         (("results", "--job", "j"), "has no job 'j'"),
         (("submit", "--job", "a b", "http://h/"), "job 'a b' is not valid"),
     ],
@@ -158,6 +161,13 @@ def test_a_reader_that_has_enough_is_no_failure() -> None:
         out.close()
         assert process.wait(DEADLINE) == 0
         assert err.read() == ""
+
+
+def test_a_closed_output_is_no_failure() -> None:
+    """Whoever starts it so wants nothing printed."""
+    command = [sys.executable, "-m", "smoothcluster", "--version"]
+    done = subprocess.run(["bash", "-c", '"$@" >&-', "bash", *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # spec, status, results

@@ -163,6 +163,14 @@ def test_submit_of_many_tasks_needs_little_memory(tmp_path: Path) -> None:
     assert int(kilobytes) < 150_000
 
 
+def test_submit_of_nothing_says_so(invoke: Invoke, tmp_path: Path) -> None:
+    """It may be the wrong file."""
+    (tmp_path / "tasks").touch()
+    result = invoke("submit", "--job", "j", str(tmp_path / "tasks"))
+    assert (result.exit_code, result.stdout) == (0, "j\n")
+    assert "there was no task" in result.stderr
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_submit_shows_its_progress_to_people(tmp_path: Path, *, stream: bool) -> None:
     """On a terminal, and only there, a bar moves; of a stream nobody knows the end."""
