@@ -1,4 +1,4 @@
-"""A member for the benchmarks: URL GROUP LOG RUNNER BACKUP CONCURRENCY SECONDS.
+"""A member for the benchmarks: URL GROUP LOG RUNNER BACKUP CONCURRENCY SECONDS; BACKUP is "all" where all are Runners.
 
 Its handler appends a line to LOG, then waits on I/O for SECONDS; if that is 0 it does nothing.
 """
@@ -26,7 +26,7 @@ def main() -> None:
     ClusterCrawler(
         backend=connect(url),
         runner=int(runner),
-        backup=int(backup),
+        backup=None if backup == "all" else int(backup),
         group=group,
         handler=wait_on_io if wait else nothing,
         concurrency=int(concurrency),

@@ -1,0 +1,118 @@
+"""How long shards are without an owner while five members are restarted one by one, under load.
+
+    python benchmarks/rolling_restart.py --backend zookeeper://127.0.0.1:2181 [--rounds 4] [--json]
+
+All members are Runners. Each in turn gets SIGTERM, leaves, and is started again; the next one's turn comes when the
+shards are shared evenly again. Meanwhile somebody looks at the group as often as possible: a shard is without an owner
+from the first look that says so to the first that does not. Looks are milliseconds apart: times are off by as much.
+"""
+
+import argparse
+import json
+import secrets
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from bench import Log, Members, figures, machine, until
+
+from smoothcluster import Cluster, Task, connect
+from smoothcluster.records import Keys
+from smoothcluster.view import read_view
+
+MEMBERS, CONCURRENCY, SECONDS, SHARDS = 5, 8, 0.02, 32
+
+
+class Watcher(threading.Thread):
+    """Looks at the group again and again, and takes down for how long each shard had no owner."""
+
+    def __init__(self, url: str, group: str) -> None:
+        super().__init__(daemon=True)
+        self.backend, self.keys = connect(url), Keys(group)
+        self.over = threading.Event()
+        self.gaps: list[float] = []
+        self.readings: list[float] = []
+
+    def unowned(self) -> set[int]:
+        """The shards whose owner is not there."""
+        view = read_view(self.backend, self.keys, {}, lambda key, what: None)
+        assert view is not None
+        return {n for n, read in enumerate(view.shards) if read is None or read.record.owner not in view.members}
+
+    def run(self) -> None:
+        """Until it is over."""
+        since: dict[int, float] = {}
+        last = time.monotonic()
+        while not self.over.is_set():
+            unowned, now = self.unowned(), time.monotonic()
+            self.readings.append((now - last) * 1000)
+            for shard in since.keys() - unowned:
+                self.gaps.append((now - since.pop(shard)) * 1000)
+            for shard in unowned - since.keys():
+                since[shard] = now
+            last = now
+
+
+def settled(cluster: Cluster) -> bool:
+    """Five members work and share the shards evenly."""
+    members: list[dict[str, Any]] = [] if cluster.absent() else cluster.status()["members"]
+    shards = [member["shards"] for member in members if member["running"]]
+    return len(shards) == MEMBERS and sum(shards) == SHARDS and max(shards) - min(shards) <= 1
+
+
+def restart_all(cluster: Cluster, members: Members) -> None:
+    """Each once, one after another."""
+    for pid in list(members.processes):
+        process = members.processes.pop(pid)
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        members.start()
+        until(lambda: settled(cluster))
+
+
+def measure(url: str, rounds: int, log: Log) -> tuple[Watcher, int]:
+    """Restart all members so often; what was seen, and how many tasks were done meanwhile."""
+    cluster = Cluster(connect(url), f"rolling-{secrets.token_hex(4)}")
+    watcher = Watcher(url, cluster.group)
+    settings = (str(MEMBERS), "all", str(CONCURRENCY), str(SECONDS))
+    members = Members(url, cluster.group, str(log.path), *settings)
+    try:
+        for _ in range(MEMBERS):
+            members.start()
+        until(lambda: settled(cluster))
+        job = cluster.submit([Task(id=str(number)) for number in range(200_000)])
+        watcher.start()
+        for _ in range(rounds):
+            restart_all(cluster, members)
+        watcher.over.set()
+        watcher.join()
+        return watcher, job.progress().done
+    finally:
+        members.close()
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", required=True, help="URL of the store")
+    parser.add_argument("--rounds", type=int, default=4, help="how often each member is restarted")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        log = Log(Path(directory) / "starts")
+        watcher, done = measure(options.backend, options.rounds, log)
+        starts = [row[3] for row in log.new()]
+    twice, restarts = len(starts) - len(set(starts)), options.rounds * MEMBERS
+    if options.json:
+        print(json.dumps({"restarts": restarts, "gaps_ms": watcher.gaps, "started_twice": twice, "done": done}))
+        return
+    print(f"{machine()}\n{restarts} restarts of {MEMBERS} members, milliseconds; {options.backend}")
+    print(f"    without an owner  {figures(watcher.gaps)}  ({len(watcher.gaps)} times)")
+    print(f"  between two looks  {figures(watcher.readings)}")
+    print(f"tasks done meanwhile: {done}, started twice: {twice}")
+
+
+main()
