@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
@@ -10,6 +10,7 @@ import click
 
 from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete, Guarantees, Update
 from smoothcluster.cli.frame import PATIENCE, Exit, Failure, opened, verbose
+from smoothcluster.cli.logs import adapter_told
 from smoothcluster.cli.words import table
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.registry import masked
@@ -57,14 +58,14 @@ def doctor(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
     URL is what --backend takes elsewhere. A few keys of its own are written and removed again.
     The status is 1 if a promise does not hold.
     """
-    with opened(url) as backend:
+    with opened(url) as backend, adapter_told(backend) as warnings:
         patiently(SYSTEM_CLOCK, PATIENCE, backend.sync)
         measured = measure(backend)
         guarantees = backend.guarantees
         where = masked(backend.url)
-    promises = list(judge(guarantees, measured))
+    promises = list(judge(guarantees, measured, warnings))
     if as_json:
-        found = {"url": where, "measured": asdict(measured), "guarantees": asdict(guarantees)}
+        found = {"url": where, "measured": asdict(measured), "guarantees": asdict(guarantees), "warnings": warnings}
         print(json.dumps(found | {"promises": [asdict(promise) for promise in promises]}))
     else:
         print("\n".join(report(where, guarantees, measured, promises)))
@@ -130,7 +131,7 @@ def _granted(backend: CoordinationBackend) -> tuple[float, float]:
     return granted[0], granted[1]
 
 
-def judge(promised: Guarantees, measured: Measured) -> Iterator[Promise]:
+def judge(promised: Guarantees, measured: Measured, warnings: Sequence[str] = ()) -> Iterator[Promise]:
     """Each promise of the library, on a store that promises and does this."""
     if not promised.linearizable_writes:
         verdict, why = NOT_HELD, "commits have no single order: two members may win one claim"
@@ -158,7 +159,10 @@ def judge(promised: Guarantees, measured: Measured) -> Iterator[Promise]:
             f"after {measured.granted_s:.3g} s where a death cannot be seen, within moments where it can",
         )  # fmt: skip
     yield Promise("no two machines' clocks are compared", HELD, "by none of the library's decisions")
-    yield Promise("nothing is lost while the store is away", HELD, "outcomes wait in the members")
+    if warnings:  # What adapters warn of is that the store will not be what it was when it comes back.
+        yield Promise("nothing is lost while the store is away", WEAKER, "; ".join(warnings))
+    else:
+        yield Promise("nothing is lost while the store is away", HELD, "outcomes wait in the members")
 
 
 def report(where: str, promised: Guarantees, measured: Measured, promises: list[Promise]) -> Iterator[str]:

@@ -142,6 +142,7 @@ def opened(url: str | None) -> Generator[CoordinationBackend]:
     if not named:
         click.echo(f"using {backend.url}; --backend or {VARIABLE} names another store", err=True)
     try:
-        yield backend
+        with logs.adapter_told(backend):
+            yield backend
     finally:
         backend.close()

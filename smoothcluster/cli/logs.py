@@ -67,6 +67,29 @@ def told() -> Generator[None]:
         library.level, library.propagate, log.level = before
 
 
+@contextmanager
+def adapter_told(backend: object) -> Generator[list[str]]:
+    """Have what *backend*'s adapter warns of appear, too; and collect it."""
+    warnings: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                warnings.append(scrubbed(record.getMessage()))
+
+    adapter = logging.getLogger(type(backend).__module__.partition(".")[0])
+    handlers = [Collector()] if adapter.name == "smoothcluster" else [Collector(), _teller]
+    before, adapter.propagate = adapter.propagate, False
+    for handler in handlers:
+        adapter.addHandler(handler)
+    try:
+        yield warnings
+    finally:
+        adapter.propagate = before
+        for handler in handlers:
+            adapter.removeHandler(handler)
+
+
 def tell_more() -> None:
     """Tell everything."""
     logging.getLogger("smoothcluster").setLevel(logging.DEBUG)

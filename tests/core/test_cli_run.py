@@ -222,8 +222,9 @@ def test_several_members_are_started_again_when_they_die(module: Callable[[str],
     url = f"sqlite:///{tmp_path}/group.db"
     options = ("--runner", "1", "--backup", "1", "--members", "2", "--backend", url)
     with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, out, err):
-        told = {out.readline().split()[0] for _ in range(2)}
-        assert told == {"crawler_0", "crawler_1"}
+        told = [out.readline() for _ in range(2)]
+        assert all(told), err.read()
+        assert {line.split()[0] for line in told} == {"crawler_0", "crawler_1"}
         cluster = Cluster(connect(url))
         cluster.change_spec(runner=2)
         victim = cluster.status()["members"][0]["pid"]

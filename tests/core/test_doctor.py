@@ -1,6 +1,7 @@
 """``smoothcluster doctor`` says what a store promises, and why."""
 
 import json
+import logging
 import secrets
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from cli_kit import invoke_on, one_line
 
 from smoothcluster import connect
 from smoothcluster.cli.doctor import HELD, NOT_HELD, WEAKER, Measured, judge
+from smoothcluster.cli.logs import adapter_told
 from smoothcluster.memory import WEAKEST, MemoryBackend
 
 MEASURED = Measured(read_ms=0.5, commit_ms=1.0, watch_ms=2.0, granted_s=10.0, shortest_s=1.0)
@@ -50,6 +52,33 @@ def test_watches_that_do_not_wake_are_told() -> None:
     """Members then look by themselves only."""
     (promise,) = [each for each in judge(STRONG, replace(MEASURED, watch_ms=None)) if each.verdict != HELD]
     assert (promise.what, promise.verdict) == ("all is taken over and finished", WEAKER)
+
+
+def test_what_an_adapter_warns_of_weakens_what_rests_on_the_stores_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server without persistence, for instance, is another one when it comes back."""
+    sync = MemoryBackend.sync
+
+    def warn(backend: MemoryBackend) -> None:
+        logging.getLogger("smoothcluster.memory").warning("there is no persistence")
+        sync(backend)
+
+    monkeypatch.setattr(MemoryBackend, "sync", warn)
+    found = json.loads(invoke_on("memory://")("doctor", "--json").stdout)
+    assert found["warnings"] == ["there is no persistence"]
+    (promise,) = [each for each in found["promises"] if each["what"] == "nothing is lost while the store is away"]
+    assert (promise["verdict"], promise["why"]) == (WEAKER, "there is no persistence")
+
+
+def test_an_adapters_warnings_are_told_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    """As the library's own are; and as long as the command lasts."""
+    stranger = type("Stranger", (), {"__module__": "smoothcluster_stranger.adapter"})()
+    log = logging.getLogger("smoothcluster_stranger")
+    with adapter_told(stranger) as warnings:
+        log.info("nothing")
+        log.warning("stranger://me:secret@h is slow")
+    assert warnings == ["stranger://***@h is slow"]
+    assert "WARNING stranger://***@h is slow" in capsys.readouterr().err
+    assert log.handlers == []
 
 
 def test_a_store_that_is_not_there_is_an_error() -> None:
