@@ -390,7 +390,7 @@ def ensemble(three_servers: ZookeeperEnsemble) -> ZookeeperEnsemble:
     return three_servers.start()
 
 
-@pytest.mark.parametrize("pause", [1 / 3, 0.8], ids=["in time", "late"])
+@pytest.mark.parametrize("pause", [1 / 3, pytest.param(0.8, marks=pytest.mark.slow)], ids=["in time", "late"])
 def test_a_renewed_lease_outlives_the_server_it_was_renewed_through(ensemble: ZookeeperEnsemble, pause: float) -> None:
     """Not the leader but another server heard of the renewal, and is lost at once: the time given still holds."""
     doomed = ensemble.followers[0]

@@ -4,7 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 from cluster.handlers import END, RAISED, START
 
@@ -23,12 +23,24 @@ class Line(NamedTuple):
     """Seconds, monotonic: the same clock for all processes of a machine."""
 
 
-def read_log(path: Path) -> list[Line]:
-    """Everything that handlers have logged so far, in order; a line that is being written is none yet."""
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_text().rpartition("\n")
-    return [Line(*json.loads(line)) for line in whole.splitlines()]
+@final
+class LogReader:
+    """Reads what handlers log while they do, each line once: tests look often, and the log grows long."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: list[Line] = []
+        self._read = 0
+
+    def lines(self) -> list[Line]:
+        """Everything so far, in order; a line that is being written is none yet."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._read)
+                whole, end, _ = file.read().rpartition(b"\n")
+            self._read += len(whole) + len(end)
+            self._lines += [Line(*json.loads(line)) for line in whole.splitlines()]
+        return list(self._lines)
 
 
 def audit(log: Sequence[Line], outcomes: Iterable[Outcome], wanted: Iterable[str]) -> list[str]:

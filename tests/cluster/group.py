@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
-from cluster.audit import Line, audit, read_log
+from cluster.audit import Line, LogReader, audit
 from cluster.handlers import END, RAISED, START
 from processes import pause, spawn
 
@@ -138,9 +138,10 @@ class Group:
         self.backend = connect(url)
         self.cluster = Cluster(self.backend, self.name)
         self._folder = folder
-        self._log = folder / "log"
+        log = folder / "log"
+        self._log = LogReader(log)
         self._options: dict[str, Any] = {"runner": 3, "backup": 2, "handler": "act"} | options
-        self._options |= {"url": url, "group": self.name, "folder": str(folder), "log": str(self._log)}
+        self._options |= {"url": url, "group": self.name, "folder": str(folder), "log": str(log)}
 
     def __enter__(self) -> Self:
         return self
@@ -225,7 +226,7 @@ class Group:
 
     def log(self) -> list[Line]:
         """What the handlers have logged so far."""
-        return read_log(self._log)
+        return self._log.lines()
 
     def ended(self) -> int:
         """How many runs the log says have ended."""
@@ -240,6 +241,15 @@ class Group:
         mine = [line for line in self.log() if line.pid == member.pid]
         over = {(line.task, line.epoch) for line in mine if line.what in (END, RAISED)}
         return {line.task for line in mine if line.what == START and (line.task, line.epoch) not in over}
+
+    def has_run(self, member: Member) -> int:
+        """How many tasks *member* has had running at once, at most, by the log."""
+        running = most = 0
+        for line in self.log():
+            if line.pid == member.pid:
+                running += 1 if line.what == START else -1
+                most = max(most, running)
+        return most
 
     def starts(self, tasks: Iterable[str], since: float, but: Member) -> dict[str, float]:
         """When each of *tasks* was first started after *since*, by others than *but*."""
@@ -266,8 +276,8 @@ class Group:
             raise
 
     def busy(self, *members: Member, tasks: int = 1) -> None:
-        """Wait until each of *members* has so many tasks running."""
-        self.eventually(lambda: all(len(self.running(member)) >= tasks for member in members))
+        """Wait until each of *members* has so many tasks running, or has had: not all are held until we look."""
+        self.eventually(lambda: all(self.has_run(member) >= tasks for member in members))
 
     def all_running(self, count: int) -> None:
         """Wait until the living members have *count* tasks running between them."""

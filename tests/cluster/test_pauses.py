@@ -6,6 +6,7 @@ import pytest
 from cluster.group import Group, Member, NewGroup, named
 from cluster.handlers import START
 
+from smoothcluster import JobHandle
 from smoothcluster.clock import SYSTEM_CLOCK
 
 TASKS = 90
@@ -73,8 +74,9 @@ def test_runners_that_wake_in_the_middle_of_recording(new_group: NewGroup) -> No
     group = new_group(lease_ttl=1.0, concurrency=40)
     group.start(5)
     group.converged()
-    job = group.submit(12_000, nap=0.03)
-    for _ in range(3):
+    jobs = list[JobHandle]()
+    for number in range(3):
+        jobs.append(group.submit(4000, f"{number}", nap=0.03))  # So that there is work, however long a round takes.
         group.progressed(group.ended() + 300)
         victims = group.runners()
         for victim in victims:
@@ -83,7 +85,8 @@ def test_runners_that_wake_in_the_middle_of_recording(new_group: NewGroup) -> No
         for victim in victims:
             victim.resume()
         group.converged()
-    group.finish(job, named(12_000))
+    for number, job in enumerate(jobs):
+        group.finish(job, named(4000, f"{number}"))
 
 
 def has_replaced(group: Group, members: list[Member]) -> bool:
@@ -110,7 +113,7 @@ def test_a_pause_shorter_than_the_lease_changes_nothing(new_group: NewGroup) -> 
 
 def test_all_members_paused(five: Group) -> None:
     """When the whole group wakes after all its leases have run out, it forms anew and goes on."""
-    job = five.submit(400, nap=0.02)
+    job = five.submit(400, hold="gate")
     five.busy(*five.runners())
     members = list(five.members)
     for member in members:
@@ -118,5 +121,6 @@ def test_all_members_paused(five: Group) -> None:
     five.eventually(lambda: not five.status()["members"])
     for member in members:
         member.resume()
+    five.open("gate")
     five.finish(job, named(400))
     five.converged()
