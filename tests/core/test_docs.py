@@ -11,6 +11,7 @@ import pytest
 import smoothcluster
 from smoothcluster import Cluster, ClusterCrawler, JobHandle, TaskContext, errors
 from smoothcluster.cli import main
+from smoothcluster.cli.frame import Exit
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -78,6 +79,12 @@ def test_every_option_is_documented(command: str) -> None:
     for option in main.commands[command].params:
         if isinstance(option, click.Option) and not option.hidden:
             assert any(f"`{name}" in text for name in option.opts), f"{command} {option.opts}"
+
+
+def test_every_exit_status_is_documented() -> None:
+    """On the page about commands; the help is checked elsewhere."""
+    text = (DOCS / "reference" / "commands.md").read_text()
+    assert [status for status in Exit if f"\n| {status.value} | " not in text] == []
 
 
 def test_every_public_name_is_documented() -> None:
