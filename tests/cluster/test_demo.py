@@ -79,7 +79,11 @@ def test_the_status_says_whether_the_claims_are_true(
 ) -> None:
     """The table is shown in either case."""
     found = command.reckon(PAGES, outcomes, LOG, EVENT, 1.0, 3.0)
-    monkeypatch.setattr(command, "_play", lambda url, folder: found)
+
+    def play(url: str, folder: Path) -> command.Reckoning:
+        return found
+
+    monkeypatch.setattr(command, "_play", play)
     result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == status
     assert f"lost            {found.lost}" in result.stdout

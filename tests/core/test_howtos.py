@@ -1,4 +1,4 @@
-"""What pages say to type or to run, on the embedded default. `tests/cluster/test_pages.py` has what each store is for."""
+"""What pages say to type or to run, on the embedded default; for each store there is `tests/cluster/test_pages.py`."""
 
 import sys
 from pathlib import Path
