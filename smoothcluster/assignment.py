@@ -49,7 +49,7 @@ def room(view: View, me: str) -> int | None:
 def shares(owned: Mapping[str, int], total: int, capacity: Mapping[str, float] | None = None) -> dict[str, int]:
     """How many of *total* shards each member should own, given how many it owns and how many it may."""
     target: dict[str, int] = {}
-    ranked = sorted(owned, key=lambda name: -owned[name])  # stable: equals stay in the order given
+    ranked: list[str] = sorted(owned, key=lambda name: -owned[name])  # stable: equals stay in the order given
     limits = capacity or {}
     while ranked:
         each, extra = divmod(total, len(ranked))

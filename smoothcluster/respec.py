@@ -68,11 +68,12 @@ def try_change(
     step = replace(after, runner=max(after.runner, before.runner - room), joins=before.joins + 1, id=new_id())
     changes = _changes(backend, keys, read, step, report)
     try:
-        result = backend.commit([], changes[: backend.guarantees.most_operations])
+        applied = isinstance(backend.commit([], changes[: backend.guarantees.most_operations]), Committed)
     except OutcomeUnknownError:
-        backend.sync()  # Whatever came of it, the next try sees.
-        return None
-    return step if isinstance(result, Committed) and step.runner == after.runner else None
+        applied = False
+    if not applied:
+        backend.sync()  # Whatever came of it, or was in its way, the next try sees.
+    return step if applied and step.runner == after.runner else None
 
 
 def _changes(backend: CoordinationBackend, keys: Keys, before: Read[Spec], after: Spec, report: Report) -> list[Change]:

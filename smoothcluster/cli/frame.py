@@ -29,6 +29,9 @@ Exit status:
 PATIENCE = 3.0
 """Seconds for which a command goes on asking a store that is away; one question may take the backend longer."""
 
+STDOUT = 1
+"""The descriptor."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -63,7 +66,7 @@ class Commands(click.Group):
                 sys.stdout.flush()
         except BrokenPipeError:
             # Whoever read our output has had enough. What is still buffered must not be tried again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
         except KeyboardInterrupt:
             raise Failure("interrupted", Exit.INTERRUPTED) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):

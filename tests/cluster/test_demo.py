@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from cluster.group import child_environment
 from cluster.stores import Kind
 
+from smoothcluster.cli import main
 from smoothcluster.cli.demo import command
 from smoothcluster.cli.demo.crawl import Line
 from smoothcluster.cli.demo.site import INDEX, links, pages
@@ -34,6 +36,7 @@ def test_a_runner_is_killed_and_nothing_is_lost(store: str, kind: Kind, tmp_path
     assert found["evidence"] == "process_gone"
     assert found["takeover_ms"] > 0
     assert "took over shards" in done.stderr
+    assert "\x1b" not in done.stderr, "plain where nobody looks"
 
 
 def test_every_page_of_the_site_can_be_reached() -> None:
@@ -68,3 +71,20 @@ def test_a_false_claim_is_found(outcomes: list[Outcome], log: list[Line], lost: 
     """Whatever is wrong, the status is not 0."""
     found = command.reckon(PAGES, outcomes, log, EVENT, 1.0, 3.0)
     assert (found.as_promised, found.lost, found.recorded_twice) == (False, lost, twice)
+
+
+@pytest.mark.parametrize(("outcomes", "status"), [(RECORDED, 0), (RECORDED[:1], 1)])
+def test_the_status_says_whether_the_claims_are_true(
+    monkeypatch: pytest.MonkeyPatch, outcomes: list[Outcome], status: int
+) -> None:
+    """The table is shown in either case."""
+    found = command.reckon(PAGES, outcomes, LOG, EVENT, 1.0, 3.0)
+
+    def play(url: str, folder: Path) -> command.Reckoning:
+        return found
+
+    monkeypatch.setattr(command, "_play", play)
+    result = CliRunner().invoke(main, ["demo"])
+    assert result.exit_code == status
+    assert f"lost            {found.lost}" in result.stdout
+    assert ("please report" in result.stderr) == (status == 1)

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -253,3 +254,19 @@ def test_several_members_that_cannot_begin_are_not_started_again(module: Callabl
     with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, _, __):
         assert "runner must be" in process.communicate(timeout=DEADLINE)[1]
         assert process.returncode == 2
+
+
+def test_one_that_dies_again_and_again_is_started_ever_later(module: Callable[[str], None], tmp_path: Path) -> None:
+    """Whatever it dies of may take time to go away; and Ctrl-C ends the waiting."""
+    module("import os, sys\nif '--members' not in sys.argv: os._exit(7)\ndef handler(task, context): ...\n")
+    options = ("--runner", "1", "--members", "2", "--backend", f"sqlite:///{tmp_path}/group.db")
+    with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, _, err):
+        seen: Counter[str] = Counter()
+        while not {"0.5 s", "1.0 s", "2.0 s"} <= seen.keys():
+            line = err.readline()
+            assert "has ended (7); another in" in line
+            seen[line.strip().rpartition(" in ")[2]] += 1
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0
+    assert seen["0.5 s"] == 2

@@ -2,12 +2,14 @@
 
 import json
 import secrets
+import sys
 from collections.abc import Iterator
 
 import pytest
 from cli_kit import Invoke, invoke_on, on_terminal, one_line
 
 from smoothcluster import Cluster, ClusterCrawler, JobHandle, Task, TaskContext, connect
+from smoothcluster.cli.bar import shown
 
 
 @pytest.fixture
@@ -98,3 +100,15 @@ def test_a_status_that_is_watched_is_drawn_over_the_one_before() -> None:
     assert status == 0
     assert seen.count("group default: all are Runners") >= 2
     assert "\x1b[?25h" in seen, "the cursor is shown again"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_what_is_said_beside_a_bar_stays(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """With or without somebody who looks, and without secrets."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    with shown("crawling", 3, "pages") as bar:
+        bar.say("a [line] for stranger://me:secret@h")
+        bar.at(2)
+    assert "a [line] for stranger://***@h" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The documentation holds together: its links lead somewhere, its code compiles, it leaves nothing out."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,9 @@ import click
 import pytest
 
 import smoothcluster
+from smoothcluster import Cluster, ClusterCrawler, JobHandle, TaskContext, errors
 from smoothcluster.cli import main
+from smoothcluster.cli.frame import Exit
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -52,6 +55,16 @@ def test_python_in_it_compiles(page: Path) -> None:
             compile(code, named(page), "exec")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_handlers_that_it_shows_can_be_defined(page: Path) -> None:
+    """What needs no store is run; programs that do need one are run by `tests/cluster/test_pages.py`."""
+    for language, code in FENCE.findall(page.read_text()):
+        if language == "python" and not re.search(
+            r"Crawler\(|connect\(|Backend\(|^from smoothcluster_", code, re.MULTILINE
+        ):
+            exec(compile(code, named(page), "exec"), {"__name__": "crawl"})
+
+
 def test_every_page_can_be_found_from_the_index() -> None:
     """A page that the index does not name is one that nobody reads."""
     named_there = {file for file, _ in links(DOCS / "README.md")}
@@ -68,7 +81,29 @@ def test_every_option_is_documented(command: str) -> None:
             assert any(f"`{name}" in text for name in option.opts), f"{command} {option.opts}"
 
 
+def test_every_exit_status_is_documented() -> None:
+    """On the page about commands; the help is checked elsewhere."""
+    text = (DOCS / "reference" / "commands.md").read_text()
+    assert [status for status in Exit if f"\n| {status.value} | " not in text] == []
+
+
 def test_every_public_name_is_documented() -> None:
     """The page about the API has every name that the package offers."""
     text = (DOCS / "reference" / "api.md").read_text()
     assert [name for name in smoothcluster.__all__ if name not in text] == []
+
+
+@pytest.mark.parametrize("kind", [Cluster, ClusterCrawler, JobHandle, TaskContext])
+def test_every_public_attribute_is_documented(kind: type) -> None:
+    """And every argument of the constructors that users call."""
+    text = (DOCS / "reference" / "api.md").read_text()
+    names = {name for name in vars(kind) if not name.startswith("_")}
+    if kind is ClusterCrawler:
+        names |= {name for name in inspect.signature(kind).parameters if name != "backend"}
+    assert sorted(name for name in names if not re.search(rf"`{name}\b|, `{name}\b", text)) == []
+
+
+def test_every_error_is_documented() -> None:
+    """With what to do about it."""
+    text = (DOCS / "reference" / "api.md").read_text()
+    assert sorted(name for name in vars(errors) if name.endswith("Error") and f"`{name}`" not in text) == []

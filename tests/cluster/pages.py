@@ -1,0 +1,67 @@
+"""What stands on the pages: blocks, and a place to run them in."""
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from cluster.group import PATIENCE
+
+from smoothcluster import Cluster, connect
+from smoothcluster.testing import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+HANDLER = "def fetch(task, context):\n    return task.url\n"
+
+
+def blocks(page: str, language: str, having: str) -> list[str]:
+    """The blocks of *page* in which *having* stands."""
+    found = [code for kind, code in FENCE.findall((ROOT / page).read_text()) if kind == language and having in code]
+    assert found, f"{page} shows nothing with {having!r}"
+    return found
+
+
+class Place:
+    """An empty folder, and a group of its own in a store."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url, self.group = folder, url, f"test-{secrets.token_hex(6)}"
+        self.cluster = Cluster(connect(url), self.group)
+        (folder / "crawl.py").write_text(HANDLER)
+
+    def adapted(self, code: str) -> str:
+        """*code* for this store and this group: the names of servers and files on the page are examples."""
+        hosts = self.url.partition("://")[2] if "sqlite" not in self.url else self.url.removeprefix("sqlite:///")
+        code = re.sub(
+            r"(\w+Backend\(|zk_hosts=)\"[^\"]*\"", lambda found: f'{found[1]}"{hosts.removesuffix("/0")}"', code
+        )
+        code = re.sub(r'connect\("[^"]*"', f'connect("{self.url}"', code)
+        code = re.sub(r"SMOOTHCLUSTER_BACKEND=\S+", f"SMOOTHCLUSTER_BACKEND={self.url}", code)
+        code = code.replace("handler=fetch).run()", f'handler=fetch, group="{self.group}").run()')
+        return code.replace('"docs"', f'"{self.group}"').replace("--group docs", f"--group {self.group}")
+
+    def start(self, *command: str) -> "subprocess.Popen[str]":
+        """A process in the folder."""
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "PYTHONPATH": str(self.folder)}
+        return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE)
+
+    def works_and_leaves(self, process: "subprocess.Popen[str]") -> None:
+        """Wait until a member works here, have its process leave, and see that it does."""
+
+        def works() -> bool:
+            assert process.poll() is None, "it has ended"
+            return not self.cluster.absent() and any(each["running"] for each in self.cluster.status()["members"])
+
+        with process:
+            try:
+                eventually(works, PATIENCE)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(PATIENCE) == 0
+            finally:
+                process.kill()
