@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -30,7 +30,9 @@ from smoothcluster.joining import INDEX, Wanted
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Handler, Role, check_name
 from smoothcluster.peers import Listener, Prober
-from smoothcluster.pool import make_pool
+from smoothcluster.pool import Pool, Run, child, make_pool
+from smoothcluster.pool.children import Children
+from smoothcluster.pool.origin import NoOriginError, Origin, origin_of
 from smoothcluster.retry import patiently
 from smoothcluster.session import Session
 from smoothcluster.surroundings import Settings, Surroundings
@@ -67,6 +69,11 @@ class ClusterCrawler:
         host: the address or host name at which other members reach this machine, to notice a
             death; found out if None.
         order: the key by which candidates for a free seat are sorted; in order of joining if None.
+        isolation: ``"process"`` to run every task in a child process, so that one that kills its
+            process costs no member; None to run only suspects so. Then the handler must be a
+            function that a fresh Python can import.
+        task_timeout: seconds after which a task is ended and ``failed``; needs *isolation*.
+        task_memory: bytes that a task may allocate before it is ``failed``; needs *isolation*.
         require: the least that the store must promise, by the names of `Guarantees`, such as
             ``{"survives_failover": True}``; nothing if None.
         join: False to leave joining to `run`, `start` or `join`.
@@ -95,8 +102,13 @@ class ClusterCrawler:
         host: str | None = None,
         order: Order = join_order,
         require: Mapping[str, float] | None = None,
+        isolation: str | None = None,
+        task_timeout: float | None = None,
+        task_memory: int | None = None,
         join: bool = True,
     ) -> None:
+        if child.importing():
+            raise UsageError("a child process imports this module for its handler: make crawlers in functions")
         wanted = Wanted(name, runner, backup, shards).check()
         for what, number in (("concurrency", concurrency), ("max_attempts", max_attempts)):
             if type(number) is not int or number < 1:
@@ -106,11 +118,13 @@ class ClusterCrawler:
                 raise UsageError(f"{what} is not a number of seconds that makes sense")
         if not callable(handler):
             raise UsageError(f"handler must be a function of a task and a context, not {handler!r:.80}")
+        check_isolation(isolation, task_timeout, task_memory)
         self.group = check_name("group", group)
         settings = Settings(self.group, wanted, concurrency, lease_ttl, max_attempts, retry_delay, grace, order)
         self._backend = backend
         self._require = require or {}
         self._lease_ttl = lease_ttl
+        self._children = _children(handler, concurrency, isolation, task_timeout, task_memory)
         self._listener = Listener(host)
         self._prober = Prober(lambda incarnation, proof, after: self._loop.proved_gone(incarnation, after))
         around = Surroundings(
@@ -121,8 +135,9 @@ class ClusterCrawler:
             address=self._listener.address,
             announce=self._listener.announce,
             watch_peers=self._prober.watch,
-            make_pool=lambda deliver, can_start: make_pool(handler, concurrency, deliver, can_start),
+            make_pool=lambda deliver, can_start: self._make_pool(handler, concurrency, deliver, can_start),
             keep_alive=Session.start,
+            apart=self._children,
         )
         self._loop = MemberLoop(backend, settings, around)
         self._thread: threading.Thread | None = None
@@ -134,6 +149,12 @@ class ClusterCrawler:
             except BaseException:
                 self.stop()
                 raise
+
+    def _make_pool(
+        self, handler: Handler, concurrency: int, deliver: Callable[[], None], can_start: Callable[[Run], bool]
+    ) -> Pool:
+        self._children.wake, self._children.can_start = deliver, can_start
+        return make_pool(handler, concurrency, deliver, can_start, self._children)
 
     @property
     def name(self) -> str | None:
@@ -248,6 +269,7 @@ class ClusterCrawler:
     def _close(self) -> None:
         self._over = True
         self._loop.pool.stop(0.0)
+        self._children.close()
         self._prober.close()
         self._listener.close()
 
@@ -258,3 +280,35 @@ class ClusterCrawler:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def check_isolation(isolation: str | None, task_timeout: float | None, task_memory: int | None) -> None:
+    """Raise UsageError unless these make sense together."""
+    if isolation not in (None, "process"):
+        raise UsageError(f'isolation must be "process" or None, not {isolation!r:.80}')
+    for what, limit in (("task_timeout", task_timeout), ("task_memory", task_memory)):
+        if limit is None:
+            continue
+        if not limit > 0:
+            raise UsageError(f"{what} must be more than 0, not {limit!r:.80}")
+        if isolation is None:
+            raise UsageError(f'{what} needs isolation="process": a task can only be ended with its process')
+
+
+def _children(
+    handler: Handler, concurrency: int, isolation: str | None, timeout: float | None, memory: int | None
+) -> Children:
+    """The child processes for suspects, or for all tasks. Raise UsageError if those need the handler and cannot have it."""
+    origin: Origin | None = None
+    try:
+        origin = origin_of(handler)
+    except NoOriginError as error:
+        if isolation is not None:
+            raise UsageError(f"isolation needs a handler that a child process can import: {error}") from None
+        log.info("no child process can run the handler (%s): suspects are run alone in this process", error)
+    children = Children(origin, concurrency, every=isolation is not None, timeout=timeout, memory=memory)
+    why = children.check() if isolation is not None else None
+    if why is not None:
+        children.close()
+        raise UsageError(f"isolation needs a handler that a child process can import: {why}")
+    return children

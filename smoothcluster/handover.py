@@ -16,6 +16,7 @@ from smoothcluster.backend import Change, Create, Delete, Guarantees, Update, co
 from smoothcluster.election import SeatClaim
 from smoothcluster.model import Evidence
 from smoothcluster.records import Keys, Member, Seat, Shard, bits
+from smoothcluster.suspicion import write
 from smoothcluster.view import Read, View
 
 
@@ -36,14 +37,14 @@ class Move:
     """Whose shards these were, for people."""
 
 
-def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str) -> Shard:
-    """The shard as its next owner takes it over.
+def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str, at: float | None = None) -> Shard:
+    """The shard as its next owner takes it over, *at* this time by the wall clock.
 
     What was marked as running is blamed on the former owner: that start is counted, and
     whoever asks later why a task was started twice finds here who had it and how that ended.
     """
     after = shard.copy()
-    blamed = f"{shard.owner}@{shard.epoch}:{evidence}"
+    blamed = write(shard.owner, shard.epoch, evidence, at)
     for chunk in after.open.values():
         for index in bits(chunk.run & ~chunk.closed):
             chunk.blame.setdefault(index, []).append(blamed)
@@ -79,6 +80,7 @@ def claim(
     commit_id: str,
     limits: Guarantees,
     starts: int = 0,
+    at: float | None = None,
 ) -> Move:
     """Take *seat*, if any, and as many of *shards* as fit into one commit.
 
@@ -106,7 +108,7 @@ def claim(
         read = view.shards[number]
         assert read is not None, "garbage is never planned for"
         evidence = view.verdict(read.record.owner) or Evidence.LEFT
-        after = succeed(read.record, mine, evidence, commit_id)
+        after = succeed(read.record, mine, evidence, commit_id, at)
         marked = mark(after, starts)
         change = _put(keys.shard(number), after.to_json(), read.version)
         if rest or not _fits([*changes, change], limits):
@@ -149,7 +151,7 @@ def leave(
         freed.owner, freed.id = None, commit_id  # The name stays, for people: whose it was.
         for chunk in freed.open.values():
             for index in bits(chunk.run & ~chunk.closed):
-                chunk.blame.setdefault(index, []).append(f"{mine.incarnation}@{freed.epoch}:{Evidence.LEFT}")
+                chunk.blame.setdefault(index, []).append(write(mine.incarnation, freed.epoch, Evidence.LEFT))
             chunk.run = 0
         change = Update(keys.shard(number), freed.to_json(), read.version)
         if rest or not _fits([*closing, *changes, change], limits):

@@ -56,7 +56,7 @@ class Incarnation:
         self._clock, self._wake, self._report = around.clock, wake, report
         terms = Terms(
             keys, shards, self.name, self.id, backend.guarantees, settings.max_attempts, settings.retry_delay,
-            self.stopping, around.new_id, report, Sent(),
+            self.stopping, around.new_id, report, Sent(), around.apart, self.events.add, around.clock.wall,
         )  # fmt: skip
         self.workload = Workload(backend, pool, around.clock, terms, settings.concurrency, session.held)
         self.workload.wake = wake.set
@@ -229,7 +229,8 @@ class Incarnation:
         """Send a claim. Late: look again. Done: work on what it brought, and look for the rest."""
         self._claimed = True
         starts = self.workload.room()
-        move = claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits, starts)
+        now = self._clock.wall()
+        move = claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits, starts, now)
         try:
             result = self._backend.commit([], move.changes)
         except MisplacedKeyError as error:
