@@ -108,6 +108,8 @@ class Member(Record):
     """Whether it works, or was only constructed so far."""
     seat: int | None
     id: str
+    apart: bool = True
+    """Whether it runs suspects in child processes, by what it knew when it joined; else alone in its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,8 @@ import logging
 import os
 import signal
 import sys
-from pathlib import Path
 
-from cluster.handlers import Handlers, Log
+from cluster.handlers import be_member, by_name
 
 from smoothcluster import ClusterCrawler, connect
 
@@ -33,8 +32,8 @@ def main() -> None:
     die_with(options.pop("parent"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("smoothcluster.pool.run").setLevel(logging.WARNING)  # Handlers that raise are meant to.
-    handlers = Handlers(Log(Path(options.pop("log"))), Path(options.pop("folder")))
-    handler = handlers.by_name(options.pop("handler"))
+    be_member(options.pop("log"), options.pop("folder"))
+    handler = by_name(options.pop("handler"))
     crawler = ClusterCrawler(backend=connect(options.pop("url")), handler=handler, **options)
     sys.stdout.write(json.dumps({"name": crawler.name, "role": crawler.role}) + "\n")
     sys.stdout.flush()
