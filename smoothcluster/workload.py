@@ -63,8 +63,6 @@ class Workload:
         self._watches: dict[int, Watch] = {}
         self._solitary = False
         """Whether a suspect runs alone in this process, or waits to: nothing else may start."""
-        self._waiting = 0
-        """Suspects that wait for a child."""
         self._rate = 0.0
         self._counted, self._counted_since = 0, clock.monotonic()
 
@@ -139,7 +137,10 @@ class Workload:
         retries = [work.next_retry() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
         times += [verdict for work in works if (verdict := work.next_verdict()) is not None]
-        if self._waiting:
+        # What the last turn has put back, after it had started what there was.
+        if any(work.backlog.queue for work in works if work.free()) and self.room():
+            times.append(now)
+        if any(work.backlog.suspects for work in works if work.free()):
             times.append(now + RAMP)
         return min(times, default=None)
 
@@ -218,7 +219,7 @@ class Workload:
         works = [work for work in self.works.values() if work.backlog.suspects and work.free()]
         for work in works:
             self._tell(work)
-        self._waiting = sum(len(work.backlog.suspects) for work in works)
+        waiting = sum(len(work.backlog.suspects) for work in works)
         if self._solitary and self.outstanding:
             return
         self._solitary = bool(works) and self._apart.able is False
@@ -226,7 +227,7 @@ class Workload:
             if not self.outstanding:
                 self._commit(works[0], 0, now, alone=True)
             return
-        room = self._apart.ready(self._waiting) - sum(work.in_children for work in self.works.values()) if works else 0
+        room = self._apart.ready(waiting) - sum(work.in_children for work in self.works.values()) if works else 0
         for work in works:
             if room > 0:
                 room -= self._commit(work, 0, now, apart=room)

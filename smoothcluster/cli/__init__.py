@@ -10,6 +10,7 @@ from smoothcluster.cli.demo import demo
 from smoothcluster.cli.doctor import doctor
 from smoothcluster.cli.events import events
 from smoothcluster.cli.frame import EPILOG, Commands, verbose
+from smoothcluster.cli.quarantine import quarantine
 from smoothcluster.cli.results import results
 from smoothcluster.cli.run import run
 from smoothcluster.cli.status import status
@@ -25,5 +26,5 @@ def main() -> None:
     """Groups of crawlers: Runners that work, Backup Runners that take over."""
 
 
-for command in (demo, run, submit, status, results, events, doctor):
+for command in (demo, run, submit, status, results, events, quarantine, doctor):
     main.add_command(command)

@@ -43,7 +43,10 @@ def main(fd: int, parent: int) -> None:
     _end_with(parent)
     link = socket.socket(fileno=fd)
     reader = Reader(link)
-    first = reader.next()
+    try:
+        first = reader.next()
+    except EOFError:
+        return
     _State.importing = True
     try:
         handler = load(first["origin"])

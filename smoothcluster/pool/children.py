@@ -16,7 +16,7 @@ from smoothcluster.pool.apart import Apart
 from smoothcluster.pool.base import always
 from smoothcluster.pool.origin import Origin
 from smoothcluster.pool.parent import Child, UnableError
-from smoothcluster.pool.run import Run
+from smoothcluster.pool.run import Run, RunState
 
 log = logging.getLogger("smoothcluster")
 
@@ -25,9 +25,6 @@ RAMP = 0.1
 
 TRIES = 3
 """Children in a row that die while they get ready, before it is believed that they always will."""
-
-_Order = tuple[Callable[[Child], None], Callable[[], None]]
-"""Whom to give a child that is to be spawned; whom to tell that none can be had."""
 
 
 @final
@@ -71,9 +68,11 @@ class Children(Apart):
         self._coming = 0
         self._failures = 0
         self._bystander: Child | None = None
+        self._spare: Child | None = None
+        """One that is to run a task alone."""
         self._disturbed_at = self._grown_at = -1e9
         self._closed = False
-        self._orders: SimpleQueue[_Order | None] | None = None
+        self._orders: SimpleQueue[SimpleQueue[Child | None] | None] | None = None
 
     @property
     def able(self) -> bool | None:
@@ -109,6 +108,8 @@ class Children(Apart):
             return
         if self.can_start(run):
             child.run(run, self._timeout)
+        if run.state is RunState.DIED and self._spare is None:
+            self._spare = self._spawned()  # It gets ready while that death is waited to count.
         if run.alone:
             child.end()
             with self._change:
@@ -207,24 +208,29 @@ class Children(Apart):
             log.warning("no child process can run the handler (%s): suspects are run alone in this process", why)
 
     def _alone(self) -> Child | None:
-        """A fresh child, and a bystander beside it."""
+        """A fresh child, and a bystander beside it, which is there to be killed and need not get ready."""
         self.disturbed(0.0)  # What has happened before says nothing of what will.
         if self._bystander is None:
-            bystander = self._made_quietly()
-            with self._change:
-                self._bystander = bystander
-            if bystander is None:
-                return None
-        return self._made_quietly()
-
-    def _made_quietly(self) -> Child | None:
+            self._bystander = self._spawned()
         try:
-            return self._made()
+            return self._made() if self._bystander is not None else None
         except UnableError:
             return None
 
     def _made(self) -> Child | None:
-        """A new child that is ready; None if it died before. Raise UnableError."""
+        """A child that is new and ready; None if it died before. Raise UnableError."""
+        with self._change:
+            child, self._spare = self._spare, None
+        child = child or self._spawned()
+        try:
+            return child if child is not None and child.greet() else None
+        finally:
+            if child is not None and child.spent:
+                with self._change:
+                    self._all.discard(child)
+
+    def _spawned(self) -> Child | None:
+        """A new child; None if there can be none now."""
         arrived: SimpleQueue[Child | None] = SimpleQueue()
         with self._change:
             if self._closed:
@@ -234,31 +240,22 @@ class Children(Apart):
                 threading.Thread(
                     target=self._serve, args=(self._orders,), name="smoothcluster-spawner", daemon=True
                 ).start()
-            self._orders.put((arrived.put, lambda: arrived.put(None)))
-        child = arrived.get()
-        try:
-            if child is not None and child.greet():
-                return child
-        finally:
-            if child is not None and child.spent:
-                with self._change:
-                    self._all.discard(child)
-        return None
+            self._orders.put(arrived)
+        return arrived.get()
 
-    def _serve(self, orders: "SimpleQueue[_Order | None]") -> None:
+    def _serve(self, orders: "SimpleQueue[SimpleQueue[Child | None] | None]") -> None:
         """Spawn children, as long as there is a use for them."""
-        while (order := orders.get()) is not None:
-            give, refuse = order
+        while (arrived := orders.get()) is not None:
             try:
                 assert self._origin is not None
                 child = self._spawn(self._origin, self._memory, self._clock)
             except OSError as error:
                 log.warning("no child process can be started: %s", error)
-                refuse()
+                arrived.put(None)
                 continue
             with self._change:
                 closed = self._closed
                 self._all.add(child)
             if closed:
                 child.end()
-            give(child)
+            arrived.put(child)

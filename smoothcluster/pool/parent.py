@@ -54,13 +54,14 @@ class Child:
         self.spent = False
         """To be used no more: it has been told to stop, has run out of memory or out of time, or is dead."""
         self._reader = Reader(self._link)
-        self._first: dict[str, object] = {"origin": origin.to_json(), "memory": memory}
+        self._limited = memory is not None
+        self._link.settimeout(LONGEST_START)
+        with suppress(OSError):  # It has died: `greet` will tell.
+            send(self._link, {"origin": origin.to_json(), "memory": memory})
 
     def greet(self) -> bool:
         """Wait until it is ready; False if it has died instead. Raise UnableError if it never will be."""
-        self._link.settimeout(LONGEST_START)
         try:
-            send(self._link, self._first)
             answer = self._reader.next()
         except (OSError, EOFError):
             self.end()
@@ -109,7 +110,7 @@ class Child:
 
     def _fill_in(self, run: Run, answer: dict[str, Any]) -> None:
         if answer["error"] is not None:
-            limit = " (more than task_memory allows)" if answer["exhausted"] and self._first["memory"] else ""
+            limit = " (more than task_memory allows)" if answer["exhausted"] and self._limited else ""
             run.fail(str(answer["error"]) + limit)
             self.spent |= bool(answer["exhausted"])
             return
