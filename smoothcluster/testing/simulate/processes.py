@@ -13,6 +13,7 @@ from smoothcluster.peers import Peer
 from smoothcluster.pool import Run
 from smoothcluster.progress import place_of
 from smoothcluster.surroundings import Settings, Surroundings
+from smoothcluster.testing.simulate.children import SimChildren
 from smoothcluster.testing.simulate.network import SimBackend
 from smoothcluster.testing.simulate.pool import SimPool
 from smoothcluster.testing.simulate.scheduler import Process, SimClock
@@ -62,6 +63,7 @@ class SimMember(SimProcess):
             GROUP, Wanted(name, runner, scenario.members - runner, world.weather.shards),
             scenario.concurrency, TTL, scenario.max_attempts, 0.1, 1.0,
         )  # fmt: skip
+        self.children = SimChildren(scheduler, self.process, self.clock, scenario.concurrency, world.weather.isolation)
         around = Surroundings(
             clock=self.clock,
             new_id=world.new_id,
@@ -72,6 +74,7 @@ class SimMember(SimProcess):
             watch_peers=self._watch_peers,
             make_pool=self._make_pool,
             keep_alive=lambda session: scheduler.spawn(self.process, session.run),
+            apart=self.children,
         )
         self.loop = MemberLoop(self.backend, settings, around)
         scheduler.spawn(self.process, self._main)
@@ -93,7 +96,18 @@ class SimMember(SimProcess):
 
     def _make_pool(self, deliver: Callable[[], None], can_start: Callable[[Run], bool]) -> SimPool:
         concurrency = self.world.scenario.concurrency
-        return SimPool(self.world.scheduler, self.process, concurrency, deliver, can_start, self._started)
+        self.children.wake = deliver
+        return SimPool(
+            self.world.scheduler, self.process, concurrency, deliver, can_start, self._started, self._dies,
+            self.children,
+        )  # fmt: skip
+
+    def _dies(self, run: Run) -> None:
+        """The process ends of a task."""
+        self.world.note(f"{self.name} ({self.incarnation}) dies of {run.task.id}")
+        self.world.record.lost(run.context.job, run.task.id)
+        self.kill()
+        self.world.trouble.start_again(self.name)
 
     def _started(self, run: Run) -> None:
         context = run.context

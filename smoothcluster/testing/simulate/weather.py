@@ -21,6 +21,10 @@ Jobs = Mapping[str, Sequence[int]]
 """The numbers of each job's tasks; `pool.children` says what comes of them."""
 
 
+POISON = range(1001, 1021, 2)
+"""Tasks of which some end their process."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weather:
     """One schedule's share of everything."""
@@ -34,21 +38,28 @@ class Weather:
     """The kind of message that is slow, if any."""
     jobs: Sequence[Jobs]
     """The jobs of each storm or squall."""
+    isolation: str
+    """Which tasks run in child processes: "suspects", "every" one, or "none", since no child can run the handler."""
 
 
 def draw(random: Random, scenario: "Scenario") -> Weather:
     """A storm with all that *scenario* has, or squalls with some of it."""
     faults, shards, tasks = scenario.faults, scenario.shards, scenario.tasks
     runner = min(scenario.runner, scenario.members)
+    isolation = random.choice(("suspects", "suspects", "suspects", "every", "none"))
     if random.random() < 0.25:
         drips = {f"d{number}": range(1) for number in range(6)}
         floods = {f"j{number}": range(tasks) for number in range(scenario.jobs)}
         # What a slow renewal does shows where a lot goes on; anything else that is slow only makes a storm long.
-        return Weather(12.0, faults, runner, shards, "renew", [floods | drips])
+        poison = {"k0": POISON} if random.random() < 0.5 else {}
+        return Weather(12.0, faults, runner, shards, "renew", [floods | drips | poison], isolation)
     some = tuple(random.sample(faults, min(len(faults), random.choice((1, 1, 2, 4)))))
-    squalls = [{f"s{number}": _few(random, tasks)} for number in range(5)]
+    squalls: list[dict[str, Sequence[int]]] = [{f"s{number}": _few(random, tasks)} for number in range(5)]
+    if random.random() < 0.5:
+        squalls[0]["k0"] = POISON
+        squalls[2]["k1"] = POISON
     runner = random.choice((1, runner, runner, scenario.members))
-    return Weather(1.0, some, runner, random.choice((min(2, shards), shards)), random.choice(SLOW), squalls)
+    return Weather(1.0, some, runner, random.choice((min(2, shards), shards)), random.choice(SLOW), squalls, isolation)
 
 
 def _few(random: Random, tasks: int) -> Sequence[int]:
