@@ -61,8 +61,8 @@ class Workload:
         self._turns: deque[int] = deque()
         self._turn_ends = clock.monotonic() + SLICE
         self._watches: dict[int, Watch] = {}
-        self._solitary = False
-        """Whether a suspect runs alone in this process, or waits to: nothing else may start."""
+        self._alone = self._solitary = False
+        """Whether a suspect runs alone in this process; whether one does or waits to, so that nothing else may start."""
         self._rate = 0.0
         self._counted, self._counted_since = 0, clock.monotonic()
 
@@ -121,8 +121,9 @@ class Workload:
         self.collect(now)
         if not self.stopping and self._held():
             self._start_suspects(now)
-            if not self._solitary:
+            if not self._alone:
                 self._resume()
+            if not self._solitary:
                 self._top_up(now)
         for work in list(self.works.values()):
             if self._due(work, now):
@@ -219,18 +220,27 @@ class Workload:
         works = [work for work in self.works.values() if work.backlog.suspects and work.free()]
         for work in works:
             self._tell(work)
-        waiting = sum(len(work.backlog.suspects) for work in works)
-        if self._solitary and self.outstanding:
-            return
-        self._solitary = bool(works) and self._apart.able is False
+        self._alone &= self.outstanding > 0
+        self._solitary = self._alone or (bool(works) and self._apart.able is False)
         if self._solitary:
-            if not self.outstanding:
-                self._commit(works[0], 0, now, alone=True)
+            self._start_alone(now)
             return
+        waiting = sum(len(work.backlog.suspects) for work in works)
         room = self._apart.ready(waiting) - sum(work.in_children for work in self.works.values()) if works else 0
         for work in works:
             if room > 0:
                 room -= self._commit(work, 0, now, apart=room)
+
+    def _start_alone(self, now: float) -> None:
+        """Start one suspect here, once nothing else runs and what did is recorded: what dies then is its doing."""
+        if self.outstanding or any(work.marked for work in self.works.values()):
+            return
+        for work in list(self.works.values()):
+            if work.unsaid():
+                self._commit(work, 0, now)
+        able = [work for work in self.works.values() if work.backlog.suspects and work.free()]
+        if able and self.quiet():
+            self._alone = self._commit(able[0], 0, now, alone=True) > 0
 
     def _tell(self, work: ShardWork) -> None:
         """Note, once for each shard taken over, what its former owner may have died of."""

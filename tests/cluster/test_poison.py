@@ -183,7 +183,7 @@ def test_children_killed_from_outside(new_group: NewGroup) -> None:
     group = new_group(runner=1, backup=1)
     victim, heir = group.start(2)
     group.converged()
-    job, names = submit(group, good=8, nap=0.4)
+    job = group.submit(8, "good", hold="gate")
     group.busy(victim, tasks=8)
     victim.kill()
     kills = 0
@@ -193,7 +193,8 @@ def test_children_killed_from_outside(new_group: NewGroup) -> None:
             kill(pid)
         kills += len(pids)
         group.eventually(lambda pids=pids: not set(pids) & set(heir.children()))  # type: ignore[misc]  # a default
-    is_convicted(group, job, names)
+    group.open("gate")
+    group.finish(job, named(8, "good"))
     assert kills >= 3
     assert heir.alive
 

@@ -7,7 +7,7 @@ breaks a promise.
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -35,7 +35,7 @@ def data_of(entry: Entry | None) -> dict[str, Any]:
 class IndependentRecord:
     """Watches one group in one store."""
 
-    def __init__(self, store: MemoryStore, group: str, isolation: str) -> None:
+    def __init__(self, store: MemoryStore, group: str, isolation: str, faults: Collection[str]) -> None:
         self.author = ""
         self.steps: list[str] = []
         """What was changed, by whom: the tail explains a violation."""
@@ -53,7 +53,8 @@ class IndependentRecord:
         self._store, self._group = store, group
         # Where no child can run the handler, a task may take two members whose death is seen, and more if it is not.
         self._most_lost = {"every": 0, "suspects": 1, "none": 1 + ALONE_EXPIRED}[isolation]
-        self._sharp = isolation != "none"
+        # There, what runs alone when its member is killed, or taken for dead, is taken for what killed it.
+        self._sharp = isolation != "none" or {"kill", "restart", "slander"}.isdisjoint(faults)
         self._lost: Counter[tuple[str, str]] = Counter()
         self._incarnations: set[str] = set()
         self._epochs: dict[str, int] = {}

@@ -46,7 +46,7 @@ class World:
         most = self.random.choice((12, 24, 128))
         guarantees = replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
         self.store = MemoryStore(clock=SimClock(self.scheduler), guarantees=guarantees)
-        self.record = IndependentRecord(self.store, GROUP, self.weather.isolation)
+        self.record = IndependentRecord(self.store, GROUP, self.weather.isolation, self.weather.faults)
         self.members: dict[str, SimMember] = {}
         self.clients: dict[str, SimClient] = {}
         self.trace: list[str] = []
