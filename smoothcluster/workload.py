@@ -105,9 +105,12 @@ class Workload:
 
     def room(self) -> int:
         """How many more tasks could run at once now; none while nothing may start."""
-        if self.stopping or self._solitary or not self._held():
+        if self._solitary or not self._may_start():
             return 0
         return max(0, self._concurrency - self.outstanding)
+
+    def _may_start(self) -> bool:
+        return not self.stopping and self._held()
 
     def quiet(self) -> bool:
         """Whether nothing runs, and everything that did is recorded."""
@@ -119,7 +122,7 @@ class Workload:
         """Take in what has finished, start what can be, and record what is due."""
         now = self._clock.monotonic()
         self.collect(now)
-        if not self.stopping and self._held():
+        if self._may_start():
             self._start_suspects(now)
             if not self._alone:
                 self._resume()
@@ -137,7 +140,9 @@ class Workload:
         # A retry that is due already waits for a free worker, and that will wake us.
         retries = [work.next_retry() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
-        times += [verdict for work in works if (verdict := work.next_verdict()) is not None]
+        # While the lease may be lost, and so perhaps the shards, nobody is convicted.
+        verdicts = [verdict for work in works if (verdict := work.next_verdict()) is not None]
+        times += verdicts if self._may_start() else [max(verdict, now + INTERVAL) for verdict in verdicts]
         # What the last turn has put back, after it had started what there was.
         if any(work.backlog.queue for work in works if work.free()) and self.room():
             times.append(now)
@@ -181,7 +186,7 @@ class Workload:
 
     def _due(self, work: ShardWork, now: float) -> bool:
         verdict = work.next_verdict()
-        if verdict is not None and verdict <= now and work.pending is None and not self.stopping:
+        if verdict is not None and verdict <= now and work.pending is None and self._may_start():
             return True
         if work.lost or not work.unsaid():
             return False
