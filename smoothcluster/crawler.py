@@ -298,7 +298,7 @@ def check_isolation(isolation: str | None, task_timeout: float | None, task_memo
 def _children(
     handler: Handler, concurrency: int, isolation: str | None, timeout: float | None, memory: int | None
 ) -> Children:
-    """The child processes for suspects, or for all tasks. Raise UsageError if those need the handler and cannot have it."""
+    """The child processes for suspects, or for all tasks; UsageError if all need the handler and cannot have it."""
     origin: Origin | None = None
     try:
         origin = origin_of(handler)

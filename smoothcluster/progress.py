@@ -302,7 +302,7 @@ class ShardWork:
     def _close(self, run: Run, draft: Draft, now: float) -> None:
         """Record one outcome, or put the task back for another try."""
         name, index = place_of(run)
-        chunk, job = self.record.open[name], run.context.job
+        chunk = self.record.open[name]
         chunk.run &= ~(1 << index)
         if self._doubtful(run):
             self._blame((name, index), RAISED)

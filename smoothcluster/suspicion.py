@@ -29,7 +29,7 @@ KILLS = 5
 """Deaths of child processes that convict where some were by SIGKILL."""
 
 ALONE_EXPIRED = 3
-"""Members lost unseen, with nothing but the task running in them, that convict. One that was seen to die does at once."""
+"""Members lost unseen, with nothing but the task running in them, that convict. One that was seen to die is enough."""
 
 ALONE = "alone"
 """Not a death: nothing else runs in the member when the task starts there, which is announced so."""

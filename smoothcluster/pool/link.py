@@ -1,4 +1,4 @@
-"""What a member and its child processes say to each other: JSON objects over a socket, each with its length before it."""
+"""What a member and its children say to each other: JSON objects over a socket, each with its length before it."""
 
 import json
 import socket

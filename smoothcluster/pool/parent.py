@@ -38,18 +38,20 @@ class UnableError(Exception):
 
 @final
 class Child:
-    """A process that runs one task at a time. Call everything from one thread at a time, and spawn in one that stays."""
+    """A process that runs one task at a time. Use it in one thread at a time, and spawn it in one that stays."""
 
     def __init__(self, origin: Origin, memory: int | None, clock: Clock) -> None:
         self._clock = clock
         self._link, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            command = [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+            try:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+                )
+            except OSError:
+                self._link.close()
+                raise
         self.pid = self._process.pid
         self.spent = False
         """To be used no more: it has been told to stop, has run out of memory or out of time, or is dead."""
@@ -121,11 +123,7 @@ class Child:
     def _died(self) -> str:
         """Its connection has ended: how it has."""
         self.spent = True
-        try:
-            status = self._process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            self.end()
-            return "child_exit_without_ending"
+        status = self._process.wait()
         self._link.close()
         if status >= 0:
             return f"child_exit_{status}"

@@ -36,7 +36,8 @@ class Run:
     """One start of a task: what the coordinator hands in, and what the pool fills in."""
 
     __slots__ = (
-        "added", "added_encoded", "alone", "apart", "began", "context", "death", "encoded", "error", "key", "state", "task",
+        "added", "added_encoded", "alone", "apart", "began", "context", "death", "encoded", "error", "key", "state",
+        "task",
     )  # fmt: skip
 
     def __init__(self, task: Task, context: TaskContext, key: object = None) -> None:
