@@ -62,7 +62,7 @@ class Workload:
         self._turn_ends = clock.monotonic() + SLICE
         self._watches: dict[int, Watch] = {}
         self._alone = self._solitary = False
-        """Whether a suspect runs alone in this process; whether one does or waits to, so that nothing else may start."""
+        """Whether a suspect runs alone in this process; whether one does or waits to: nothing else may start."""
         self._rate = 0.0
         self._counted, self._counted_since = 0, clock.monotonic()
 

@@ -14,7 +14,7 @@ import signal
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urldefrag, urljoin, urlsplit
@@ -42,7 +42,7 @@ def by_name(name: str) -> Callable[..., Any]:
         "act": act, "act_async": act_async, "crawl": crawl, "nothing": nothing,
     }  # fmt: skip
     handler = found[name.removeprefix("bound_")]
-    return (lambda task, context: handler(task, context)) if name.startswith("bound_") else handler
+    return partial(handler) if name.startswith("bound_") else handler
 
 
 def note(what: str, task: Task, context: TaskContext) -> None:
@@ -91,7 +91,7 @@ async def act_async(task: Task, context: TaskContext) -> object:
 
 
 def die(how: str) -> None:
-    """End this process, as a task does that kills: by SIGKILL, by leaving, by a crash; or wait for the one who kills hogs."""
+    """End this process as a task does that kills: by SIGKILL, by leaving, by a crash; or eat, and wait to be killed."""
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":

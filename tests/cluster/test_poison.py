@@ -1,4 +1,4 @@
-"""Tasks that kill: each costs one member at most, is quarantined with its evidence, and takes no innocent one with it."""
+"""Tasks that kill: each costs one member at most, is quarantined with its evidence, and takes no other with it."""
 
 import os
 import random
@@ -93,11 +93,13 @@ def killing_hogs(group: Group) -> Iterator[int]:
         yield 0
 
 
-@pytest.mark.quick
-@pytest.mark.parametrize(("how", "concurrency"), [("exit", 1), ("segfault", 8), ("kill", 8)])
-def test_a_task_that_kills(new_group: NewGroup, how: str, concurrency: int) -> None:
+@pytest.mark.parametrize(
+    ("how", "concurrency", "handler"),
+    [pytest.param("exit", 1, "act", marks=pytest.mark.quick), ("segfault", 8, "act_async"), ("kill", 8, "act")],
+)
+def test_a_task_that_kills(new_group: NewGroup, how: str, concurrency: int, handler: str) -> None:
     """It is quarantined, 200 others are done, one member of four is dead."""
-    group = new_group(runner=3, backup=1, concurrency=concurrency)
+    group = new_group(runner=3, backup=1, concurrency=concurrency, handler=handler)
     group.start(4)
     job, names = submit(group, how)
     (bad,) = is_convicted(group, job, names)
@@ -108,6 +110,7 @@ def test_a_task_that_kills(new_group: NewGroup, how: str, concurrency: int) -> N
     group.converged()
 
 
+@pytest.mark.long
 def test_a_task_that_eats_all_memory(new_group: NewGroup) -> None:
     """Whatever the kernel kills for it, it is the one that is quarantined."""
     group = new_group(runner=3, backup=1)
@@ -115,15 +118,6 @@ def test_a_task_that_eats_all_memory(new_group: NewGroup) -> None:
     job, names = submit(group, "hog", good=50)
     with meanwhile(killing_hogs(group), 0.05):
         is_convicted(group, job, names)
-    assert dead(group) == 1
-
-
-def test_an_async_handler(new_group: NewGroup) -> None:
-    """It makes no difference."""
-    group = new_group(runner=2, backup=1, handler="act_async")
-    group.start(3)
-    job, names = submit(group, "exit", good=50)
-    is_convicted(group, job, names)
     assert dead(group) == 1
 
 
@@ -140,8 +134,9 @@ def test_a_handler_that_no_child_can_import(new_group: NewGroup) -> None:
 def test_suspects_that_are_innocent(new_group: NewGroup) -> None:
     """Thousands that ran with what killed are done soon, and where it failed for being in a child, once more."""
     group = new_group(runner=1, backup=1)
-    victim, heir = group.start(2)
+    group.start(2)
     group.converged()
+    victim, heir = group.runners()[0], group.backups()[0]
     job = group.cluster.submit([Task(id=name) for name in named(6000, "good")])
     group.progressed(500)
     victim.kill()
@@ -153,7 +148,7 @@ def test_the_whole_group_is_killed_with_a_task_half_convicted(new_group: NewGrou
     """The next group goes on with it, and loses nobody."""
     group = new_group(runner=2, backup=1, lease_ttl=1.0)
     group.start(3)
-    job, names = submit(group, "kill", good=50)
+    job, names = submit(group, "exit", good=50)
     group.eventually(lambda: group.events("suspect"))
     for member in group.living:
         member.kill_group()
@@ -166,7 +161,7 @@ def test_two_outages_of_the_store(new_group: NewGroup, own_store: Store) -> None
     """What is known of a task survives them, and no second member dies of it."""
     group = new_group(own_store.url, runner=2, backup=2, lease_ttl=1.0)
     group.start(4)
-    job, names = submit(group, "kill", good=50)
+    job, names = submit(group, "exit", good=50)
     group.eventually(lambda: group.events("suspect"))
     for _ in range(2):
         own_store.kill()
@@ -181,8 +176,9 @@ def test_two_outages_of_the_store(new_group: NewGroup, own_store: Store) -> None
 def test_children_killed_from_outside(new_group: NewGroup) -> None:
     """Innocent suspects whose children are killed again and again are done in the end."""
     group = new_group(runner=1, backup=1)
-    victim, heir = group.start(2)
+    group.start(2)
     group.converged()
+    victim, heir = group.runners()[0], group.backups()[0]
     job = group.submit(8, "good", hold="gate")
     group.busy(victim, tasks=8)
     victim.kill()
@@ -201,7 +197,7 @@ def test_children_killed_from_outside(new_group: NewGroup) -> None:
 
 def test_no_child_outlives_its_member(new_group: NewGroup) -> None:
     """Not even one that is busy, when the member's process group is killed."""
-    group = new_group(runner=1, backup=2, isolation="process", concurrency=2)
+    group = new_group(runner=1, backup=2, isolation="process", concurrency=2, lease_ttl=1.0)
     first = group.start_one()
     job = group.submit(4, hold="gate")
     group.busy(first, tasks=2)
@@ -232,7 +228,7 @@ def test_a_task_that_takes_too_long_or_too_much(new_group: NewGroup) -> None:
     tasks = [
         Task(id="slow", meta={"nap": 60}),
         Task(id="hog", meta={"dies": "hog"}),
-        *map(lambda n: Task(id=n), named(20)),
+        *(Task(id=name) for name in named(20)),
     ]
     outcomes = {each.task_id: each for each in _results(group, group.cluster.submit(tasks))}
     assert (outcomes["slow"].state, outcomes["hog"].state) == (State.FAILED, State.FAILED)

@@ -56,7 +56,7 @@ def test_a_task_is_run_in_a_child(make: Make, handler: Handler) -> None:
 def test_what_children_die_of(make: Make) -> None:
     """Each death is told as what it is; whatever else happens, the next task has a child to run in."""
     children = make()
-    deaths = {
+    deaths: dict[str, dict[str, Any]] = {
         "exit": {"act": "exit"},
         "signal_SIGSEGV": {"act": "crash"},
         "killed": {"act": "kill", "signal": SIGKILL},
@@ -109,7 +109,7 @@ def test_a_bystander_that_dies_is_noticed(make: Make) -> None:
 
 
 def test_children_come_up_as_they_are_needed(make: Make) -> None:
-    """None before there is a suspect; then one, and one more when all have been busy for a while; no more than may be."""
+    """None before there is a suspect; one then, one more when all have been busy for a while, no more than may be."""
     children, woken = make(most=2), threading.Event()
     children.wake = woken.set
     assert (children.able, children.ready(0), children.ready(5)) == (None, 0, 0)
@@ -333,7 +333,7 @@ def test_a_script_that_has_changed_since(tmp_path: Path) -> None:
 def test_isolation_that_makes_no_sense(options: dict[str, Any], why: str) -> None:
     """It is told at once, with what to do."""
     with pytest.raises(UsageError, match=why):
-        ClusterCrawler(**{"backend": MemoryBackend(), "runner": 1, "handler": handle} | options)
+        ClusterCrawler(backend=MemoryBackend(), runner=1, **{"handler": handle} | options)
 
 
 def test_isolation_where_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
