@@ -10,7 +10,6 @@ from functools import cache
 
 from smoothcluster import ClusterCrawler, Task, TaskContext, connect
 
-
 ARGUMENTS = sys.argv[1:] if len(sys.argv) == 8 else os.environ["BENCH"].split()
 URL, GROUP, PATH, RUNNER, BACKUP, CONCURRENCY, SECONDS = ARGUMENTS
 """A child process that imports this to run suspects has no arguments, but the environment."""

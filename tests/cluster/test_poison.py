@@ -95,7 +95,11 @@ def killing_hogs(group: Group) -> Iterator[int]:
 
 @pytest.mark.parametrize(
     ("how", "concurrency", "handler"),
-    [pytest.param("exit", 1, "act", marks=pytest.mark.quick), ("segfault", 8, "act_async"), ("kill", 8, "act")],
+    [
+        pytest.param("exit", 1, "act", marks=pytest.mark.quick),
+        pytest.param("segfault", 8, "act_async", marks=pytest.mark.long),
+        ("kill", 8, "act"),
+    ],
 )
 def test_a_task_that_kills(new_group: NewGroup, how: str, concurrency: int, handler: str) -> None:
     """It is quarantined, 200 others are done, one member of four is dead."""
@@ -195,6 +199,7 @@ def test_children_killed_from_outside(new_group: NewGroup) -> None:
     assert heir.alive
 
 
+@pytest.mark.long
 def test_no_child_outlives_its_member(new_group: NewGroup) -> None:
     """Not even one that is busy, when the member's process group is killed."""
     group = new_group(runner=1, backup=2, isolation="process", concurrency=2, lease_ttl=1.0)
@@ -215,7 +220,7 @@ def test_isolation(new_group: NewGroup) -> None:
     """A task that kills costs a child, and no member; innocent ones whose children are killed are done."""
     group = new_group(runner=2, backup=1, isolation="process", concurrency=4)
     group.start(3)
-    job, names = submit(group, "exit", "segfault", nap=0.05)
+    job, names = submit(group, "exit", "segfault", good=100, nap=0.05)
     with meanwhile(killing_children(group), 0.25):
         is_convicted(group, job, names)
     assert dead(group) == 0
