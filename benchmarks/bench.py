@@ -41,10 +41,10 @@ class Log:
 
 
 class Members:
-    """Processes that run ``benchmarks/bench_member.py``."""
+    """Processes that run *program* of ``benchmarks/``."""
 
-    def __init__(self, url: str, group: str, log: Path, *options: str) -> None:
-        self._command = [sys.executable, str(ROOT / "benchmarks" / "bench_member.py"), url, group, str(log), *options]
+    def __init__(self, url: str, group: str, *options: str, program: str = "bench_member.py") -> None:
+        self._command = [sys.executable, str(ROOT / "benchmarks" / program), url, group, *options]
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self) -> int:

@@ -30,7 +30,7 @@ class Bench:
     def __init__(self, url: str, directory: Path) -> None:
         self.group = f"takeover-{secrets.token_hex(4)}"
         self.log = Log(directory / "starts")
-        self.members = Members(url, self.group, self.log.path, *map(str, (RUNNER, BACKUP, CONCURRENCY, SECONDS)))
+        self.members = Members(url, self.group, str(self.log.path), *map(str, (RUNNER, BACKUP, CONCURRENCY, SECONDS)))
         self.cluster = Cluster(connect(url), self.group)
         self.submitted = 0
 

@@ -46,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory) / "starts"
         log.touch()
-        members = Members(options.backend, group, log, "1", "0", "8", "0")
+        members = Members(options.backend, group, str(log), "1", "0", "8", "0")
         try:
             members.start()
             until(lambda: cluster.status()["tasks"]["done"] > 0, what="the first outcome")

@@ -1,5 +1,6 @@
 """Coordination for clusters of crawlers: Runners that work, Backup Runners that take over."""
 
+from smoothcluster.breaker import Pacing
 from smoothcluster.cluster import Cluster, JobHandle
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.jobs import Progress
@@ -13,6 +14,7 @@ __all__ = [
     "Evidence",
     "JobHandle",
     "Outcome",
+    "Pacing",
     "Progress",
     "Role",
     "State",

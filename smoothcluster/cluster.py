@@ -12,9 +12,11 @@ from smoothcluster.election import role_of
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
 from smoothcluster.events import read_events
 from smoothcluster.jobs import FINISHED, Progress, Submission, read_progress
+from smoothcluster.joining import ENOUGH
 from smoothcluster.model import Outcome, State, Task, check_name
 from smoothcluster.quarantine import Condemned, name_of_release
 from smoothcluster.records import COUNTS, GarbageError, Job, Keys, Spec, last_part, load
+from smoothcluster.respec import Respec, try_change
 from smoothcluster.retry import patiently
 from smoothcluster.view import View, parse_spec, read_view
 
@@ -167,6 +169,36 @@ class Cluster:
         """Whether nobody has ever joined the group, nor submitted to it."""
         return self._access.ask(lambda: self._access.backend.get(self._access.keys.spec)) is None
 
+    def spec(self) -> dict[str, int | None]:
+        """The group's numbers: runner, backup and shards; runner is None until a member has joined."""
+        return _numbers(self._access.spec())
+
+    def change_spec(self, *, runner: int | None = None, backup: int | None = None) -> dict[str, int | None]:
+        """Change the numbers of a living group; return them as they are now.
+
+        With more Runners, Backup Runners take the new seats at once. With fewer, the holders of the
+        highest seats become Backup Runners, in the very commit that sets the number: they start nothing
+        more, and hand their shards over as those fall quiet, or, after their grace period, as they are.
+        The number of shards stays. Members that join later must say the new numbers, or none.
+
+        Raise UsageError for numbers that make no sense, or a backup where all are Runners.
+        """
+        access, wanted = self._access, Respec(runner, backup).check()
+        access.spec()  # Raises if there is no such group.
+        new_id: Callable[[], str] = lambda: secrets.token_hex(8)  # noqa: E731  # a name for its type
+        step: Callable[[], Spec | None] = lambda: try_change(  # noqa: E731  # as above
+            access.backend, access.keys, wanted, new_id, access.report
+        )
+        while (spec := access.ask(step)) is None:
+            pass
+        if spec.shards < ENOUGH * (spec.runner or 0):
+            log.warning(
+                "%d shards for %s Runners: shares differ, or some have none; their number stays",
+                spec.shards,
+                spec.runner,
+            )
+        return _numbers(spec)
+
     def status(self) -> dict[str, Any]:
         """The group as it is now: numbers, members, tasks, what nobody owns. As ``status --json`` prints it."""
         access = self._access
@@ -176,12 +208,12 @@ class Cluster:
         spec, jobs = view.spec.record, self._jobs()
         return {
             "group": self.group,
-            "spec": {"runner": spec.runner, "backup": spec.backup, "shards": spec.shards},
+            "spec": _numbers(spec),
             "members": _members(view),
             "tasks": _tasks(view, jobs),
             "jobs": {name: job.state for name, job in jobs.items()},
             "unassigned": _unassigned(view),
-            "breaker": "closed",
+            "breaker": "open" if view.breaker.record.open else "closed",
             "garbage": dict(access.garbage),
         }
 
@@ -277,6 +309,10 @@ def _tasks(view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
     return {"pending": max(0, pending)} | {what: total[what] for what in ("running", "done", "failed", "quarantined")}
 
 
+def _numbers(spec: Spec) -> dict[str, int | None]:
+    return {"runner": spec.runner, "backup": spec.backup, "shards": spec.shards}
+
+
 def _members(view: View) -> list[dict[str, object]]:
     seated = view.seated()
     return [
@@ -289,6 +325,8 @@ def _members(view: View) -> list[dict[str, object]]:
             "pid": member.pid,
             "running": member.running,
             "suspects": "apart" if member.apart else "alone",
+            "capacity": member.capacity,
+            "unfit": member.unfit,
         }
         for member in sorted(view.living().values(), key=lambda member: member.join)
     ]

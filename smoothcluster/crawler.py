@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from smoothcluster.backend import CoordinationBackend
+from smoothcluster.breaker import Pacing
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.election import Order, join_order
 from smoothcluster.errors import (
@@ -31,8 +32,8 @@ from smoothcluster.member import MemberLoop
 from smoothcluster.model import Handler, Role, check_name
 from smoothcluster.peers import Listener, Prober
 from smoothcluster.pool import Pool, Run, child, make_pool
-from smoothcluster.pool.children import Children
-from smoothcluster.pool.origin import NoOriginError, Origin, origin_of
+from smoothcluster.pool.isolation import Isolation
+from smoothcluster.readiness import Readiness
 from smoothcluster.retry import patiently
 from smoothcluster.session import Session
 from smoothcluster.surroundings import Settings, Surroundings
@@ -48,7 +49,8 @@ class ClusterCrawler:
 
     Args:
         backend: where the group lives, such as ``ZookeeperBackend("host:2181")``.
-        runner: how many members are Runners. All members of a group must say the same.
+        runner: how many members are Runners. All members of a group must say the same, or leave
+            out both numbers, for those that the group has.
         backup: how many are meant to stand by. Leave it out and all members are Runners, each
             the backup of the others. Members beyond the numbers stand by, too.
         handler: called for each task, as ``handler(task, context)``, in a thread; or an
@@ -69,6 +71,11 @@ class ClusterCrawler:
         host: the address or host name at which other members reach this machine, to notice a
             death; found out if None.
         order: the key by which candidates for a free seat are sorted; in order of joining if None.
+        capacity: how many shards this member takes at most; None for any number. What is beyond everybody's
+            capacity is *unassigned*: shown, and taken as soon as there is room.
+        pacing: how carefully the shards of dead members are adopted, and when the breaker stops it.
+        warm_up: called without arguments, in a thread of its own, now and then while this member stands
+            by: whatever it raises makes it unfit, which `status` shows, and it is passed over.
         isolation: ``"process"`` to run every task in a child process, so that one that kills its
             process costs no member; None to run only suspects so. Then the handler must be a
             function that a fresh Python can import.
@@ -88,8 +95,8 @@ class ClusterCrawler:
         self,
         *,
         backend: CoordinationBackend,
-        runner: int,
         handler: Handler,
+        runner: int | None = None,
         backup: int | None = None,
         name: str = f"crawler_{INDEX}",
         group: str = "default",
@@ -101,6 +108,9 @@ class ClusterCrawler:
         shards: int | None = None,
         host: str | None = None,
         order: Order = join_order,
+        capacity: int | None = None,
+        pacing: Pacing | None = None,
+        warm_up: Callable[[], object] | None = None,
         require: Mapping[str, float] | None = None,
         isolation: str | None = None,
         task_timeout: float | None = None,
@@ -110,21 +120,19 @@ class ClusterCrawler:
         if child.importing():
             raise UsageError("a child process imports this module for its handler: make crawlers in functions")
         wanted = Wanted(name, runner, backup, shards).check()
-        for what, number in (("concurrency", concurrency), ("max_attempts", max_attempts)):
-            if type(number) is not int or number < 1:
-                raise UsageError(f"{what} must be a whole number of at least 1, not {number!r}")
-        for what, seconds in (("lease_ttl", lease_ttl), ("grace", grace + 1), ("retry_delay", retry_delay + 1)):
-            if not seconds > 0:
-                raise UsageError(f"{what} is not a number of seconds that makes sense")
+        _check_numbers(concurrency, max_attempts, lease_ttl, grace, retry_delay, capacity)
         if not callable(handler):
             raise UsageError(f"handler must be a function of a task and a context, not {handler!r:.80}")
-        check_isolation(isolation, task_timeout, task_memory)
+        isolated = Isolation(isolation, task_timeout, task_memory).check()
         self.group = check_name("group", group)
-        settings = Settings(self.group, wanted, concurrency, lease_ttl, max_attempts, retry_delay, grace, order)
+        settings = Settings(
+            self.group, wanted, concurrency, lease_ttl, max_attempts, retry_delay, grace, order,
+            capacity, (pacing or Pacing()).check(),
+        )  # fmt: skip
         self._backend = backend
         self._require = require or {}
         self._lease_ttl = lease_ttl
-        self._children = _children(handler, concurrency, isolation, task_timeout, task_memory)
+        self._children = isolated.children(handler, concurrency)
         self._listener = Listener(host)
         self._prober = Prober(lambda incarnation, proof, after: self._loop.proved_gone(incarnation, after))
         around = Surroundings(
@@ -138,6 +146,13 @@ class ClusterCrawler:
             make_pool=lambda deliver, can_start: self._make_pool(handler, concurrency, deliver, can_start),
             keep_alive=Session.start,
             apart=self._children,
+            unfit=lambda: self._readiness.unfit(),  # noqa: PLW0108  # it is made below
+        )
+        self._readiness = Readiness(
+            warm_up,
+            lambda: self._loop.role is Role.BACKUP_RUNNER,
+            lambda: self._loop.wake.set(),  # noqa: PLW0108  # likewise
+            SYSTEM_CLOCK,
         )
         self._loop = MemberLoop(backend, settings, around)
         self._thread: threading.Thread | None = None
@@ -231,6 +246,7 @@ class ClusterCrawler:
             raise UsageError("this crawler has left its group; make a new one")
         try:
             self.join()
+            self._readiness.start()
             self._loop.run()
         finally:
             self._close()
@@ -268,6 +284,7 @@ class ClusterCrawler:
 
     def _close(self) -> None:
         self._over = True
+        self._readiness.stop()
         self._loop.pool.stop(0.0)
         self._children.close()
         self._prober.close()
@@ -282,33 +299,14 @@ class ClusterCrawler:
         self.stop()
 
 
-def check_isolation(isolation: str | None, task_timeout: float | None, task_memory: int | None) -> None:
-    """Raise UsageError unless these make sense together."""
-    if isolation not in (None, "process"):
-        raise UsageError(f'isolation must be "process" or None, not {isolation!r:.80}')
-    for what, limit in (("task_timeout", task_timeout), ("task_memory", task_memory)):
-        if limit is None:
-            continue
-        if not limit > 0:
-            raise UsageError(f"{what} must be more than 0, not {limit!r:.80}")
-        if isolation is None:
-            raise UsageError(f'{what} needs isolation="process": a task can only be ended with its process')
-
-
-def _children(
-    handler: Handler, concurrency: int, isolation: str | None, timeout: float | None, memory: int | None
-) -> Children:
-    """The child processes for suspects, or for all tasks; UsageError if all need the handler and cannot have it."""
-    origin: Origin | None = None
-    try:
-        origin = origin_of(handler)
-    except NoOriginError as error:
-        if isolation is not None:
-            raise UsageError(f"isolation needs a handler that a child process can import: {error}") from None
-        log.info("no child process can run the handler (%s): suspects are run alone in this process", error)
-    children = Children(origin, concurrency, every=isolation is not None, timeout=timeout, memory=memory)
-    why = children.check() if isolation is not None else None
-    if why is not None:
-        children.close()
-        raise UsageError(f"isolation needs a handler that a child process can import: {why}")
-    return children
+def _check_numbers(
+    concurrency: int, max_attempts: int, lease_ttl: float, grace: float, retry_delay: float, capacity: int | None
+) -> None:
+    for what, number in (("concurrency", concurrency), ("max_attempts", max_attempts)):
+        if type(number) is not int or number < 1:
+            raise UsageError(f"{what} must be a whole number of at least 1, not {number!r}")
+    for what, seconds in (("lease_ttl", lease_ttl), ("grace", grace + 1), ("retry_delay", retry_delay + 1)):
+        if not seconds > 0:
+            raise UsageError(f"{what} is not a number of seconds that makes sense")
+    if capacity is not None and (type(capacity) is not int or capacity < 1):
+        raise UsageError(f"capacity must be a whole number of at least 1, or None, not {capacity!r}")

@@ -1,5 +1,7 @@
 """Whom one incarnation knows to be dead, since when, and what was told of the handovers that followed."""
 
+from collections.abc import Mapping, Sequence
+
 from smoothcluster.clock import Clock
 from smoothcluster.events import EventLog
 from smoothcluster.handover import Move
@@ -27,27 +29,32 @@ class Deaths:
         return self._found[incarnation][0]
 
     def tell(self, move: Move, view: View) -> None:
-        """Note what *move*, a claim decided on *view*, has brought about."""
+        """Note what *move*, a claim decided on *view*, has brought about: one event for each former owner."""
         now = self._clock.monotonic()
-        found, after = self._found.get(move.former or "", (now, None))
-        former = _name_of(move, view)
-        event = self._note(move, "claim" if former is None else "handover", former, self._name)
-        event["detected_ms"] = None if after is None else round(after * 1000, 3)
-        event["claimed_ms"] = round((now - found) * 1000, 3)
-        self._resuming.update(dict.fromkeys(move.shards, (event, found)))
+        for (former, name), numbers in _by_owner(move, view).items():
+            found, after = self._found.get(former or "", (now, None))
+            kind = "claim" if name is None else "handover"
+            event = self._note(kind, move, numbers, name, self._name, view.verdict(former) or Evidence.LEFT)
+            event["detected_ms"] = None if after is None else round(after * 1000, 3)
+            event["claimed_ms"] = round((now - found) * 1000, 3)
+            self._resuming.update(dict.fromkeys(numbers, (event, found)))
 
     def tell_gift(self, move: Move) -> None:
         """Note that we have handed shards over to balance the group."""
-        self._note(move, "handover", self._name, next(iter(move.shards.values())).name)
+        heir = next(iter(move.shards.values())).name
+        self._note("handover", move, sorted(move.shards), self._name, heir, Evidence.LEFT)
 
-    def _note(self, move: Move, kind: str, former: str | None, heir: str | None) -> dict[str, object]:
-        chunks = [chunk for shard in move.shards.values() for chunk in shard.open.values()]
+    def _note(
+        self, kind: str, move: Move, numbers: Sequence[int], former: str | None, heir: str | None, evidence: Evidence
+    ) -> dict[str, object]:
+        shards = {number: move.shards[number] for number in numbers}
+        chunks = [chunk for shard in shards.values() for chunk in shard.open.values()]
         return self._events.add(
             kind,
-            shards=sorted(move.shards),
+            shards=list(numbers),
             **{"from": former, "to": heir},
-            evidence=str(move.evidence),
-            epochs={str(number): shard.epoch for number, shard in sorted(move.shards.items())},
+            evidence=str(evidence),
+            epochs={str(number): shard.epoch for number, shard in shards.items()},
             detected_ms=None,
             claimed_ms=None,
             resumed_ms=None,
@@ -61,9 +68,20 @@ class Deaths:
             event["resumed_ms"] = round((self._clock.monotonic() - found) * 1000, 3)
 
 
-def _name_of(move: Move, view: View) -> str | None:
-    """Whose shards they were; one whose lease has run out is no member any more, but they still say so."""
-    if move.former is not None and move.former in view.members:
-        return view.members[move.former].record.name
-    read = view.shards[min(move.shards)] if move.shards else None
+def _by_owner(move: Move, view: View) -> Mapping[tuple[str | None, str | None], list[int]]:
+    """The shards that were taken, by whose they were: incarnation, and name. The seat's holder may have had none."""
+    groups: dict[tuple[str | None, str | None], list[int]] = {}
+    for number in sorted(move.shards):
+        read = view.shards[number]
+        assert read is not None, "garbage is never claimed"
+        owner = move.former[number]
+        groups.setdefault((owner, _name_of(owner, view) or read.record.name), []).append(number)
+    if move.holder is not None and move.holder not in {owner for owner, _ in groups}:
+        groups[move.holder, _name_of(move.holder, view)] = []
+    return groups
+
+
+def _name_of(incarnation: str | None, view: View) -> str | None:
+    """What it is called, if it is still a member. One that is not may have left its name in its shards."""
+    read = view.members.get(incarnation) if incarnation is not None else None
     return read.record.name if read is not None else None

@@ -5,17 +5,18 @@ it holds is what the store says it holds: each look adopts the shards that are o
 and drops those that are not, so a move whose outcome is unknown needs no care of its own.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from smoothcluster.assignment import Plan, plan
-from smoothcluster.backend import Committed, CoordinationBackend, Delete, Guarantees, Refused, Update
+from smoothcluster.adoption import Adoption
+from smoothcluster.assignment import Plan, orphaned, plan, room
+from smoothcluster.backend import Change, Committed, CoordinationBackend, Delete, Guarantees, Refused, Update
 from smoothcluster.clock import Signal
 from smoothcluster.deaths import Deaths
-from smoothcluster.election import SeatClaim, candidates, first_in_line, role_of, seat_to_claim
+from smoothcluster.election import PATIENCE, SeatClaim, first_in_line, fit, free_seats, role_of, seat_to_claim
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError
 from smoothcluster.events import EventLog
-from smoothcluster.handover import claim, give, leave
+from smoothcluster.handover import claim, give, leave, let_go
 from smoothcluster.housekeeping import finished_jobs, tidy
 from smoothcluster.model import Role
 from smoothcluster.outlook import Outlook
@@ -25,7 +26,7 @@ from smoothcluster.records import Keys, Member, Shard
 from smoothcluster.session import Session
 from smoothcluster.stopping import Stopping
 from smoothcluster.surroundings import Settings, Surroundings
-from smoothcluster.view import Read, View, glance, read_view
+from smoothcluster.view import Read, View, glance, read_ownership, read_view
 from smoothcluster.workload import Workload
 
 SOON = 0.2
@@ -61,16 +62,24 @@ class Incarnation:
         self.workload = Workload(backend, pool, around.clock, terms, settings.concurrency, session.held)
         self.workload.wake = wake.set
         self._deaths = Deaths(around.clock, self.events, self.name)
+        self._adoption = Adoption(backend, keys, settings.pacing, self.events, self.id)
         self._outlook = Outlook(backend, keys, settings, around, self.id, self._look_again, self._look_soon)
         self.workload.on_start = lambda shard, tasks: self._deaths.resumed(shard)
         self.workload.on_lost = self._fenced
         self._first = False
         self._claimed = False
         """Whether a claim was tried since the last look, which so does not show what is ours."""
+        self._gifted = False
+        """Whether our record has changed before the last look, which so may not show all that is ours; told
+        only where our capacity makes that matter."""
         self._dirty, self._stirred, self._hurried, self._unsure = True, False, False, False
         self._next_look = self._next_tidying = 0.0
         self._idle: dict[str, tuple[str | None, float]] = {}
-        self._moving: dict[int, str] = {}
+        self._vacant: dict[int, float] = {}
+        """Since when, by our clock, each free seat has been so."""
+        self._moving: dict[int, str | None] = {}
+        self._resigning: float | None = None
+        """Since when, by our clock, everything is to be given away."""
 
     def _look_again(self) -> None:
         self._dirty = True
@@ -146,32 +155,43 @@ class Incarnation:
         self._unsure = False
         if view is None or self.id not in view.members:
             raise LeaseLostError("the member's record is gone: somebody has taken this process for dead")
-        self.view, self.me, self._claimed = view, view.members[self.id], False
+        mine = view.members[self.id]
+        self._gifted = mine.record.capacity is not None and mine.version != self.me.version
+        self.view, self.me, self._claimed = view, mine, False
         self._first = first_in_line(view, self.id, self._settings.order)
         return view
 
     def _hurry(self) -> bool:
-        """Somebody has died: take over at once a seat that is ours to take; whether a claim was tried.
+        """Somebody has died: take over at once what is ours to take; whether a claim was tried.
 
         Whoever has nothing to take looks a little later, so as not to take processor and store
-        from the one who has.
+        from the one who has. Where there are no seats all have something to take, or to tell.
         """
         self._hurried = False
-        if self.view is None or self._unsure or self._claimed:
+        if self.view is None or self._unsure or self._claimed or self._gifted:
             self._dirty = True
             return False
         now, gone = self._clock.monotonic(), dict(self._deaths.known)
         known = replace(self.view, gone=gone)
         seat = self._seat(known, now)
         if seat is not None and seat.holder in known.members:  # If not, it could not be buried with this claim.
-            self._dirty = True
-            self._act(glance(self._backend, self._keys, gone, self._report, self.view, seat.number), now)
+            self._glance(known, known.owned(seat.holder), now, seat.number)
             return True
-        if seat is not None or self._plan(known).claim:
+        self._adoption.look(known, now)
+        claims = self._plan(known, now).claim
+        if known.all_run and claims:
+            self._glance(known, claims, now)
+            return True
+        if seat is not None or claims or known.all_run:
             self._dirty = True  # Who takes shards without a seat must see all members, lest one stands by for it.
         else:
             self._next_look = min(self._next_look, now + SETTLE)
         return False
+
+    def _glance(self, known: View, shards: Sequence[int], now: float, seat: int | None = None) -> None:
+        """Decide on the last look, brought up to date only where it matters now."""
+        self._dirty = True
+        self._act(glance(self._backend, self._keys, known.gone, self._report, known, shards, seat), now)
 
     def _match(self, view: View) -> None:
         """Hold what the store says we hold."""
@@ -189,34 +209,71 @@ class Incarnation:
         since = {name: seen for name, (version, seen) in self._idle.items() if idle.get(name) == version}
         self._idle = {name: (version, since.get(name, now)) for name, version in idle.items()}
 
+    def _note_vacant(self, view: View, now: float) -> list[int]:
+        """The seats that are free, noting since when; their turn may come for us while nothing happens."""
+        idle = {name: since for name, (_, since) in self._idle.items()}
+        free = [claim.number for claim in free_seats(view, idle, now, self.session.ttl)]
+        self._vacant = {number: self._vacant.get(number, now) for number in free}
+        return free
+
     # Moves
 
     def _seat(self, view: View, now: float) -> SeatClaim | None:
         """The seat to claim now, if any."""
         idle = {name: since for name, (_, since) in self._idle.items()}
-        return seat_to_claim(view, self.id, idle, now, self.session.ttl, self._settings.order)
+        return seat_to_claim(view, self.id, idle, now, self.session.ttl, self._settings.order, self._vacant)
 
-    def _plan(self, view: View) -> Plan:
+    def _plan(self, view: View, now: float) -> Plan:
         """The shards to claim or give away."""
-        heir = any(member.running for member in candidates(view, self.id, self._settings.order))
+        waited = now - max(self._vacant.values(), default=now)
+        heirs = fit(view, self.id, self._settings.order)
+        heir = bool(heirs) and waited <= PATIENCE * len(heirs)  # By then each has had its turn, and none has come.
         busy = [work.number for work in self.workload.works.values() if work.outstanding]
-        return plan(view, self.id, busy=busy, heir=heir)
+        return plan(view, self.id, busy=busy, heir=heir, adopt=self._adoption.most(view, now))
 
     def _act(self, view: View, now: float) -> None:
         """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""
+        self._adoption.look(view, now)
+        if self._note_vacant(view, now):
+            self._next_look = min(self._next_look, now + PATIENCE / 2)
+        if self._gifted:
+            self._look_again()  # Lest what was just given, and what we claim, be more than we have room for.
+            return
         seat = self._seat(view, now)
         if seat is not None:
-            shards = view.owned(seat.holder) if self.me.record.running else []
-            self._claim(view, seat, shards)
+            shards = view.owned(seat.holder)[: room(view, self.id)] if self.me.record.running else []
+            shards = shards[: self._adoption.most(view, now)]  # One that has just lost a seat has some already.
+            self._claim(view, seat, shards, now)
             return
-        todo = self._plan(view)
+        todo = self._plan(view, now)
         if todo.claim:
-            self._claim(view, None, todo.claim)
+            self._claim(view, None, todo.claim, now)
             return
+        self._adoption.tell(view, todo)
         self._plan_gifts(todo)
-        if not todo.patient:
+        if not todo.patient or self._starting(view, now):
             self._next_look = min(self._next_look, now + SOON)
+        if self._adoption.close(view, now, self._new_id()) or self._exchange(view, todo, now):
+            self._look_again()
+            return
+        later = self._adoption.next_time(todo)
+        if later is not None:
+            self._next_look = min(self._next_look, max(later, now + 0.001))
         self._bury(view, now)
+
+    def _starting(self, view: View, now: float) -> bool:
+        """Whether a Runner has joined and is about to work: it will be due a share, and tells nobody when."""
+        idle = ((name, since) for name, (_, since) in self._idle.items() if name in view.runners())
+        return any(now - since < self.session.ttl for name, since in idle if name != self.id)
+
+    def _exchange(self, view: View, todo: Plan, now: float) -> bool:
+        """Give up a shard without tasks for one with some that nobody has room for; whether that was tried."""
+        pair = self._adoption.exchange(view, todo.unplaced, self.workload.works.values(), now)
+        if pair is None:
+            return False
+        number, drained = pair
+        self._claim(view, None, [number], now, spare=(drained.number, Read(drained.record, drained.version)))
+        return True
 
     def _new_id(self) -> str:
         return self._around.new_id()
@@ -225,14 +282,21 @@ class Incarnation:
     def _limits(self) -> Guarantees:
         return self._backend.guarantees
 
-    def _claim(self, view: View, seat: SeatClaim | None, shards: Iterable[int]) -> None:
+    def _claim(
+        self,
+        view: View,
+        seat: SeatClaim | None,
+        shards: Iterable[int],
+        now: float,
+        spare: tuple[int, Read[Shard]] | None = None,
+    ) -> None:
         """Send a claim. Late: look again. Done: work on what it brought, and look for the rest."""
         self._claimed = True
-        starts = self.workload.room()
-        now = self._clock.wall()
-        move = claim(self._keys, view, self.me, seat, shards, self._new_id(), self._limits, starts, now)
+        starts, new_id, at = self.workload.room(), self._new_id(), self._clock.wall()
+        told = self._adoption.told(view, now, new_id)
+        move = claim(self._keys, view, self.me, seat, shards, new_id, self._limits, starts, told, spare, at)
         try:
-            result = self._backend.commit([], move.changes)
+            result = self._backend.commit(move.conditions, move.changes)
         except MisplacedKeyError as error:
             self._report(error.key, error.what)
             self._next_look = min(self._next_look, self._clock.monotonic() + SOON)
@@ -241,20 +305,37 @@ class Incarnation:
         if isinstance(result, Refused):
             return
         self.me = Read(move.me, result.versions[self._keys.member(self.id)])
+        if spare is not None:
+            self.workload.drop(spare[0])
         for number, shard in move.shards.items():
             self.workload.adopt(number, Read(shard, result.versions[self._keys.shard(number)]))
-        if move.shards or move.former:
-            self._deaths.tell(move, view)
+        if any(orphaned(view, number) for number in move.shards):
+            self._adoption.adopted(now)
+        self._deaths.tell(move, view)
+        self._adoption.note(view, told)
 
     def _bury(self, view: View, now: float) -> None:
-        """End the incarnations of the dead that nobody claims from: because they own nothing, or nobody else knows."""
+        """End the incarnations of the dead that nobody claims from: because they own nothing, or nobody else knows.
+
+        Where there are no seats all others learn of a death from that, and take their shares.
+        """
         seated = {read.record.holder for read in view.seats}
-        for name in self._deaths.known.keys() & view.members.keys():
-            if (name not in seated and not view.owned(name)) or now >= self._deaths.since(name) + HEIR:
-                self._backend.commit([], [Delete(self._keys.member(name))])
+        known = sorted(self._deaths.known.keys() & view.members.keys())
+        dead = [
+            name
+            for name in known
+            if view.all_run or (name not in seated and not view.owned(name)) or now >= self._deaths.since(name) + HEIR
+        ]
+        if known:
             self._next_look = min(self._next_look, now + SOON)
+        if not self._adoption.record(view, now, self._new_id(), buried=bool(dead)):
+            self._look_again()
+            return
+        for name in dead:
+            self._backend.commit([], [Delete(self._keys.member(name))])
 
     def _plan_gifts(self, todo: Plan) -> None:
+        self._resign(resigning=todo.resign)
         gifts = dict(todo.give)
         for number, work in self.workload.works.items():
             work.moving = number in gifts
@@ -262,28 +343,54 @@ class Incarnation:
         if self._moving:
             self.workload.hand_back(lambda work: work.moving)
 
+    def _resign(self, *, resigning: bool) -> None:
+        """Our seat was closed, or we have one again: whoever runs here is told, as when a member leaves."""
+        now = self._clock.monotonic()
+        if resigning:
+            if self._resigning is None:
+                self._resigning = now
+                self.stopping.set()
+            self._next_look = min(self._next_look, max(now + SOON, self._resigning + self._settings.grace))
+        elif self._resigning is not None:
+            self._resigning = None
+            self.stopping.clear()
+
     def _give(self) -> None:
-        """Hand over the shards that are to move and on which nothing runs any more."""
-        gifts: dict[str, dict[int, Read[Shard]]] = {}
+        """Hand over the shards that are to move and on which nothing runs any more, or has for too long."""
+        late = self._resigning is not None and self._clock.monotonic() >= self._resigning + self._settings.grace
+        gifts: dict[str | None, dict[int, Read[Shard]]] = {}
         for number, target in self._moving.items():
             work = self.workload.works.get(number)
-            if work is not None and work.quiet():
+            if work is not None and (work.quiet() or (late and not work.unsaid())):
                 gifts.setdefault(target, {})[number] = Read(work.record, work.version)
         for target, gift in gifts.items():
             self._give_to(target, gift)
 
-    def _give_to(self, target: str, gift: Mapping[int, Read[Shard]]) -> None:
+    def _give_to(self, target: str | None, gift: Mapping[int, Read[Shard]]) -> None:
         assert self.view is not None
         for number in gift:
             del self._moving[number]
         self._look_again()
-        if target not in self.view.members:
+        if target is None:
+            move = let_go(self._keys, self.me.record, gift, self._new_id())
+        elif target in self.view.members and self._has_room(target, len(gift)):
+            move = give(self._keys, self.me.record, self.view.members[target], gift, self._new_id())
+        else:
             return
-        move = give(self._keys, self.me.record, self.view.members[target], gift, self._new_id())
         if isinstance(self._backend.commit([], move.changes), Committed):
-            self._deaths.tell_gift(move)
+            if target is not None:
+                self._deaths.tell_gift(move)
             for number in gift:
                 self.workload.drop(number)
+
+    def _has_room(self, target: str, more: int) -> bool:
+        """Whether *target* has room for *more* shards, counted after its record was read, which a gift compares."""
+        assert self.view is not None
+        if self.view.members[target].record.capacity is None:
+            return True
+        found = read_ownership(self._backend, self._keys, self.view.spec.record, self._report)
+        now = replace(self.view, shards=found.shards) if found is not None else self.view
+        return more <= (room(now, target) or 0)
 
     def _keep_house(self) -> None:
         """Now and then, and only if there is anything to be tidied up."""
@@ -303,6 +410,31 @@ class Incarnation:
         if isinstance(result, Committed):
             self.me = Read(after, result.versions[self._keys.member(self.id)])
         self._dirty = True
+
+    def set_fitness(self, unfit: str | None) -> None:
+        """Tell the group why this member should not take over, or that it may, if that is news.
+
+        Only who stands by says so. Who becomes unfit goes to the end of the queue: when it is well
+        again it must push out nobody who has taken its place.
+        """
+        unfit = unfit if self.role() is Role.BACKUP_RUNNER else None
+        if self.view is None or unfit == self.me.record.unfit:
+            return
+        commit_id = self._new_id()
+        after = replace(self.me.record, unfit=unfit, id=commit_id)
+        changes: list[Change] = []
+        if unfit is not None and self.me.record.unfit is None:
+            spec = self.view.spec
+            after = replace(after, join=spec.record.joins + 1)
+            changes = [
+                Update(self._keys.spec, replace(spec.record, joins=after.join, id=commit_id).to_json(), spec.version)
+            ]
+        changes.append(Update(self._keys.member(self.id), after.to_json(), self.me.version))
+        result = self._backend.commit([], changes)
+        self._look_again()
+        if isinstance(result, Committed):
+            self.me = Read(after, result.versions[self._keys.member(self.id)])
+            self.events.add("fitness", unfit=unfit)
 
     def stop_starting(self) -> None:
         """Leaving begins: handlers are told, and what has not started is taken back."""

@@ -215,7 +215,7 @@ class Books:
 def read_books(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Books:
     """Read a job's books once. Raise UsageError if there is no such job."""
     found = read_ownership(backend, keys, spec, report)
-    shards = found[2] if found is not None else []
+    shards = found.shards if found is not None else []
     tallies = [read.record.counts.get(job, {}) for read in shards if read is not None]
     # The job last: once it says finished, its own sums are what counts.
     record = read_job(backend, keys, job)

@@ -96,11 +96,12 @@ class MemberLoop:
             self.session.on_lost(self.wake.set)
             self._incarnation = self._around.new_id()
             self._around.keep_alive(self.session)
-        wanted = self._settings.wanted if self.name is None else self._settings.wanted.named(self.name)
+        wanted = self._settings.wanted if self.name is None else self._settings.wanted.rejoining(self.name)
         host, port = self._around.address
         card = Member(
             wanted.name, self._incarnation, 0, self._around.host, self._around.pid, host, port,
-            self._settings.concurrency, self._running, None, "", self._around.apart.able is not False,
+            self._settings.concurrency, self._running, None, "", self._settings.capacity,
+            apart=self._around.apart.able is not False,
         )  # fmt: skip
         me = try_join(self._backend, self._keys, wanted, card, self.session.lease, self._around.new_id, self._report)
         spec = parse_spec(self._backend.get(self._keys.spec)) if me is not None else None
@@ -181,6 +182,7 @@ class MemberLoop:
             self.life.proved_gone(*self._proofs.popleft())
         if self._running and not self.life.me.record.running:
             self.life.set_running()
+        self.life.set_fitness(self._around.unfit())
         self.life.turn(leaving=leaving)
 
     def _stay_away(self) -> float:

@@ -169,7 +169,7 @@ class TaskContext:
         epoch: the fencing token: pass it to whatever you write to, and have that refuse
             anything older than it has seen for the shard.
         attempt: 1 for the first start of this task, on any member, and so on.
-        stopping: set when the member is leaving or may have lost its lease. What the handler
+        stopping: set when the member is leaving, has lost its seat, or may have lost its lease. What the handler
             still returns is recorded if the member still owns the shard, refused if not.
     """
 

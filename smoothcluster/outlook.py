@@ -5,6 +5,9 @@ and ports of those whose deaths are its to notice; and for a Runner the seats, s
 one is due a share of its shards. Who waits for a seat need not watch them: when one gets free,
 its holder's record changes. The first Runners watch the join counter, too: they are the ones that
 notice the deaths of those who wait.
+
+Where all members are Runners, whoever comes or goes changes everybody's share. So all of them watch
+the directory of members, for births and deaths only, and no other member's record.
 """
 
 from collections.abc import Callable
@@ -49,19 +52,25 @@ class Outlook:
         living = view.living()
         group = self._settings.group
         self._around.watch_peers({_peer(group, living[name]) for name in peers if living[name].port})
-        paths = {self._keys.member(name) for name in (*peers, self._me)}
-        seated = view.seated()
-        if self._me in seated:
-            paths.add(self._keys.seats)
-        if self._me in sorted(seated, key=seated.__getitem__)[:WATCHERS]:
-            paths.add(self._keys.spec)
+        paths = self._paths(view, peers)
         for path in set(self._watches) - paths:
             self._watches.pop(path).close()
         for path in sorted(paths - set(self._watches)):
             self._mine()
-            mine = path == self._keys.member(self._me)
-            self._watches[path] = self._backend.watch(path, self._mine if mine else self._others)
+            notify = self._mine if path == self._keys.member(self._me) else self._others
+            self._watches[path] = self._backend.watch(path, notify, values=path != self._keys.members)
         self._done = view
+
+    def _paths(self, view: View, peers: set[str]) -> set[str]:
+        if view.all_run:
+            return {self._keys.member(self._me), self._keys.members}
+        paths = {self._keys.member(name) for name in (*peers, self._me)}
+        runners = view.runners()
+        if self._me in runners:
+            paths.add(self._keys.seats)
+        if self._me in runners[:WATCHERS]:
+            paths.add(self._keys.spec)
+        return paths
 
     def forget(self, incarnation: str) -> None:
         """It is known to be dead: the end of its record is no news, and would wake us amid the takeover."""

@@ -165,6 +165,10 @@ class ShardWork:
         """Whether nothing runs, nothing waits to be recorded and nothing is unsettled."""
         return not (self.unsaid() or self.outstanding or self.marked)
 
+    def drained(self) -> bool:
+        """Whether it has no task left, as far as is known."""
+        return self.quiet() and not self.record.open and not self.backlog.promising()
+
     def next_retry(self) -> float | None:
         """When a task that failed is to be tried again."""
         return self._delayed[0][0] if self._delayed else None

@@ -4,6 +4,7 @@ Everything read from the store is data from a stranger: `from_json` checks it fi
 and raises GarbageError, which callers report and step over.
 
     spec                            the numbers of the group; orders joins
+    breaker                         who died of late, and whether survivors may adopt
     members/<incarnation>           on the member's lease
     seats/<n>                       persistent; who may be a Runner
     shards/<n>                      persistent, never deleted: the fence
@@ -18,7 +19,7 @@ and raises GarbageError, which callers report and step over.
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar, cast
 
 from smoothcluster.errors import SmoothclusterError
@@ -71,7 +72,7 @@ class Record:
         data = load(value)
         wanted: dict[str, Any] = {}
         for each in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
-            found = data.get(each.name)
+            found = data.get(each.name, None if each.default is MISSING else each.default)
             if type(found) not in _SIMPLE[each.type]:
                 raise GarbageError(f"{cls.__name__}.{each.name} is {found!r:.80}")
             wanted[each.name] = found
@@ -87,8 +88,13 @@ class Spec(Record):
     """None in the shape *all are Runners*."""
     shards: int
     joins: int
-    """Rises by one with each member that joins: orders them and makes their names unique."""
+    """Rises by one with each member that joins, and with each change of the numbers: orders them all."""
     id: str
+
+    @property
+    def seats(self) -> int:
+        """How many seats there are: none where all members are Runners."""
+        return 0 if self.backup is None else self.runner or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,10 @@ class Member(Record):
     """Whether it works, or was only constructed so far."""
     seat: int | None
     id: str
+    capacity: int | None = None
+    """Shards it takes at most; None for any number."""
+    unfit: str | None = None
+    """Why it should not take over, as it found while it stood by; None if nothing speaks against it."""
     apart: bool = True
     """Whether it runs suspects in child processes, by what it knew when it joined; else alone in its own."""
 
@@ -118,6 +128,8 @@ class Seat(Record):
 
     holder: str | None
     id: str
+    closed: int = 0
+    """At which count of `Spec.joins` there was one seat too many: nobody takes it on an older spec than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,11 +297,12 @@ def _open(data: object) -> Open:
 class Keys:
     """Where each record of a group lies."""
 
-    __slots__ = ("_group", "jobs", "members", "quarantine", "seats", "shards", "spec")
+    __slots__ = ("_group", "breaker", "jobs", "members", "quarantine", "seats", "shards", "spec")
 
     def __init__(self, group: str) -> None:
         self._group = group
         self.spec = f"{group}/spec"
+        self.breaker = f"{group}/breaker"
         self.members = f"{group}/members"
         self.seats = f"{group}/seats"
         self.shards = f"{group}/shards"

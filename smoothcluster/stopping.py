@@ -1,4 +1,4 @@
-"""What tells handlers that they had better finish: the member is leaving, or may have lost its lease."""
+"""What tells handlers that they had better finish: the member is leaving, or may have lost its lease or its seat."""
 
 from typing import final
 
@@ -8,15 +8,19 @@ from smoothcluster.session import Session
 
 @final
 class Stopping:
-    """A flag for one incarnation's handlers; set for good by `set`, and while the lease is not certainly held."""
+    """A flag for one incarnation's handlers; set by `set`, and while the lease is not certainly held."""
 
     def __init__(self, session: Session, clock: Clock) -> None:
         self._session, self._clock = session, clock
         self._leaving = clock.signal()
 
     def set(self) -> None:
-        """The incarnation ends, or the member leaves."""
+        """The incarnation ends, the member leaves, or it is to be a Runner no longer."""
         self._leaving.set()
+
+    def clear(self) -> None:
+        """It may go on after all."""
+        self._leaving.clear()
 
     def is_set(self) -> bool:
         return self._leaving.is_set() or not self._session.held()

@@ -1,8 +1,9 @@
 """What a member is given: how it is to behave, and what it needs of the machine it runs on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from smoothcluster.breaker import Pacing
 from smoothcluster.clock import Clock
 from smoothcluster.election import Order, join_order
 from smoothcluster.joining import Wanted
@@ -25,6 +26,9 @@ class Settings:
     retry_delay: float = 1.0
     grace: float = 10.0
     order: Order = join_order
+    capacity: int | None = None
+    """Shards to take at most."""
+    pacing: Pacing = field(default_factory=Pacing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +52,5 @@ class Surroundings:
     """Run a session's renewals in the background."""
     apart: Apart = NO_CHILDREN
     """The child processes that suspects are run in."""
+    unfit: Callable[[], str | None] = lambda: None
+    """Why this member, while it stands by, should not take over."""

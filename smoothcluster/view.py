@@ -4,11 +4,12 @@ It may be out of date by the time it is used; that costs a lost race, never a pr
 every move made on it is a guarded commit.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from smoothcluster.backend import CoordinationBackend, Entry
+from smoothcluster.breaker import CLOSED, Breaker
 from smoothcluster.model import Evidence
 from smoothcluster.records import GarbageError, Keys, Member, Seat, Shard, Spec, last_part
 
@@ -39,10 +40,12 @@ class View:
     """Incarnations proved dead, though their records may still be there."""
     complete: bool = True
     """Whether *members* were read after the rest. If not, one that is missing may be a newcomer."""
+    breaker: Read[Breaker] = Read(CLOSED, None)
 
     @property
-    def runner(self) -> int:
-        return self.spec.record.runner or 0
+    def all_run(self) -> bool:
+        """Whether all members are Runners, without seats."""
+        return self.spec.record.backup is None
 
     def living(self) -> dict[str, Member]:
         """The members that are there and not proved dead."""
@@ -54,7 +57,11 @@ class View:
             return Evidence.LEFT
         if incarnation in self.gone:
             return self.gone[incarnation]
-        return None if incarnation in self.members or not self.complete else Evidence.LEASE_EXPIRED
+        if incarnation in self.members:
+            return None
+        if incarnation in self.breaker.record.dead:
+            return self.breaker.record.dead[incarnation].evidence
+        return Evidence.LEASE_EXPIRED if self.complete else None
 
     def seated(self) -> dict[str, int]:
         """Who of the living holds which seat."""
@@ -63,6 +70,18 @@ class View:
             for number, read in enumerate(self.seats)
             if read.record.holder is not None and self.verdict(read.record.holder) is None
         }
+
+    def runners(self) -> list[str]:
+        """Who of the living is a Runner: who holds a seat, by seat; or without seats, the first to have joined.
+
+        Without seats one that is unfit is passed over, unless nobody else is there.
+        """
+        if not self.all_run:
+            seated = self.seated()
+            return sorted(seated, key=seated.__getitem__)
+        living = self.living()
+        fit = [name for name, member in living.items() if member.unfit is None] or list(living)
+        return sorted(fit, key=lambda name: living[name].join)[: self.spec.record.runner]
 
     def owned(self, incarnation: str | None) -> list[int]:
         """The shards that *incarnation* owns; those that nobody does, for None."""
@@ -93,9 +112,17 @@ def read_members(backend: CoordinationBackend, keys: Keys, report: Report) -> di
     return members
 
 
-def read_ownership(
-    backend: CoordinationBackend, keys: Keys, spec: Spec | None, report: Report
-) -> tuple[Read[Spec], list[Read[Seat]], list[Read[Shard] | None]] | None:
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The spec, and who owns what by the records that are never deleted."""
+
+    spec: Read[Spec]
+    seats: list[Read[Seat]]
+    shards: list[Read[Shard] | None]
+    breaker: Read[Breaker]
+
+
+def read_ownership(backend: CoordinationBackend, keys: Keys, spec: Spec | None, report: Report) -> Ownership | None:
     """The spec and the records of ownership, in one step if *spec* still tells how many there are."""
     while True:
         if spec is None:
@@ -103,15 +130,25 @@ def read_ownership(
             if read is None:
                 return None
             spec = read.record
-        seat_keys = [keys.seat(n) for n in range(spec.runner or 0)]
+        seat_keys = [keys.seat(n) for n in range(spec.seats)]
         shard_keys = [keys.shard(n) for n in range(spec.shards)]
         # Shards before seats: who owned a shard held a seat then, so if it holds none *later*, it was deposed.
-        first, *entries = backend.get_many([keys.spec, *shard_keys, *seat_keys])
+        first, second, *entries = backend.get_many([keys.spec, keys.breaker, *shard_keys, *seat_keys])
         read = parse_spec(first)
-        if read is not None and (read.record.runner, read.record.shards) == (spec.runner, spec.shards):
+        if read is not None and (read.record.seats, read.record.shards) == (spec.seats, spec.shards):
             shards = [_shard(entry, report) for entry in entries[: spec.shards]]
-            return read, [_seat(entry, report) for entry in entries[spec.shards :]], shards
+            seats = [_seat(entry, report) for entry in entries[spec.shards :]]
+            return Ownership(read, seats, shards, _breaker(second, report))
         spec = None
+
+
+def read_seats(
+    backend: CoordinationBackend, keys: Keys, numbers: Iterable[int], report: Report
+) -> dict[int, Read[Seat]]:
+    """Some seats."""
+    wanted = list(numbers)
+    entries = backend.get_many([keys.seat(n) for n in wanted]) if wanted else []
+    return {number: _seat(entry, report) for number, entry in zip(wanted, entries, strict=True)}
 
 
 def read_view(
@@ -124,20 +161,41 @@ def read_view(
     way round a newcomer would look dead.
     """
     found = read_ownership(backend, keys, last.spec.record if last else None, report)
-    return None if found is None else View(*found, read_members(backend, keys, report), gone)
+    if found is None:
+        return None
+    members = read_members(backend, keys, report)
+    return View(found.spec, found.seats, found.shards, members, gone, breaker=found.breaker)
 
 
 def glance(
-    backend: CoordinationBackend, keys: Keys, gone: Mapping[str, Evidence], report: Report, last: View, seat: int
+    backend: CoordinationBackend,
+    keys: Keys,
+    gone: Mapping[str, Evidence],
+    report: Report,
+    last: View,
+    numbers: Sequence[int],
+    seat: int | None = None,
 ) -> View:
-    """The *last* look, with one seat, and its holder's shards, as they are now: when every millisecond counts."""
-    numbers = last.owned(last.seats[seat].record.holder)
-    *entries, held = backend.get_many([*map(keys.shard, numbers), keys.seat(seat)])
+    """The *last* look, with some shards, and perhaps a seat, as they are now: when every millisecond counts."""
+    held = [keys.seat(seat)] if seat is not None else []
+    first, *entries = backend.get_many([keys.breaker, *map(keys.shard, numbers), *held])
     shards, seats = list(last.shards), list(last.seats)
-    for number, entry in zip(numbers, entries, strict=True):
+    for number, entry in zip(numbers, entries, strict=False):
         shards[number] = _shard(entry, report)
-    seats[seat] = _seat(held, report)
-    return replace(last, seats=seats, shards=shards, gone=gone, complete=False)
+    if seat is not None:
+        seats[seat] = _seat(entries[-1], report)
+    return replace(last, seats=seats, shards=shards, gone=gone, complete=False, breaker=_breaker(first, report))
+
+
+def _breaker(entry: Entry | None, report: Report) -> Read[Breaker]:
+    if entry is None:
+        return Read(CLOSED, None)
+    try:
+        return Read(Breaker.from_json(entry.value), entry.version)
+    except GarbageError as error:
+        # Whom it told of is told again by whoever adopts next.
+        report(entry.key, str(error))
+        return Read(CLOSED, entry.version)
 
 
 def _seat(entry: Entry | None, report: Report) -> Read[Seat]:

@@ -1,6 +1,7 @@
 """Running the commands: in this process, or in one of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator
@@ -37,14 +38,18 @@ def one_line(result: Result, status: int) -> str:
     return line
 
 
+def _command(args: tuple[str, ...], code: str) -> list[str]:
+    start = ["-c", f"{dedent(code)}\nfrom smoothcluster.cli import main; main()"] if code else ["-m", "smoothcluster"]
+    return [sys.executable, *start, *args]
+
+
 @contextmanager
 def started(
     *args: str, code: str = "", cwd: Path | None = None
 ) -> Generator[tuple["subprocess.Popen[str]", IO[str], IO[str]]]:
     """The command in a process of its own, on ``memory://``, after *code* has run in it; its output and errors."""
-    start = ["-c", f"{dedent(code)}\nfrom smoothcluster.cli import main; main()"] if code else ["-m", "smoothcluster"]
     with subprocess.Popen(
-        [sys.executable, *start, *args],
+        _command(args, code),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -58,3 +63,30 @@ def started(
             yield process, process.stdout, process.stderr
         finally:
             process.kill()
+
+
+def on_terminal(*args: str, code: str = "", until: str = "") -> tuple[int, str]:
+    """How a command ends whose every output is a terminal, and what people see; after *until* it gets a Ctrl-C."""
+    terminal, inside = os.openpty()
+    settings = {"SMOOTHCLUSTER_BACKEND": "memory://", "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    command = _command(args, code)
+    with subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, env=os.environ | settings) as process:
+        os.close(inside)
+        try:
+            seen = ""
+            while chunk := _read(terminal):
+                seen += chunk
+                if until and until in seen:
+                    process.send_signal(signal.SIGINT)
+                    until = ""
+            return process.wait(DEADLINE), seen
+        finally:
+            process.kill()
+            os.close(terminal)
+
+
+def _read(terminal: int) -> str:
+    try:
+        return os.read(terminal, 65536).decode(errors="replace")
+    except OSError:  # That is how a terminal ends when its last program has.
+        return ""

@@ -2,12 +2,13 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from redis_server import RedisServer
-from servers import ServerMissingError, ZookeeperServer
+from servers import ServerMissingError, logs
+from zookeeper_server import ZookeeperServer
 
 if TYPE_CHECKING:
     from etcd_server import EtcdServer  # Needs its driver, which is not always there.
@@ -34,6 +35,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = [item for item in items if item.get_closest_marker("long")]
     config.hook.pytest_deselected(items=long)
     items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the servers of fixtures wrote, if a test failed: it may be for their sake, and they end with it."""
+    report = yield
+    if report.failed:
+        report.sections += logs()
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from itertools import count
 from typing import final
 
 from smoothcluster.backend import CoordinationBackend, Create, Guarantees, Update
+from smoothcluster.breaker import CLOSED, Breaker, Pacing
 from smoothcluster.chunks import encode_task
 from smoothcluster.joining import Wanted
 from smoothcluster.member import MemberLoop
@@ -36,9 +37,10 @@ def picture(
     *,
     gone: Mapping[str, Evidence] | None = None,
     complete: bool = True,
+    breaker: Breaker = CLOSED,
 ) -> View:
     """A view in which seat and shard number n belong to the n-th of *seats* and *owners*."""
-    spec = Spec(len(seats), None, len(owners), 0, "")
+    spec = Spec(len(seats), 0, len(owners), 0, "")
     return View(
         Read(spec, "0"),
         [Read(Seat(holder, ""), "0") for holder in seats],
@@ -46,7 +48,21 @@ def picture(
         {each.incarnation: Read(each, "0") for each in members},
         gone or {},
         complete,
+        Read(breaker, "0"),
     )
+
+
+def all_run(
+    members: Iterable[Member],
+    owners: Sequence[str | None],
+    *,
+    runner: int = 5,
+    gone: Mapping[str, Evidence] | None = None,
+    breaker: Breaker = CLOSED,
+) -> View:
+    """A view of a group in which all members are Runners, up to *runner*."""
+    view = picture(members, [], owners, gone=gone, breaker=breaker)
+    return replace(view, spec=Read(Spec(runner, None, len(owners), 0, ""), "0"))
 
 
 def runners(*names: str) -> list[Member]:
@@ -266,10 +282,11 @@ class HandPool(Pool):
 class Group:
     """Members of one group on one store and one clock, each a loop that a test turns by hand."""
 
-    runner: int = 1
-    backup: int | None = None
+    runner: int | None = 1
+    backup: int | None = 0
     shards: int = 4
     ttl: float = 10.0
+    pacing: Pacing = field(default_factory=Pacing)
     clock: HeldClock = field(default_factory=HeldClock)
     new_id: Callable[[], str] = field(default_factory=ids)
     pools: dict[str, HandPool] = field(default_factory=dict[str, HandPool])
@@ -288,6 +305,7 @@ class Group:
         *,
         join: bool = True,
         grace: float = 0.0,
+        capacity: int | None = None,
     ) -> MemberLoop:
         """One more member, joined unless told otherwise."""
         mark = f"p{len(self.pools)}"
@@ -308,7 +326,7 @@ class Group:
             keep_alive=lambda session: None,
         )
         wanted = Wanted(name, self.runner, self.backup, self.shards)
-        settings = Settings("g", wanted, concurrency=2, lease_ttl=self.ttl, grace=grace)
+        settings = Settings("g", wanted, 2, self.ttl, grace=grace, capacity=capacity, pacing=self.pacing)
         loop = MemberLoop(backend or MemoryBackend(self.store), settings, around)
         loop.working = loop._running = True  # pyright: ignore[reportPrivateUsage]  # what `run` says of itself
         if join:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
+from processes import pause, spawn
 from smoothcluster_sqlite import SqliteBackend
 
 _WRITER = """
@@ -29,9 +30,8 @@ class Writer:
     """A process in the middle of a transaction in the file at *path*."""
 
     def __init__(self, path: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self._process = spawn([sys.executable, "-c", _WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.pid = self._process.pid
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"writing\n":
             self.kill()
@@ -46,8 +46,8 @@ class Writer:
         self.kill()
 
     def pause(self) -> None:
-        """SIGSTOP."""
-        self._process.send_signal(signal.SIGSTOP)
+        """SIGSTOP; return when it has stopped."""
+        pause(self.pid)
 
     def resume(self) -> None:
         """SIGCONT; it ends its transaction and itself."""

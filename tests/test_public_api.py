@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import pytest
 
 PUBLIC = {
-    "Cluster", "ClusterCrawler", "Evidence", "JobHandle", "Outcome", "Progress", "Role", "State", "Task", "TaskContext",
-    "ZookeeperCrawler", "connect",
+    "Cluster", "ClusterCrawler", "Evidence", "JobHandle", "Outcome", "Pacing", "Progress", "Role", "State", "Task",
+    "TaskContext", "ZookeeperCrawler", "connect",
 }  # fmt: skip
 
 ELSEWHERE = [

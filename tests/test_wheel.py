@@ -70,7 +70,7 @@ def test_drivers_are_extras(wheel: zipfile.ZipFile) -> None:
     """Installing the core brings no driver; each adapter's extra is named as its package is."""
     fields = Parser().parsestr(metadata(wheel, "METADATA"))
     plain = [line for line in fields.get_all("Requires-Dist", []) if "extra" not in line]
-    assert {line.partition(">")[0] for line in plain} == {"click", "tenacity"}
+    assert {line.partition(">")[0] for line in plain} == {"click", "rich", "tenacity"}
     adapters = {name.removeprefix("smoothcluster_") for name in ADAPTERS - {"smoothcluster_sqlite"}}
     assert adapters | {"all", "testing"} == set(fields.get_all("Provides-Extra", []))
 

@@ -6,6 +6,7 @@ error. How it ends says what to do next: see `smoothcluster.cli.frame.Exit`.
 
 import click
 
+from smoothcluster.cli.completion import completion
 from smoothcluster.cli.demo import demo
 from smoothcluster.cli.doctor import doctor
 from smoothcluster.cli.events import events
@@ -13,8 +14,10 @@ from smoothcluster.cli.frame import EPILOG, Commands, verbose
 from smoothcluster.cli.quarantine import quarantine
 from smoothcluster.cli.results import results
 from smoothcluster.cli.run import run
+from smoothcluster.cli.spec import spec
 from smoothcluster.cli.status import status
 from smoothcluster.cli.submit import submit
+from smoothcluster.cli.wait import wait
 
 __all__ = ["main"]
 
@@ -26,5 +29,5 @@ def main() -> None:
     """Groups of crawlers: Runners that work, Backup Runners that take over."""
 
 
-for command in (demo, run, submit, status, results, events, quarantine, doctor):
+for command in (demo, run, submit, wait, status, results, events, quarantine, spec, doctor, completion):
     main.add_command(command)

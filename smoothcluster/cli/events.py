@@ -25,9 +25,10 @@ def events(follow: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
     One JSON object a line, oldest first. Each member keeps a limited number of its latest events.
     """
     with opened(url) as backend:
-        # Raises if the group's name cannot be one.
-        group = Cluster(backend, group).group
-        tail = Tail(backend, group)
+        cluster = Cluster(backend, group, patience=PATIENCE)
+        if not follow:
+            cluster.spec()  # Raises if there is no such group: nothing to print is not the same.
+        tail = Tail(backend, cluster.group)
         with suppress(KeyboardInterrupt) if follow else nullcontext():
             while True:
                 for event in patiently(SYSTEM_CLOCK, PATIENCE, tail.new):

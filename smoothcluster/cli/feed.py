@@ -43,8 +43,8 @@ class Feed:
                 self.count += 1
                 yield task
 
-    def check(self) -> None:
-        """Read all of it, and begin again. Raise UsageError if something is no task, or is there twice."""
+    def check(self) -> int:
+        """Read all of it, and begin again; return how many. Raise UsageError if one is no task, or there twice."""
         places: dict[bytes, str] = {}
         for task in self:
             encode_task(task)
@@ -52,7 +52,9 @@ class Feed:
             if mark in places:
                 raise UsageError(f"the same task as at {places[mark]}; leave one of them out")
             places[mark] = self.place
+        count = self.count
         self.place, self.count = "", 0
+        return count
 
     def _tasks(self, name: str) -> Iterator[Task]:
         if is_url(name):

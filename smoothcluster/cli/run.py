@@ -18,10 +18,14 @@ from smoothcluster.cli.supervise import supervise
 from smoothcluster.cli.tail import Event, Tail
 from smoothcluster.cli.words import ranges
 from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.joining import INDEX
 from smoothcluster.registry import masked
+
+AGAIN = "--again"
+"""Given to a member that is started again: it takes the numbers that the group has by now."""
 
 PAUSE = 0.5
 """Seconds between two looks for something to tell."""
@@ -33,12 +37,14 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
 
 @click.command()
 @click.argument("handler", metavar="MODULE:HANDLER")
-@number("--runner", required=True, help="How many members are Runners. All members must say the same.")
+@number("--runner", help="How many members are Runners. All must say the same; or leave it out for what the group has.")
 @number("--backup", help="How many stand by. Leave it out and all members are Runners.")
+@click.option(AGAIN, is_flag=True, hidden=True)
 @click.option(
     "--name", default=f"crawler_{INDEX}", show_default=True, help=f"{INDEX} becomes the smallest free number."
 )
 @number("--concurrency", default=8, help="How many handlers run at once, here.")
+@number("--capacity", help="How many shards this member takes at most; any number if left out.")
 @number("--max-attempts", default=1, help="How often a task whose handler raises is tried.")
 @seconds("--retry-delay", default=1.0, help="Pause before the second try; doubled for each further one.")
 @seconds("--lease-ttl", default=10.0, help="Silence after which the store gives this member up.")
@@ -62,7 +68,7 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
 )
 @click.option("--host", help="Where other members reach this machine, to notice a death; found out if left out.")
 @common
-def run(handler: str, url: str | None, members: int, **settings: Any) -> None:
+def run(handler: str, url: str | None, members: int, again: bool, **settings: Any) -> None:  # noqa: FBT001  # an option
     """Work in a group, as one member.
 
     It is a Runner, or a Backup Runner that stands by, until Ctrl-C or SIGTERM; then it leaves.
@@ -77,9 +83,11 @@ def run(handler: str, url: str | None, members: int, **settings: Any) -> None:
         options = [] if url is None else ["--backend", url]
         given = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if value is not None}
         options += [str(word) for pair in given.items() for word in pair]
-        click.get_current_context().exit(supervise(["run", handler, *options], members))
+        click.get_current_context().exit(supervise(["run", handler, *options], AGAIN, members))
     with opened(url) as backend, _sigterm_interrupts():
         try:
+            if again and _has_numbers(Cluster(backend, settings["group"])):
+                settings |= {"runner": None, "backup": None}  # They may have been changed since.
             crawler = ClusterCrawler(backend=backend, handler=call, **settings)
         except KeyboardInterrupt:
             return  # Whatever it had got while joining it has given back.
@@ -93,6 +101,10 @@ def run(handler: str, url: str | None, members: int, **settings: Any) -> None:
             crawler.stop()
             raise
         log.info("%s: left group %s", crawler.name, crawler.group)
+
+
+def _has_numbers(cluster: Cluster) -> bool:
+    return not cluster.absent() and cluster.spec()["runner"] is not None
 
 
 @contextmanager

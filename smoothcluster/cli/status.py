@@ -1,14 +1,15 @@
 """``smoothcluster status``: a group as it is now."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext, suppress
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import click
 
 from smoothcluster.cli.frame import PATIENCE, common, opened
-from smoothcluster.cli.words import plain, ranges, table
+from smoothcluster.cli.words import plain, ranges, shape, table
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 
@@ -25,22 +26,40 @@ PAUSE = 1.0
 @common
 def status(as_json: bool, watch: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # options
     """Show the members, tasks and jobs of a group."""
-    with opened(url) as backend, suppress(KeyboardInterrupt) if watch else nullcontext():
+    live = watch and not as_json and sys.stdout.isatty()
+    with opened(url) as backend, _interruptible(watch=watch), _redrawn() if live else nullcontext(_print) as show:
         cluster = Cluster(backend, group, patience=PATIENCE)
         while True:
             found = cluster.status()
-            if watch and not as_json:
-                click.clear()  # Nothing, where nobody looks.
-            print(json.dumps(found) if as_json else "\n".join(report(found)), flush=True)
+            show(json.dumps(found) if as_json else "\n".join(report(found)))
             if not watch:
                 break
             SYSTEM_CLOCK.sleep(PAUSE)
 
 
+def _interruptible(*, watch: bool) -> AbstractContextManager[None]:
+    """Ctrl-C is how one ends watching."""
+    return suppress(KeyboardInterrupt) if watch else nullcontext()
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+@contextmanager
+def _redrawn() -> Generator[Callable[[str], None]]:
+    """What shows a text in the place of the one before."""
+    from rich.console import Console  # where nobody looks it need not be imported
+    from rich.live import Live  # as above
+    from rich.text import Text  # as above
+
+    with Live(console=Console(), auto_refresh=False, vertical_overflow="crop") as live:
+        yield lambda text: live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
 def report(found: Mapping[str, Any]) -> Iterator[str]:
     """The lines that people read."""
-    spec = found["spec"]
-    yield f"group {plain(found['group'])}: {_shape(spec['runner'], spec['backup'])}, {spec['shards']} shards"
+    yield f"group {plain(found['group'])}: {shape(found['spec'])}"
     yield ""
     yield from table(COLUMNS, [[member[column.lower()] for column in COLUMNS] for member in found["members"]])
     yield ""
@@ -50,14 +69,10 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
     yield "tasks: " + ", ".join(f"{count} {state}" for state, count in found["tasks"].items())
     yield "jobs: " + (", ".join(f"{plain(job)} ({plain(state)})" for job, state in found["jobs"].items()) or "none")
     yield "shards that nobody owns: " + (ranges(found["unassigned"]) or "none")
+    for member in found["members"]:
+        if member["unfit"] is not None:
+            yield f"unfit to take over: {plain(member['name'])}: {plain(member['unfit'])}"
+    if found["breaker"] != "closed":
+        yield "breaker: open; members died in series, so those that have shards adopt no more for now"
     for key, what in found["garbage"].items():
         yield f"garbage at {plain(key)}: {plain(what)}"
-
-
-def _shape(runner: int | None, backup: int | None) -> str:
-    if runner is None:
-        return "no member has joined yet"
-    runners = f"{runner} Runner{'s' * (runner != 1)}"
-    if backup is None:
-        return f"all are Runners, {runners}"
-    return f"{runners}, {backup} Backup Runner{'s' * (backup != 1)}"

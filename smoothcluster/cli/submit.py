@@ -2,13 +2,14 @@
 
 import json
 import secrets
-import sys
 from collections.abc import Iterator
 
 import click
 
+from smoothcluster.cli.bar import Bar, shown
 from smoothcluster.cli.feed import Feed
 from smoothcluster.cli.frame import PATIENCE, Exit, Failure, common, failure, opened
+from smoothcluster.cli.wait import watch
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import JobClosedError, SmoothclusterError, UsageError
@@ -16,16 +17,17 @@ from smoothcluster.model import Task, check_name
 from smoothcluster.records import Keys
 from smoothcluster.retry import patiently
 
-STEP = 1000
+STEP = 100
 """Tasks between two signs of progress."""
 
 
 @click.command()
 @click.argument("tasks", nargs=-1, required=True, metavar="FILE|URL...")
 @click.option("--job", metavar="ID", help="Name the job, or add to the one of that name; a new id if left out.")
+@click.option("--wait", is_flag=True, help="Then wait until every task has its outcome.")
 @click.option("--json", "as_json", is_flag=True, help='Print {"job": ..., "tasks": ...} instead of the id alone.')
 @common
-def submit(tasks: tuple[str, ...], job: str | None, as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # an option
+def submit(*, tasks: tuple[str, ...], job: str | None, wait: bool, as_json: bool, url: str | None, group: str) -> None:
     """Hand in tasks as a job.
 
     Its id is printed once they are all in the store.
@@ -43,23 +45,27 @@ def submit(tasks: tuple[str, ...], job: str | None, as_json: bool, url: str | No
         cluster = Cluster(backend, group)
         # A store that is away now is told soon; one that goes away later is waited for.
         patiently(SYSTEM_CLOCK, PATIENCE, lambda: backend.get(Keys(cluster.group).job(name)))
-        if feed.repeatable:
-            _check(feed)
-        _hand_in(cluster, feed, name)
-    print(json.dumps({"job": name, "tasks": feed.count}) if as_json else name)
+        total = _check(feed) if feed.repeatable else None
+        with shown("submitting", total) as bar:
+            _hand_in(cluster, feed, name, bar)
+        if not feed.count:
+            click.echo(f"there was no task: job {name} has none", err=True)
+        print(json.dumps({"job": name, "tasks": feed.count}) if as_json else name, flush=True)
+        if wait:
+            watch(cluster.job(name))
 
 
-def _check(feed: Feed) -> None:
+def _check(feed: Feed) -> int:
     try:
-        feed.check()
+        return feed.check()
     except UsageError as error:
         raise UsageError(f"{feed.place}: {error}; nothing was handed in") from None
 
 
-def _hand_in(cluster: Cluster, feed: Feed, name: str) -> None:
+def _hand_in(cluster: Cluster, feed: Feed, name: str, bar: Bar) -> None:
     again = f"what came before it may be in job {name} already: to complete the job, submit again with --job {name}"
     try:
-        cluster.submit(_shown(feed), name)
+        cluster.submit(_shown(feed, bar), name)
     except JobClosedError:
         raise
     except SmoothclusterError as error:
@@ -72,12 +78,10 @@ def _hand_in(cluster: Cluster, feed: Feed, name: str) -> None:
         raise Failure(f"interrupted; {again}", Exit.INTERRUPTED) from None
 
 
-def _shown(feed: Feed) -> Iterator[Task]:
-    """The tasks of *feed*, their number shown if somebody is looking."""
-    looking = sys.stderr.isatty()
+def _shown(feed: Feed, bar: Bar) -> Iterator[Task]:
+    """The tasks of *feed*, their number shown as they are taken."""
     for task in feed:
         yield task
-        if looking and feed.count % STEP == 0:
-            click.echo(f"\r{feed.count} tasks", err=True, nl=False)
-    if looking:
-        click.echo(f"\r{feed.count} tasks", err=True)
+        if feed.count % STEP == 0:
+            bar.at(feed.count)
+    bar.at(feed.count)

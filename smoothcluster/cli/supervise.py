@@ -29,8 +29,8 @@ LONG = 60.0
 class Child:
     """One member's process, and those that follow it."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        self._command = command
+    def __init__(self, command: Sequence[str], again: Sequence[str]) -> None:
+        self._command, self._again = command, again
         self._pause = FIRST_PAUSE
         self._due: float | None = None
         self._start()
@@ -38,6 +38,7 @@ class Child:
     def _start(self) -> None:
         self._due, self._since = None, SYSTEM_CLOCK.monotonic()
         self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._command = self._again
 
     def tell(self) -> None:
         """Ask it to leave; once more ends it at once."""
@@ -68,14 +69,14 @@ class Child:
 
 @final
 class Supervisor:
-    """*members* processes that run *command*, until they are told to leave."""
+    """*members* processes that run *command*, and then *again*, until they are told to leave."""
 
-    def __init__(self, command: Sequence[str], members: int) -> None:
+    def __init__(self, command: Sequence[str], again: Sequence[str], members: int) -> None:
         self._told = 0
         self._passed_on = 0
         before = [(number, signal.signal(number, self._hear)) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
-            self._children = [Child(command) for _ in range(members)]
+            self._children = [Child(command, again) for _ in range(members)]
             self._tend()
         finally:
             for number, handler in before:
@@ -101,6 +102,10 @@ class Supervisor:
         return next((child.status for child in self._children if child.status == Exit.USAGE), Exit.DONE)
 
 
-def supervise(arguments: Sequence[str], members: int) -> int:
-    """Run ``smoothcluster`` with *arguments* in so many processes; return the status to end with."""
-    return Supervisor([sys.executable, "-m", "smoothcluster", *arguments], members).status
+def supervise(arguments: Sequence[str], again: str, members: int) -> int:
+    """Run ``smoothcluster`` with *arguments* in so many processes; return the status to end with.
+
+    Those that are started again are given *again*, too.
+    """
+    command = [sys.executable, "-m", "smoothcluster", *arguments]
+    return Supervisor(command, [*command, again], members).status

@@ -1,6 +1,6 @@
 """Putting what was read into lines for people."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 def plain(value: object) -> str:
@@ -32,3 +32,15 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             found.append([number, number])
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
+
+
+def shape(spec: Mapping[str, int | None]) -> str:
+    """A group's numbers: ``3 Runners, 2 Backup Runners, 32 shards``."""
+    runner, backup, shards = (spec[name] for name in ("runner", "backup", "shards"))
+    divided = f"{shards} shard{'s' * (shards != 1)}"
+    if runner is None:
+        return f"no member has joined yet, {divided}"
+    runners = f"{runner} Runner{'s' * (runner != 1)}"
+    if backup is None:
+        return f"all are Runners, {runners}, {divided}"
+    return f"{runners}, {backup} Backup Runner{'s' * (backup != 1)}, {divided}"

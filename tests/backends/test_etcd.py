@@ -17,7 +17,8 @@ from certificates import make_certificates
 from etcd_server import EtcdEnsemble, EtcdServer, rpc
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
-from servers import Proxy, free_port
+from proxy import Proxy
+from servers import free_port
 from smoothcluster_etcd import EtcdBackend
 from smoothcluster_etcd.connection import Connection
 from smoothcluster_etcd.errors import translate
@@ -226,10 +227,16 @@ def test_a_foreign_lease_is_refused(backend: EtcdBackend, connect: Callable[...,
 
 
 @pytest.fixture(scope="module")
-def ensemble() -> Iterator[EtcdEnsemble]:
-    """Three servers; a test that ends one starts it again."""
+def three_servers() -> Iterator[EtcdEnsemble]:
+    """What `ensemble` is made of."""
     with EtcdEnsemble({"heartbeat-interval": 50, "election-timeout": 500}) as servers:
         yield servers
+
+
+@pytest.fixture
+def ensemble(three_servers: EtcdEnsemble) -> EtcdEnsemble:
+    """Three servers, all up, whatever tests have done to them before."""
+    return three_servers.start()
 
 
 def new_leader(ensemble: EtcdEnsemble, former: EtcdServer) -> EtcdServer:
@@ -266,7 +273,6 @@ def test_what_was_acknowledged_survives_the_leader(ensemble: EtcdEnsemble) -> No
         before = wakes.count
         eventually(lambda: reached(lambda: isinstance(other.commit([], [Update("a/0", b"new")]), Committed)))
         wakes.since(before)
-    leader.start()
 
 
 def test_a_leader_that_was_replaced_renews_nothing(ensemble: EtcdEnsemble) -> None:

@@ -15,8 +15,9 @@ import pytest
 from certificates import make_certificates
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
+from proxy import Proxy
 from redis_server import RedisCluster, RedisSentinels, RedisServer
-from servers import Proxy, free_port
+from servers import free_port
 from smoothcluster_redis import RedisBackend
 from smoothcluster_redis.lease import RedisLease
 from smoothcluster_redis.link import CAP
@@ -811,7 +812,7 @@ def cluster() -> Iterator[RedisCluster]:
 @pytest.mark.parametrize("namespace", ["a", "b", "c", "docs"])
 def test_on_a_redis_cluster(cluster: RedisCluster, namespace: str) -> None:
     """Whichever node the namespace's slot is on, it is found from any other; leases, watches and commits work."""
-    for node in cluster.nodes:
+    for node in cluster.servers:
         with closing(RedisBackend(node.hosts, namespace=namespace)) as backend:
             wakes = Wakes()
             backend.watch("g", wakes)
@@ -829,14 +830,14 @@ def test_a_slot_that_moves_is_followed(cluster: RedisCluster) -> None:
     with closing(RedisBackend(cluster.hosts, namespace="moving")) as backend:
         create(backend, "a")
         delete(backend, "a")
-        slot = cluster.nodes[0].ask("CLUSTER", "KEYSLOT", servers_of(backend).prefix)
-        ids = [node.ask("CLUSTER", "MYID") for node in cluster.nodes]
-        home = next(node for node in cluster.nodes if "moving" in node.ask("KEYS", "*"))
-        target = next(node for node in cluster.nodes if node is not home)
+        slot = cluster.servers[0].ask("CLUSTER", "KEYSLOT", servers_of(backend).prefix)
+        ids = [node.ask("CLUSTER", "MYID") for node in cluster.servers]
+        home = next(node for node in cluster.servers if "moving" in node.ask("KEYS", "*"))
+        target = next(node for node in cluster.servers if node is not home)
         for name in home.ask("KEYS", "{moving}*").split():
             home.ask("DEL", name)
-        for node in (target, home, *cluster.nodes):
-            node.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[cluster.nodes.index(target)])
+        for node in (target, home, *cluster.servers):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[cluster.servers.index(target)])
         with pytest.raises(UnavailableError, match="moved"):
             backend.commit([], [Create("b", b"")])
         create(backend, "b")

@@ -2,23 +2,27 @@
 
 import os
 import random
+import re
 import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import final
 
 import pytest
-from cluster.group import Group, NewGroup, named
+from cluster.group import Group, Member, NewGroup, named
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
-from smoothcluster_sqlite import SqliteBackend
+from processes import pause, states
+from smoothcluster_sqlite import SqliteBackend, place
 from smoothcluster_sqlite.errors import translate
+from smoothcluster_sqlite.file import StoreFile
 from smoothcluster_sqlite.place import check_shared_here
 from smoothcluster_sqlite.turn import CAP, DONE, KEPT, SCRIPT, Act, take
+from smoothcluster_sqlite.writer import writer
 from sqlite_store import SqliteStore, Writer
 
 from smoothcluster.backend import Committed, CoordinationBackend, Create, Lease, Update
@@ -228,15 +232,17 @@ def test_a_writer_paused_for_longer_than_the_leases(
     create(backend, "living", b"", lease)
     create(backend, "dead", b"", dead)
     patient = open_client(timeout=30.0)
-    with Writer(path) as writer:
-        writer.pause()
+    with Writer(path) as other:
+        other.pause()
         since = SYSTEM_CLOCK.monotonic()
         while SYSTEM_CLOCK.monotonic() < since + 4.0:
-            with pytest.raises(UnavailableError, match="another process"):
+            with pytest.raises(UnavailableError, match=rf"process {other.pid} is stopped .*kill -CONT {other.pid}"):
                 lease.renew()
             assert len(patient.get_many(["living", "dead"])) == 2
         assert backend.get("living") is not None
-        writer.resume()
+        other.resume()
+    create(patient, "first")  # Not by a renewal: that would be of use though it comes late.
+    assert patient.get("living") is not None
     assert lease.renew() is True
 
     def only_one_lives() -> bool:
@@ -248,12 +254,50 @@ def test_a_writer_paused_for_longer_than_the_leases(
     assert dead.renew() is False
 
 
+@pytest.mark.parametrize(
+    "locks",
+    [
+        "",
+        "1: POSIX  ADVISORY  WRITE {pid} fe:00:{number}0 120 120",  # another file
+        "1: POSIX  ADVISORY  READ {pid} fe:00:{number} 120 120",
+        "1: POSIX  ADVISORY  WRITE {pid} fe:00:{number} 123 123",  # another lock
+        "1: FLOCK  ADVISORY  WRITE {pid} fe:00:{number} 0 EOF",
+        "1: POSIX  ADVISORY  WRITE 99999999 fe:00:{number} 120 120",  # gone by now
+        "something else altogether",
+    ],
+)
+def test_who_is_writing_may_not_be_told(backend: SqliteBackend, path: Path, tmp_path: Path, locks: str) -> None:
+    """Then the words are general, and nobody is accused."""
+    backend.get("none")
+    number = path.with_name("cluster.db-shm").stat().st_ino
+    told = tmp_path / "locks"
+    told.write_text(locks.format(pid=os.getpid(), number=number) + "\n")
+    assert writer(str(path), told).startswith("another process is paused")
+    told.write_text(f"7: POSIX  ADVISORY  WRITE {os.getpid()} fe:00:{number} 0 EOF\n")
+    assert writer(str(path), told) == f"process {os.getpid()} is still writing"
+
+
+def test_a_client_that_comes_while_nobody_can_write_sees_what_there_is(
+    open_client: Callable[..., SqliteBackend], path: Path
+) -> None:
+    """It reads, its watches wake, and what it tries to write waits no longer for what it does by itself."""
+    create(open_client(), "a")
+    with Writer(path):
+        client = open_client(timeout=1.0)
+        wakes = Wakes()
+        client.watch("a", wakes)
+        wakes.since(0)
+        for _ in range(3):
+            with pytest.raises(UnavailableError, match="is still writing"):
+                client.lease(1.0)
+
+
 def test_a_writer_killed_in_the_middle_harms_nobody(backend: SqliteBackend, path: Path) -> None:
     """What it had begun is undone, and others write at once."""
     lease = backend.lease(1.0)
     version = create(backend, "a", b"", lease)
-    with Writer(path) as writer:
-        writer.kill()
+    with Writer(path) as other:
+        other.kill()
     since = SYSTEM_CLOCK.monotonic()
     outcome = backend.commit([], [Update("a", b"new", version)])
     assert isinstance(outcome, Committed)
@@ -307,7 +351,7 @@ def test_a_clock_that_jumps_expires_nobody(path: Path, open_client: Callable[...
 def test_no_call_waits_for_longer_than_the_timeout(backend: SqliteBackend, path: Path) -> None:
     """Everything that writes says in time that it was not done."""
     lease = backend.lease(5.0)
-    with Writer(path):
+    with Writer(path) as other:
         for act in (
             lambda: backend.commit([], [Create("a", b"")]),
             lambda: backend.lease(5.0),
@@ -315,7 +359,7 @@ def test_no_call_waits_for_longer_than_the_timeout(backend: SqliteBackend, path:
             lease.revoke,
         ):
             since = SYSTEM_CLOCK.monotonic()
-            with pytest.raises(UnavailableError, match="another process"):
+            with pytest.raises(UnavailableError, match=f"process {other.pid} is still writing"):
                 act()
             assert 0.3 <= SYSTEM_CLOCK.monotonic() - since < 2.0
     assert backend.get("a") is None
@@ -420,6 +464,21 @@ def test_network_file_systems_are_refused(path: str, kind: str | None, tmp_path:
             check_shared_here(Path(path), mounts)
 
 
+@pytest.mark.parametrize("is_there", [False, True], ids=["new", "there"])
+def test_whoever_comes_to_a_network_file_system_is_refused(
+    path: Path, open_client: Callable[..., SqliteBackend], monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """Before anything is made or opened there: here the test's own disk passes for one."""
+    if is_there:
+        create(open_client(), "a")
+    monkeypatch.setattr(place, "_NO_LOCKS", re.compile(".*"))
+    client = open_client()
+    for act in (lambda: client.get("a"), lambda: client.lease(5.0)):
+        with pytest.raises(UsageError, match="is on a network file system"):
+            act()
+    assert path.exists() == is_there
+
+
 def _text(path: Path) -> None:
     path.write_text("not a database, but long enough to be taken for one at first sight\n" * 100)
 
@@ -477,6 +536,28 @@ def test_a_file_that_is_gone_is_missed_until_it_is_back(open_client: Callable[..
     wakes.since(before)
     client.close()
     store.stop()
+
+
+def test_a_file_that_goes_while_it_is_opened_is_missed(
+    path: Path, backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log, too: nothing is acknowledged that could not be made durable, and once back it is as ever."""
+    backend.get("none")
+    log, away = path.with_name("cluster.db-wal"), path.with_name("away")
+    opened = StoreFile.open
+
+    def opened_as_it_goes(file: StoreFile) -> object:
+        connection = opened(file)
+        log.rename(away)
+        return connection
+
+    monkeypatch.setattr(StoreFile, "open", opened_as_it_goes)
+    with pytest.raises(UnavailableError, match="its log is gone"):
+        backend.commit([], [Create("a", b"")])
+    monkeypatch.undo()
+    away.rename(log)
+    create(backend, "a")
+    assert backend.get("a") is not None
 
 
 def test_a_file_that_was_replaced_is_not_taken_for_the_old_one(
@@ -542,7 +623,7 @@ def test_what_errors_mean(code: int | None, writing: bool, error: type[Exception
     raised = sqlite3.OperationalError("as sqlite says")
     if code is not None:
         raised.sqlite_errorcode = code
-    assert type(translate(raised, "sqlite:////x.db", writing=writing)) is error
+    assert type(translate(raised, "/x.db", writing=writing)) is error
 
 
 def test_a_file_that_may_not_be_written_is_told_of(backend: SqliteBackend) -> None:
@@ -624,38 +705,100 @@ def test_waiting_costs_next_to_nothing(new_group: NewGroup) -> None:
     group.start(5)
     group.converged()
 
-    def used() -> float:
-        return sum(processor_time(member.pid) for member in group.living)
+    def share() -> float:
+        before, since = sum(processor_time(member.pid) for member in group.living), SYSTEM_CLOCK.monotonic()
+        group.eventually(lambda: SYSTEM_CLOCK.monotonic() > since + 5.0)
+        used = sum(processor_time(member.pid) for member in group.living) - before
+        return used / (SYSTEM_CLOCK.monotonic() - since)
 
-    def waited(seconds: float) -> None:
-        until = SYSTEM_CLOCK.monotonic() + seconds
-        group.eventually(lambda: SYSTEM_CLOCK.monotonic() > until)
-
-    waited(2.0)
-    before, since = used(), SYSTEM_CLOCK.monotonic()
-    waited(10.0)
-    assert (used() - before) / (SYSTEM_CLOCK.monotonic() - since) < 0.02
+    # A machine that is busy with other things makes everything cost more, and nothing makes it cost less.
+    assert any(share() < 0.02 for _ in range(4))
 
 
-@pytest.mark.slow
-def test_a_group_whose_file_is_blocked_for_longer_than_its_leases(new_group: NewGroup, path: Path) -> None:
-    """It goes on where it was, with the same members in the same seats; who does not come back is replaced."""
-    group = new_group(lease_ttl=1.0)
+def paused_in_a_write(group: Group, path: Path) -> Member:
+    """Stop a busy Runner, again and again, until that is in the middle of a write: then nobody else can write."""
+    jobs = [group.submit(500, "first", nap=0.02)]
+
+    def caught() -> list[Member]:
+        if jobs[-1].progress().pending < 200:
+            jobs.append(group.submit(500, f"more-{len(jobs)}", nap=0.02))
+        for member in group.runners():
+            pause(member.pid)
+            if f"process {member.pid} is stopped" in writer(str(path)):
+                return [member]
+            member.resume()
+        return []
+
+    return group.eventually(caught)[0]
+
+
+def stays_as_it_is(group: Group, stall: AbstractContextManager[None]) -> None:
+    """If five members *stall* for longer than all their leases.
+
+    When they go on, the same have the same seats, and one that is dead is replaced.
+    """
     group.start(5)
     group.converged()
-    job = group.submit(1500, nap=0.02)
-    group.progressed(100)
     runners = group.runners()
-    with Writer(path) as writer:
-        writer.pause()
-        until = SYSTEM_CLOCK.monotonic() + 8.0
+    with stall:
+        until = SYSTEM_CLOCK.monotonic() + 4.0
         group.eventually(lambda: SYSTEM_CLOCK.monotonic() > until)
-        writer.resume()
-    ended = group.ended()
-    group.progressed(ended + 50)
+    job = group.submit(1500, nap=0.02)
+    group.progressed(group.ended() + 50)
     assert group.runners() == runners
     assert not group.events("lease_lost")
     runners[0].kill()
     group.finish(job, named(1500))
     assert len(group.events("joined")) == 5
     group.converged()
+
+
+@pytest.mark.slow
+def test_a_runner_paused_in_the_middle_of_a_write(new_group: NewGroup, path: Path) -> None:
+    """Nobody has expired by mistake when it goes on, itself neither, and a dead one is noticed."""
+    group = new_group(lease_ttl=1.0)
+
+    @contextmanager
+    def stall() -> Generator[None]:
+        member = paused_in_a_write(group, path)
+        assert not group.can_write()
+        yield
+        member.resume()
+
+    stays_as_it_is(group, stall())
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of the test's own, mounted."""
+    image, mounted = tmp_path / "image", tmp_path / "disk"
+    mounted.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64_000_000)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", image], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", image, mounted], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a disk of one's own takes root and loop devices: {error}")
+    yield mounted
+    subprocess.run(["umount", "--lazy", mounted], check=True)
+
+
+@pytest.mark.slow
+def test_a_disk_that_stands_still(disk: Path, tmp_path: Path) -> None:
+    """Whoever writes waits in the kernel for as long as it does: nobody has expired when the disk goes on."""
+    with Group(f"sqlite:///{disk}/cluster.db", tmp_path, lease_ttl=1.0) as group:
+
+        @contextmanager
+        def stall() -> Generator[None]:
+            group.submit(500, "first", nap=0.02)
+            runners = group.runners()
+            group.busy(*runners)
+            subprocess.run(["fsfreeze", "--freeze", disk], check=True)
+            try:
+                group.eventually(lambda: all("D" in states(runner.pid) for runner in runners))
+                yield
+            finally:
+                subprocess.run(["fsfreeze", "--unfreeze", disk], check=True)
+
+        stays_as_it_is(group, stall())

@@ -19,12 +19,14 @@ from certificates import make_certificates
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from kazoo.client import KazooClient
-from servers import Proxy, ZookeeperEnsemble, ZookeeperServer, free_port
+from proxy import Proxy
+from servers import free_port
 from smoothcluster_zookeeper import ZookeeperBackend
 from smoothcluster_zookeeper.driver import Driver, Pending
 from smoothcluster_zookeeper.handler import Handler
 from smoothcluster_zookeeper.lease import SessionLease
 from smoothcluster_zookeeper.session import Session
+from zookeeper_server import ZookeeperEnsemble, ZookeeperServer
 
 from smoothcluster.backend import (
     AtVersion,
@@ -376,10 +378,16 @@ def test_a_renewal_is_one_write_if_made_in_time_and_two_if_late(
 
 
 @pytest.fixture(scope="module")
-def ensemble() -> Iterator[ZookeeperEnsemble]:
-    """Three servers; a test that ends one starts it again."""
+def three_servers() -> Iterator[ZookeeperEnsemble]:
+    """What `ensemble` is made of."""
     with ZookeeperEnsemble(tick_time=500) as servers:
         yield servers
+
+
+@pytest.fixture
+def ensemble(three_servers: ZookeeperEnsemble) -> ZookeeperEnsemble:
+    """Three servers, all up, whatever tests have done to them before."""
+    return three_servers.start()
 
 
 @pytest.mark.parametrize("pause", [1 / 3, 0.8], ids=["in time", "late"])
@@ -401,7 +409,6 @@ def test_a_renewed_lease_outlives_the_server_it_was_renewed_through(ensemble: Zo
         doomed.kill()
         eventually(lambda: other.get("a") is None)
         assert SYSTEM_CLOCK.monotonic() - before >= lease.ttl
-    doomed.start()
 
 
 def test_what_was_acknowledged_survives_the_leader(ensemble: ZookeeperEnsemble) -> None:
@@ -424,7 +431,6 @@ def test_what_was_acknowledged_survives_the_leader(ensemble: ZookeeperEnsemble) 
         before = wakes.count
         eventually(lambda: reached(lambda: isinstance(other.commit([], [Update("a/0", b"new")]), Committed)))
         wakes.since(before)
-    leader.start()
 
 
 def test_own_commits_are_seen_whichever_servers_they_go_through(ensemble: ZookeeperEnsemble) -> None:

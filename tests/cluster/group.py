@@ -13,9 +13,12 @@ from typing import Any, Self, TypeVar, final
 
 from cluster.audit import Line, audit, read_log
 from cluster.handlers import END, RAISED, START
+from processes import pause, spawn
 
 from smoothcluster import Cluster, JobHandle, Outcome, Task, connect
+from smoothcluster.backend import Delete
 from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.errors import BackendError
 from smoothcluster.testing import eventually
 
 PATIENCE = 60.0
@@ -28,19 +31,20 @@ _TESTS = Path(__file__).parents[1]
 
 @final
 class Member:
-    """A process that is a member, or is about to become one."""
+    """A process that is a member, or is about to become one. *can_write*: whether others can write to the store."""
 
-    def __init__(self, options: dict[str, Any], files: Path) -> None:
+    def __init__(self, options: dict[str, Any], files: Path, can_write: Callable[[], bool]) -> None:
+        self._can_write = can_write
         self._out, self._err = files.with_suffix(".out"), files.with_suffix(".err")
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "cluster.member_process", json.dumps(options | {"parent": os.getpid()})],
+            self._process = spawn(
+                [sys.executable, "-m", "cluster.member_process", json.dumps(options)],
                 cwd=files.parent,
                 env=child_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                process_group=0,
+                start_new_session=True,
             )
         self.pid = self._process.pid
         self.paused = False
@@ -101,10 +105,20 @@ class Member:
             return []
 
     def pause(self) -> float:
-        """SIGSTOP; return when."""
+        """SIGSTOP; return when. Not in the middle of a write that all others would have to wait for.
+
+        On sqlite one such moment in a hundred is in the middle of a write. What that leads to has tests of its
+        own, in which it is no matter of luck.
+        """
         self.paused = True
-        self._process.send_signal(signal.SIGSTOP)
-        return SYSTEM_CLOCK.monotonic()
+        until = SYSTEM_CLOCK.monotonic() + PATIENCE
+        while True:
+            pause(self.pid)
+            now = SYSTEM_CLOCK.monotonic()
+            if self._can_write():
+                return now
+            assert now < until, f"nobody could write, whenever {self} was paused"
+            self._process.send_signal(signal.SIGCONT)
 
     def resume(self) -> None:
         """SIGCONT."""
@@ -156,7 +170,8 @@ class Group:
 
     def spawn(self, **options: Any) -> Member:
         """Start a process and do not wait for it."""
-        member = Member(self._options | options, self._folder / f"member-{len(self.members)}")
+        files = self._folder / f"member-{len(self.members)}"
+        member = Member(self._options | options, files, self.can_write)
         self.members.append(member)
         return member
 
@@ -174,6 +189,14 @@ class Group:
     def living(self) -> list[Member]:
         """The members whose processes run."""
         return [member for member in self.members if member.alive and not member.paused]
+
+    def can_write(self) -> bool:
+        """Whether the store answers somebody who wants to change it."""
+        try:
+            self.backend.commit([], [Delete(f"{self.name}-never")])  # Refused, and that is an answer.
+        except BackendError:
+            return False
+        return True
 
     def status(self) -> dict[str, Any]:
         """As `Cluster.status`."""
@@ -196,6 +219,11 @@ class Group:
     def shards(self) -> dict[int, int]:
         """How many shards each member owns, by the pid of its process."""
         return {each["pid"]: each["shards"] for each in self.status()["members"]}
+
+    def change_spec(self, **numbers: int) -> None:
+        """Change the living group's numbers; those that are started from now on are given the new ones."""
+        self.cluster.change_spec(**numbers)
+        self._options |= numbers
 
     # Tasks
 

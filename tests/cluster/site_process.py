@@ -1,13 +1,11 @@
-"""A web site on this machine, as a process of its own: python -m cluster.site_process FOLDER PARENT.
+"""A web site on this machine, as a process of its own: python -m cluster.site_process FOLDER.
 
-Writes its port once it listens. Dies with the process that started it.
+Writes its port once it listens.
 """
 
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-
-from cluster.member_process import die_with
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -19,7 +17,6 @@ class Quiet(SimpleHTTPRequestHandler):
 
 def main() -> None:
     """Serve until killed."""
-    die_with(int(sys.argv[2]))
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=sys.argv[1])) as server:
         sys.stdout.write(f"{server.server_port}\n")
         sys.stdout.flush()

@@ -9,8 +9,9 @@ from typing import Protocol
 
 import pytest
 from redis_server import RedisServer
-from servers import ZookeeperServer, free_port
+from servers import free_port
 from sqlite_store import SqliteStore
+from zookeeper_server import ZookeeperServer
 
 from smoothcluster.errors import MissingDriverError
 from smoothcluster.registry import GROUP, connect

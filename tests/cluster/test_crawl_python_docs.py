@@ -1,6 +1,5 @@
 """A real site is crawled whole, though Runners die on the way."""
 
-import os
 import posixpath
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from cluster.group import Member, NewGroup, child_environment
 from cluster.stores import Store
+from processes import spawn
 
 from smoothcluster import Task
 
@@ -56,8 +56,8 @@ def reachable() -> set[str]:
 @pytest.fixture
 def site() -> Iterator[str]:
     """The site's address."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "cluster.site_process", str(SITE), str(os.getpid())],
+    server = spawn(
+        [sys.executable, "-m", "cluster.site_process", str(SITE)],
         env=child_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

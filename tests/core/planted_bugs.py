@@ -26,10 +26,28 @@ class Bug:
 
 BUGS = (
     Bug(
+        "a seat that was closed after the spec was read is claimed",
+        "election.py",
+        "        if read.record.closed > view.spec.record.joins:\n            continue",
+        "        if False:\n            continue",
+        20,
+        "P1: ",
+        "respec,leave",
+    ),
+    Bug(
+        "of the seats that are too many, vacant ones are not closed",
+        "respec.py",
+        "changes.append(Create(key, closed) if seat.version is None else Update(key, closed, seat.version))",
+        "changes.extend([Update(key, closed, seat.version)] if seat.record.holder else [])",
+        20,
+        "P1: ",
+        "respec,leave",
+    ),
+    Bug(
         "a second death is judged by a look that does not show the first claim",
         "incarnation.py",
-        "        if self.view is None or self._unsure or self._claimed:\n",
-        "        if self.view is None or self._unsure:\n",
+        "        if self.view is None or self._unsure or self._claimed or self._gifted:\n",
+        "        if self.view is None or self._unsure or self._gifted:\n",
         60,
         "P1: ",
     ),
@@ -101,12 +119,15 @@ BUGS = (
         "view.py",
         """\
     found = read_ownership(backend, keys, last.spec.record if last else None, report)
-    return None if found is None else View(*found, read_members(backend, keys, report), gone)
+    if found is None:
+        return None
+    members = read_members(backend, keys, report)
 """,
         """\
     members = read_members(backend, keys, report)
     found = read_ownership(backend, keys, last.spec.record if last else None, report)
-    return None if found is None else View(*found, members, gone)
+    if found is None:
+        return None
 """,
         60,
         "P1: ",
@@ -212,11 +233,11 @@ BUGS = (
     Bug(
         "a seat is taken without comparing it",
         "handover.py",
-        "def _put(key: str, value: bytes, version: str | None) -> Change:\n    return Create(key, value) if version is None else Update(key, value, version)\n",
-        "def _put(key: str, value: bytes, version: str | None) -> Change:\n    return Create(key, value) if version is None else Update(key, value, None if '/seats/' in key else version)\n",
-        30,
+        "    return Create(key, value) if version is None else Update(key, value, version)\n",
+        "    return Create(key, value) if version is None else Update(key, value, None if '/seats/' in key else version)\n",
+        40,
         "P1: ",
-        "kill,restart,expire",
+        "respec,kill,restart",
     ),
     Bug(
         "ids are admitted without writing them down",
@@ -301,6 +322,78 @@ BUGS = (
         60,
         "P5: ",
         "drop,outage",
+    ),
+    Bug(
+        "shards never flow back when members return",
+        "assignment.py",
+        "    return Plan(give=_surplus(owned, target, me, set(busy)), unplaced=tuple(free))\n",
+        "    return Plan(unplaced=tuple(free))\n",
+        20,
+        "P7: ",
+    ),
+    Bug(
+        "a member's share takes no account of its capacity",
+        "assignment.py",
+        "        full = [name for name in ranked if limits.get(name, inf) < level[name]]\n",
+        "        full: list[str] = []\n",
+        30,
+        "P6: ",
+    ),
+    Bug(
+        "a giver does not count anew what the other owns",
+        "incarnation.py",
+        "        return more <= (room(now, target) or 0)\n",
+        "        return more <= (room(now, target) or 0) or True\n",
+        600,
+        "P6: ",
+    ),
+    Bug(
+        "a claim is made on a look that may not show a gift",
+        "incarnation.py",
+        "        if self._gifted:\n",
+        "        if False:\n",
+        600,
+        "P6: ",
+    ),
+    Bug(
+        "all shards of the dead are adopted at once",
+        "adoption.py",
+        "        return 0 if stopped else self._pacing.shards\n",
+        "        return 0 if stopped else None\n",
+        30,
+        "P6: ",
+    ),
+    Bug(
+        "the breaker opens after the first move",
+        "adoption.py",
+        "        stopped = view.breaker.record.open or self._toll.series(now) or now < self._next_round\n",
+        "        stopped = view.breaker.record.open or now < self._next_round\n",
+        60,
+        "P6: ",
+    ),
+    Bug(
+        "a claim does not compare the breaker",
+        "handover.py",
+        "        conditions.append(AtVersion(keys.breaker, view.breaker.version))\n",
+        "        pass\n",
+        600,
+        "P6: ",
+    ),
+    Bug(
+        "the breaker is not told of deaths",
+        "adoption.py",
+        "        return self._toll.told(view, now, commit_id)\n",
+        "        return None\n",
+        10,
+        "P6: ",
+    ),
+    Bug(
+        "the breaker stays open",
+        "adoption.py",
+        "        if at is None or now < at or view.breaker.version is None:\n",
+        "        if True:\n",
+        60,
+        "P7: ",
     ),
 )
 

@@ -1,6 +1,8 @@
 """Who should own which shard: balanced, with few moves, and never two for one."""
 
-from core_kit import member, picture, runners
+from dataclasses import replace
+
+from core_kit import all_run, member, picture, runners
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,9 +58,9 @@ def test_the_shards_of_the_dead_are_free() -> None:
     assert plan(view, "a").claim == (1, 2)
 
 
-def test_the_shards_of_one_who_lost_its_seat_are_free() -> None:
-    """A living owner without a seat may not work, so its shards are anybody's."""
-    view = picture([*runners("a"), member("b", 1)], ["a"], ["a", "b"])
+def test_the_shards_of_one_who_has_no_seat_and_does_not_run_are_free() -> None:
+    """It was passed over for one that runs, and will not hand them over itself."""
+    view = picture([*runners("a"), member("b", 1, running=False)], ["a"], ["a", "b"])
     assert plan(view, "a").claim == (1,)
 
 
@@ -99,7 +101,7 @@ def test_two_givers_never_feed_the_same_mouth() -> None:
     """Every giver serves its own stretch of those who lack."""
     view = picture(runners("a", "b", "c", "d"), ["a", "b", "c", "d"], ["a"] * 4 + ["b"] * 4)
     given = [*plan(view, "a").give, *plan(view, "b").give]
-    assert sorted(target for _, target in given) == ["c", "c", "d", "d"]
+    assert sorted(str(target) for _, target in given) == ["c", "c", "d", "d"]
 
 
 def test_what_is_free_is_left_to_the_heir_while_a_seat_is_vacant() -> None:
@@ -170,3 +172,57 @@ def test_a_plan_depends_on_the_picture_alone(group: tuple[list[Member], list[str
     members, seats, owners = group
     here, there = picture(members, seats, owners), picture(members[::-1], seats, owners)
     assert all(plan(here, each.incarnation) == plan(there, each.incarnation) for each in members)
+
+
+def test_who_is_a_runner_without_seats_is_told_by_the_order_of_joining() -> None:
+    """The first to have joined, of the living; those beyond stand by."""
+    members = [member("c", 3), member("a", 1), member("b", 2), member("idle", 0, running=False)]
+    assert all_run(members, [], runner=3).runners() == ["idle", "a", "b"]
+    assert workers(all_run(members, [], runner=3)) == ["a", "b"]
+    assert workers(all_run(members, [], runner=3, gone={"a": Evidence.PROCESS_GONE})) == ["b", "c"]
+
+
+def test_without_seats_the_living_are_never_robbed() -> None:
+    """Who is a Runner is told by who lives, and not all know that alike: it gives its shards back itself."""
+    members = [member("a", 0), member("b", 1)]
+    view = all_run(members, ["a", "b", "b"], runner=1)
+    assert plan(view, "a") == Plan()
+    assert plan(view, "b") == Plan(give=((1, "a"), (2, "a")), resign=True)
+    assert plan(all_run([member("b", 1, running=False)], ["b"], runner=1), "b") == Plan()
+
+
+def test_nobody_is_dealt_more_than_its_capacity() -> None:
+    """What one may not have the others share; what nobody may have is unplaced."""
+    assert shares({"a": 0, "b": 0, "c": 0}, 9, {"a": 1}) == {"a": 1, "b": 4, "c": 4}
+    assert shares({"a": 0, "b": 0}, 9, {"a": 2, "b": 3}) == {"a": 2, "b": 3}
+    assert shares({"a": 9, "b": 0}, 9, {"a": 9, "b": 3}) == {"a": 6, "b": 3}
+    small = [replace(each, capacity=2) for each in runners("a", "b")]
+    view = all_run(small, ["a", None, None, None, None])
+    assert (plan(view, "a").claim, plan(view, "b").claim) == ((2,), (1, 3))
+    full = all_run(small, ["a", "a", "b", "b", "gone"])
+    assert plan(full, "a") == Plan(unplaced=(4,))
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcde"), st.integers(0, 9), min_size=1),
+    st.dictionaries(st.sampled_from("abcde"), st.integers(0, 9)),
+    st.integers(0, 40),
+)
+def test_shares_keep_to_capacity_and_leave_nothing_that_has_room(
+    owned: dict[str, int], capacity: dict[str, int], total: int
+) -> None:
+    """All of it is dealt, or everybody is full; and nobody with room has two less than another."""
+    target = shares(owned, total, capacity)
+    assert set(target) == set(owned)
+    assert all(target[name] <= capacity.get(name, total) for name in owned)
+    free = [name for name in owned if target[name] < capacity.get(name, total + 1)]
+    assert sum(target.values()) == (total if free else sum(capacity[name] for name in owned))
+    assert all(target[name] + 1 >= max(target.values()) for name in free)
+
+
+def test_the_shards_of_the_dead_are_adopted_a_few_at_a_time() -> None:
+    """What nobody died of is not waited for."""
+    view = all_run(runners("a"), ["a", "gone", "gone", "gone", None])
+    assert plan(view, "a", adopt=2) == Plan(claim=(1, 2, 4), later=True)
+    assert plan(view, "a", adopt=0) == Plan(claim=(4,), later=True)
+    assert plan(view, "a", adopt=3) == Plan(claim=(1, 2, 3, 4))

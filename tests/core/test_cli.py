@@ -3,6 +3,8 @@
 import json
 import secrets
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,12 +60,15 @@ def crawler(url: str) -> Iterator[ClusterCrawler]:
         (("status", "--jsn"), "No such option '--jsn'"),
         (("nonsense",), "No such command 'nonsense'"),
         (("submit",), "Missing argument 'FILE|URL...'"),
-        (("run", "m:h"), "Missing option '--runner'"),
+        (("spec",), "there is no group 'default'"),
+        (("spec", "--runner", "0"), "runner must be a whole number of at least 1, not 0"),
+        (("spec", "--runner", "two"), "'two' is not a valid integer"),
         (("status", "--backend", "zookeper://h"), "did you mean zookeeper://?"),
         (("status", "--backend", "h:2181"), "must begin with a scheme"),
         (("status", "--group", "a/b"), "group 'a/b' is not valid"),
         (("status",), "there is no group 'default'"),
         (("results",), "there is no group 'default'"),
+        (("events",), "there is no group 'default'"),
         (("results", "--job", "j"), "has no job 'j'"),
         (("submit", "--job", "a b", "http://h/"), "job 'a b' is not valid"),
     ],
@@ -158,7 +163,31 @@ def test_a_reader_that_has_enough_is_no_failure() -> None:
         assert err.read() == ""
 
 
-# status, results
+def test_a_closed_output_is_no_failure() -> None:
+    """Whoever starts it so wants nothing printed."""
+    command = [sys.executable, "-m", "smoothcluster", "--version"]
+    done = subprocess.run(["bash", "-c", '"$@" >&-', "bash", *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# spec, status, results
+
+
+def test_the_numbers_are_shown_and_changed(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:
+    """For people in words, for scripts as JSON; what the command has changed the members see."""
+    assert invoke("spec").stdout == "group default: 1 Runner, 0 Backup Runners, 32 shards\n"
+    assert invoke("spec", "--runner", "2", "--backup", "1").stdout == (
+        "group default: 2 Runners, 1 Backup Runner, 32 shards\n"
+    )
+    shown = {"group": "default", "spec": {"runner": 2, "backup": 1, "shards": 32}}
+    assert json.loads(invoke("spec", "--json").stdout) == shown
+    assert Cluster(connect(url)).status()["spec"] == shown["spec"]
+
+
+def test_numbers_that_the_group_cannot_have_are_a_mistake(invoke: Invoke, url: str) -> None:
+    """Where all are Runners nobody can be told to stand by."""
+    with ClusterCrawler(backend=connect(url), runner=2, handler=crawl):
+        assert "all its members are Runners" in one_line(invoke("spec", "--backup", "1"), 2)
 
 
 def test_status_as_json_is_the_clusters(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:

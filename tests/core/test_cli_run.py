@@ -104,6 +104,12 @@ def test_run_passes_numbers_on(invoke: Invoke, module: Callable[[str], None]) ->
     assert "runner must be" in one_line(invoke("run", "crawl:handler", "--runner", "0"), 2)
 
 
+def test_run_without_numbers_needs_a_group_that_has_some(invoke: Invoke, module: Callable[[str], None]) -> None:
+    """Then it takes these."""
+    module(HANDLER)
+    assert "its first member must give runner" in one_line(invoke("run", "crawl:handler"), 2)
+
+
 def test_run_has_the_constructors_defaults() -> None:
     """An option left out means the same as an argument left out."""
     defaults = {name: each.default for name, each in inspect.signature(ClusterCrawler).parameters.items()}
@@ -211,7 +217,7 @@ def test_nothing_is_told_while_the_store_is_away(url: str, caplog: pytest.LogCap
 
 
 def test_several_members_are_started_again_when_they_die(module: Callable[[str], None], tmp_path: Path) -> None:
-    """One process each; a signal to the one that started them makes all leave."""
+    """One process each, with the group's numbers of then; a signal to the one that started them makes all leave."""
     module("def handler(task, context):\n    return None\n")
     url = f"sqlite:///{tmp_path}/group.db"
     options = ("--runner", "1", "--backup", "1", "--members", "2", "--backend", url)
@@ -219,9 +225,11 @@ def test_several_members_are_started_again_when_they_die(module: Callable[[str],
         told = {out.readline().split()[0] for _ in range(2)}
         assert told == {"crawler_0", "crawler_1"}
         cluster = Cluster(connect(url))
+        cluster.change_spec(runner=2)
         victim = cluster.status()["members"][0]["pid"]
         os.kill(victim, signal.SIGKILL)
-        assert f"process {victim} has ended (-9); another in 0.5 s" in err.readline()
+        words = f"process {victim} has ended (-9); another in 0.5 s"
+        assert any(words in line for line in err), "members write there, too"
         eventually(lambda: victim not in {each["pid"] for each in cluster.status()["members"]}, DEADLINE)
         eventually(lambda: [each["running"] for each in cluster.status()["members"]] == [True, True], DEADLINE)
         process.send_signal(signal.SIGTERM)

@@ -1,13 +1,15 @@
 """``smoothcluster submit``: every task is handed in once, or the mistake is named with its file and line."""
 
 import json
+import os
 import secrets
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
+from cli_kit import DEADLINE, Invoke, invoke_on, on_terminal, one_line, started
 
 from smoothcluster import Cluster, ClusterCrawler, Task, connect
 from smoothcluster.errors import JobClosedError, UnavailableError
@@ -161,11 +163,23 @@ def test_submit_of_many_tasks_needs_little_memory(tmp_path: Path) -> None:
     assert int(kilobytes) < 150_000
 
 
-def test_submit_shows_its_progress_to_people(tmp_path: Path) -> None:
-    """On a terminal, and only there, the number of tasks is shown as it grows."""
+def test_submit_of_nothing_says_so(invoke: Invoke, tmp_path: Path) -> None:
+    """It may be the wrong file."""
+    (tmp_path / "tasks").touch()
+    result = invoke("submit", "--job", "j", str(tmp_path / "tasks"))
+    assert (result.exit_code, result.stdout) == (0, "j\n")
+    assert "there was no task" in result.stderr
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_submit_shows_its_progress_to_people(tmp_path: Path, *, stream: bool) -> None:
+    """On a terminal, and only there, a bar moves; of a stream nobody knows the end."""
     file = tmp_path / "tasks"
     file.write_text("".join(f"http://h/{n}\n" for n in range(2500)))
-    code = "import sys; sys.stderr.isatty = lambda: True"
-    with started("submit", str(file), code=code) as (process, _, _):
-        told = process.communicate(timeout=DEADLINE)[1]
-    assert told.split() == ["1000", "tasks", "2000", "tasks", "2500", "tasks"]
+    if stream:
+        os.mkfifo(tmp_path / "pipe")
+        threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(file.read_bytes()), daemon=True).start()
+    status, seen = on_terminal("submit", "--job", "j", str(tmp_path / ("pipe" if stream else "tasks")))
+    assert status == 0
+    assert ("2500/?" if stream else "2500/2500") in seen
+    assert seen.rstrip().endswith("j")

@@ -113,6 +113,11 @@ def test_a_group_that_is_not_there_is_an_error() -> None:
         cluster._access.spec()  # pyright: ignore[reportPrivateUsage]
 
 
+def status_of(name: str, **others: object) -> dict[str, object]:
+    """What `status` says of a member."""
+    return {"name": name, "host": "host", "pid": 1, "capacity": None, "unfit": None, **others}
+
+
 def test_status_tells_numbers_members_tasks_and_what_nobody_owns(bench: Bench, cluster: Cluster) -> None:
     """In the shape that the command prints."""
     put(bench.backend, KEYS.spec, Spec(1, 1, 3, 2, "").to_json())
@@ -128,16 +133,8 @@ def test_status_tells_numbers_members_tasks_and_what_nobody_owns(bench: Bench, c
         "group": "g",
         "spec": {"runner": 1, "backup": 1, "shards": 3},
         "members": [
-            {"name": "a", "role": "runner", "seat": 0, "shards": 1, "host": "host", "pid": 1, "running": True},
-            {
-                "name": "b",
-                "role": "backup-runner",
-                "seat": None,
-                "shards": 0,
-                "host": "host",
-                "pid": 1,
-                "running": False,
-            },
+            status_of("a", role="runner", seat=0, shards=1, running=True),
+            status_of("b", role="backup-runner", seat=None, shards=0, running=False),
         ],
         "tasks": {"pending": 4, "running": 0, "done": 4, "failed": 1, "quarantined": 0},
         "jobs": {"j": "sealed", "old": "finished"},

@@ -36,14 +36,15 @@ def desk() -> Desk:
 def takeover(former: str | None = "a") -> Move:
     """Taking two shards, one of which has three tasks left."""
     shards = {1: Shard(owner="b", epoch=3, open={"j-0": Open(4, closed=1)}), 0: Shard(owner="b", epoch=2)}
-    return Move([], "c", member("b"), shards, (), Evidence.PROCESS_GONE, former)
+    return Move([], "c", member("b"), shards, (), {1: former, 0: former}, former)
 
 
 def test_a_takeover_is_told_with_its_times(desk: Desk) -> None:
     """How long each step took: noticing, claiming, starting again."""
     desk.deaths.proved("a", 0.002)
     desk.clock.advance(0.005)
-    desk.deaths.tell(takeover(), picture(runners("a", "b"), ["a"], ["a", "a"]))
+    gone = {"a": Evidence.PROCESS_GONE}
+    desk.deaths.tell(takeover(), picture(runners("a", "b"), ["a"], ["a", "a"], gone=gone))
     desk.clock.advance(0.001)
     desk.deaths.resumed(1)
     desk.clock.advance(5)
@@ -76,9 +77,20 @@ def test_one_whose_record_has_gone_is_named_by_its_shards(desk: Desk) -> None:
     assert desk.told()["from"] == "a"
 
 
+def test_each_former_owner_has_an_event_of_its_own(desk: Desk) -> None:
+    """Who takes from two tells whose each shard was, and how that is known."""
+    shards = {n: Shard(owner="b", epoch=2) for n in range(3)}
+    former: dict[int, str | None] = {0: "a", 1: "c", 2: "a"}
+    view = picture(runners("b"), ["b"], ["a", "c", "a"], gone={"a": Evidence.PROCESS_GONE})
+    desk.deaths.tell(Move([], "c", member("b"), shards, (), former), view)
+    desk.log.flush()
+    told = [(event["from"], event["shards"], event["evidence"]) for event in read_events(desk.backend, KEYS)]
+    assert told == [("a", [0, 2], "process_gone"), ("c", [1], "lease_expired")]
+
+
 def test_a_seat_without_shards_is_nobodys_to_name(desk: Desk) -> None:
     """If its holder's record has gone, nobody knows who that was."""
-    move = Move([], "c", member("b"), {}, (), Evidence.LEASE_EXPIRED, "a")
+    move = Move([], "c", member("b"), {}, holder="a")
     desk.deaths.tell(move, picture(runners("b"), ["a"]))
     assert desk.told()["kind"] == "claim"
 

@@ -92,7 +92,7 @@ def test_a_claim_buries_the_dead(backend: MemoryBackend) -> None:
     view, move = take_over(backend)
     backend.commit([], move.changes)
     assert set(look(backend).members) == {"b"}
-    assert (move.former, move.evidence) == ("a", Evidence.PROCESS_GONE)
+    assert (move.holder, set(move.former.values())) == ("a", {"a"})
     late = claim(KEYS, view, view.members["a"], None, [3], "late", WEAKEST)
     assert isinstance(backend.commit([], late.changes), Refused)
 
@@ -102,7 +102,7 @@ def test_a_dead_owner_without_a_seat_is_buried_with_its_shards(backend: MemoryBa
     view = look(backend, a=Evidence.PROCESS_GONE)
     move = claim(KEYS, view, view.members["b"], None, [0], "c", WEAKEST)
     backend.commit([], move.changes)
-    assert (set(look(backend).members), move.former) == ({"b"}, "a")
+    assert (set(look(backend).members), set(move.former.values())) == ({"b"}, {"a"})
 
 
 def test_a_claim_on_what_was_never_there_creates_it(backend: MemoryBackend) -> None:
@@ -113,7 +113,7 @@ def test_a_claim_on_what_was_never_there_creates_it(backend: MemoryBackend) -> N
     shard = look(backend).shards[5]
     assert shard is not None
     assert (shard.record.owner, shard.record.epoch) == ("a", 1)
-    assert (moves[0].former, moves[0].evidence) == (None, Evidence.LEFT)
+    assert (moves[0].holder, set(moves[0].former.values())) == (None, {None})
 
 
 def test_deposing_takes_the_seat_out_of_the_holders_record(backend: MemoryBackend) -> None:

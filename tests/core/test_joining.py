@@ -216,4 +216,4 @@ def test_what_makes_sense_is_returned() -> None:
     """The index is not part of the name yet."""
     wanted = Wanted("x_<index>", 1, 0)
     assert wanted.check() is wanted
-    assert wanted.named("x_3").name == "x_3"
+    assert wanted.rejoining("x_3").name == "x_3"

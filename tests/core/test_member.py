@@ -1,40 +1,16 @@
 """A member as one loop, turned by hand: it joins, takes over, hands over, survives the store, and leaves."""
 
 import pytest
+from core.by_hand import incarnation, submit, work_off
 from core_kit import KEYS, Group, put
 
 from smoothcluster.backend import Delete
-from smoothcluster.cluster import Cluster
 from smoothcluster.errors import NameInUseError, UnavailableError
 from smoothcluster.incarnation import HEIR, SETTLE, SOON
-from smoothcluster.member import FIRST_PAUSE, LONGEST_PAUSE, MemberLoop
+from smoothcluster.member import FIRST_PAUSE, LONGEST_PAUSE
 from smoothcluster.memory import MemoryBackend
-from smoothcluster.model import Role, Task
+from smoothcluster.model import Role
 from smoothcluster.testing import Faulty
-
-
-def incarnation(loop: MemberLoop) -> str:
-    """The member's incarnation id."""
-    assert loop.life is not None
-    return loop.life.id
-
-
-def submit(group: Group, count: int, job: str = "j") -> Cluster:
-    """A job of so many tasks."""
-    cluster = Cluster(group.backend, "g", clock=group.clock)
-    cluster.submit([Task(id=f"{job}.{number}") for number in range(count)], job)
-    return cluster
-
-
-def work_off(group: Group, *loops: MemberLoop, rounds: int = 60) -> None:
-    """Let the members work until nothing is left."""
-    for _ in range(rounds):
-        group.turn(*loops, times=1)
-        for loop in loops:
-            Group.pool(loop).finish()
-        group.clock.advance(0.05)
-        group.renew(*loops)
-    group.turn(*loops)
 
 
 def test_roles_are_settled_at_construction() -> None:

@@ -12,7 +12,7 @@ from smoothcluster.model import Evidence
 from smoothcluster.records import GarbageError, Seat, Shard, Spec
 from smoothcluster.view import View, glance, parse_spec, read_members, read_ownership, read_view
 
-SPEC = Spec(2, None, 3, 0, "")
+SPEC = Spec(2, 0, 3, 0, "")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_group_that_does_not_exist_has_no_picture() -> None:
 def test_what_is_not_written_yet_is_nobodys(backend: MemoryBackend) -> None:
     """A seat or shard without a record is free, and its first claim creates it."""
     view = look(backend)
-    assert (view.runner, len(view.seats), len(view.shards)) == (2, 2, 3)
+    assert (view.spec.record.runner, len(view.seats), len(view.shards)) == (2, 2, 3)
     assert (view.seats[1].record.holder, view.seats[1].version) == (None, None)
     assert (view.owned("a"), view.owned(None)) == ([1], [0, 2])
 
@@ -49,8 +49,8 @@ def test_what_is_not_written_yet_is_nobodys(backend: MemoryBackend) -> None:
 def test_before_the_first_member_there_are_no_seats() -> None:
     """A submit may come first: it says nothing of Runners."""
     backend = MemoryBackend()
-    put(backend, KEYS.spec, replace(SPEC, runner=None).to_json())
-    assert (look(backend).runner, look(backend).seats) == (0, [])
+    put(backend, KEYS.spec, replace(SPEC, runner=None, backup=None).to_json())
+    assert (look(backend).runners(), look(backend).seats) == ([], [])
 
 
 def test_shards_are_read_before_seats_and_both_before_members(
@@ -166,7 +166,7 @@ def test_a_glance_reads_a_seat_and_its_holders_shards(backend: MemoryBackend) ->
     put(backend, KEYS.seat(1), Seat("a", "").to_json())
     for number in (0, 1):
         put(backend, KEYS.shard(number), Shard(owner="b").to_json())
-    view = glance(backend, KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, 0)
+    view = glance(backend, KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, last.owned("a"), 0)
     assert (set(view.members), view.complete, view.verdict("b"), view.seated()) == ({"a"}, False, None, {"b": 0})
     assert (view.owned("b"), view.seats[1]) == ([1], last.seats[1])
 
@@ -174,5 +174,5 @@ def test_a_glance_reads_a_seat_and_its_holders_shards(backend: MemoryBackend) ->
 def test_a_glance_at_what_has_gone_shows_nothing_there(backend: MemoryBackend) -> None:
     """A whole look follows and tells."""
     last = look(backend)
-    view = glance(MemoryBackend(), KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, 0)
+    view = glance(MemoryBackend(), KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, last.owned("a"), 0)
     assert (view.owned("a"), view.seated(), view.living()) == ([], {}, {})

@@ -193,10 +193,15 @@ class SqliteBackend(CoordinationBackend):
                 self._turn(self._leases, "move", deadline=SYSTEM_CLOCK.monotonic())
         return number, changes
 
-    def _hang(self) -> None:
+    def _hang(self) -> bool:
+        """Make this backend's bell known, if that can be done at once: no renewal is to wait for it."""
         bell = self._watches.bell
         assert bell is not None
-        self._leases.write(bell.hang, SYSTEM_CLOCK.monotonic() + self._timeout)
+        try:
+            self._leases.write(bell.hang, SYSTEM_CLOCK.monotonic())
+        except BackendError:
+            return False
+        return True
 
     def _ring(self) -> None:
         """Something has changed: wake who waits. What comes of it is no concern of whoever changed it."""

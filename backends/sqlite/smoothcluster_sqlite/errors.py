@@ -6,9 +6,10 @@ What fails while reading and writing the disk says nothing: what was written may
 import sqlite3
 
 from smoothcluster.errors import AccessDeniedError, BackendError, OutcomeUnknownError, UnavailableError
+from smoothcluster_sqlite.place import SCHEME
+from smoothcluster_sqlite.writer import writer
 
 _SAID = {
-    sqlite3.SQLITE_BUSY: "another process has been writing for too long: it is paused, or the disk stands still",
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: stop all members, and restore or delete it",
     sqlite3.SQLITE_NOTADB: "the file is damaged, or no sqlite database: stop all members, and restore or delete it",
@@ -25,10 +26,11 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
-def translate(error: sqlite3.Error, url: str, *, writing: bool = False) -> BackendError:
-    """*error*, met in the file at *url*, as what the caller can act on."""
+def translate(error: sqlite3.Error, path: str, *, writing: bool = False) -> BackendError:
+    """*error*, met in the file at *path*, as what the caller can act on."""
     code = _code(error)
-    message = f"{url}: {_SAID.get(code, error)}"
+    said = f"the store is locked: {writer(path)}" if code == sqlite3.SQLITE_BUSY else _SAID.get(code, error)
+    message = f"{SCHEME}/{path}: {said}"
     if code in _DENIED:
         return AccessDeniedError(message)
     if writing and code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL):

@@ -68,7 +68,7 @@ class Link:
                     # Not by sqlite, which would keep the file locked until the disk has answered.
                     os.fdatasync(self._log)
             except sqlite3.Error as error:
-                raise translate(error, self._file.url, writing=True) from error
+                raise translate(error, self._file.path, writing=True) from error
             except OSError as error:
                 raise OutcomeUnknownError(f"{self._file.url}: {error.strerror}") from error
             return answer
@@ -81,7 +81,7 @@ class Link:
         try:
             yield self._opened(deadline)
         except sqlite3.Error as error:
-            raise translate(error, self._file.url) from error
+            raise translate(error, self._file.path) from error
         finally:
             self._lock.release()
 
@@ -92,9 +92,16 @@ class Link:
             self._drop()
             self._connection, self._inode = _patiently(self._file.open, deadline)
             if self._durable:
-                # It stays the same file for as long as anybody has a connection.
-                self._log = os.open(f"{self._file.path}-wal", os.O_RDONLY)
+                self._log = self._opened_log()
         return self._connection
+
+    def _opened_log(self) -> int:
+        """The log, which stays the same file for as long as anybody has a connection."""
+        try:
+            return os.open(f"{self._file.path}-wal", os.O_RDONLY)
+        except OSError as error:
+            self._drop()  # Without it nothing could be made durable.
+            raise UnavailableError(f"{self._file.url}: its log is gone: {error.strerror}") from error
 
     def _drop(self) -> None:
         if self._connection is not None:

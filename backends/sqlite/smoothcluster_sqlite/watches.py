@@ -42,9 +42,9 @@ class _Order(Watch):
 
 @final
 class Watches:
-    """The watches of one backend. *look* reads, and sees to the lease clock; *hang* makes the bell known."""
+    """The watches of one backend. *look* reads, and sees to the lease clock; *hang* makes the bell known, if it can."""
 
-    def __init__(self, look: Look, hang: Callable[[], None]) -> None:
+    def __init__(self, look: Look, hang: Callable[[], bool]) -> None:
         self._look = look
         self._hang = hang
         self.bell: Bell | None = None
@@ -96,9 +96,7 @@ class Watches:
         while not self._closed.is_set():
             rung = self.bell.wait(_UNASKED)
             try:
-                if not hung:
-                    self._hang()
-                    hung = True
+                hung = hung or self._hang()
                 self._seen, changes = self._look(self._seen)
             except (BackendError, UsageError) as error:
                 if not away:

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 
 import click
 
+from smoothcluster.cli.bar import Bar, shown
 from smoothcluster.cli.demo import crawl
 from smoothcluster.cli.demo.site import INDEX, Site, pages
 from smoothcluster.cli.demo.stage import BACKUP, RUNNER, Stage, StuckError, until
@@ -19,6 +19,7 @@ from smoothcluster.cli.frame import PATIENCE, Exit, Failure, opened, verbose
 from smoothcluster.cli.run import handover
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster, JobHandle
+from smoothcluster.jobs import Progress
 from smoothcluster.model import Outcome, Task
 from smoothcluster.registry import masked
 
@@ -83,33 +84,33 @@ def _play(url: str, folder: Path) -> Reckoning:
                 _say(f"  {member['name']}  {member['role']}, process {member['pid']}, {member['shards']} shards")
             began = SYSTEM_CLOCK.monotonic()
             job = cluster.submit([Task(id=INDEX, url=site.url + INDEX)])
-            victim, killed = _kill_one(stage, job, len(content))
-            event = until(lambda: _handover(cluster, victim["name"]), "the takeover")
-            _say(f"  {event['member']} {handover(event)}")
-            until(lambda: _progress(job, len(content)), "the end of the job")
+            with shown("crawling", len(content), "pages") as bar:
+                victim, killed = _kill_one(stage, job, len(content), bar)
+                event = until(lambda: _handover(cluster, victim["name"]), "the takeover")
+                bar.say(f"  {event['member']} {handover(event)}")
+                until(lambda: _seen(job, bar).finished, "the end of the job")
             seconds = SYSTEM_CLOCK.monotonic() - began
             return reckon(content, list(job.results()), list(crawl.read(stage.log)), event, killed, seconds)
 
 
-def _progress(job: JobHandle, pages: int) -> bool:
+def _seen(job: JobHandle, bar: Bar) -> Progress:
     progress = job.progress()
-    if sys.stderr.isatty():
-        click.echo(f"\r  {progress.done} of {pages} pages ", err=True, nl=progress.finished)
-    return progress.finished
+    bar.at(progress.done)
+    return progress
 
 
-def _kill_one(stage: Stage, job: JobHandle, pages: int) -> tuple[Mapping[str, Any], float]:
+def _kill_one(stage: Stage, job: JobHandle, pages: int, bar: Bar) -> tuple[Mapping[str, Any], float]:
     """Kill a Runner in the middle of its work; who it was, and when."""
 
     def busy() -> Mapping[str, Any] | None:
-        if job.progress().done < SHARE * pages:
+        if _seen(job, bar).done < SHARE * pages:
             return None
         running = stage.running()
         return next((each for each in stage.members() if each["seat"] is not None and running.get(each["pid"])), None)
 
     victim = until(busy, "a busy Runner")
     killed = stage.kill(victim["pid"])
-    _say(f"  {job.progress().done} of {pages} pages: SIGKILL to {victim['name']}, process {victim['pid']}")
+    bar.say(f"  {job.progress().done} of {pages} pages: SIGKILL to {victim['name']}, process {victim['pid']}")
     return victim, killed
 
 

@@ -89,7 +89,8 @@ def _play(scenario: Scenario, first: int, schedules: int, processes: int) -> int
     click.echo(
         f"{schedules} schedules from seed {first}: every promise was kept. {counts['starts']} starts,"
         f" {counts['outcomes']} outcomes, {counts['quarantined']} of them quarantined,"
-        f" {counts['handovers']} handovers, in {seconds:.1f} s. Faults: {befell}."
+        f" {counts['handovers']} handovers, {counts['adoptions']} adoptions,"
+        f" the breaker opened {counts['breakers']} times, in {seconds:.1f} s. Faults: {befell}."
     )
     toothless = _toothless(counts, faults, scenario)
     if toothless is not None:

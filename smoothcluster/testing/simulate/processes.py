@@ -4,8 +4,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from smoothcluster.breaker import Pacing
 from smoothcluster.cluster import Cluster
-from smoothcluster.errors import BackendError, JobClosedError, NameInUseError
+from smoothcluster.errors import BackendError, JobClosedError, NameInUseError, SpecMismatchError, UsageError
 from smoothcluster.joining import Wanted
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Task
@@ -13,6 +14,7 @@ from smoothcluster.peers import Peer
 from smoothcluster.pool import Run
 from smoothcluster.progress import place_of
 from smoothcluster.surroundings import Settings, Surroundings
+from smoothcluster.testing.simulate.adoptions import PACING
 from smoothcluster.testing.simulate.children import SimChildren
 from smoothcluster.testing.simulate.network import SimBackend
 from smoothcluster.testing.simulate.pool import SimPool
@@ -57,11 +59,16 @@ class SimMember(SimProcess):
         self.incarnation = ""
         self.greeted: dict[str, str] = {}
         """Incarnations whose process would be known dead if it died now, and their members."""
-        scenario, scheduler, runner = world.scenario, world.scheduler, world.weather.runner
+        runner = world.weather.runner
         self._idle = idle
+        self.loop = self._loop(Wanted(name, runner, world.weather.backup, world.weather.shards))
+        world.scheduler.spawn(self.process, self._main)
+
+    def _loop(self, wanted: Wanted) -> MemberLoop:
+        world, scenario, scheduler = self.world, self.world.scenario, self.world.scheduler
         settings = Settings(
-            GROUP, Wanted(name, runner, scenario.members - runner, world.weather.shards),
-            scenario.concurrency, TTL, scenario.max_attempts, 0.1, 1.0,
+            GROUP, wanted, scenario.concurrency, TTL, scenario.max_attempts, 0.1, 1.0,
+            capacity=world.weather.capacity, pacing=Pacing(**PACING),  # type: ignore[arg-type]  # its numbers
         )  # fmt: skip
         self.children = SimChildren(scheduler, self.process, self.clock, scenario.concurrency, world.weather.isolation)
         around = Surroundings(
@@ -76,8 +83,7 @@ class SimMember(SimProcess):
             keep_alive=lambda session: scheduler.spawn(self.process, session.run),
             apart=self.children,
         )
-        self.loop = MemberLoop(self.backend, settings, around)
-        scheduler.spawn(self.process, self._main)
+        return MemberLoop(self.backend, settings, around)
 
     def _stalled(self, seconds: float) -> None:
         self.world.trouble.ambush(self, seconds)
@@ -121,6 +127,8 @@ class SimMember(SimProcess):
                     self.loop.settle()
             except (BackendError, NameInUseError):
                 self.clock.sleep(0.1)
+            except SpecMismatchError:  # They were changed: whoever operates it takes the group's.
+                self.loop = self._loop(Wanted(self.name, None, None))
         self.clock.sleep(self._idle)
         self.loop.run()
         self.world.gone(self)
@@ -164,5 +172,25 @@ class SimClient(SimProcess):
         world.note(f"{job} finished")
         world.record.told_finished(job)
         world.jobs_running -= 1
+        self.process.dead = True
+        self.backend.close()
+
+
+class SimAdmin(SimProcess):
+    """Changes the number of Runners, and goes."""
+
+    def __init__(self, world: "World", runner: int, drop: float) -> None:
+        super().__init__(world, "admin")
+        self._runner = runner
+        self.backend.drop = drop
+        world.scheduler.spawn(self.process, self._main)
+
+    def _main(self) -> None:
+        cluster = Cluster(self.backend, GROUP, clock=self.clock, patience=1e9)
+        try:
+            cluster.change_spec(runner=self._runner)
+            self.world.note(f"changed runner to {self._runner}")
+        except UsageError as error:  # Nobody has joined yet.
+            self.world.note(f"not changed: {error}")
         self.process.dead = True
         self.backend.close()

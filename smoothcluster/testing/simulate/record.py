@@ -92,6 +92,9 @@ class IndependentRecord:
         """The member's record as it is now."""
         return data_of(self._store.tree.entries.get(f"{self._group}/members/{incarnation}"))
 
+    def _store_says(self, path: str) -> dict[str, Any]:
+        return data_of(self._store.tree.entries.get(f"{self._group}/{path}"))
+
     # Who owns what
 
     def _see_shard(self, key: str, before: Entry | None, after: Entry | None, step: Applied) -> None:
@@ -116,7 +119,8 @@ class IndependentRecord:
         ended = f"{self._group}/members/{former}" not in self._store.tree.entries
         if former in self.given_up or ended or not was or was["name"] == self.author:
             return
-        if was["running"] and was["seat"] is not None:
+        seated = was["seat"] is not None or self._store_says("spec")["backup"] is None
+        if was["running"] and seated:
             raise Violation(f"P1: {key} was taken by {self.author} from {former}, which lives and works")
 
     def _see_seats(self, step: Applied) -> None:

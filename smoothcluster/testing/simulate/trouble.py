@@ -3,15 +3,16 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from smoothcluster.testing.simulate.processes import TTL, SimClient, SimMember, SimProcess
+from smoothcluster.testing.simulate.processes import TTL, SimAdmin, SimClient, SimMember, SimProcess
 
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.world import World
 
-FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "outage", "slander", "reap")
+FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "outage", "slander", "respec", "reap")
 """What may go wrong: a process dies, for some time or for good; stops and goes on; is cut off;
 loses acknowledgements; loses its lease; dies and is started again at once, under its name; leaves;
-the store is away from everybody; a living member is taken for dead; somebody kills a member's child."""
+the store is away from everybody; a living member is taken for dead; somebody changes the number of Runners;
+somebody kills a member's child."""
 
 
 class Trouble:
@@ -33,6 +34,7 @@ class Trouble:
             "outage": self._outage,
             "slander": self._slander,
             "reap": self._reap,
+            "respec": self._respec,
         }
 
     def begin(self) -> None:
@@ -145,6 +147,13 @@ class Trouble:
         self._world.note(f"drop acknowledgements of {member.name}")
         member.backend.drop = 0.5
         self._scheduler.at(self._random.random(), lambda: setattr(member.backend, "drop", 0.0))
+
+    # Changes
+
+    def _respec(self, _: SimMember) -> None:
+        runner = self._random.randint(1, self._world.scenario.members)
+        self._world.note(f"change runner to {runner}")
+        SimAdmin(self._world, runner, 0.3 if "drop" in self._world.weather.faults else 0.0)
 
     # Lies
 

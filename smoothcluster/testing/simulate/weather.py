@@ -33,6 +33,10 @@ class Weather:
     """How long each time faults happen and jobs are handed in."""
     faults: tuple[str, ...]
     runner: int
+    backup: int | None
+    """None: all are Runners."""
+    capacity: int | None
+    """Of each member."""
     shards: int
     slow: str
     """The kind of message that is slow, if any."""
@@ -45,21 +49,30 @@ class Weather:
 def draw(random: Random, scenario: "Scenario") -> Weather:
     """A storm with all that *scenario* has, or squalls with some of it."""
     faults, shards, tasks = scenario.faults, scenario.shards, scenario.tasks
-    runner = min(scenario.runner, scenario.members)
+    members = scenario.members
+    runner = min(scenario.runner, members)
+    backup: int | None = members - runner
+    if random.random() < 0.4:
+        runner, backup = random.choice((members, members, max(1, members - 1))), None
+    # Room for all with one member less, or none to spare, or any number of shards.
+    capacity = random.choice((None, None, None, -(-shards // max(1, runner - 1)), -(-shards // runner)))
     isolation = random.choice(("suspects", "suspects", "suspects", "every", "none"))
     if random.random() < 0.25:
         drips = {f"d{number}": range(1) for number in range(6)}
         floods = {f"j{number}": range(tasks) for number in range(scenario.jobs)}
         # What a slow renewal does shows where a lot goes on; anything else that is slow only makes a storm long.
         poison = {"k0": POISON} if random.random() < 0.5 else {}
-        return Weather(12.0, faults, runner, shards, "renew", [floods | drips | poison], isolation)
+        return Weather(12.0, faults, runner, backup, capacity, shards, "renew", [floods | drips | poison], isolation)
     some = tuple(random.sample(faults, min(len(faults), random.choice((1, 1, 2, 4)))))
     squalls: list[dict[str, Sequence[int]]] = [{f"s{number}": _few(random, tasks)} for number in range(5)]
     if random.random() < 0.5:
         squalls[0]["k0"] = POISON
         squalls[2]["k1"] = POISON
-    runner = random.choice((1, runner, runner, scenario.members))
-    return Weather(1.0, some, runner, random.choice((min(2, shards), shards)), random.choice(SLOW), squalls, isolation)
+    if backup is not None:
+        runner = random.choice((1, runner, runner, members))
+        backup, capacity = members - runner, None if runner == 1 else capacity
+    few = random.choice((min(2, shards), shards))
+    return Weather(1.0, some, runner, backup, capacity, few, random.choice(SLOW), squalls, isolation)
 
 
 def _few(random: Random, tasks: int) -> Sequence[int]:

@@ -10,6 +10,7 @@ from math import inf
 from smoothcluster.cluster import Cluster
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.model import Task
+from smoothcluster.testing.simulate.adoptions import Adoptions
 from smoothcluster.testing.simulate.processes import GROUP, TTL, SimClient, SimMember
 from smoothcluster.testing.simulate.record import IndependentRecord, Violation, data_of
 from smoothcluster.testing.simulate.scheduler import Killed, Scheduler, SimClock
@@ -47,6 +48,7 @@ class World:
         guarantees = replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
         self.store = MemoryStore(clock=SimClock(self.scheduler), guarantees=guarantees)
         self.record = IndependentRecord(self.store, GROUP, self.weather.isolation, self.weather.faults)
+        self.adoptions = Adoptions(self.store, GROUP, lambda: self.scheduler.now, self.record)
         self.members: dict[str, SimMember] = {}
         self.clients: dict[str, SimClient] = {}
         self.trace: list[str] = []
@@ -171,20 +173,33 @@ class World:
             return f"{len(unfinished)} tasks have no outcome, such as {unfinished[:3]}"
         if self.jobs_running:
             return "a client still waits for a job that has finished"
-        owners = self._owners()
+        owners, able = self._owners(), min(self._runner, self.scenario.members)
+        counts = [owners.count(owner) for owner in sorted(set(map(str, owners)) - {"None"})]
+        room = len(owners) if self.weather.capacity is None else able * self.weather.capacity
         missing = [number for number, owner in enumerate(owners) if owner is None]
-        if missing:
+        if len(missing) != max(0, len(owners) - room):
             return f"shards {missing} are owned by nobody who may work"
-        counts = [owners.count(owner) for owner in sorted(set(map(str, owners)))]
-        able = self.weather.runner
         if len(counts) != min(able, len(owners)) or max(counts) - min(counts) > 1:
             return f"{len(counts)} of {able} Runners share the shards as {sorted(counts)}"
         return ""
 
-    def _owners(self) -> list[str | None]:
+    @property
+    def _runner(self) -> int:
+        """How many Runners there are to be, by the store."""
+        return data_of(self.store.tree.entries.get(f"{GROUP}/spec")).get("runner") or self.weather.runner
+
+    def _able(self) -> set[str]:
+        """The incarnations that may own shards."""
         entries = self.store.tree.entries
-        seated = {data_of(entries.get(f"{GROUP}/seats/{n}")).get("holder") for n in range(self.weather.runner)}
-        able = {holder for holder in seated if f"{GROUP}/members/{holder}" in entries}
+        if self.weather.backup is None:
+            members = [data_of(entry) for entry in self.store.tree.list(f"{GROUP}/members")]
+            oldest = sorted(members, key=lambda member: member["join"])[: self._runner]
+            return {member["incarnation"] for member in oldest}
+        seated = [data_of(entries.get(f"{GROUP}/seats/{n}")).get("holder") for n in range(self._runner)]
+        return {str(holder) for holder in seated if f"{GROUP}/members/{holder}" in entries}
+
+    def _owners(self) -> list[str | None]:
+        entries, able = self.store.tree.entries, self._able()
         owners = [data_of(entries.get(f"{GROUP}/shards/{n}")).get("owner") for n in range(self.weather.shards)]
         return [owner if owner in able else None for owner in owners]
 

@@ -1,0 +1,55 @@
+"""Run the demo on a terminal of its own, and draw what is on it in the end: docs/demo.svg, which the README shows."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.text import Text
+
+WIDTH = 124
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "demo.svg"
+
+WITHOUT_FONTS = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+"""rich's own would have whoever looks fetch fonts from elsewhere."""
+
+
+def played() -> str:
+    """All that the demo writes to its terminal."""
+    terminal, inside = os.openpty()
+    settings = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": str(WIDTH), "LINES": "40"}
+    command = [sys.executable, "-m", "smoothcluster", "demo"]
+    with subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, env=os.environ | settings) as process:
+        os.close(inside)
+        written = b""
+        try:
+            while chunk := os.read(terminal, 65536):
+                written += chunk
+        except OSError:  # That is how a terminal ends when its last program has.
+            pass
+        os.close(terminal)
+    if process.returncode:
+        sys.exit(f"the demo ended with {process.returncode}:\n{written.decode()}")
+    return written.decode()
+
+
+def seen(written: str) -> Text:
+    """What is left of it on the screen: a bar is drawn over the one before."""
+    lines = [re.split(r"\r|\x1b\[2K", line)[-1] for line in written.replace("\r\n", "\n").split("\n")]
+    return Text.from_ansi("\n".join(re.sub(r"\x1b\[\?25[lh]", "", line) for line in lines).rstrip())
+
+
+def main() -> None:
+    """Play, and draw."""
+    console = Console(record=True, width=WIDTH, file=Path(os.devnull).open("w"), force_terminal=True)  # noqa: SIM115
+    console.print(Text("$ smoothcluster demo", style="bold"))
+    console.print(seen(played()))
+    PICTURE.write_text(console.export_svg(title="smoothcluster", code_format=WITHOUT_FONTS, unique_id="demo"))
+    print(f"{PICTURE} is new")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""``smoothcluster completion``: what has a shell complete commands and options with the tabulator key."""
+
+import click
+from click.shell_completion import get_completion_class
+
+from smoothcluster.cli.frame import verbose
+
+VARIABLE = "_SMOOTHCLUSTER_COMPLETE"
+"""By which the shell asks: click makes it of the program's name."""
+
+
+WHERE = """\b
+bash, in ~/.bashrc:   eval "$(smoothcluster completion bash)"
+zsh, in ~/.zshrc:     eval "$(smoothcluster completion zsh)"
+fish, once:           smoothcluster completion fish > ~/.config/fish/completions/smoothcluster.fish
+"""
+
+
+@click.command(epilog=WHERE)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@verbose
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print a script that completes commands and options."""
+    kind = get_completion_class(shell)
+    assert kind is not None, "click knows all that may be chosen"
+    print(kind(ctx.find_root().command, {}, "smoothcluster", VARIABLE).source())

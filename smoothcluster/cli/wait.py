@@ -1,0 +1,56 @@
+"""``smoothcluster wait``: until a job is finished."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from smoothcluster.cli.bar import shown
+from smoothcluster.cli.frame import PATIENCE, Exit, Failure, common, opened
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.cluster import Cluster, JobHandle
+from smoothcluster.jobs import Progress
+
+PAUSE = 0.2
+"""Seconds between two looks."""
+
+
+@click.command()
+@click.argument("job", metavar="JOB")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after so long, with status 1.")
+@click.option("--json", "as_json", is_flag=True, help="Print how many tasks ended how, as one JSON object.")
+@common
+def wait(*, job: str, timeout: float | None, as_json: bool, url: str | None, group: str) -> None:
+    """Wait until every task of a job has its outcome, failures included.
+
+    The job goes on whether somebody waits for it or not.
+    """
+    with opened(url) as backend:
+        ended = watch(Cluster(backend, group, patience=PATIENCE).job(job), timeout)
+    if as_json:
+        print(json.dumps({"job": job} | asdict(ended)))
+
+
+def watch(job: JobHandle, timeout: float | None = None) -> Progress:
+    """Wait for *job*, with a bar for whoever looks, and tell how it has ended."""
+    end = None if timeout is None else SYSTEM_CLOCK.monotonic() + timeout
+    try:
+        with shown(f"job {job.id}", None) as bar:
+            while not (progress := job.progress()).finished:
+                bar.at(progress.total - progress.pending, progress.total)
+                if end is not None and SYSTEM_CLOCK.monotonic() >= end:
+                    raise Failure(f"job {job.id} is not finished after {timeout:g} s: {told(progress)}", Exit.FAILED)
+                SYSTEM_CLOCK.sleep(PAUSE)
+            bar.at(progress.total, progress.total)
+    except KeyboardInterrupt:
+        again = f"the job goes on; to wait for it again: smoothcluster wait {job.id}"
+        raise Failure(f"interrupted; {again}", Exit.INTERRUPTED) from None
+    click.echo(f"job {job.id}: {told(progress)}", err=True)
+    return progress
+
+
+def told(progress: Progress) -> str:
+    """In words."""
+    ended = (("done", progress.done), ("failed", progress.failed), ("quarantined", progress.quarantined))
+    counts = ", ".join(f"{count} {what}" for what, count in ended if count or what == "done")
+    return f"{counts} of {progress.total} task{'s' * (progress.total != 1)}"

@@ -1,0 +1,62 @@
+"""The breaker's record, and how careful adoption is asked to be."""
+
+import pytest
+
+from smoothcluster.breaker import CLOSED, REMEMBERED, Breaker, Death, Pacing
+from smoothcluster.errors import UsageError
+from smoothcluster.model import Evidence
+from smoothcluster.records import GarbageError
+
+DEATH = Death("a", Evidence.PROCESS_GONE)
+
+
+def test_it_is_read_as_it_was_written() -> None:
+    """Who died, in order, and how that is known."""
+    told = Breaker(open=True, dead={"i1": DEATH, "i0": Death("b", Evidence.LEASE_EXPIRED)}, id="c")
+    again = Breaker.from_json(told.to_json())
+    assert (again, list(again.dead)) == (told, ["i1", "i0"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"[]", b"{}", b'{"dead":[["i"]],"open":true,"id":""}', b'{"dead":[["i","n","x"]],"open":true,"id":""}'],
+)
+def test_anything_else_is_garbage(value: bytes) -> None:
+    """And said to be."""
+    with pytest.raises(GarbageError):
+        Breaker.from_json(value)
+
+
+def test_it_opens_and_stays_open() -> None:
+    """Further deaths do not close it."""
+    opened = CLOSED.after({"i": DEATH}, (), "c", opens=True)
+    assert (opened.open, list(opened.dead)) == (True, ["i"])
+    assert opened.after({}, (), "d", opens=False).open
+
+
+def test_old_deaths_are_forgotten_unless_their_shards_still_wait() -> None:
+    """Or they would count as new once more when the shards are taken."""
+    many = {f"i{n}": DEATH for n in range(REMEMBERED + 2)}
+    after = CLOSED.after(many, {"i0", None}, "c", opens=False)
+    assert [name for name in many if name not in after.dead] == ["i1"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"shards": 0}, "shards"),
+        ({"least": 1.5}, "least"),
+        ({"pause": -1.0}, "pause"),
+        ({"window": float("nan")}, "window"),
+        ({"quiet": 5.0}, "quiet"),
+    ],
+)
+def test_pacing_that_makes_no_sense_is_a_usage_error(settings: dict[str, float], word: str) -> None:
+    """It names what is wrong."""
+    with pytest.raises(UsageError, match=word):
+        Pacing(**settings).check()  # type: ignore[arg-type]  # on purpose
+
+
+def test_pacing_as_it_comes_makes_sense() -> None:
+    """And is returned."""
+    assert Pacing().check() == Pacing()
