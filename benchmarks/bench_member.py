@@ -6,31 +6,45 @@ Its handler appends a line to LOG, then waits on I/O for SECONDS; if that is 0 i
 import os
 import sys
 import time
+from functools import cache
 
 from smoothcluster import ClusterCrawler, Task, TaskContext, connect
+
+ARGUMENTS = sys.argv[1:] if len(sys.argv) == 8 else os.environ["BENCH"].split()
+URL, GROUP, PATH, RUNNER, BACKUP, CONCURRENCY, SECONDS = ARGUMENTS
+"""A child process that imports this to run suspects has no arguments, but the environment."""
+
+WAIT = float(SECONDS)
+
+
+@cache
+def log() -> int:
+    """The log, opened once."""
+    return os.open(PATH, os.O_WRONLY | os.O_APPEND)
+
+
+def wait_on_io(task: Task, context: TaskContext) -> None:
+    """Log, and wait."""
+    os.write(log(), f"{time.monotonic():.6f} {context.member} {context.shard} {task.id}\n".encode())
+    time.sleep(WAIT)
+
+
+def nothing(_: Task, __: TaskContext) -> None:
+    """Not even a line in the log."""
 
 
 def main() -> None:
     """Be a member until told to stop."""
-    url, group, path, runner, backup, concurrency, seconds = sys.argv[1:]
-    log = os.open(path, os.O_WRONLY | os.O_APPEND)
-    wait = float(seconds)
-
-    def wait_on_io(task: Task, context: TaskContext) -> None:
-        os.write(log, f"{time.monotonic():.6f} {context.member} {context.shard} {task.id}\n".encode())
-        time.sleep(wait)
-
-    def nothing(_: Task, __: TaskContext) -> None:
-        return None
-
+    os.environ["BENCH"] = " ".join(sys.argv[1:])
     ClusterCrawler(
-        backend=connect(url),
-        runner=int(runner),
-        backup=None if backup == "all" else int(backup),
-        group=group,
-        handler=wait_on_io if wait else nothing,
-        concurrency=int(concurrency),
+        backend=connect(URL),
+        runner=int(RUNNER),
+        backup=None if BACKUP == "all" else int(BACKUP),
+        group=GROUP,
+        handler=wait_on_io if WAIT else nothing,
+        concurrency=int(CONCURRENCY),
     ).run()
 
 
-main()
+if __name__ == "__main__":
+    main()

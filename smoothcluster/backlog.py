@@ -14,6 +14,7 @@ from smoothcluster.chunks import CHUNK_TASKS, decode_chunk, digest, job_of
 from smoothcluster.errors import BackendError
 from smoothcluster.model import Task
 from smoothcluster.records import GarbageError, Keys, Open, Shard, last_part
+from smoothcluster.suspicion import Stage, stage
 from smoothcluster.view import Report
 
 Place = tuple[str, int]
@@ -26,9 +27,15 @@ DIGEST = 16
 class Backlog:
     """What one owner knows of its shard's waiting tasks."""
 
-    def __init__(self, number: int, record: Shard, keys: Keys, report: Report) -> None:
+    def __init__(
+        self, number: int, record: Shard, keys: Keys, report: Report, suspicious: Stage = Stage.SUSPECT
+    ) -> None:
         self.queue: deque[Place] = deque()
         """Admitted tasks that may be started."""
+        self.suspects: deque[Place] = deque()
+        """Those that may be started apart."""
+        self.guilty: deque[Place] = deque()
+        """Those that may not be started any more."""
         self.tasks: dict[str, list[Task]] = {}
         """The tasks of each open chunk that was read."""
         self.stale = True
@@ -42,6 +49,7 @@ class Backlog:
         self._known = set(record.open)
         self._seen: dict[str, set[bytes]] = {}
         self._number, self._record, self._keys, self._report = number, record, keys, report
+        self._suspicious = suspicious
 
     def promising(self) -> bool:
         """Whether there may be something to start, if one looks."""
@@ -140,8 +148,18 @@ class Backlog:
             self.tasks[name] = tasks
             for index in range(chunk.size):
                 if not (chunk.closed | chunk.run) >> index & 1:
-                    # A start that no outcome came of has waited longest.
-                    (self.queue.appendleft if index in chunk.blame else self.queue.append)((name, index))
+                    self.put_back((name, index), first=index in chunk.blame)
+
+    def put_back(self, place: Place, *, first: bool = True) -> None:
+        """A task is to be started again: by what it is blamed for, among others or apart. It has waited longest."""
+        name, index = place
+        found = stage(self._record.open[name].blame.get(index, ()))
+        if found is Stage.GUILTY:
+            self.guilty.append(place)
+        elif found >= self._suspicious:
+            self.suspects.append(place)
+        else:
+            (self.queue.appendleft if first else self.queue.append)(place)
 
     def _abandon(self, name: str, chunk: Open) -> None:
         """An open chunk was taken away or overwritten by a stranger: its tasks cannot be run."""

@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from smoothcluster.backend import CoordinationBackend
+from smoothcluster.backend import CoordinationBackend, Delete
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.election import role_of
-from smoothcluster.errors import DuplicateTaskError, UsageError
+from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
 from smoothcluster.events import read_events
 from smoothcluster.jobs import FINISHED, Progress, Submission, read_progress
 from smoothcluster.joining import ENOUGH
 from smoothcluster.model import Outcome, State, Task, check_name
+from smoothcluster.quarantine import Condemned, name_of_release
 from smoothcluster.records import COUNTS, GarbageError, Job, Keys, Spec, last_part, load
 from smoothcluster.respec import Respec, try_change
 from smoothcluster.retry import patiently
@@ -216,9 +217,64 @@ class Cluster:
             "garbage": dict(access.garbage),
         }
 
+    def quarantine(self) -> list[Condemned]:
+        """The tasks that are known to kill, and the evidence, oldest first."""
+        found: list[Condemned] = []
+        for entry in self._access.ask(lambda: self._access.backend.list(self._access.keys.quarantine)):
+            try:
+                found.append(Condemned.from_json(entry.value))
+            except GarbageError as error:
+                self._access.report(entry.key, str(error))
+        return sorted(found, key=lambda each: (each.at, each.id))
+
+    def release(self, *numbers: str) -> list[JobHandle]:
+        """Let tasks out of quarantine: submit copies of them, as a new job for each that they were of.
+
+        Take them by the ids that `quarantine` gives. Raise UsageError for one that is not there. Should
+        it fail half-way, do it again: what was submitted is not submitted twice.
+        """
+        jobs: dict[str, list[Condemned]] = {}
+        for each in self._condemned(numbers):
+            jobs.setdefault(each.job, []).append(each)
+        handles: list[JobHandle] = []
+        for job, condemned in jobs.items():
+            name = name_of_release(job, condemned)
+            try:
+                handles.append(self.submit([each.task for each in condemned], name))
+            except JobClosedError:
+                handles.append(self.job(name))  # It was cut short after that, and they have run since.
+            self._remove(condemned)
+        return handles
+
+    def drop(self, *numbers: str) -> None:
+        """Forget tasks in quarantine; their outcomes stay. Raise UsageError for one that is not there."""
+        self._remove(self._condemned(numbers))
+
+    def _condemned(self, numbers: Iterable[str]) -> list[Condemned]:
+        found = {each.id: each for each in self.quarantine()}
+        missing = [number for number in numbers if number not in found]
+        if missing:
+            raise UsageError(f"group {self.group!r} has no task {missing[0]!r:.100} in quarantine")
+        return [found[number] for number in dict.fromkeys(numbers)]
+
+    def _remove(self, condemned: Iterable[Condemned]) -> None:
+        for each in condemned:
+            change = Delete(self._access.keys.quarantined(each.id))
+            self._access.ask(lambda change=change: _remove(self._access.backend, change))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+
     def events(self) -> list[Mapping[str, object]]:
         """What the members noted, oldest first by their wall clocks; a bounded number for each."""
         return self._access.ask(lambda: read_events(self._access.backend, self._access.keys))
+
+
+def _remove(backend: CoordinationBackend, change: Delete) -> None:
+    """Delete a record; if somebody else has, or it is not known whether we have, that is as well."""
+    try:
+        backend.commit([], [change])
+    except OutcomeUnknownError:
+        backend.sync()
+        if backend.get(change.key) is not None:
+            _remove(backend, change)
 
 
 def _check_ids(tasks: Iterable[Task]) -> None:
@@ -268,6 +324,7 @@ def _members(view: View) -> list[dict[str, object]]:
             "host": member.host,
             "pid": member.pid,
             "running": member.running,
+            "suspects": "apart" if member.apart else "alone",
             "capacity": member.capacity,
             "unfit": member.unfit,
         }

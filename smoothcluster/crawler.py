@@ -31,7 +31,8 @@ from smoothcluster.joining import INDEX, Wanted
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Handler, Role, check_name
 from smoothcluster.peers import Listener, Prober
-from smoothcluster.pool import make_pool
+from smoothcluster.pool import Pool, Run, child, make_pool
+from smoothcluster.pool.isolation import Isolation
 from smoothcluster.readiness import Readiness
 from smoothcluster.retry import patiently
 from smoothcluster.session import Session
@@ -75,6 +76,11 @@ class ClusterCrawler:
         pacing: how carefully the shards of dead members are adopted, and when the breaker stops it.
         warm_up: called without arguments, in a thread of its own, now and then while this member stands
             by: whatever it raises makes it unfit, which `status` shows, and it is passed over.
+        isolation: ``"process"`` to run every task in a child process, so that one that kills its
+            process costs no member; None to run only suspects so. Then the handler must be a
+            function that a fresh Python can import.
+        task_timeout: seconds after which a task is ended and ``failed``; needs *isolation*.
+        task_memory: bytes that a task may allocate before it is ``failed``; needs *isolation*.
         require: the least that the store must promise, by the names of `Guarantees`, such as
             ``{"survives_failover": True}``; nothing if None.
         join: False to leave joining to `run`, `start` or `join`.
@@ -106,19 +112,18 @@ class ClusterCrawler:
         pacing: Pacing | None = None,
         warm_up: Callable[[], object] | None = None,
         require: Mapping[str, float] | None = None,
+        isolation: str | None = None,
+        task_timeout: float | None = None,
+        task_memory: int | None = None,
         join: bool = True,
     ) -> None:
+        if child.importing():
+            raise UsageError("a child process imports this module for its handler: make crawlers in functions")
         wanted = Wanted(name, runner, backup, shards).check()
-        for what, number in (("concurrency", concurrency), ("max_attempts", max_attempts)):
-            if type(number) is not int or number < 1:
-                raise UsageError(f"{what} must be a whole number of at least 1, not {number!r}")
-        for what, seconds in (("lease_ttl", lease_ttl), ("grace", grace + 1), ("retry_delay", retry_delay + 1)):
-            if not seconds > 0:
-                raise UsageError(f"{what} is not a number of seconds that makes sense")
-        if capacity is not None and (type(capacity) is not int or capacity < 1):
-            raise UsageError(f"capacity must be a whole number of at least 1, or None, not {capacity!r}")
+        _check_numbers(concurrency, max_attempts, lease_ttl, grace, retry_delay, capacity)
         if not callable(handler):
             raise UsageError(f"handler must be a function of a task and a context, not {handler!r:.80}")
+        isolated = Isolation(isolation, task_timeout, task_memory).check()
         self.group = check_name("group", group)
         settings = Settings(
             self.group, wanted, concurrency, lease_ttl, max_attempts, retry_delay, grace, order,
@@ -127,6 +132,7 @@ class ClusterCrawler:
         self._backend = backend
         self._require = require or {}
         self._lease_ttl = lease_ttl
+        self._children = isolated.children(handler, concurrency)
         self._listener = Listener(host)
         self._prober = Prober(lambda incarnation, proof, after: self._loop.proved_gone(incarnation, after))
         around = Surroundings(
@@ -137,8 +143,9 @@ class ClusterCrawler:
             address=self._listener.address,
             announce=self._listener.announce,
             watch_peers=self._prober.watch,
-            make_pool=lambda deliver, can_start: make_pool(handler, concurrency, deliver, can_start),
+            make_pool=lambda deliver, can_start: self._make_pool(handler, concurrency, deliver, can_start),
             keep_alive=Session.start,
+            apart=self._children,
             unfit=lambda: self._readiness.unfit(),  # noqa: PLW0108  # it is made below
         )
         self._readiness = Readiness(
@@ -157,6 +164,12 @@ class ClusterCrawler:
             except BaseException:
                 self.stop()
                 raise
+
+    def _make_pool(
+        self, handler: Handler, concurrency: int, deliver: Callable[[], None], can_start: Callable[[Run], bool]
+    ) -> Pool:
+        self._children.wake, self._children.can_start = deliver, can_start
+        return make_pool(handler, concurrency, deliver, can_start, self._children)
 
     @property
     def name(self) -> str | None:
@@ -273,6 +286,7 @@ class ClusterCrawler:
         self._over = True
         self._readiness.stop()
         self._loop.pool.stop(0.0)
+        self._children.close()
         self._prober.close()
         self._listener.close()
 
@@ -283,3 +297,16 @@ class ClusterCrawler:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _check_numbers(
+    concurrency: int, max_attempts: int, lease_ttl: float, grace: float, retry_delay: float, capacity: int | None
+) -> None:
+    for what, number in (("concurrency", concurrency), ("max_attempts", max_attempts)):
+        if type(number) is not int or number < 1:
+            raise UsageError(f"{what} must be a whole number of at least 1, not {number!r}")
+    for what, seconds in (("lease_ttl", lease_ttl), ("grace", grace + 1), ("retry_delay", retry_delay + 1)):
+        if not seconds > 0:
+            raise UsageError(f"{what} is not a number of seconds that makes sense")
+    if capacity is not None and (type(capacity) is not int or capacity < 1):
+        raise UsageError(f"capacity must be a whole number of at least 1, or None, not {capacity!r}")

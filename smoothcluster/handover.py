@@ -18,6 +18,7 @@ from smoothcluster.breaker import Breaker
 from smoothcluster.election import SeatClaim
 from smoothcluster.model import Evidence
 from smoothcluster.records import Keys, Member, Seat, Shard, bits
+from smoothcluster.suspicion import write
 from smoothcluster.view import Read, View
 
 
@@ -40,14 +41,14 @@ class Move:
     conditions: list[Condition] = field(default_factory=list[Condition])
 
 
-def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str) -> Shard:
-    """The shard as its next owner takes it over.
+def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str, at: float | None = None) -> Shard:
+    """The shard as its next owner takes it over, *at* this time by the wall clock.
 
     What was marked as running is blamed on the former owner: that start is counted, and
     whoever asks later why a task was started twice finds here who had it and how that ended.
     """
     after = shard.copy()
-    blamed = f"{shard.owner}@{shard.epoch}:{evidence}"
+    blamed = write(shard.owner, shard.epoch, evidence, at)
     for chunk in after.open.values():
         for index in bits(chunk.run & ~chunk.closed):
             chunk.blame.setdefault(index, []).append(blamed)
@@ -63,7 +64,7 @@ def release(shard: Shard, commit_id: str) -> Shard:
     after = shard.copy()
     for chunk in after.open.values():
         for index in bits(chunk.run & ~chunk.closed):
-            chunk.blame.setdefault(index, []).append(f"{shard.owner}@{shard.epoch}:{Evidence.LEFT}")
+            chunk.blame.setdefault(index, []).append(write(shard.owner, shard.epoch, Evidence.LEFT))
         chunk.run = 0
     after.owner, after.id = None, commit_id
     return after
@@ -96,6 +97,7 @@ def claim(
     starts: int = 0,
     breaker: Breaker | None = None,
     spare: tuple[int, Read[Shard]] | None = None,
+    at: float | None = None,
 ) -> Move:
     """Take *seat*, if any, and as many of *shards* as fit into one commit.
 
@@ -118,7 +120,7 @@ def claim(
     taken: dict[int, Shard] = {}
     rest: list[int] = []
     for number in shards:
-        after = succeed(_read(view, number).record, mine, _evidence(view, number), commit_id)
+        after = succeed(_read(view, number).record, mine, _evidence(view, number), commit_id, at)
         marked = mark(after, starts)
         change = put(keys.shard(number), after.to_json(), _read(view, number).version)
         if rest or not _fits([*changes, change], limits):

@@ -66,7 +66,7 @@ class Incarnation:
         self._clock, self._wake, self._report = around.clock, wake, report
         terms = Terms(
             keys, shards, self.name, self.id, backend.guarantees, settings.max_attempts, settings.retry_delay,
-            self.stopping, around.new_id, report, Sent(),
+            self.stopping, around.new_id, report, Sent(), around.apart, self.events.add, around.clock.wall,
         )  # fmt: skip
         self.workload = Workload(backend, pool, around.clock, terms, settings.concurrency, session.held)
         self.workload.wake = wake.set
@@ -322,9 +322,9 @@ class Incarnation:
     ) -> None:
         """Send a claim. Late: look again. Done: work on what it brought, and look for the rest."""
         self._claimed = True
-        starts, new_id = self.workload.room(), self._new_id()
+        starts, new_id, at = self.workload.room(), self._new_id(), self._clock.wall()
         told = self._adoption.told(view, now, new_id)
-        move = claim(self._keys, view, self.me, seat, shards, new_id, self._limits, starts, told, spare)
+        move = claim(self._keys, view, self.me, seat, shards, new_id, self._limits, starts, told, spare, at)
         try:
             result = self._backend.commit(move.conditions, move.changes)
         except MisplacedKeyError as error:

@@ -101,6 +101,7 @@ class MemberLoop:
         card = Member(
             wanted.name, self._incarnation, 0, self._around.host, self._around.pid, host, port,
             self._settings.concurrency, self._running, None, "", self._settings.capacity,
+            apart=self._around.apart.able is not False,
         )  # fmt: skip
         me = try_join(self._backend, self._keys, wanted, card, self.session.lease, self._around.new_id, self._report)
         spec = parse_spec(self._backend.get(self._keys.spec)) if me is not None else None

@@ -13,20 +13,23 @@ would else lose what was added in between.
 import heapq
 from collections import deque
 from collections.abc import Callable, Container
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii as quote
 from typing import cast
 
 from smoothcluster.backend import Change, Create, Delete, Guarantees, Update
 from smoothcluster.backlog import Backlog, Place
 from smoothcluster.chunks import CHUNK_BYTES, digest, job_of, pack
+from smoothcluster.draft import Draft, Mark, Pending
 from smoothcluster.model import State, Stopping, TaskContext
-from smoothcluster.pool import Run, RunState
+from smoothcluster.pool import Apart, NoChildren, Run, RunState
+from smoothcluster.quarantine import Condemned
 from smoothcluster.records import Keys, Shard, bits
+from smoothcluster.suspicion import ALONE, DISTURBED, KILLED, RAISED, Stage, read, stage, ways, write
 from smoothcluster.view import Read, Report
 
-Mark = tuple[str, bytes]
-"""A task of a job, by its digest."""
+CONFIRM = 1.0
+"""Seconds that a member must outlive a child before that death counts: who kills both proves nothing."""
 
 SPILL = 500
 """Tasks added at once by a handler that adds too many for one commit."""
@@ -50,6 +53,11 @@ class Terms:
     new_id: Callable[[], str]
     report: Report
     sent: "Sent"
+    apart: Apart = NoChildren()  # noqa: RUF009  # it has no state
+    note: Callable[..., object] = lambda kind, **details: None
+    """Note an event."""
+    wall: Callable[[], float] = lambda: 0.0
+    """The time, for people."""
 
 
 class Sent:
@@ -73,43 +81,6 @@ class Sent:
             del self._marks[next(iter(self._marks))]
 
 
-@dataclass(slots=True)
-class Draft:
-    """A commit in the making, kept within the store's limits."""
-
-    limits: Guarantees
-    bytes: int
-    operations: int = 1
-    changes: list[Change] = field(default_factory=list[Change])
-    results: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
-    sizes: dict[str, int] = field(default_factory=dict[str, int])
-    """Bytes of each job's results, reckoned generously."""
-    sent: list[Mark] = field(default_factory=list[Mark])
-    starts: list[Run] = field(default_factory=list[Run])
-
-    def room(self, size: int, operations: int) -> bool:
-        """Whether so much more fits; a path and its framing take 200 bytes at most."""
-        return (
-            self.bytes + size + 200 * operations <= self.limits.largest_commit
-            and self.operations + operations <= self.limits.most_operations
-        )
-
-    def book(self, size: int, operations: int) -> None:
-        self.bytes += size + 200 * operations
-        self.operations += operations
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A commit built and not yet settled."""
-
-    id: str
-    changes: list[Change]
-    sent: list[Mark]
-    starts: list[Run]
-    """To be run as soon as it was applied."""
-
-
 class ShardWork:
     """One owned shard, as this process works on it."""
 
@@ -120,16 +91,23 @@ class ShardWork:
         self.lost = False
         self.moving = False
         """To be given away: start nothing more."""
-        self.backlog = Backlog(number, self.record, terms.keys, terms.report)
+        suspicious = Stage.ACCUSED if terms.apart.every else Stage.SUSPECT
+        self.backlog = Backlog(number, self.record, terms.keys, terms.report, suspicious)
         self.finished: deque[Run] = deque()
         self.oldest: float | None = None
         """When the first of `finished` came."""
         self.outstanding = 0
         """Runs that the pool has."""
+        self.in_children = 0
+        """Those of them that are suspects' in children."""
+        self.told = False
+        """Whether it was noted that there are suspects."""
         self.pending: Pending | None = None
         self.marked = [(name, index) for name, chunk in self.record.open.items() for index in bits(chunk.run)]
         """Tasks that the claim itself has marked as running: to be started once they are read."""
         self._handed_back: list[Place] = []
+        self._died: deque[tuple[float, Run]] = deque()
+        """Runs whose child is gone, and when that counts."""
         self._delayed: list[tuple[float, Place]] = []
         self._forgotten: dict[str, list[str]] = {}
         self._terms = terms
@@ -139,6 +117,10 @@ class ShardWork:
     def finish(self, run: Run, now: float) -> None:
         """Take a run back from the pool: finished, or not started after all."""
         self.outstanding -= 1
+        self.in_children -= _suspected(run, self._terms)
+        if run.state is RunState.DIED:
+            self._died.append((now + CONFIRM, run))
+            return
         if run.state in (RunState.NOT_STARTED, RunState.INTERRUPTED):
             self._handed_back.append(place_of(run))
             return
@@ -148,7 +130,7 @@ class ShardWork:
 
     def resume(self) -> list[Run]:
         """What the claim has marked, of the chunks that could be read."""
-        runs = [self._run(*place) for place in self.marked if place[0] in self.backlog.tasks]
+        runs = [self._run(place) for place in self.marked if place[0] in self.backlog.tasks]
         self.marked.clear()
         self.outstanding += len(runs)
         return runs
@@ -165,15 +147,19 @@ class ShardWork:
 
     # What to do
 
+    def free(self) -> bool:
+        """Whether anything may be started."""
+        return not self.moving and self.pending is None
+
     def startable(self, now: float) -> bool:
         """Whether there may be tasks to start; the store may have to be asked."""
-        if self.moving or self.pending is not None:
+        if not self.free():
             return False
         return self.backlog.promising() or bool(self._delayed and self._delayed[0][0] <= now)
 
     def unsaid(self) -> bool:
         """Whether there is something the store does not know yet."""
-        return bool(self.pending or self.finished or self._handed_back or self._forgotten)
+        return bool(self.pending or self.finished or self._handed_back or self._forgotten or self.backlog.guilty)
 
     def quiet(self) -> bool:
         """Whether nothing runs, nothing waits to be recorded and nothing is unsettled."""
@@ -187,17 +173,25 @@ class ShardWork:
         """When a task that failed is to be tried again."""
         return self._delayed[0][0] if self._delayed else None
 
-    def prepare(self, want: int, now: float) -> Pending | None:
-        """Build the next commit, starting up to *want* tasks; None if there is nothing to say."""
+    def next_verdict(self) -> float | None:
+        """When the death of a child will count."""
+        return self._died[0][0] if self._died else None
+
+    def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> Pending | None:
+        """Build the next commit, starting up to *want* tasks; None if there is nothing to say.
+
+        Start up to *apart* suspects in children; or, *alone*, one in this process.
+        """
         assert self.pending is None, "settle it first"
-        spoke = self.unsaid()
         draft = Draft(self._terms.limits, len(self.record.to_json()) + RESERVE)
-        for chunk, index in self._handed_back:
-            self.record.open[chunk].run &= ~(1 << index)
-            self.backlog.queue.appendleft((chunk, index))
+        spoke = self._judge(now) or self.unsaid()
+        for place in self._handed_back:
+            self._take_back(place)
         self._handed_back.clear()
+        self._condemn(draft)
         self._record_outcomes(draft, now)
         if not self.moving:
+            self._start_suspects(apart, draft, alone=alone)
             self._start(want, draft, now)
         self._tidy(draft)
         if not (spoke or draft.changes or draft.starts):
@@ -206,7 +200,7 @@ class ShardWork:
         self.record.seq += 1
         self.record.id = self._terms.new_id()
         fence = Update(self._terms.keys.shard(self.number), self.record.to_json(), self.version)
-        self.pending = Pending(self.record.id, [fence, *draft.changes], draft.sent, draft.starts)
+        self.pending = Pending(self.record.id, [fence, *draft.changes], draft.sent, draft.starts, draft.condemned)
         return self.pending
 
     def applied(self, version: str) -> list[Run]:
@@ -216,6 +210,9 @@ class ShardWork:
         self.version = version
         self._terms.sent.add(pending.sent)
         self.outstanding += len(pending.starts)
+        self.in_children += sum(_suspected(run, self._terms) for run in pending.starts)
+        for each in pending.condemned:
+            each.tell(self._terms.note)
         self.oldest = self.oldest if self.finished else None
         return pending.starts
 
@@ -309,8 +306,12 @@ class ShardWork:
     def _close(self, run: Run, draft: Draft, now: float) -> None:
         """Record one outcome, or put the task back for another try."""
         name, index = place_of(run)
-        chunk, job = self.record.open[name], run.context.job
+        chunk = self.record.open[name]
         chunk.run &= ~(1 << index)
+        if self._doubtful(run):
+            self._blame((name, index), RAISED)
+            self.backlog.put_back((name, index))
+            return
         fails = chunk.fails.get(index, 0) + 1
         if run.error is not None and fails < self._terms.max_attempts:
             chunk.fails[index] = fails
@@ -319,9 +320,14 @@ class ShardWork:
         state = State.DONE if run.error is None else State.FAILED
         error = "null" if run.error is None else quote(run.error)
         text = f'[{quote(run.task.id)},"{state}",{run.encoded},{error},{run.context.attempt}]'
+        self._end((name, index), state, text, draft)
+
+    def _end(self, place: Place, state: State, text: str, draft: Draft) -> None:
+        """The one outcome of a task."""
+        job = job_of(place[0])
         draft.results.setdefault(job, []).append(text)
         self.record.count(job, state)
-        self._shut(name, index, draft)
+        self._shut(*place, draft)
 
     def _shut(self, name: str, index: int, draft: Draft) -> None:
         """The task needs nothing more; if none of its chunk does, the chunk goes."""
@@ -359,12 +365,12 @@ class ShardWork:
     def _start(self, want: int, draft: Draft, now: float) -> None:
         """Mark up to *want* tasks as running, admitting chunks as needed."""
         while self._delayed and self._delayed[0][0] <= now:
-            self.backlog.queue.append(heapq.heappop(self._delayed)[1])
+            self.backlog.put_back(heapq.heappop(self._delayed)[1], first=False)
         while len(draft.starts) < want and (self.backlog.queue or self._admit(draft)):
             if self.backlog.queue:
-                name, index = self.backlog.queue.popleft()
+                name, index = place = self.backlog.queue.popleft()
                 self.record.open[name].run |= 1 << index
-                draft.starts.append(self._run(name, index))
+                draft.starts.append(self._run(place))
 
     def _admit(self, draft: Draft) -> bool:
         """Open one more chunk, if there is one and it fits; its skipped repeats need nothing more."""
@@ -382,12 +388,93 @@ class ShardWork:
         self._drop_if_finished(name, draft)
         return True
 
-    def _run(self, name: str, index: int) -> Run:
+    def _run(self, place: Place) -> Run:
         """One start of a task that is marked as running."""
         terms = self._terms
+        name, index = place
         attempt = self.record.open[name].attempts(index) + 1
         context = TaskContext(terms.member, job_of(name), self.number, self.record.epoch, attempt, terms.stopping)
-        return Run(self.backlog.tasks[name][index], context, (self, (name, index)))
+        run = Run(self.backlog.tasks[name][index], context, (self, place))
+        run.apart = terms.apart.every
+        return run
+
+    # Suspects
+
+    def _stage(self, place: Place) -> Stage:
+        return stage(self.record.open[place[0]].blame.get(place[1], ()))
+
+    def _blame(self, place: Place, evidence: str) -> None:
+        """One more start came to nothing, or is about to be made alone."""
+        entry = write(self._terms.incarnation, self.record.epoch, evidence, self._terms.wall())
+        self.record.open[place[0]].blame.setdefault(place[1], []).append(entry)
+
+    def _start_suspects(self, most: int, draft: Draft, *, alone: bool) -> None:
+        for _ in range(min(1 if alone else most, len(self.backlog.suspects))):
+            name, index = place = self.backlog.suspects.popleft()
+            self.record.open[name].run |= 1 << index
+            if alone:
+                self._blame(place, ALONE)
+            run = self._run(place)
+            run.apart, run.alone = not alone, self._stage(place) is Stage.ACCUSED
+            draft.starts.append(run)
+
+    def _take_back(self, place: Place) -> None:
+        """A task was marked, and not started after all."""
+        chunk = self.record.open[place[0]]
+        chunk.run &= ~(1 << place[1])
+        blame = chunk.blame.get(place[1], [])
+        last = next(read(blame[-1:]), None)
+        if last is not None and (last.incarnation, last.evidence) == (self._terms.incarnation, ALONE):
+            blame.pop()
+        self.backlog.put_back(place)
+
+    def _judge(self, now: float) -> bool:
+        """Put down what children have died of and we have not; whether there was anything."""
+        due = False
+        while self._died and self._died[0][0] <= now and not self._terms.stopping.is_set():
+            run, due = self._died.popleft()[1], True
+            place = place_of(run)
+            disturbed = run.death == KILLED and self._terms.apart.disturbed(run.began)
+            self._blame(place, DISTURBED if disturbed else run.death)
+            self.record.open[place[0]].run &= ~(1 << place[1])
+            self.backlog.put_back(place)
+        return due
+
+    def _condemn(self, draft: Draft) -> None:
+        """Put the guilty into quarantine, while they fit: the outcome, and a record of its own."""
+        while self.backlog.guilty:
+            name, index = place = self.backlog.guilty[0]
+            chunk, task = self.record.open[name], self.backlog.tasks[name][index]
+            unique = f"{self.number}.{self.record.epoch}.{self.record.seq}.{len(draft.condemned)}"
+            verdict = Condemned.of(
+                unique, job_of(name), task, chunk.blame[index], chunk.attempts(index),
+                self._terms.member, self.number, self.record.epoch, self._terms.wall(),
+            )  # fmt: skip
+            value = verdict.to_json()
+            if not draft.room(len(value) + 4096, 3):
+                break
+            draft.book(len(value) + 4096, 3)
+            self.backlog.guilty.popleft()
+            draft.changes.append(Create(self._terms.keys.quarantined(unique), value))
+            draft.condemned.append(verdict)
+            error = quote(verdict.error)
+            text = f'[{quote(task.id)},"{State.QUARANTINED}",null,{error},{verdict.attempts}]'
+            self._end(place, State.QUARANTINED, text, draft)
+
+    def _doubtful(self, run: Run) -> bool:
+        """Whether a suspect has failed in a child, which may lack what the handler finds in the member.
+
+        It did not kill, so it is given to the member once. Should it kill there, the next such error stands.
+        """
+        name, index = place_of(run)
+        if run.error is None or not run.apart or self._terms.apart.every:
+            return False
+        return not ways(self.record.open[name].blame.get(index, ()), RAISED)
+
+
+def _suspected(run: Run, terms: Terms) -> bool:
+    """Whether it is a suspect's, in a child."""
+    return run.apart and (run.alone or not terms.apart.every)
 
 
 def shard_of(run: Run) -> ShardWork:

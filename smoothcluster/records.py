@@ -12,6 +12,7 @@ and raises GarbageError, which callers report and step over.
     tasks/<shard>/<job>-<chunk>     tasks waiting or running
     seen/<job>/<shard>/<n>          digests of the ids a job already has
     results/<job>/<shard>/<n>       recorded outcomes
+    quarantine/<id>                 tasks that kill, and the evidence
     events/<member>/<n>             a ring for each member
 """
 
@@ -22,6 +23,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Self, TypeVar, cast
 
 from smoothcluster.errors import SmoothclusterError
+from smoothcluster.suspicion import starts
 
 CHUNK_NAME = re.compile(r"(?!\.\.?-[^-]+$)([A-Za-z0-9_.][A-Za-z0-9_.-]{0,99})-([A-Za-z0-9_.:@+=]{1,100})")
 """A chunk's name: its job, which must be able to be part of a key, and what is its own, without a ``-``."""
@@ -116,6 +118,8 @@ class Member(Record):
     """Shards it takes at most; None for any number."""
     unfit: str | None = None
     """Why it should not take over, as it found while it stood by; None if nothing speaks against it."""
+    apart: bool = True
+    """Whether it runs suspects in child processes, by what it knew when it joined; else alone in its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ class Open:
     fails: dict[int, int] = field(default_factory=dict[int, int])
     """How often each was run and is to be tried again."""
     blame: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
-    """Starts that no outcome came of: the owner then, as incarnation@epoch:evidence."""
+    """Starts that no outcome came of: who had the task then, and how that ended. `suspicion` reads it."""
 
     def copy(self) -> "Open":
         """One that can be changed without changing this one."""
@@ -167,7 +171,7 @@ class Open:
 
     def attempts(self, index: int) -> int:
         """How often the task was started, the mark it carries now not counted."""
-        return self.fails.get(index, 0) + len(self.blame.get(index, ()))
+        return self.fails.get(index, 0) + starts(self.blame.get(index, ()))
 
 
 def bits(bitmap: int) -> Iterable[int]:
@@ -293,7 +297,7 @@ def _open(data: object) -> Open:
 class Keys:
     """Where each record of a group lies."""
 
-    __slots__ = ("_group", "breaker", "jobs", "members", "seats", "shards", "spec")
+    __slots__ = ("_group", "breaker", "jobs", "members", "quarantine", "seats", "shards", "spec")
 
     def __init__(self, group: str) -> None:
         self._group = group
@@ -303,6 +307,7 @@ class Keys:
         self.seats = f"{group}/seats"
         self.shards = f"{group}/shards"
         self.jobs = f"{group}/jobs"
+        self.quarantine = f"{group}/quarantine"
 
     def member(self, incarnation: str) -> str:
         return f"{self.members}/{incarnation}"
@@ -327,6 +332,9 @@ class Keys:
 
     def results(self, job: str, shard: int) -> str:
         return f"{self._group}/results/{job}/{shard}"
+
+    def quarantined(self, number: str) -> str:
+        return f"{self.quarantine}/{number}"
 
     def events(self, member: str) -> str:
         return f"{self._group}/events/{member}"

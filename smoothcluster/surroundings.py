@@ -8,8 +8,10 @@ from smoothcluster.clock import Clock
 from smoothcluster.election import Order, join_order
 from smoothcluster.joining import Wanted
 from smoothcluster.peers import Peer
-from smoothcluster.pool import Pool, Run
+from smoothcluster.pool import Apart, NoChildren, Pool, Run
 from smoothcluster.session import Session
+
+NO_CHILDREN = NoChildren()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,5 +50,7 @@ class Surroundings:
     """Make the handler pool, given what to call when a task has finished and what allows a start."""
     keep_alive: Callable[[Session], None]
     """Run a session's renewals in the background."""
+    apart: Apart = NO_CHILDREN
+    """The child processes that suspects are run in."""
     unfit: Callable[[], str | None] = lambda: None
     """Why this member, while it stands by, should not take over."""

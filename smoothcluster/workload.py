@@ -24,6 +24,12 @@ BATCH = 512
 SLICE = 0.2
 """Seconds after which another shard has its turn: long enough for outcomes to share commits."""
 
+RAMP = 0.05
+"""Seconds after which to look whether suspects that wait could use more children."""
+
+TOLD = 20
+"""Suspects named in one event."""
+
 WINDOW = 8192
 """Tasks marked at once at most, however fast they are."""
 
@@ -50,10 +56,13 @@ class Workload:
         self.on_lost: Callable[[int], None] = lambda shard: None
         self.wake: Callable[[], None] = lambda: None
         self._backend, self._pool, self._clock, self._terms, self._held = backend, pool, clock, terms, held
+        self._apart = terms.apart
         self._concurrency = concurrency
         self._turns: deque[int] = deque()
         self._turn_ends = clock.monotonic() + SLICE
         self._watches: dict[int, Watch] = {}
+        self._alone = self._solitary = False
+        """Whether a suspect runs alone in this process; whether one does or waits to: nothing else may start."""
         self._rate = 0.0
         self._counted, self._counted_since = 0, clock.monotonic()
 
@@ -96,7 +105,12 @@ class Workload:
 
     def room(self) -> int:
         """How many more tasks could run at once now; none while nothing may start."""
-        return max(0, self._concurrency - self.outstanding) if not self.stopping and self._held() else 0
+        if self._solitary or not self._may_start():
+            return 0
+        return max(0, self._concurrency - self.outstanding)
+
+    def _may_start(self) -> bool:
+        return not self.stopping and self._held()
 
     def quiet(self) -> bool:
         """Whether nothing runs, and everything that did is recorded."""
@@ -108,9 +122,12 @@ class Workload:
         """Take in what has finished, start what can be, and record what is due."""
         now = self._clock.monotonic()
         self.collect(now)
-        if not self.stopping and self._held():
-            self._resume()
-            self._top_up(now)
+        if self._may_start():
+            self._start_suspects(now)
+            if not self._alone:
+                self._resume()
+            if not self._solitary:
+                self._top_up(now)
         for work in list(self.works.values()):
             if self._due(work, now):
                 self._commit(work, 0, now)
@@ -123,6 +140,14 @@ class Workload:
         # A retry that is due already waits for a free worker, and that will wake us.
         retries = [work.next_retry() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
+        # While the lease may be lost, and so perhaps the shards, nobody is convicted.
+        verdicts = [verdict for work in works if (verdict := work.next_verdict()) is not None]
+        times += verdicts if self._may_start() else [max(verdict, now + INTERVAL) for verdict in verdicts]
+        # What the last turn has put back, after it had started what there was.
+        if any(work.backlog.queue for work in works if work.free()) and self.room():
+            times.append(now)
+        if any(work.backlog.suspects for work in works if work.free()):
+            times.append(now + RAMP)
         return min(times, default=None)
 
     def collect(self, now: float) -> None:
@@ -160,6 +185,9 @@ class Workload:
         self._pool.put(again)
 
     def _due(self, work: ShardWork, now: float) -> bool:
+        verdict = work.next_verdict()
+        if verdict is not None and verdict <= now and work.pending is None and self._may_start():
+            return True
         if work.lost or not work.unsaid():
             return False
         if work.oldest is None or work.pending is not None:
@@ -192,12 +220,48 @@ class Workload:
                     return
             self._turns.rotate(-1)
 
-    def _commit(self, work: ShardWork, want: int, now: float) -> int:
+    def _start_suspects(self, now: float) -> None:
+        """Start suspects in children, as far as there are any; or one alone, where no child can run the handler."""
+        works = [work for work in self.works.values() if work.backlog.suspects and work.free()]
+        for work in works:
+            self._tell(work)
+        self._alone &= self.outstanding > 0
+        self._solitary = self._alone or (bool(works) and self._apart.able is False)
+        if self._solitary:
+            self._start_alone(now)
+            return
+        waiting = sum(len(work.backlog.suspects) for work in works)
+        room = self._apart.ready(waiting) - sum(work.in_children for work in self.works.values()) if works else 0
+        for work in works:
+            if room > 0:
+                room -= self._commit(work, 0, now, apart=room)
+
+    def _start_alone(self, now: float) -> None:
+        """Start one suspect here, once nothing else runs and what did is recorded: what dies then is its doing."""
+        if self.outstanding or any(work.marked for work in self.works.values()):
+            return
+        for work in list(self.works.values()):
+            if work.unsaid():
+                self._commit(work, 0, now)
+        able = [work for work in self.works.values() if work.backlog.suspects and work.free()]
+        if able and self.quiet():
+            self._alone = self._commit(able[0], 0, now, alone=True) > 0
+
+    def _tell(self, work: ShardWork) -> None:
+        """Note, once for each shard taken over, what its former owner may have died of."""
+        if not work.told:
+            work.told = True
+            places = list(work.backlog.suspects)
+            ids = [work.backlog.tasks[name][index].id for name, index in places[:TOLD]]
+            where = "in a child" if self._apart.able is not False else "alone in the member"
+            self._terms.note("suspect", shard=work.number, tasks=ids, count=len(places), run=where)
+
+    def _commit(self, work: ShardWork, want: int, now: float, *, apart: int = 0, alone: bool = False) -> int:
         """Send the shard's next commit, or the one not settled yet; return how many tasks it started."""
         if work.pending is None:
             if want:
                 work.backlog.fill(self._backend, want)
-            work.prepare(want, now)
+            work.prepare(want, now, apart, alone=alone)
         while work.pending is not None and not work.lost:
             result = self._backend.commit([], work.pending.changes)
             if isinstance(result, Refused):

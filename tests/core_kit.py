@@ -12,9 +12,9 @@ from smoothcluster.chunks import encode_task
 from smoothcluster.joining import Wanted
 from smoothcluster.member import MemberLoop
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
-from smoothcluster.model import Evidence, Task
+from smoothcluster.model import Evidence, Stopping, Task
 from smoothcluster.peers import Peer
-from smoothcluster.pool import Pool, Run, RunState
+from smoothcluster.pool import Apart, Pool, Run, RunState
 from smoothcluster.progress import Sent, ShardWork, Terms
 from smoothcluster.records import Keys, Member, Seat, Shard, Spec, load
 from smoothcluster.session import Session
@@ -114,6 +114,31 @@ class Quiet:
 
 @final
 @dataclass
+class Kennel(Apart):
+    """Children that are there when a test says so."""
+
+    every: bool = False
+    able: bool | None = True
+    up: int = 1
+    harmed: float = -1.0
+    """When a bystander was."""
+    asked: list[int] = field(default_factory=list[int])
+
+    def ready(self, waiting: int) -> int:
+        """So many as there are."""
+        self.asked.append(waiting)
+        return self.up
+
+    def disturbed(self, since: float) -> bool:
+        """Whether that was later."""
+        return self.harmed >= since
+
+    def run(self, run: Run) -> None:
+        """The hand pool does that."""
+
+
+@final
+@dataclass
 class Bench:
     """A store, and the work on its shards as their owner does it, without a pool."""
 
@@ -123,6 +148,9 @@ class Bench:
     retry_delay: float = 1.0
     clock: HeldClock = field(default_factory=HeldClock)
     garbage: Garbage = field(default_factory=Garbage)
+    kennel: Kennel = field(default_factory=Kennel)
+    stopping: Stopping = field(default_factory=Quiet)
+    events: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(clock=self.clock, guarantees=self.guarantees)
@@ -131,8 +159,11 @@ class Bench:
         self.new_id = ids()
         self.terms = Terms(
             KEYS, self.shards, "runner", "me", self.guarantees, self.max_attempts, self.retry_delay,
-            Quiet(), self.new_id, self.garbage, Sent(),
+            self.stopping, self.new_id, self.garbage, Sent(), self.kennel, self._note, lambda: 1700000000.5,
         )  # fmt: skip
+
+    def _note(self, kind: str, **details: object) -> None:
+        self.events.append({"kind": kind, **details})
 
     def chunk(self, name: str, *tasks: str, shard: int = 0) -> None:
         """Write a chunk with tasks of these ids."""
@@ -156,9 +187,11 @@ class Bench:
         work.backlog.fill(self.backend, want)
         return self.commit(work, want, now)
 
-    def commit(self, work: ShardWork, want: int = 0, now: float = 0.0) -> list[Run]:
+    def commit(
+        self, work: ShardWork, want: int = 0, now: float = 0.0, *, apart: int = 0, alone: bool = False
+    ) -> list[Run]:
         """Build the next commit and send it; what may run then."""
-        pending = work.prepare(want, now)
+        pending = work.prepare(want, now, apart, alone=alone)
         return self.send(work) if pending is not None else []
 
     def send(self, work: ShardWork) -> list[Run]:
@@ -184,6 +217,12 @@ def done(run: Run, *added: Task, value: str = "null") -> Run:
 def failed(run: Run, why: str = "no") -> Run:
     """*run*, as if its handler had raised."""
     run.fail(why)
+    return run
+
+
+def died(run: Run, how: str, began: float = 0.0) -> Run:
+    """*run*, as if its child had died so."""
+    run.state, run.death, run.began = RunState.DIED, how, began
     return run
 
 

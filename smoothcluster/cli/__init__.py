@@ -11,6 +11,7 @@ from smoothcluster.cli.demo import demo
 from smoothcluster.cli.doctor import doctor
 from smoothcluster.cli.events import events
 from smoothcluster.cli.frame import EPILOG, Commands, verbose
+from smoothcluster.cli.quarantine import quarantine
 from smoothcluster.cli.results import results
 from smoothcluster.cli.run import run
 from smoothcluster.cli.spec import spec
@@ -28,5 +29,5 @@ def main() -> None:
     """Groups of crawlers: Runners that work, Backup Runners that take over."""
 
 
-for command in (demo, run, submit, wait, status, results, events, spec, doctor, completion):
+for command in (demo, run, submit, wait, status, results, events, quarantine, spec, doctor, completion):
     main.add_command(command)

@@ -57,6 +57,15 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
     metavar="N",
     help="How many members, on this machine: a process each, started again if it dies.",
 )
+@click.option(
+    "--isolation",
+    type=click.Choice(["process"]),
+    help="Run every task in a child process: one that kills its process costs no member.",
+)
+@seconds("--task-timeout", help="Time after which a task is ended and failed; needs --isolation.")
+@click.option(
+    "--task-memory", type=int, metavar="BYTES", help="What a task may allocate before it is failed; needs --isolation."
+)
 @click.option("--host", help="Where other members reach this machine, to notice a death; found out if left out.")
 @common
 def run(handler: str, url: str | None, members: int, again: bool, **settings: Any) -> None:  # noqa: FBT001  # an option

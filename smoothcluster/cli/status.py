@@ -63,6 +63,9 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from table(COLUMNS, [[member[column.lower()] for column in COLUMNS] for member in found["members"]])
     yield ""
+    alone = [plain(member["name"]) for member in found["members"] if member["suspects"] == "alone"]
+    if alone:
+        yield f"no child process can run the handler of {', '.join(alone)}: suspects are run alone in the member"
     yield "tasks: " + ", ".join(f"{count} {state}" for state, count in found["tasks"].items())
     yield "jobs: " + (", ".join(f"{plain(job)} ({plain(state)})" for job, state in found["jobs"].items()) or "none")
     yield "shards that nobody owns: " + (ranges(found["unassigned"]) or "none")

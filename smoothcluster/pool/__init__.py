@@ -8,31 +8,31 @@ The danger: a sync handler that does not come back cannot be ended. It keeps its
 its place; the thread is a daemon, so it does not keep the process.
 """
 
-import inspect
 from collections.abc import Callable
-from functools import partial
-from typing import cast
 
 from smoothcluster.model import Handler
+from smoothcluster.pool.apart import Apart, NoChildren
 from smoothcluster.pool.base import Pool, always
+from smoothcluster.pool.kinds import is_async
 from smoothcluster.pool.loop import AsyncHandlerPool
 from smoothcluster.pool.run import Run, RunState
 from smoothcluster.pool.threads import HandlerPool
 
-__all__ = ["AsyncHandlerPool", "HandlerPool", "Pool", "Run", "RunState", "is_async", "make_pool"]
+__all__ = ["Apart", "AsyncHandlerPool", "HandlerPool", "NoChildren", "Pool", "Run", "RunState", "is_async", "make_pool"]
+
+_NO_CHILDREN = NoChildren()
 
 
 def make_pool(
-    handler: Handler, concurrency: int, deliver: Callable[[], None], can_start: Callable[[Run], bool] = always
+    handler: Handler,
+    concurrency: int,
+    deliver: Callable[[], None],
+    can_start: Callable[[Run], bool] = always,
+    apart: Apart = _NO_CHILDREN,
 ) -> Pool:
-    """The pool that suits *handler*: threads, or one event loop for ``async def``. `HandlerPool` has the details."""
-    kind = AsyncHandlerPool if is_async(handler) else HandlerPool
-    return kind(handler, concurrency, deliver, can_start)
+    """The pool that suits *handler*: threads, or one event loop for ``async def``. `HandlerPool` has the details.
 
-
-def is_async(handler: Handler) -> bool:
-    """Whether *handler* is to be awaited; sees through partial objects and to an instance's ``__call__``."""
-    target: object = handler
-    while isinstance(target, partial):
-        target = cast("partial[object]", target).func
-    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(type(target).__call__)
+    Where all tasks run in children, the threads only wait for these, whatever the handler is.
+    """
+    kind = AsyncHandlerPool if is_async(handler) and not apart.every else HandlerPool
+    return kind(handler, concurrency, deliver, can_start, apart)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import cast, final
 
 from smoothcluster.model import Handler, Task, TaskContext
+from smoothcluster.pool.apart import Apart, NoChildren
 from smoothcluster.pool.base import Pool, always, check_concurrency, emptied
 from smoothcluster.pool.run import Run, RunState, raised, settle
 
@@ -29,12 +30,14 @@ class AsyncHandlerPool(Pool):
         concurrency: int,
         deliver: Callable[[], None],
         can_start: Callable[[Run], bool] = always,
+        apart: Apart | None = None,
     ) -> None:
         self.finished: deque[Run] = deque()
         self._handler = cast("Callable[[Task, TaskContext], Awaitable[object]]", handler)
         self._concurrency = check_concurrency(concurrency)
         self._deliver = deliver
         self._can_start = can_start
+        self._apart = apart or NoChildren()
         self._queue: deque[Run] = deque()
         self._active: set[asyncio.Task[None]] = set()
         self._summoned = False
@@ -104,6 +107,9 @@ class AsyncHandlerPool(Pool):
     async def _run(self, run: Run) -> None:
         if not self._can_start(run):
             return
+        if run.apart:
+            await self._run_apart(run)
+            return
         try:
             value = await self._handler(run.task, run.context)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is this run's
@@ -113,6 +119,17 @@ class AsyncHandlerPool(Pool):
                 raised(run, error)
         else:
             settle(run, value)
+
+    async def _run_apart(self, run: Run) -> None:
+        """Wait in a thread of its own; a daemon, which does not keep the process."""
+        over: asyncio.Future[None] = self._loop.create_future()
+
+        def wait() -> None:
+            self._apart.run(run)
+            self._call_in_loop(lambda: None if over.done() else over.set_result(None))
+
+        threading.Thread(target=wait, name="smoothcluster-apart", daemon=True).start()
+        await over
 
     def _done(self, run: Run, task: asyncio.Task[None]) -> None:
         self.finished.append(run)

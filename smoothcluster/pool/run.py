@@ -27,13 +27,18 @@ class RunState(StrEnum):
     """`Run.error` says why."""
     INTERRUPTED = "interrupted"
     """The pool was stopped and cancelled the handler: it has no outcome and should run again elsewhere."""
+    DIED = "died"
+    """The child process in which it ran is gone: `Run.death` says how, `Run.began` when it had begun."""
 
 
 @final
 class Run:
     """One start of a task: what the coordinator hands in, and what the pool fills in."""
 
-    __slots__ = ("added", "added_encoded", "context", "encoded", "error", "key", "state", "task")
+    __slots__ = (
+        "added", "added_encoded", "alone", "apart", "began", "context", "death", "encoded", "error", "key", "state",
+        "task",
+    )  # fmt: skip
 
     def __init__(self, task: Task, context: TaskContext, key: object = None) -> None:
         self.task = task
@@ -49,6 +54,12 @@ class Run:
         """What the handler submitted; empty if it failed."""
         self.added_encoded: list[str] = []
         """The same tasks as JSON text in ASCII."""
+        self.apart = False
+        """To be run in a child process."""
+        self.alone = False
+        """And in one that nothing else is run in."""
+        self.death = ""
+        self.began = 0.0
 
     def fail(self, reason: str) -> None:
         """Fill in that it failed, and why."""

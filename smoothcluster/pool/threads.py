@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import final
 
 from smoothcluster.model import Handler
+from smoothcluster.pool.apart import Apart, NoChildren
 from smoothcluster.pool.base import Pool, always, check_concurrency, emptied
 from smoothcluster.pool.run import Run, raised, settle
 
@@ -34,6 +35,8 @@ class HandlerPool(Pool):
 
     *can_start* is asked in the worker's thread just before the handler is called; where it says
     no, the run is handed back as not started. It and *deliver* must be quick and never raise.
+    A run that is to be run apart keeps its worker as long as a child has it, so there are never
+    more handlers at once than workers.
 
     One woken worker wakes the next, and no other is woken meanwhile: so handlers that wait get
     all the threads at once, while those that return at once need not set eight threads
@@ -47,12 +50,14 @@ class HandlerPool(Pool):
         concurrency: int,
         deliver: Callable[[], None],
         can_start: Callable[[Run], bool] = always,
+        apart: Apart | None = None,
     ) -> None:
         self.finished: deque[Run] = deque()
         self._handler = handler
         self._concurrency = check_concurrency(concurrency)
         self._deliver = deliver
         self._can_start = can_start
+        self._apart = apart or NoChildren()
         self._queue: deque[Run] = deque()
         workers = [_Worker() for _ in range(concurrency)]
         self._idle = dict.fromkeys(workers, True)
@@ -118,7 +123,10 @@ class HandlerPool(Pool):
             if queue and idle and not self._waking:
                 self._wake_one()
             if can_start(run):
-                _call(handler, run)
+                if run.apart:
+                    self._apart.run(run)
+                else:
+                    _call(handler, run)
             finished.append(run)
             deliver()
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -55,11 +55,18 @@ def audit(log: Sequence[Line], outcomes: Iterable[Outcome], wanted: Iterable[str
     wrong += [f"{task} was lost" for task in sorted(wanted_ids - ids.keys())]
     wrong += [f"{task} was recorded and never asked for" for task in sorted(ids.keys() - wanted_ids)]
     for outcome in recorded:
-        how = END if outcome.state is State.DONE else RAISED
-        # What a handler returned may not fit: then it ended, and failed all the same.
-        told = ends[how, outcome.task_id] | ends[END, outcome.task_id]
-        if (outcome.runner, outcome.epoch) not in told:
-            wrong.append(f"{outcome} was recorded; the log knows of {sorted(told) or 'nothing'}")
+        if outcome.state is State.QUARANTINED:
+            if ends[END, outcome.task_id] or ends[RAISED, outcome.task_id]:
+                wrong.append(f"{outcome} was quarantined; its handler did come back")
+        elif (outcome.runner, outcome.epoch) not in _told(outcome, ends):
+            wrong.append(f"{outcome} was recorded; the log knows of {sorted(_told(outcome, ends)) or 'nothing'}")
         if outcome.attempts < starts[outcome.task_id]:
             wrong.append(f"{outcome} was started {starts[outcome.task_id]} times")
     return wrong
+
+
+def _told(outcome: Outcome, ends: Mapping[tuple[str, str], set[tuple[str, int]]]) -> set[tuple[str, int]]:
+    """Who has run it to such an end, by the log."""
+    how = END if outcome.state is State.DONE else RAISED
+    # What a handler returned may not fit: then it ended, and failed all the same.
+    return ends[how, outcome.task_id] | ends[END, outcome.task_id]

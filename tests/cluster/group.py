@@ -44,6 +44,7 @@ class Member:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                start_new_session=True,
             )
         self.pid = self._process.pid
         self.paused = False
@@ -91,6 +92,17 @@ class Member:
         now = SYSTEM_CLOCK.monotonic()
         self._process.kill()
         return now
+
+    def kill_group(self) -> None:
+        """SIGKILL to all processes of its process group."""
+        os.killpg(self.pid, signal.SIGKILL)
+
+    def children(self) -> list[int]:
+        """Its child processes, by the kernel."""
+        try:
+            return [int(pid) for each in Path(f"/proc/{self.pid}/task").iterdir() for pid in _words(each / "children")]
+        except OSError:  # It ended meanwhile.
+            return []
 
     def pause(self) -> float:
         """SIGSTOP; return when. Not in the middle of a write that all others would have to wait for.
@@ -329,6 +341,13 @@ class Group:
             return "\n".join([status, *(json.dumps(event) for event in self.cluster.events()[-20:])])
         except Exception as error:  # noqa: BLE001 - it explains another error, and must not hide it
             return f"the group's state cannot be read: {error!r}"
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
 
 
 NewGroup = Callable[..., Group]

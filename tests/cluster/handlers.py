@@ -6,14 +6,17 @@ written survives the process. Nothing of smoothcluster has a part in it.
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import re
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, cast
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 from smoothcluster import Task, TaskContext
@@ -21,80 +24,111 @@ from smoothcluster.clock import SYSTEM_CLOCK
 
 START, END, RAISED = "START", "END", "RAISED"
 
+HOG = 300 * 1024 * 1024
+"""Bytes that a task takes which is to be killed for it."""
 
-@final
-class Log:
-    """An append-only file that many processes write to."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-    def add(self, what: str, task: Task, context: TaskContext) -> None:
-        """Note that something became of *task*, now."""
-        line = [what, context.member, os.getpid(), task.id, context.epoch, SYSTEM_CLOCK.monotonic()]
-        os.write(self._file, json.dumps(line).encode() + b"\n")
+LOG, FOLDER, MEMBER = "CLUSTER_LOG", "CLUSTER_FOLDER", "CLUSTER_MEMBER"
+"""Variables of the environment, which children inherit: the log, the folder of gates, the member's own process."""
 
 
-@final
-class Handlers:
-    """Handlers that log what they do; *folder* holds the gates that a test opens."""
+def be_member(log: str, folder: str) -> None:
+    """What the handlers of this process, and of its children, log is this member's."""
+    os.environ |= {LOG: log, FOLDER: folder, MEMBER: str(os.getpid())}
 
-    def __init__(self, log: Log, folder: Path) -> None:
-        self._log = log
-        self._folder = folder
 
-    def by_name(self, name: str) -> Callable[..., Any]:
-        """The handler called *name*."""
-        return {"act": self.act, "act_async": self.act_async, "crawl": self.crawl, "nothing": nothing}[name]
+def by_name(name: str) -> Callable[..., Any]:
+    """The handler called *name*; ``bound_`` before it makes it one that no child process can import."""
+    found: dict[str, Callable[..., Any]] = {
+        "act": act, "act_async": act_async, "crawl": crawl, "nothing": nothing,
+    }  # fmt: skip
+    handler = found[name.removeprefix("bound_")]
+    return partial(handler) if name.startswith("bound_") else handler
 
-    def act(self, task: Task, context: TaskContext) -> object:
-        """Do what ``task.meta`` says, in this order; without it, return the task's id at once.
 
-        ``hold``: wait until the gate of that name is open, whatever happens; ``nap``: seconds;
-        ``spawn``: submit so many tasks, with ids of their own; ``links``: submit tasks with these ids,
-        whatever they are; ``fails``: raise in so many first attempts; ``raise``: raise it; ``returns``:
-        an *object* that is no JSON, or so many bytes of text.
-        """
-        orders = _orders(task)
-        self._log.add(START, task, context)
-        while (gate := orders.get("hold")) and not (self._folder / gate).exists():
-            SYSTEM_CLOCK.sleep(0.02)
-        SYSTEM_CLOCK.sleep(orders.get("nap", 0.0))
-        return self._finish(task, context, orders)
+def note(what: str, task: Task, context: TaskContext) -> None:
+    """Log that something became of *task*, now."""
+    line = [what, context.member, int(os.environ[MEMBER]), task.id, context.epoch, SYSTEM_CLOCK.monotonic()]
+    os.write(_log(), json.dumps(line).encode() + b"\n")
 
-    async def act_async(self, task: Task, context: TaskContext) -> object:
-        """As `act`, without a thread."""
-        orders = _orders(task)
-        self._log.add(START, task, context)
-        while (gate := orders.get("hold")) and not (self._folder / gate).exists():  # noqa: ASYNC110 - another process opens it
-            await asyncio.sleep(0.02)
-        await asyncio.sleep(orders.get("nap", 0.0))
-        return self._finish(task, context, orders)
 
-    def _finish(self, task: Task, context: TaskContext, orders: dict[str, Any]) -> object:
-        try:
-            context.submit(Task(id=f"{task.id}/{number}") for number in range(orders.get("spawn", 0)))
-            context.submit(Task(id=name) for name in orders.get("links", ()))
-            if "raise" in orders or context.attempt <= orders.get("fails", 0):
-                raise ValueError(orders.get("raise", f"attempt {context.attempt}"))
-        except Exception:
-            self._log.add(RAISED, task, context)
-            raise
-        self._log.add(END, task, context)
-        returns = orders.get("returns", task.id)
-        if returns == "object":
-            return object()
-        return "x" * returns if isinstance(returns, int) else returns
+@cache
+def _log() -> int:
+    return os.open(os.environ[LOG], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def crawl(self, task: Task, context: TaskContext) -> object:
-        """Fetch a page and submit the pages of its host that it links to."""
-        assert task.url is not None
-        self._log.add(START, task, context)
-        page = _fetch(task.url)
-        links = _links(task.url, page or "")
-        context.submit(Task(id=urlsplit(link).path, url=link) for link in links)
-        self._log.add(END, task, context)
-        return {"found": page is not None, "links": len(links)}
+
+def _is_open(gate: str) -> bool:
+    return Path(os.environ[FOLDER], gate).exists()
+
+
+def act(task: Task, context: TaskContext) -> object:
+    """Do what ``task.meta`` says, in this order; without it, return the task's id at once.
+
+    ``hold``: wait until the gate of that name is open, whatever happens; ``nap``: seconds;
+    ``spawn``: submit so many tasks, with ids of their own; ``links``: submit tasks with these ids,
+    whatever they are; ``fails``: raise in so many first attempts; ``raise``: raise it; ``returns``:
+    an *object* that is no JSON, or so many bytes of text; ``dies``: end the process, by `die`.
+    """
+    orders = _orders(task)
+    note(START, task, context)
+    while (gate := orders.get("hold")) and not _is_open(gate):
+        SYSTEM_CLOCK.sleep(0.02)
+    SYSTEM_CLOCK.sleep(orders.get("nap", 0.0))
+    if "dies" in orders:
+        die(orders["dies"])
+    return _finish(task, context, orders)
+
+
+async def act_async(task: Task, context: TaskContext) -> object:
+    """As `act`, without a thread."""
+    orders = _orders(task)
+    note(START, task, context)
+    while (gate := orders.get("hold")) and not _is_open(gate):  # noqa: ASYNC110 - another process opens it
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(orders.get("nap", 0.0))
+    if "dies" in orders:
+        die(orders["dies"])
+    return _finish(task, context, orders)
+
+
+def die(how: str) -> None:
+    """End this process as a task does that kills: by SIGKILL, by leaving, by a crash; or eat, and wait to be killed."""
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exit":
+        os._exit(3)
+    if how == "segfault":
+        ctypes.string_at(0)
+    hog = bytearray(HOG)
+    hog[::4096] = b"x" * len(hog[::4096])
+    while True:
+        SYSTEM_CLOCK.sleep(0.1)
+
+
+def _finish(task: Task, context: TaskContext, orders: dict[str, Any]) -> object:
+    try:
+        context.submit(Task(id=f"{task.id}/{number}") for number in range(orders.get("spawn", 0)))
+        context.submit(Task(id=name) for name in orders.get("links", ()))
+        if "raise" in orders or context.attempt <= orders.get("fails", 0):
+            raise ValueError(orders.get("raise", f"attempt {context.attempt}"))
+    except Exception:
+        note(RAISED, task, context)
+        raise
+    note(END, task, context)
+    returns = orders.get("returns", task.id)
+    if returns == "object":
+        return object()
+    return "x" * returns if isinstance(returns, int) else returns
+
+
+def crawl(task: Task, context: TaskContext) -> object:
+    """Fetch a page and submit the pages of its host that it links to."""
+    assert task.url is not None
+    note(START, task, context)
+    page = _fetch(task.url)
+    links = _links(task.url, page or "")
+    context.submit(Task(id=urlsplit(link).path, url=link) for link in links)
+    note(END, task, context)
+    return {"found": page is not None, "links": len(links)}
 
 
 def nothing(task: Task, context: TaskContext) -> object:

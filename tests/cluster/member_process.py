@@ -7,9 +7,8 @@ has left.
 import json
 import logging
 import sys
-from pathlib import Path
 
-from cluster.handlers import Handlers, Log
+from cluster.handlers import be_member, by_name
 
 from smoothcluster import ClusterCrawler, Pacing, connect
 
@@ -19,8 +18,8 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("smoothcluster.pool.run").setLevel(logging.WARNING)  # Handlers that raise are meant to.
-    handlers = Handlers(Log(Path(options.pop("log"))), Path(options.pop("folder")))
-    handler = handlers.by_name(options.pop("handler"))
+    be_member(options.pop("log"), options.pop("folder"))
+    handler = by_name(options.pop("handler"))
     if "pacing" in options:
         options["pacing"] = Pacing(**options["pacing"])
     crawler = ClusterCrawler(backend=connect(options.pop("url")), handler=handler, **options)

@@ -32,6 +32,7 @@ def test_a_true_record_is_right() -> None:
         ([replace(DONE, runner="b"), FAILED], "the log knows of"),
         ([replace(DONE, epoch=2), FAILED], "the log knows of"),
         ([DONE, replace(FAILED, state=State.DONE)], "the log knows of nothing"),
+        ([replace(DONE, state=State.QUARANTINED), FAILED], "its handler did come back"),
         ([replace(DONE, attempts=0), FAILED], "was started 1 times"),
     ],
 )

@@ -257,6 +257,73 @@ BUGS = (
         "slander",
     ),
     Bug(
+        "suspects are run in the member",
+        "progress.py",
+        "            run.apart, run.alone = not alone, self._stage(place) is Stage.ACCUSED\n",
+        "            pass\n",
+        30,
+        "P5: ",
+    ),
+    Bug(
+        "what was running when its process died is not suspect",
+        "suspicion.py",
+        "_DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)\n",
+        "_DEADLY = (Evidence.LEASE_EXPIRED,)\n",
+        30,
+        "P5: ",
+    ),
+    Bug(
+        "what was running when its lease ran out is not suspect",
+        "suspicion.py",
+        "_DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)\n",
+        "_DEADLY = (Evidence.PROCESS_GONE,)\n",
+        60,
+        "P5: ",
+    ),
+    Bug(
+        "one death of a child convicts",
+        "suspicion.py",
+        "    if crashes >= CRASHES or crashes + kills >= KILLS or",
+        "    if crashes or kills or",
+        30,
+        "P5: ",
+        "kill,reap,restart",
+    ),
+    Bug(
+        "blame is lost when a shard changes hands",
+        "records.py",
+        "{k: list(v) for k, v in self.blame.items()}",
+        "{}",
+        30,
+        "P5: ",
+    ),
+    Bug(
+        "nobody says that a suspect is alone in the member",
+        "progress.py",
+        "                self._blame(place, ALONE)\n",
+        "                pass\n",
+        60,
+        "P5: ",
+    ),
+    Bug(
+        "a suspect is alone in the member while outcomes of others wait",
+        "workload.py",
+        """\
+            if work.unsaid():
+                self._commit(work, 0, now)
+        able = [work for work in self.works.values() if work.backlog.suspects and work.free()]
+        if able and self.quiet():
+""",
+        """\
+            pass
+        able = [work for work in self.works.values() if work.backlog.suspects and work.free()]
+        if able:
+""",
+        60,
+        "P5: ",
+        "drop,outage",
+    ),
+    Bug(
         "shards never flow back when members return",
         "assignment.py",
         "    return Plan(give=_surplus(owned, target, me, set(busy)), unplaced=tuple(free))\n",
@@ -331,6 +398,15 @@ BUGS = (
 )
 
 UNFOUND = (
+    Bug(
+        "two kills of a child convict",
+        "suspicion.py",
+        "            crashes += entry.crash\n",
+        "            crashes += entry.crash or entry.evidence == KILLED\n",
+        120,
+        "P5: ",
+        "kill,reap",
+    ),
     Bug(
         "a claim does not compare the claimant's own record",
         "handover.py",

@@ -174,7 +174,7 @@ def test_a_successor_knows_the_ids_of_a_job(bench: Bench) -> None:
 def test_a_successor_runs_what_ran_and_counts_that_start(bench: Bench) -> None:
     """Attempts are counted in the store."""
     bench.chunk("j-0", "a", "b")
-    record = Shard(open={"j-0": Open(2, blame={1: ["x@1:process_gone", "y@2:left"]}, fails={0: 1})})
+    record = Shard(open={"j-0": Open(2, blame={1: ["x@1:left", "y@2:left"]}, fails={0: 1})})
     runs = bench.start(bench.own(0, record))
     assert [(run.task.id, run.context.attempt) for run in runs] == [("b", 3), ("a", 2)]
 

@@ -88,7 +88,8 @@ def _play(scenario: Scenario, first: int, schedules: int, processes: int) -> int
     befell = ", ".join(f"{count} {name}" for name, count in sorted(faults.items())) or "none"
     click.echo(
         f"{schedules} schedules from seed {first}: every promise was kept. {counts['starts']} starts,"
-        f" {counts['outcomes']} outcomes, {counts['handovers']} handovers, {counts['adoptions']} adoptions,"
+        f" {counts['outcomes']} outcomes, {counts['quarantined']} of them quarantined,"
+        f" {counts['handovers']} handovers, {counts['adoptions']} adoptions,"
         f" the breaker opened {counts['breakers']} times, in {seconds:.1f} s. Faults: {befell}."
     )
     toothless = _toothless(counts, faults, scenario)

@@ -39,6 +39,7 @@ def try_schedule(seed: int, scenario: Scenario) -> tuple[Played, World | None]:
     if world is not None:
         record = world.record
         counts.update(starts=record.starts, handovers=record.handovers, outcomes=len(record.outcomes))
+        counts.update(quarantined=record.quarantined)
         counts.update(adoptions=world.adoptions.count, breakers=world.adoptions.opened)
         faults.update(world.trouble.done)
     return Played(seed, wrong, counts, faults), world

@@ -8,6 +8,8 @@ from typing import final
 from smoothcluster.chunks import encode_task
 from smoothcluster.model import Task
 from smoothcluster.pool import Pool, Run, RunState
+from smoothcluster.suspicion import KILLED
+from smoothcluster.testing.simulate.children import SimChildren
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler
 
 PACES = ((0.002, 0.002, 0.002, 0.002, 0.3, 2.0), (0.002,), (1.0,))
@@ -32,6 +34,13 @@ def fails(task_id: str) -> bool:
     return task_id.endswith("7")
 
 
+def kills(task_id: str) -> str | None:
+    """How its process ends of it, if it does: such tasks are in jobs of their own, with others that do no harm."""
+    if not task_id.startswith("k") or not task_id.endswith("3"):
+        return None
+    return KILLED if task_id.endswith("13") else "child_exit_1"
+
+
 @final
 class SimPool(Pool):
     """A fixed number of workers."""
@@ -44,10 +53,13 @@ class SimPool(Pool):
         deliver: Callable[[], None],
         can_start: Callable[[Run], bool],
         on_start: Callable[[Run], None],
+        on_death: Callable[[Run], None],
+        children: SimChildren,
     ) -> None:
         self.finished: deque[Run] = deque()
         self._scheduler, self._process, self._concurrency = scheduler, process, concurrency
         self._deliver, self._can_start, self._on_start = deliver, can_start, on_start
+        self._on_death, self._children = on_death, children
         self._queue: deque[Run] = deque()
         self._running = 0
 
@@ -83,9 +95,28 @@ class SimPool(Pool):
             random = self._scheduler.random
             pace = PACES[int(run.context.job[1:]) % len(PACES)]
             takes = random.choice(pace) * random.random()
+            if run.apart:
+                self._children.begin(run, partial(self._die, run, KILLED))
             self._scheduler.at(takes, partial(self._finish, run), self._process)
 
+    def _die(self, run: Run, death: str) -> None:
+        """The child has ended in which it ran."""
+        self._children.die(run)
+        self._running -= 1
+        run.state, run.death = RunState.DIED, death
+        self._end(run)
+        self._next()
+
     def _finish(self, run: Run) -> None:
+        if run.apart and not self._children.end(run):
+            return
+        death = kills(run.task.id)
+        if death is not None:
+            if run.apart:
+                self._die(run, death)
+            else:
+                self._on_death(run)
+            return
         self._running -= 1
         if fails(run.task.id):
             run.fail("ValueError: it ends in 7")

@@ -15,6 +15,7 @@ from smoothcluster.pool import Run
 from smoothcluster.progress import place_of
 from smoothcluster.surroundings import Settings, Surroundings
 from smoothcluster.testing.simulate.adoptions import PACING
+from smoothcluster.testing.simulate.children import SimChildren
 from smoothcluster.testing.simulate.network import SimBackend
 from smoothcluster.testing.simulate.pool import SimPool
 from smoothcluster.testing.simulate.scheduler import Process, SimClock
@@ -69,6 +70,7 @@ class SimMember(SimProcess):
             GROUP, wanted, scenario.concurrency, TTL, scenario.max_attempts, 0.1, 1.0,
             capacity=world.weather.capacity, pacing=Pacing(**PACING),  # type: ignore[arg-type]  # its numbers
         )  # fmt: skip
+        self.children = SimChildren(scheduler, self.process, self.clock, scenario.concurrency, world.weather.isolation)
         around = Surroundings(
             clock=self.clock,
             new_id=world.new_id,
@@ -79,6 +81,7 @@ class SimMember(SimProcess):
             watch_peers=self._watch_peers,
             make_pool=self._make_pool,
             keep_alive=lambda session: scheduler.spawn(self.process, session.run),
+            apart=self.children,
         )
         return MemberLoop(self.backend, settings, around)
 
@@ -99,7 +102,18 @@ class SimMember(SimProcess):
 
     def _make_pool(self, deliver: Callable[[], None], can_start: Callable[[Run], bool]) -> SimPool:
         concurrency = self.world.scenario.concurrency
-        return SimPool(self.world.scheduler, self.process, concurrency, deliver, can_start, self._started)
+        self.children.wake = deliver
+        return SimPool(
+            self.world.scheduler, self.process, concurrency, deliver, can_start, self._started, self._dies,
+            self.children,
+        )  # fmt: skip
+
+    def _dies(self, run: Run) -> None:
+        """The process ends of a task."""
+        self.world.note(f"{self.name} ({self.incarnation}) dies of {run.task.id}")
+        self.world.record.lost(run.context.job, run.task.id)
+        self.kill()
+        self.world.trouble.start_again(self.name)
 
     def _started(self, run: Run) -> None:
         context = run.context

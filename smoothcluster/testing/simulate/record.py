@@ -6,13 +6,15 @@ breaks a promise.
 """
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
 from smoothcluster.backend import Entry
 from smoothcluster.memory import Applied, MemoryStore
-from smoothcluster.testing.simulate.pool import children, fails
+from smoothcluster.suspicion import ALONE_EXPIRED
+from smoothcluster.testing.simulate.pool import children, fails, kills
 
 
 class Violation(AssertionError):  # noqa: N818  # it is no error of ours
@@ -33,7 +35,7 @@ def data_of(entry: Entry | None) -> dict[str, Any]:
 class IndependentRecord:
     """Watches one group in one store."""
 
-    def __init__(self, store: MemoryStore, group: str) -> None:
+    def __init__(self, store: MemoryStore, group: str, isolation: str, faults: Collection[str]) -> None:
         self.author = ""
         self.steps: list[str] = []
         """What was changed, by whom: the tail explains a violation."""
@@ -47,7 +49,13 @@ class IndependentRecord:
         self.starts = 0
         self.handovers = 0
         """Shards that had an owner before and were claimed, or given away."""
+        self.quarantined = 0
         self._store, self._group = store, group
+        # Where no child can run the handler, a task may take two members whose death is seen, and more if it is not.
+        self._most_lost = {"every": 0, "suspects": 1, "none": 1 + ALONE_EXPIRED}[isolation]
+        # There, what runs alone when its member is killed, or taken for dead, is taken for what killed it.
+        self._sharp = isolation != "none" or {"kill", "restart", "slander"}.isdisjoint(faults)
+        self._lost: Counter[tuple[str, str]] = Counter()
         self._incarnations: set[str] = set()
         self._epochs: dict[str, int] = {}
         self._started: dict[tuple[str, str], list[tuple[int, int]]] = {}
@@ -153,11 +161,28 @@ class IndependentRecord:
             if (job, task) in self.outcomes:
                 raise Violation(f"P3: {task} of {job} was recorded twice, the second time in {key}")
             self.outcomes[job, task] = state
+            if state == "quarantined":
+                self._see_verdict(job, task, step)
             if state == "done":
                 self.expected.update((job, child) for child in children(task, attempts))
             starts = len(self._started.get((job, task), ()))
             if not 1 <= starts <= attempts:
                 raise Violation(f"P5: {task} of {job} was started {starts} times, and recorded with {attempts}")
+
+    def _see_verdict(self, job: str, task: str, step: Applied) -> None:
+        """Only what kills is convicted, and with a record beside its outcome."""
+        self.quarantined += 1
+        if self._sharp and not kills(task):
+            raise Violation(f"P5: {task} of {job} was quarantined, and is innocent")
+        kept = [data_of(step.after[key]) for key in step.after if key.split("/")[1] == "quarantine"]
+        if not any((each.get("job"), each.get("task", {}).get("id")) == (job, task) for each in kept):
+            raise Violation(f"P5: {task} of {job} was quarantined without a record of it")
+
+    def lost(self, job: str, task: str) -> None:
+        """A member's process has died of a task."""
+        self._lost[job, task] += 1
+        if self._lost[job, task] > self._most_lost:
+            raise Violation(f"P5: {self._lost[job, task]} members have died of {task} of {job}")
 
     def started(self, incarnation: str, place: tuple[str, int], job: str, task: str, run: Mapping[str, int]) -> None:
         """A handler begins to run, on a member that thinks it is *incarnation*.
@@ -193,7 +218,9 @@ class IndependentRecord:
         for (job, task), state in self.outcomes.items():
             if (job, task) not in self.expected:
                 raise Violation(f"P3: {task} of {job} was recorded but never submitted")
-            if (state == "failed") != fails(task):
+            if kills(task) and state != "quarantined":
+                raise Violation(f"P5: {task} of {job}, which kills, ended as {state}")
+            if state != "quarantined" and (state == "failed") != fails(task):
                 raise Violation(f"P3: {task} of {job} ended as {state}")
         left = [key for key in self._store.tree.entries if key.startswith(f"{self._group}/tasks/")]
         if left:

@@ -8,10 +8,11 @@ from smoothcluster.testing.simulate.processes import TTL, SimAdmin, SimClient, S
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.world import World
 
-FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "outage", "slander", "respec")
+FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "outage", "slander", "respec", "reap")
 """What may go wrong: a process dies, for some time or for good; stops and goes on; is cut off;
 loses acknowledgements; loses its lease; dies and is started again at once, under its name; leaves;
-the store is away from everybody; a living member is taken for dead; somebody changes the number of Runners."""
+the store is away from everybody; a living member is taken for dead; somebody changes the number of Runners;
+somebody kills a member's child."""
 
 
 class Trouble:
@@ -32,6 +33,7 @@ class Trouble:
             "leave": self._leave,
             "outage": self._outage,
             "slander": self._slander,
+            "reap": self._reap,
             "respec": self._respec,
         }
 
@@ -92,6 +94,14 @@ class Trouble:
     def _start_again(self, name: str) -> None:
         if not self._world.members[name].alive:
             self._world.start(name)
+
+    def start_again(self, name: str) -> None:
+        """A process has died of a task; whoever looks after it starts it again."""
+        self._again(name, self._random.choice((0.01, 4.0)))
+
+    def _reap(self, member: SimMember) -> None:
+        if member.children.kill_one():
+            self._world.note(f"kill a child of {member.name}")
 
     def _leave(self, member: SimMember) -> None:
         self._world.note(f"ask {member.name} to leave")

@@ -21,6 +21,10 @@ Jobs = Mapping[str, Sequence[int]]
 """The numbers of each job's tasks; `pool.children` says what comes of them."""
 
 
+POISON = range(1001, 1021, 2)
+"""Tasks of which some end their process."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weather:
     """One schedule's share of everything."""
@@ -38,6 +42,8 @@ class Weather:
     """The kind of message that is slow, if any."""
     jobs: Sequence[Jobs]
     """The jobs of each storm or squall."""
+    isolation: str
+    """Which tasks run in child processes: "suspects", "every" one, or "none", since no child can run the handler."""
 
 
 def draw(random: Random, scenario: "Scenario") -> Weather:
@@ -50,18 +56,23 @@ def draw(random: Random, scenario: "Scenario") -> Weather:
         runner, backup = random.choice((members, members, max(1, members - 1))), None
     # Room for all with one member less, or none to spare, or any number of shards.
     capacity = random.choice((None, None, None, -(-shards // max(1, runner - 1)), -(-shards // runner)))
+    isolation = random.choice(("suspects", "suspects", "suspects", "every", "none"))
     if random.random() < 0.25:
         drips = {f"d{number}": range(1) for number in range(6)}
         floods = {f"j{number}": range(tasks) for number in range(scenario.jobs)}
         # What a slow renewal does shows where a lot goes on; anything else that is slow only makes a storm long.
-        return Weather(12.0, faults, runner, backup, capacity, shards, "renew", [floods | drips])
+        poison = {"k0": POISON} if random.random() < 0.5 else {}
+        return Weather(12.0, faults, runner, backup, capacity, shards, "renew", [floods | drips | poison], isolation)
     some = tuple(random.sample(faults, min(len(faults), random.choice((1, 1, 2, 4)))))
-    squalls = [{f"s{number}": _few(random, tasks)} for number in range(5)]
+    squalls: list[dict[str, Sequence[int]]] = [{f"s{number}": _few(random, tasks)} for number in range(5)]
+    if random.random() < 0.5:
+        squalls[0]["k0"] = POISON
+        squalls[2]["k1"] = POISON
     if backup is not None:
         runner = random.choice((1, runner, runner, members))
         backup, capacity = members - runner, None if runner == 1 else capacity
     few = random.choice((min(2, shards), shards))
-    return Weather(1.0, some, runner, backup, capacity, few, random.choice(SLOW), squalls)
+    return Weather(1.0, some, runner, backup, capacity, few, random.choice(SLOW), squalls, isolation)
 
 
 def _few(random: Random, tasks: int) -> Sequence[int]:

@@ -1,0 +1,135 @@
+"""A child process: runs handlers for a member, so that what dies of a task is not the member.
+
+It is a fresh interpreter in a session of its own, so signals to the member's process group pass it
+by; it ignores SIGINT and SIGTERM, ends with its parent, and asks to be the first to go when the
+machine runs out of memory. Its standard output and error are the parent's.
+"""
+
+import asyncio
+import ctypes
+import os
+import queue
+import re
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Awaitable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+from smoothcluster.model import Handler, Task, TaskContext
+from smoothcluster.pool.kinds import is_async
+from smoothcluster.pool.link import Reader, send
+from smoothcluster.pool.origin import load
+from smoothcluster.pool.run import Run, RunState, raised, settle
+
+_PR_SET_PDEATHSIG = 1
+
+
+class _State:
+    importing = False
+
+
+def importing() -> bool:
+    """Whether this is a child that imports its handler: no time to join groups."""
+    return _State.importing
+
+
+def main(fd: int, parent: int) -> None:
+    """Serve the parent at the other end of *fd* until that ends."""
+    _end_with(parent)
+    link = socket.socket(fileno=fd)
+    reader = Reader(link)
+    try:
+        first = reader.next()
+    except EOFError:
+        return
+    _State.importing = True
+    try:
+        handler = load(first["origin"])
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the handler cannot be had
+        send(link, {"unable": f"{type(error).__name__}: {error}"})
+        return
+    _State.importing = False
+    memory = first["memory"]
+    if memory is not None:
+        _limit(int(memory))
+    inbox = _Inbox(reader)
+    threading.Thread(target=inbox.read, name="smoothcluster-inbox", daemon=True).start()
+    send(link, {"ready": True})
+    _serve(link, inbox, handler)
+
+
+def _end_with(parent: int) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # It ended before we asked.
+        os._exit(1)
+
+
+def _limit(memory: int) -> None:
+    """Let the handler's tasks have *memory* bytes beside what it took to get ready for them.
+
+    RLIMIT_DATA, not RLIMIT_AS: what is mapped and never used, as allocators and numeric libraries
+    do by the gigabyte, does no harm.
+    """
+    used = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    resource.setrlimit(resource.RLIMIT_DATA, ((int(used[1]) * 1024 if used else 0) + memory,) * 2)
+
+
+class _Inbox:
+    """What the parent says, while the main thread is busy with a handler."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self.stopping = threading.Event()
+        self._reader = reader
+
+    def read(self) -> None:
+        """Sort messages until the parent ends."""
+        with suppress(EOFError):
+            while True:
+                message = self._reader.next()
+                if "stop" in message:
+                    self.stopping.set()
+                else:
+                    self.tasks.put(message)
+        os._exit(0)
+
+
+def _serve(link: socket.socket, inbox: _Inbox, handler: Handler) -> None:
+    loop = asyncio.Runner() if is_async(handler) else None
+    while True:
+        message = inbox.tasks.get()
+        context = TaskContext(**message["context"], stopping=inbox.stopping)
+        run = Run(Task.from_json(message["task"]), context)
+        send(link, {"begun": True})
+        exhausted = _call(handler, run, loop)
+        answer: dict[str, object] = {"error": run.error, "exhausted": exhausted}
+        if run.state is RunState.DONE:
+            answer |= {"value": run.encoded, "added": run.added_encoded}
+        send(link, answer)
+
+
+def _call(handler: Handler, run: Run, loop: asyncio.Runner | None) -> bool:
+    """Run the handler and fill in what came of it; whether it ran out of memory."""
+    try:
+        value = handler(run.task, run.context)
+        if loop is not None:
+            value = loop.run(_awaited(cast("Awaitable[object]", value)))
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler is no reason to end the child
+        raised(run, error)
+        return isinstance(error, MemoryError)
+    settle(run, value)
+    return False
+
+
+async def _awaited(value: Awaitable[object]) -> object:
+    return await value

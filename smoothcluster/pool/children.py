@@ -1,0 +1,261 @@
+"""A member's child processes: brought up one by one as they are needed, and kept warm.
+
+All are spawned by one thread that stays: the kernel ends a child when the *thread* that spawned it
+ends. A task that is to run alone gets a fresh one, beside a bystander that runs nothing: whoever
+kills children at random kills bystanders, too.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import final
+
+from smoothcluster.clock import SYSTEM_CLOCK, Clock
+from smoothcluster.pool.apart import Apart
+from smoothcluster.pool.base import always
+from smoothcluster.pool.origin import Origin
+from smoothcluster.pool.parent import Child, UnableError
+from smoothcluster.pool.run import Run, RunState
+
+log = logging.getLogger("smoothcluster")
+
+RAMP = 0.1
+"""Seconds that all children must have been busy for before one more is brought up for suspects."""
+
+TRIES = 3
+"""Children in a row that die while they get ready, before it is believed that they always will."""
+
+
+@final
+class Children(Apart):
+    """At most *most* at once, besides bystanders and those that run a task alone.
+
+    Args:
+        origin: where they find the handler; None if they cannot.
+        most: how many run tasks at once.
+        every: whether all tasks run in children.
+        timeout: seconds that a task may take.
+        memory: bytes that it may use.
+        spawn: makes a child process.
+    """
+
+    def __init__(
+        self,
+        origin: Origin | None,
+        most: int,
+        *,
+        every: bool = False,
+        timeout: float | None = None,
+        memory: int | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        spawn: Callable[[Origin, int | None, Clock], Child] = Child,
+    ) -> None:
+        self.every = every
+        self.wake: Callable[[], None] = lambda: None
+        """Called when a child has come up, or is known never to."""
+        self.can_start: Callable[[Run], bool] = always
+        """Asked once more when a child was found, which may have taken its time."""
+        self._origin, self._most, self._timeout, self._memory = origin, most, timeout, memory
+        self._clock, self._spawn = clock, spawn
+        self._able: bool | None = None if origin is not None else False
+        self._change = threading.Condition()
+        self._idle: list[Child] = []
+        self._all: set[Child] = set()
+        """Every child that lives or has not been found dead."""
+        self._working = 0
+        """Idle, busy and coming up, alone ones left out."""
+        self._coming = 0
+        self._failures = 0
+        self._bystander: Child | None = None
+        self._spare: Child | None = None
+        """One that is to run a task alone."""
+        self._disturbed_at = self._grown_at = -1e9
+        self._closed = False
+        self._orders: SimpleQueue[SimpleQueue[Child | None] | None] | None = None
+
+    @property
+    def able(self) -> bool | None:
+        return self._able
+
+    def ready(self, waiting: int) -> int:
+        with self._change:
+            now = self._clock.monotonic()
+            if self._able is False or self._closed:
+                return 0
+            if self.every:
+                return max(1, self._most // 2)  # These run alone, beside the others.
+            up = self._working - self._coming
+            lacking = up == 0 or (not self._idle and now >= self._grown_at + RAMP)
+            if not self._coming and lacking and self._working < min(self._most, waiting):
+                self._bring_up()
+            return up
+
+    def disturbed(self, since: float) -> bool:
+        with self._change:
+            quiet = [*self._idle, *([self._bystander] if self._bystander is not None else [])]
+            if not all(child.alive() for child in quiet):
+                self._disturbed_at = self._clock.monotonic()
+            self._idle = [child for child in self._idle if child.alive() or self._forget(child)]
+            if self._bystander is not None and not self._bystander.alive():
+                self._all.discard(self._bystander)
+                self._bystander = None
+            return self._disturbed_at >= since
+
+    def run(self, run: Run) -> None:
+        child = self._alone() if run.alone else self._lease()
+        if child is None:
+            return
+        if self.can_start(run):
+            child.run(run, self._timeout)
+        if run.state is RunState.DIED and self._spare is None:
+            self._spare = self._spawned()  # It gets ready while that death is waited to count.
+        if run.alone:
+            child.end()
+            with self._change:
+                self._all.discard(child)
+        else:
+            self._give_back(child)
+
+    def check(self) -> str | None:
+        """Bring up a first child; why that is impossible, if it is."""
+        try:
+            child = self._made()
+        except UnableError as error:
+            return str(error)
+        if child is None:
+            return "the child process died while it got ready"
+        with self._change:
+            self._working += 1
+            self._able = True
+            self._idle.append(child)
+        return None
+
+    def close(self) -> None:
+        """End all children, whatever they are at."""
+        with self._change:
+            self._closed = True
+            children, self._all = list(self._all), set()
+            self._change.notify_all()
+            if self._orders is not None:
+                self._orders.put(None)
+        for child in children:
+            child.end()
+
+    # All of this holds the lock
+
+    def _forget(self, child: Child) -> bool:
+        self._all.discard(child)
+        self._working -= 1
+        return False
+
+    def _bring_up(self) -> None:
+        """Have one more child, without waiting for it."""
+        self._working += 1
+        self._coming += 1
+        threading.Thread(target=self._grow, name="smoothcluster-child", daemon=True).start()
+
+    # And none of this does
+
+    def _lease(self) -> Child | None:
+        with self._change:
+            while not self._closed and self._able is not False:
+                while self._idle:
+                    child = self._idle.pop()
+                    if child.alive():
+                        return child
+                    self._disturbed_at = self._clock.monotonic()
+                    self._forget(child)
+                if self._working < self._most and not (self._coming and not self.every):
+                    self._bring_up()
+                self._change.wait(1.0)
+            return None
+
+    def _give_back(self, child: Child) -> None:
+        if child.spent or self._closed:
+            child.end()
+        with self._change:
+            if child.spent:
+                self._forget(child)
+            else:
+                self._idle.append(child)
+            self._change.notify()
+
+    def _grow(self) -> None:
+        """Bring up a child for all, and tell."""
+        child, why = None, "children die while they get ready"
+        try:
+            child = self._made()
+        except UnableError as error:
+            self._failures, why = TRIES, str(error)
+        with self._change:
+            self._coming -= 1
+            if child is not None:
+                self._able, self._failures, self._grown_at = True, 0, self._clock.monotonic()
+                self._idle.append(child)
+            else:
+                self._working -= 1
+                self._failures += 1
+                self._give_up(why)
+            self._change.notify_all()
+        if child is None:
+            self._clock.sleep(RAMP)
+        self.wake()
+
+    def _give_up(self, why: str) -> None:
+        if self._failures >= TRIES and not self.every and self._able is not False and not self._closed:
+            self._able = False
+            log.warning("no child process can run the handler (%s): suspects are run alone in this process", why)
+
+    def _alone(self) -> Child | None:
+        """A fresh child, and a bystander beside it, which is there to be killed and need not get ready."""
+        self.disturbed(0.0)  # What has happened before says nothing of what will.
+        if self._bystander is None:
+            self._bystander = self._spawned()
+        try:
+            return self._made() if self._bystander is not None else None
+        except UnableError:
+            return None
+
+    def _made(self) -> Child | None:
+        """A child that is new and ready; None if it died before. Raise UnableError."""
+        with self._change:
+            child, self._spare = self._spare, None
+        child = child or self._spawned()
+        try:
+            return child if child is not None and child.greet() else None
+        finally:
+            if child is not None and child.spent:
+                with self._change:
+                    self._all.discard(child)
+
+    def _spawned(self) -> Child | None:
+        """A new child; None if there can be none now."""
+        arrived: SimpleQueue[Child | None] = SimpleQueue()
+        with self._change:
+            if self._closed:
+                return None
+            if self._orders is None:
+                self._orders = SimpleQueue()
+                threading.Thread(
+                    target=self._serve, args=(self._orders,), name="smoothcluster-spawner", daemon=True
+                ).start()
+            self._orders.put(arrived)
+        return arrived.get()
+
+    def _serve(self, orders: "SimpleQueue[SimpleQueue[Child | None] | None]") -> None:
+        """Spawn children, as long as there is a use for them."""
+        while (arrived := orders.get()) is not None:
+            try:
+                assert self._origin is not None
+                child = self._spawn(self._origin, self._memory, self._clock)
+            except OSError as error:
+                log.warning("no child process can be started: %s", error)
+                arrived.put(None)
+                continue
+            with self._change:
+                closed = self._closed
+                self._all.add(child)
+            if closed:
+                child.end()
+            arrived.put(child)

@@ -1,0 +1,45 @@
+"""What a member and its children say to each other: JSON objects over a socket, each with its length before it."""
+
+import json
+import socket
+import struct
+from typing import Any
+
+_LENGTH = struct.Struct("!Q")
+
+
+def send(link: socket.socket, message: dict[str, object]) -> None:
+    """Say *message*; raise OSError if nobody is there to hear it."""
+    text = json.dumps(message).encode()
+    link.sendall(_LENGTH.pack(len(text)) + text)
+
+
+class Reader:
+    """Takes messages out of a stream of bytes, however they arrive."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._buffer = bytearray()
+
+    def next(self) -> dict[str, Any]:
+        """The next message. Raise EOFError at the end; TimeoutError if the link's timeout passes, and go on later."""
+        while (message := self._taken()) is None:
+            try:
+                more = self._link.recv(65536)
+            except ConnectionError:
+                more = b""
+            if not more:
+                raise EOFError
+            self._buffer += more
+        return message
+
+    def _taken(self) -> dict[str, Any] | None:
+        if len(self._buffer) < _LENGTH.size:
+            return None
+        end = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
+        if len(self._buffer) < end:
+            return None
+        text = bytes(self._buffer[_LENGTH.size : end])
+        del self._buffer[:end]
+        message: dict[str, Any] = json.loads(text)
+        return message

@@ -1,0 +1,80 @@
+"""A member's child processes in virtual time: they come up, run tasks, die of them, and are killed by others."""
+
+from collections.abc import Callable
+from typing import final
+
+from smoothcluster.pool import Apart, Run
+from smoothcluster.testing.simulate.scheduler import Process, Scheduler, SimClock
+
+
+@final
+class SimChildren(Apart):
+    """As `pool.children`, without processes."""
+
+    def __init__(self, scheduler: Scheduler, process: Process, clock: SimClock, most: int, isolation: str) -> None:
+        self.every = isolation == "every"
+        self.wake: Callable[[], None] = lambda: None
+        self.busy: dict[Run, Callable[[], None]] = {}
+        """What runs in a child, and what to do if somebody kills that."""
+        self._able = isolation != "none"
+        self._scheduler, self._process, self._clock, self._most = scheduler, process, clock, most
+        self._up = 0
+        self._coming = False
+        self._bystander = False
+        self._disturbed_at = -1.0
+
+    @property
+    def able(self) -> bool | None:
+        return self._able
+
+    def ready(self, waiting: int) -> int:
+        if self.every:
+            return max(1, self._most // 2)
+        if self._able and not self._coming and self._up < min(self._most, waiting):
+            self._coming = True
+            self._scheduler.at(0.3 * self._scheduler.random.random(), self._come_up, self._process)
+        return self._up
+
+    def _come_up(self) -> None:
+        self._coming = False
+        self._up += 1
+        self.wake()
+
+    def disturbed(self, since: float) -> bool:
+        return self._disturbed_at >= since
+
+    def run(self, run: Run) -> None:
+        raise NotImplementedError  # The simulated pool does that.
+
+    def begin(self, run: Run, killed: Callable[[], None]) -> None:
+        """A child has begun to run this."""
+        run.began = self._clock.monotonic()
+        self.busy[run] = killed
+        self._bystander |= run.alone
+
+    def end(self, run: Run) -> bool:
+        """Its task has come to an end; False if it was killed before."""
+        return self.busy.pop(run, None) is not None
+
+    def die(self, run: Run) -> None:
+        """The child that ran it is no more."""
+        self.busy.pop(run, None)
+        self._up -= not run.alone and not self.every
+
+    def kill_one(self) -> bool:
+        """Somebody kills a child, whichever; whether there was one."""
+        busy = 0 if self.every else sum(not run.alone for run in self.busy)
+        idle = [*["bystander"] * self._bystander, *["idle"] * (self._up - busy)]
+        victims = [*self.busy, *idle]
+        if not victims:
+            return False
+        victim = self._scheduler.random.choice(victims)
+        if isinstance(victim, Run):
+            self.busy[victim]()
+            return True
+        self._disturbed_at = self._clock.monotonic()
+        if victim == "bystander":
+            self._bystander = False
+        else:
+            self._up -= 1
+        return True

@@ -1,0 +1,83 @@
+"""Handlers that child processes import, and what they are called with."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import threading
+from typing import Any, cast
+
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.model import Task, TaskContext
+from smoothcluster.pool import Run
+
+
+def handle(task: Task, context: TaskContext) -> object:
+    """Do what ``meta`` says."""
+    orders = cast("dict[str, Any]", task.meta or {})
+    return _ACTS[orders.get("act", "tell")](orders, context)
+
+
+async def handle_async(task: Task, context: TaskContext) -> object:
+    """Likewise."""
+    await asyncio.sleep(0)
+    return handle(task, context)
+
+
+class Handlers:
+    """A place for one."""
+
+    @staticmethod
+    def handle(task: Task, context: TaskContext) -> object:
+        """Say so."""
+        return "static"
+
+    def bound(self, task: Task, context: TaskContext) -> object:
+        """Not to be found by its name."""
+
+
+def _tell(orders: dict[str, Any], context: TaskContext) -> object:
+    context.submit([Task(id="more")])
+    return [context.member, context.job, context.shard, context.epoch, context.attempt, os.getpid() == os.getsid(0)]
+
+
+def _raise(orders: dict[str, Any], context: TaskContext) -> object:
+    raise ValueError("no")
+
+
+def _kill(orders: dict[str, Any], context: TaskContext) -> object:
+    os.kill(os.getpid(), orders["signal"])
+    SYSTEM_CLOCK.sleep(0.2)
+    return "still here"
+
+
+def _exit(orders: dict[str, Any], context: TaskContext) -> object:
+    os._exit(4)
+
+
+def _crash(orders: dict[str, Any], context: TaskContext) -> object:
+    return ctypes.string_at(0)
+
+
+def _eat(orders: dict[str, Any], context: TaskContext) -> object:
+    return len(bytearray(orders["bytes"]))
+
+
+def _wait(orders: dict[str, Any], context: TaskContext) -> object:
+    return context.stopping.wait(30.0)
+
+
+_ACTS = {
+    "tell": _tell, "raise": _raise, "kill": _kill, "exit": _exit, "crash": _crash,
+    "eat": _eat, "wait": _wait,
+}  # fmt: skip
+
+
+def new_run(**orders: object) -> Run:
+    """A run for a child."""
+    run = Run(Task(id="t", meta=orders), TaskContext("m", "j", 5, 7, 2, threading.Event()))
+    run.apart = True
+    return run
+
+
+SIGKILL, SIGTERM = int(signal.SIGKILL), int(signal.SIGTERM)

@@ -1,0 +1,350 @@
+"""Child processes, real ones: what comes of a task in one, and what is left of them."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core.children_kit import SIGKILL, SIGTERM, Handlers, handle, handle_async, new_run
+
+from smoothcluster import ClusterCrawler
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.errors import UsageError
+from smoothcluster.memory import MemoryBackend
+from smoothcluster.model import Handler
+from smoothcluster.pool import NoChildren, Run, RunState, make_pool
+from smoothcluster.pool.children import Children
+from smoothcluster.pool.origin import MAIN, NoOriginError, Origin, load, origin_of
+from smoothcluster.testing import eventually
+
+Make = Callable[..., Children]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Make children that end with the test."""
+    made: list[Children] = []
+
+    def make(handler: Handler = handle, most: int = 1, **options: Any) -> Children:
+        made.append(Children(origin_of(handler), most, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def ran(children: Children, **orders: object) -> Run:
+    """What comes of a run."""
+    run = new_run(**orders)
+    children.run(run)
+    return run
+
+
+@pytest.mark.parametrize("handler", [handle, handle_async])
+def test_a_task_is_run_in_a_child(make: Make, handler: Handler) -> None:
+    """It gets what it would have got here, and what it gives comes back; the child leads a session of its own."""
+    run = ran(make(handler))
+    assert (run.state, run.encoded) == (RunState.DONE, '["m","j",5,7,2,true]')
+    assert ([task.id for task in run.added], run.added_encoded) == (["more"], ['{"id":"more"}'])
+
+
+def test_what_children_die_of(make: Make) -> None:
+    """Each death is told as what it is; whatever else happens, the next task has a child to run in."""
+    children = make()
+    deaths: dict[str, dict[str, Any]] = {
+        "exit": {"act": "exit"},
+        "signal_SIGSEGV": {"act": "crash"},
+        "killed": {"act": "kill", "signal": SIGKILL},
+        "signal_40": {"act": "kill", "signal": 40},
+    }
+    for death, orders in deaths.items():
+        run = ran(children, **orders)
+        assert (run.state, run.death.startswith(f"child_{death}")) == (RunState.DIED, True), run.death
+    assert (ran(children, act="raise").error, ran(children).state) == ("ValueError: no", RunState.DONE)
+    assert ran(children, act="kill", signal=SIGTERM).encoded == '"still here"'
+
+
+def test_a_child_is_used_again_and_a_task_that_runs_alone_has_one_of_its_own(make: Make) -> None:
+    """And a bystander beside it."""
+    children = make()
+    ran(children)
+    (first,) = children._all
+    ran(children)
+    assert children._all == {first}
+    run = new_run()
+    run.alone = True
+    children.run(run)
+    assert run.state is RunState.DONE
+    assert len(children._all) == 2
+    assert children._bystander in children._all - {first}
+
+
+def test_a_bystander_that_dies_is_noticed(make: Make) -> None:
+    """So is an idle child, by whoever asks, and by whoever wants to use it."""
+    children = make(most=2)
+    since = SYSTEM_CLOCK.monotonic()
+    run = new_run()
+    run.alone = True
+    children.run(run)
+    ran(children)
+    assert not children.disturbed(since)
+    assert children._bystander is not None
+    children._bystander.end()
+    assert children.disturbed(since)
+    since = SYSTEM_CLOCK.monotonic()
+    assert not children.disturbed(since)
+    children._idle[0].end()
+    assert children.disturbed(since)
+    assert children._idle == []
+    ran(children)
+    since = SYSTEM_CLOCK.monotonic()
+    children._idle[0].end()
+    assert ran(children).state is RunState.DONE
+    assert children.disturbed(since)
+
+
+def test_children_come_up_as_they_are_needed(make: Make) -> None:
+    """None before there is a suspect; one then, one more when all have been busy for a while, no more than may be."""
+    children, woken = make(most=2), threading.Event()
+    children.wake = woken.set
+    assert (children.able, children.ready(0), children.ready(5)) == (None, 0, 0)
+    assert woken.wait(30.0)
+    assert (children.able, children.ready(5)) == (True, 1)
+    busy = [new_run(act="wait"), new_run(act="wait")]
+    threads = [threading.Thread(target=children.run, args=(run,)) for run in busy]
+    threads[0].start()
+    eventually(lambda: children.ready(5) == 2)
+    threads[1].start()
+    eventually(lambda: not children._idle)
+    assert children.ready(5) == 2
+    for run in busy:
+        run.context.stopping.set()  # type: ignore[attr-defined]  # an event, in this test
+    for thread in threads:
+        thread.join()
+    assert [run.encoded for run in busy] == ["true", "true"]
+    eventually(lambda: not children._all, 5.0)  # What was told to stop is not used again.
+
+
+def test_a_task_that_takes_too_long(make: Make) -> None:
+    """Its child is ended; the next has another."""
+    children = make(timeout=0.2)
+    assert ran(children, act="wait").error == "took longer than task_timeout=0.2 seconds, and was ended"
+    assert ran(children).state is RunState.DONE
+
+
+def test_a_task_that_takes_too_much(make: Make) -> None:
+    """It fails, and its child is not used again; what a child took to start is not counted."""
+    children = make(memory=64 * 2**20)
+    assert ran(children, act="eat", bytes=32 * 2**20).encoded == str(32 * 2**20)
+    (first,) = children._all
+    run = ran(children, act="eat", bytes=128 * 2**20)
+    assert (run.state, run.error) == (RunState.FAILED, "MemoryError (more than task_memory allows)")
+    assert first not in children._all
+
+
+def test_nothing_starts_that_may_not_by_the_time_there_is_a_child(make: Make) -> None:
+    """The lease may have been lost while it came up."""
+    children = make()
+    children.can_start = lambda run: False
+    assert ran(children).state is RunState.NOT_STARTED
+
+
+def test_a_handler_that_children_cannot_import() -> None:
+    """That is found out once, and told; runs are handed back."""
+    children = Children(Origin("no_such_module", "handle", None), 1)
+    run = new_run()
+    children.run(run)
+    assert (run.state, children.able, children.ready(3)) == (RunState.NOT_STARTED, False, 0)
+    run.alone = True
+    children.run(run)
+    assert run.state is RunState.NOT_STARTED
+    assert "No module named" in (children.check() or "")
+    children.close()
+
+
+def test_children_that_die_while_they_get_ready(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some in a row it is believed."""
+    monkeypatch.setattr("smoothcluster.pool.parent._START", "import os; os._exit(1)")
+    children = make()
+    assert ran(children).state is RunState.NOT_STARTED
+    assert children.able is False
+    assert make().check() == "the child process died while it got ready"
+
+
+def test_children_that_cannot_be_started(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Likewise."""
+    monkeypatch.setattr("sys.executable", "/nowhere/python")
+    children = make()
+    assert ran(children).state is RunState.NOT_STARTED
+    assert children.able is False
+
+
+def test_children_end_with_their_set(make: Make) -> None:
+    """Whatever they are at, and nothing is started any more."""
+    children, run = make(), new_run(act="wait")
+    thread = threading.Thread(target=children.run, args=(run,))
+    thread.start()
+    pids = eventually(lambda: [child.pid for child in children._all if run.began])
+    children.close()
+    thread.join()
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert (ran(children).state, children.check() is None, children.ready(1)) == (RunState.NOT_STARTED, False, 0)
+
+
+def test_children_end_with_their_parent() -> None:
+    """However that ends, and whatever they are at."""
+    script = """
+from core.children_kit import handle, new_run
+from smoothcluster.pool.children import Children
+from smoothcluster.pool.origin import origin_of
+import os, threading
+children, run = Children(origin_of(handle), 1), new_run(act="wait")
+threading.Thread(target=children.run, args=(run,), daemon=True).start()
+while not run.began:
+    threading.Event().wait(0.01)
+print([child.pid for child in children._all][0], flush=True)
+os.kill(os.getpid(), 9)
+"""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": path}, capture_output=True, check=False
+    )
+    assert done.returncode == -SIGKILL, done.stderr
+    eventually(lambda: not Path(f"/proc/{int(done.stdout)}").exists())
+
+
+@pytest.mark.parametrize("handler", [handle, handle_async])
+@pytest.mark.parametrize("every", [True, False])
+def test_pools_run_tasks_apart(make: Make, handler: Handler, every: bool) -> None:
+    """Beside others that they run themselves, and on no more workers."""
+    children, over = make(handler, 2, every=every), threading.Event()
+    pool = make_pool(handler, 2, over.set, apart=children)
+    runs = [new_run(), new_run()]
+    runs[1].apart = every
+    pool.put(runs)
+    eventually(lambda: len(pool.finished) == 2)
+    assert {run.state for run in runs} == {RunState.DONE}
+    assert [run.encoded.endswith("true]") for run in runs] == [True, every]
+    assert children.ready(9) == 1
+    pool.stop(5.0)
+
+
+def test_no_children() -> None:
+    """Where there are none, nobody asks them to run anything."""
+    none = NoChildren()
+    assert (none.ready(1), none.disturbed(0.0)) == (0, False)
+    with pytest.raises(NotImplementedError):
+        none.run(new_run())
+
+
+# Where handlers come from
+
+
+def test_functions_and_static_methods_are_found() -> None:
+    """By the names of their modules and their own."""
+    assert origin_of(handle) == Origin("core.children_kit", "handle", None)
+    assert load(origin_of(Handlers.handle).to_json()) is Handlers.handle
+
+
+@pytest.mark.parametrize(
+    ("handler", "why"),
+    [
+        (lambda task, context: None, "made inside a function"),
+        (Handlers().bound, "finds functions"),
+        (type("Callable", (), {"__call__": lambda self, task, context: None})(), "it is an object"),
+    ],
+)
+def test_others_are_not(handler: Handler, why: str) -> None:
+    """And it is said what to do."""
+    with pytest.raises(NoOriginError, match=why):
+        origin_of(handler)
+
+
+def _script(tmp_path: Path, text: str, *options: str) -> str:
+    """What a script prints."""
+    (tmp_path / "script.py").write_text(text)
+    command = [sys.executable, *(options or [str(tmp_path / "script.py")])]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+GUARDED = """
+from smoothcluster.pool.origin import NoOriginError, origin_of
+
+def fetch(task, context):
+    return "script"
+
+def main():
+    try:
+        print(origin_of(fetch).to_json())
+    except NoOriginError as error:
+        print(error)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_a_script_with_a_guard_is_imported(tmp_path: Path) -> None:
+    """Under the name that multiprocessing gives it; `python -m` makes no difference."""
+    file = str(tmp_path.resolve() / "script.py")
+    assert eval(_script(tmp_path, GUARDED)) == {"module": MAIN, "name": "fetch", "script": file}
+    assert eval(_script(tmp_path, GUARDED, "-m", "script"))["name"] == "fetch"
+    before = sys.modules["__main__"]
+    try:
+        assert load({"module": MAIN, "name": "fetch", "script": file})(None, None) == "script"  # type: ignore[arg-type]
+    finally:
+        sys.modules["__main__"] = before
+        del sys.modules[MAIN]
+
+
+def test_a_script_without_a_guard_is_not(tmp_path: Path) -> None:
+    """Importing it would run all of it once more."""
+    text = GUARDED.replace('if __name__ == "__main__":', "if True:")
+    assert "so importing it would run all of it" in _script(tmp_path, text)
+    assert "not read from a file" in _script(tmp_path, GUARDED, "-c", GUARDED)
+
+
+def test_a_script_that_has_changed_since(tmp_path: Path) -> None:
+    """What cannot be read cannot be imported."""
+    text = GUARDED.replace("    main()", '    open(__file__, "w").write("((")\n    main()')
+    assert "cannot be read" in _script(tmp_path, text)
+
+
+# What a crawler makes of it
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"isolation": "thread"}, 'isolation must be "process" or None'),
+        ({"task_timeout": 1.0}, 'task_timeout needs isolation="process"'),
+        ({"isolation": "process", "task_timeout": 0}, "task_timeout must be more than 0"),
+        ({"isolation": "process", "task_memory": -1}, "task_memory must be more than 0"),
+        ({"isolation": "process", "handler": lambda task, context: None}, "top level of its module"),
+    ],
+)
+def test_isolation_that_makes_no_sense(options: dict[str, Any], why: str) -> None:
+    """It is told at once, with what to do."""
+    with pytest.raises(UsageError, match=why):
+        ClusterCrawler(backend=MemoryBackend(), runner=1, **{"handler": handle} | options)
+
+
+def test_isolation_where_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found out by a child, at once."""
+    monkeypatch.setattr("smoothcluster.pool.parent._START", "import os; os._exit(1)")
+    with pytest.raises(UsageError, match="died while it got ready"):
+        ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle, isolation="process")
+
+
+def test_a_child_that_imports_its_handler_makes_no_crawlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that joins a group while it is imported would have ghosts join it."""
+    monkeypatch.setattr("smoothcluster.pool.child._State.importing", True)
+    with pytest.raises(UsageError, match="a child process imports this module"):
+        ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle)
