@@ -13,6 +13,7 @@ from smoothcluster.assignment import Plan, orphaned, plan, room
 from smoothcluster.backend import Change, Committed, CoordinationBackend, Delete, Guarantees, Refused, Update
 from smoothcluster.clock import Signal
 from smoothcluster.deaths import Deaths
+from smoothcluster.doubts import Doubts
 from smoothcluster.election import PATIENCE, SeatClaim, first_in_line, fit, free_seats, role_of, seat_to_claim
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError
 from smoothcluster.events import EventLog
@@ -63,6 +64,7 @@ class Incarnation:
         self.workload.wake = wake.set
         self._deaths = Deaths(around.clock, self.events, self.name)
         self._adoption = Adoption(backend, keys, settings.pacing, self.events, self.id)
+        self._doubts = Doubts(backend, self.workload, self.events, self.id, self._look_again)
         self._outlook = Outlook(backend, keys, settings, around, self.id, self._look_again, self._look_soon)
         self.workload.on_start = lambda shard, tasks: self._deaths.resumed(shard)
         self.workload.on_lost = self._fenced
@@ -200,7 +202,8 @@ class Incarnation:
             if number not in mine or mine[number].record.epoch != work.record.epoch:
                 self._fenced(number)
                 self.workload.drop(number)
-        for number in sorted(mine.keys() - self.workload.works.keys()):
+        self._doubts.settle(view)
+        for number in sorted(mine.keys() - self.workload.works.keys() - set(self._doubts.begun_before(view))):
             self.workload.adopt(number, mine[number])
 
     def _note_idle(self, view: View, now: float) -> None:
@@ -234,6 +237,10 @@ class Incarnation:
     def _act(self, view: View, now: float) -> None:
         """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""
         self._adoption.look(view, now)
+        again = self._doubts.begun_before(view)
+        if again:
+            self._claim(view, None, again, now)
+            return
         if self._note_vacant(view, now):
             self._next_look = min(self._next_look, now + PATIENCE / 2)
         if self._gifted:
@@ -311,7 +318,8 @@ class Incarnation:
             self.workload.adopt(number, Read(shard, result.versions[self._keys.shard(number)]))
         if any(orphaned(view, number) for number in move.shards):
             self._adoption.adopted(now)
-        self._deaths.tell(move, view)
+        if self.id not in move.former.values():  # Nothing is handed over where one takes from oneself.
+            self._deaths.tell(move, view)
         self._adoption.note(view, told)
 
     def _bury(self, view: View, now: float) -> None:
