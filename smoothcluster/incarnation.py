@@ -53,7 +53,6 @@ class Incarnation:
         self.stopping = Stopping(session, around.clock)
         self.events = EventLog(backend, keys, self.name, around.clock)
         self.view: View | None = None
-        self.released = False
         self._backend, self._keys, self._settings, self._around = backend, keys, settings, around
         self._clock, self._wake, self._report = around.clock, wake, report
         terms = Terms(
@@ -68,7 +67,7 @@ class Incarnation:
         self._outlook = Outlook(backend, keys, settings, around, self.id, self._look_again, self._look_soon)
         self.workload.on_start = lambda shard, tasks: self._deaths.resumed(shard)
         self.workload.on_lost = self._fenced
-        self._first = False
+        self.released = self._first = False
         self._claimed = False
         """Whether a claim was tried since the last look, which so does not show what is ours."""
         self._gifted = False

@@ -1,13 +1,14 @@
 """Stores that do not let everybody in: what lets one in, and what does not."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from certificates import make_certificates
 from redis_server import RedisServer
-from servers import ZookeeperServer, free_port
+from servers import free_port
+from zookeeper_server import ZookeeperServer
 
 from smoothcluster.backend import Create
 from smoothcluster.registry import connect
@@ -39,7 +40,7 @@ def _passwords(url: str, right: dict[str, object]) -> Guarded:
 
 
 @contextmanager
-def zookeeper_password(_: Path) -> Iterator[Guarded]:
+def zookeeper_password(_: Path) -> Generator[Guarded]:
     """What is made with a password is for whoever has it, and the namespace was so made."""
     own = {"username": "me", "password": SECRET}
     with ZookeeperServer(tick_time=200, settings={"maxSessionTimeout": 60_000}) as server:
@@ -49,7 +50,7 @@ def zookeeper_password(_: Path) -> Iterator[Guarded]:
 
 
 @contextmanager
-def etcd_password(_: Path) -> Iterator[Guarded]:
+def etcd_password(_: Path) -> Generator[Guarded]:
     """A server that knows a user."""
     from etcd_server import EtcdServer
 
@@ -59,7 +60,7 @@ def etcd_password(_: Path) -> Iterator[Guarded]:
 
 
 @contextmanager
-def redis_password(_: Path) -> Iterator[Guarded]:
+def redis_password(_: Path) -> Generator[Guarded]:
     """A server with a password."""
     with RedisServer({"requirepass": f'"{SECRET}"'}) as server:
         yield _passwords(server.url, {"password": SECRET})
@@ -81,7 +82,7 @@ def _certificates(url: str, folder: Path, plain: Mapping[str, str]) -> Guarded:
 
 
 @contextmanager
-def zookeeper_tls(folder: Path) -> Iterator[Guarded]:
+def zookeeper_tls(folder: Path) -> Generator[Guarded]:
     """A server that speaks TLS and wants a client's certificate, as is its default."""
     make_certificates(folder)
     (folder / "keystore.pem").write_text((folder / "server.key").read_text() + (folder / "server.pem").read_text())
@@ -100,7 +101,7 @@ def zookeeper_tls(folder: Path) -> Iterator[Guarded]:
 
 
 @contextmanager
-def etcd_tls(folder: Path) -> Iterator[Guarded]:
+def etcd_tls(folder: Path) -> Generator[Guarded]:
     """Likewise."""
     from etcd_server import EtcdServer
 
@@ -112,7 +113,7 @@ def etcd_tls(folder: Path) -> Iterator[Guarded]:
 
 
 @contextmanager
-def redis_tls(folder: Path) -> Iterator[Guarded]:
+def redis_tls(folder: Path) -> Generator[Guarded]:
     """Likewise."""
     make_certificates(folder)
     server = RedisServer()

@@ -1,10 +1,12 @@
 """Stores of several servers, each as a test sees them: one leads, and what happens when it is killed."""
 
 from abc import abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, final
 
-from redis_server import RedisSentinels, RedisServer, wait
-from servers import ZookeeperEnsemble, ZookeeperServer
+from redis_server import RedisSentinels, RedisServer
+from servers import wait
+from zookeeper_server import ZookeeperEnsemble, ZookeeperServer
 
 if TYPE_CHECKING:
     from etcd_server import EtcdEnsemble, EtcdServer  # Needs its driver, which is not always there.
@@ -54,7 +56,7 @@ class Quorum:
 
     def start(self) -> None:
         """Start all three; they answer once one leads."""
-        self._ensemble.__enter__()
+        self._ensemble.start()
 
     def run_ahead(self) -> None:
         """None of these does."""
@@ -125,7 +127,7 @@ class Sentinels:
             server.ask("REPLICAOF", "127.0.0.1", leader.port)
         for each in self._living:
             if each is not leader:
-                wait(lambda each=each: _says(each, "master_link_status:up"), "the replica")  # type: ignore[misc]  # mypy cannot infer a lambda's default
+                wait(partial(_says, each, "master_link_status:up"), "the replica")
 
     def stop(self) -> None:
         """End all that still run."""

@@ -468,7 +468,7 @@ def test_a_lock_that_is_free_takes_two_round_trips(bench: Bench, monkeypatch: py
     monkeypatch.setattr(MemoryBackend, "commit_and_list", commit_and_list)
     monkeypatch.setattr(MemoryBackend, "commit", commit)
     for name in ("list", "keys", "get_many", "sync"):
-        monkeypatch.setattr(MemoryBackend, name, lambda *_, name=name: asked.append(name))
+        monkeypatch.setattr(MemoryBackend, name, partial(asked.append, name))
     assert lock.acquire()
     lock.release()
     assert asked == ["commit and list", "commit"]
