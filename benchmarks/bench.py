@@ -1,10 +1,14 @@
 """What the benchmarks share: members as processes, a log that all of them append to, and figures."""
 
+import argparse
+import json
 import os
+import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -79,3 +83,45 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
     return f"{os.cpu_count()} x {model}, Python {sys.version.split()[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two ways to do one thing: through this library, and through the store's driver alone."""
+
+    name: str
+    ours: Callable[[], object]
+    raw: Callable[[], object]
+
+
+def options(text: str | None, name: str, times: int) -> tuple[str, str, int, bool]:
+    """The store's URL, a name of our own in it, how often to measure, and whether to print JSON."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", required=True, help="URL of the store")
+    parser.add_argument("--times", type=int, default=times)
+    parser.add_argument("--json", action="store_true", help="one JSON object for each line of the table")
+    given = parser.parse_args()
+    return given.backend, f"{name}-{secrets.token_hex(4)}", given.times, given.json
+
+
+def compare(url: str, pairs: Iterable[Pair], times: int, *, as_json: bool) -> None:
+    """Measure each pair, turn and turn about, so that what slows the machine down slows both; print medians."""
+    rows: list[dict[str, object]] = []
+    for pair in pairs:
+        ours: list[float] = []
+        raw: list[float] = []
+        for _ in range(times):
+            for act, taken in ((pair.ours, ours), (pair.raw, raw)):
+                began = time.perf_counter()
+                act()
+                taken.append(1000 * (time.perf_counter() - began))
+        row = {"what": pair.name, "times": times, "ours_ms": round(median(ours), 4), "raw_ms": round(median(raw), 4)}
+        rows.append(row | {"ratio": round(median(raw) / median(ours), 3)})
+    if as_json:
+        for row in rows:
+            print(json.dumps({"machine": machine(), "backend": url} | row))
+        return
+    print(f"{machine()}\n{url}, medians of {times}")
+    print(f"{'':10}{'ours':>12}{'driver':>12}{'driver/ours':>14}")
+    for row in rows:
+        print(f"{row['what']:10}{row['ours_ms']:>9} ms{row['raw_ms']:>9} ms{row['ratio']:>14}")

@@ -18,15 +18,20 @@ The danger to know: a *version* only means something while its key lives. On som
 (ZooKeeper) a key that is deleted and made again starts over with an old version, unless
 `Guarantees.unique_versions` says otherwise. So a record that fences must never be deleted,
 and keys that come and go must carry a name that is never used again.
+
+A store that may lose what it acknowledged (`Guarantees.survives_failover` is false) lets no trace
+of that pass for the present: whenever it may have gone back in its history, every version read or
+acknowledged before is void. A commit that names one is refused, also where its key is unchanged,
+since it may rest on something else that was read and is no more.
 """
 
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from smoothcluster.errors import CommitTooLargeError
+from smoothcluster.errors import CommitTooLargeError, OutcomeUnknownError, UnavailableError
 
 _KEY = re.compile(r"[A-Za-z0-9_.:@+=-]+(/[A-Za-z0-9_.:@+=-]+)*")
 
@@ -130,7 +135,8 @@ class Guarantees:
     linearizable_writes: bool
     """Commits have one order, the same for all, that respects real time."""
     survives_failover: bool
-    """What was acknowledged is never lost when the store's leader changes or restarts."""
+    """What was acknowledged is never lost when the store's leader changes or restarts. Where this is
+    false, versions from before such a moment no longer hold after it."""
     unique_versions: bool
     """A key made again after deletion never repeats an earlier version."""
     shortest_ttl: float
@@ -290,6 +296,33 @@ class CoordinationBackend(Protocol):
         one step override it.
         """
         return [entry for entry in self.get_many(self.keys(directory)) if entry is not None]
+
+    def commit_and_list(
+        self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
+    ) -> tuple[Committed | Refused, Sequence[Entry]]:
+        """As `commit`, and whatever comes of it, then as `list` of *directory*, which sees it.
+
+        Raise OutcomeUnknownError also if only the listing could not be had. Stores that can do
+        both in one round trip override it.
+        """
+        outcome = self.commit(conditions, changes)
+        try:
+            return outcome, self.list(directory)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
+
+
+@runtime_checkable
+class HasHistory(Protocol):
+    """The ability of a store that may lose its latest commits to say that it may just have."""
+
+    @abstractmethod
+    def history(self) -> str:
+        """Which of its histories the store is in, in its own terms, for people and for comparing.
+
+        It is another one whenever acknowledged commits may have been lost since it was asked last.
+        Raise UnavailableError if the store could not be asked.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,13 @@ class Backlog:
         """The job has finished: no task of it will come."""
         self._seen.pop(job, None)
 
+    def relist(self) -> None:
+        """Forget what was listed or read, and not admitted: the store may have lost it since."""
+        self._listed.clear()
+        self._read.clear()
+        self._known = set(self._record.open)
+        self.stale = True
+
     def _list(self, backend: CoordinationBackend) -> None:
         if not self._armed:
             self.arm()

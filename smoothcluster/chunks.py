@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from smoothcluster.errors import UsageError
 from smoothcluster.model import LARGEST_VALUE, Task
-from smoothcluster.records import CHUNK_NAME, GarbageError
+from smoothcluster.records import CHUNK_NAME, GarbageError, parse
 
 CHUNK_TASKS = 256
 """Tasks in one chunk at most."""
@@ -61,7 +61,7 @@ def encode_task(task: Task) -> str:
 def decode_chunk(value: bytes) -> list[Task]:
     """The tasks of a chunk; raise GarbageError if it is none."""
     try:
-        data = json.loads(value)
+        data = parse(value)
         return [Task.from_json(each) for each in data]
     except (ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
         raise GarbageError(f"not a chunk: {error!s:.120}") from None

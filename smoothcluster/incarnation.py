@@ -13,6 +13,7 @@ from smoothcluster.assignment import Plan, orphaned, plan, room
 from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Delete, Guarantees, Refused, Update
 from smoothcluster.clock import Signal
 from smoothcluster.deaths import Deaths
+from smoothcluster.doubts import Doubts
 from smoothcluster.election import (
     PATIENCE,
     SeatClaim,
@@ -61,7 +62,6 @@ class Incarnation:
         self.stopping = Stopping(session, around.clock)
         self.events = EventLog(backend, keys, self.name, around.clock)
         self.view: View | None = None
-        self.released = False
         self._backend, self._keys, self._settings, self._around = backend, keys, settings, around
         self._clock, self._wake, self._report = around.clock, wake, report
         terms = Terms(
@@ -72,10 +72,11 @@ class Incarnation:
         self.workload.wake = wake.set
         self._deaths = Deaths(around.clock, self.events, self.name)
         self._adoption = Adoption(backend, keys, settings.pacing, self.events, self.id)
+        self._doubts = Doubts(backend, self.workload, self.events, self.id, self._look_again)
         self._outlook = Outlook(backend, keys, settings, around, self.id, self._look_again, self._look_soon)
         self.workload.on_start = lambda shard, tasks: self._deaths.resumed(shard)
         self.workload.on_lost = self._fenced
-        self._first = False
+        self.released = self._first = False
         self._claimed = False
         """Whether a claim was tried since the last look, which so does not show what is ours."""
         self._gifted = False
@@ -230,7 +231,8 @@ class Incarnation:
             if number not in mine or mine[number].record.epoch != work.record.epoch:
                 self._fenced(number)
                 self.workload.drop(number)
-        for number in sorted(mine.keys() - self.workload.works.keys()):
+        self._doubts.settle(view)
+        for number in sorted(mine.keys() - self.workload.works.keys() - set(self._doubts.begun_before(view))):
             self.workload.adopt(number, mine[number])
 
     def _note_idle(self, view: View, now: float) -> None:
@@ -264,6 +266,10 @@ class Incarnation:
     def _act(self, view: View, now: float) -> None:
         """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""
         self._adoption.look(view, now)
+        again = self._doubts.begun_before(view)
+        if again:
+            self._claim(view, None, again, now)
+            return
         if self._note_vacant(view, now):
             self._next_look = min(self._next_look, now + PATIENCE / 2)
         if self._gifted:
@@ -341,7 +347,8 @@ class Incarnation:
             self.workload.adopt(number, Read(shard, result.versions[self._keys.shard(number)]))
         if any(orphaned(view, number) for number in move.shards):
             self._adoption.adopted(now)
-        self._deaths.tell(move, view)
+        if self.id not in move.former.values():  # Nothing is handed over where one takes from oneself.
+            self._deaths.tell(move, view)
         self._adoption.note(view, told)
 
     def _bury(self, view: View, now: float) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from smoothcluster.backend import Change, CoordinationBackend, Create, Refused, Update
+from smoothcluster.backend import Change, CoordinationBackend, Create, HasHistory, Refused, Update
 from smoothcluster.chunks import Packer, Packet, digest, encode_task
 from smoothcluster.clock import Clock
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
@@ -90,8 +90,24 @@ class Submission:
 
         Raise DuplicateTaskError if two have the same id, JobClosedError if the job takes no more.
         Should it fail half-way, the job stays open and what was written runs; submitting the
-        same tasks to the same job again completes it, since repeats are skipped.
+        same tasks to the same job again completes it, since repeats are skipped. The same goes for
+        OutcomeUnknownError, which says that the store may meanwhile have lost what it had acknowledged;
+        before the job is sealed that is done here, if *tasks* can be gone through again.
         """
+        while True:
+            history = patiently(self._clock, self._patience, self._history)
+            self._write(tasks)
+            if not isinstance(tasks, list | tuple) or history == patiently(self._clock, self._patience, self._history):
+                break
+        self._commit([], 0, SEALED)
+        now = patiently(self._clock, self._patience, self._history)
+        if now != history:
+            raise OutcomeUnknownError(
+                f"while job {self._job} was handed in, the store may have lost what it had acknowledged (before: "
+                f"{history}; now: {now}). Submit the same tasks to the same job again: repeats are skipped"
+            )
+
+    def _write(self, tasks: Iterable[Task]) -> None:
         spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._backend, self._keys, self._new_id))
         self._commit([], 0, OPEN)
         packer = Packer(spec.shards)
@@ -102,7 +118,9 @@ class Submission:
         for packet in packer.rest():
             self._queue(packet)
         self._flush()
-        self._commit([], 0, SEALED)
+
+    def _history(self) -> str | None:
+        return self._backend.history() if isinstance(self._backend, HasHistory) else None
 
     def _encoded(self, tasks: Iterable[Task]) -> Iterator[tuple[bytes, str]]:
         seen: set[bytes] = set()
@@ -238,9 +256,12 @@ def read_progress(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec
 
 def mark_finished(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, new_id: str, report: Report) -> bool:
     """Say in the job's record that it is finished, with its sums, if it is; whether it is."""
-    books = read_books(backend, keys, job, spec, report)
-    if not books.balanced() or books != read_books(backend, keys, job, spec, report):
-        return books.job.state == FINISHED
+    try:
+        books = read_books(backend, keys, job, spec, report)
+        if not books.balanced() or books != read_books(backend, keys, job, spec, report):
+            return books.job.state == FINISHED
+    except UsageError:
+        return False  # It was there a moment ago, and the store has lost it.
     added, skipped, done, failed, quarantined = books.counts
     after = replace(
         books.job, state=FINISHED, id=new_id,

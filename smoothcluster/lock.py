@@ -13,7 +13,7 @@ A `Lock` is for one thread, and does not count: acquiring it twice is an error.
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, final
@@ -78,8 +78,7 @@ class Lock:
         self._settle()
         key = f"{self._directory}/{self._new_id()}"
         try:
-            self._enter(key)
-            self._mine = self._await_turn(key, until)
+            self._mine = self._await_turn(key, self._enter(key), until)
         except BaseException as error:
             # A contender that gave up must not go on to win: it would hold the lock with nobody home.
             if isinstance(error, LeaseLostError):
@@ -133,24 +132,26 @@ class Lock:
             raise UsageError("this Lock is not acquired")
         return self._mine
 
-    def _enter(self, key: str) -> None:
+    def _enter(self, key: str) -> Sequence[Entry]:
+        """Join the queue at its end, and read it."""
         create = Create(key, self._owner, self._session.lease)
         try:
-            self._backend.commit([], [create])
+            return self._backend.commit_and_list([], [create], self._directory)[1]
         except OutcomeUnknownError:
             self._unsure.add(key)
             self._backend.sync()
             # A retry must be identical: the first attempt may still arrive, before it or after it.
             if self._backend.get(key) is not None or isinstance(self._backend.commit([], [create]), Refused):
                 self._unsure.discard(key)
+        return self._backend.list(self._directory)
 
-    def _await_turn(self, key: str, until: float | None) -> Entry | None:
+    def _await_turn(self, key: str, queue: Sequence[Entry], until: float | None) -> Entry | None:
         """Our entry once it is the oldest; None if that takes too long."""
         wake = self._session.clock.signal()
         forget = self._session.on_lost(wake.set)
         try:
             while True:
-                mine, ahead = self._place(key)
+                mine, ahead = self._place(key, queue)
                 if ahead is None:
                     self._check_lease()
                     return mine
@@ -158,13 +159,14 @@ class Lock:
                     return None
                 # Our own entry may have gone while we waited, and a read that lags would not show it.
                 self._backend.sync()
+                queue = self._backend.list(self._directory)
         finally:
             forget()
 
-    def _place(self, key: str) -> tuple[Entry, Entry | None]:
+    def _place(self, key: str, queue: Sequence[Entry]) -> tuple[Entry, Entry | None]:
         """Our entry and the one just ahead of it, None if ours is the oldest."""
         ahead = None
-        for entry in sorted(self._backend.list(self._directory), key=lambda entry: (entry.created, entry.key)):
+        for entry in sorted(queue, key=lambda entry: (entry.created, entry.key)):
             if entry.key == key and entry.lease == self._session.lease.id:
                 return entry, ahead
             if entry.value:

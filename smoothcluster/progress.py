@@ -75,6 +75,10 @@ class Sent:
     def __contains__(self, mark: Mark) -> bool:
         return mark in self._marks
 
+    def clear(self) -> None:
+        """Nothing is certain any more: the store may have lost what it had acknowledged."""
+        self._marks.clear()
+
     def add(self, marks: list[Mark]) -> None:
         self._marks.update(dict.fromkeys(marks))
         while len(self._marks) > self.LIMIT:
@@ -105,6 +109,8 @@ class ShardWork:
         self.pending: Pending | None = None
         self.marked = [(name, index) for name, chunk in self.record.open.items() for index in bits(chunk.run)]
         """Tasks that the claim itself has marked as running: to be started once they are read."""
+        self._kept = read.record.id
+        """The id of the record that the store acknowledged last."""
         self._handed_back: list[Place] = []
         self._died: deque[tuple[float, Run]] = deque()
         """Runs whose child is gone, and when that counts."""
@@ -207,7 +213,7 @@ class ShardWork:
         """The pending commit is in the store: forget it, and return what may run now."""
         assert self.pending is not None
         pending, self.pending = self.pending, None
-        self.version = version
+        self.version, self._kept = version, pending.id
         self._terms.sent.add(pending.sent)
         self.outstanding += len(pending.starts)
         self.in_children += sum(_suspected(run, self._terms) for run in pending.starts)
@@ -215,6 +221,19 @@ class ShardWork:
             each.tell(self._terms.note)
         self.oldest = self.oldest if self.finished else None
         return pending.starts
+
+    def carry_on(self, read: Read[Shard]) -> bool:
+        """The store has given our shard another version: go on with that if the record is our last; whether it is.
+
+        Then every commit of ours is there. What others wrote may be gone all the same, so what was
+        read of it and led to no commit yet is read again.
+        """
+        if self.pending is not None or read.record.id != self._kept:
+            return False
+        self.version = read.version
+        self._forgotten.clear()
+        self.backlog.relist()
+        return True
 
     def mend(self, key: str) -> None:
         """The pending commit was refused for *key* though the shard is ours: step over the garbage.

@@ -29,6 +29,10 @@ CHUNK_NAME = re.compile(r"(?!\.\.?-[^-]+$)([A-Za-z0-9_.][A-Za-z0-9_.-]{0,99})-([
 """A chunk's name: its job, which must be able to be part of a key, and what is its own, without a ``-``."""
 
 
+LARGEST = 4 * 1024 * 1024
+"""Bytes of a value that are looked at: more than any of ours has, on any store."""
+
+
 class GarbageError(SmoothclusterError):
     """A record in the store is not what this version writes there."""
 
@@ -38,12 +42,19 @@ def dump(data: object) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode()
 
 
+def parse(value: bytes) -> Any:
+    """JSON from the store; raise GarbageError if it is anything else, or larger than anything of ours."""
+    if len(value) > LARGEST:
+        raise GarbageError(f"{len(value)} bytes, which is more than anything of ours has")
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise GarbageError(f"not JSON: {error!s:.120}") from None
+
+
 def load(value: bytes) -> dict[str, Any]:
     """A JSON object from the store; raise GarbageError if it is anything else."""
-    try:
-        data = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise GarbageError(f"not JSON: {error}") from None
+    data = parse(value)
     if not isinstance(data, dict):
         raise GarbageError("not a JSON object")
     return cast("dict[str, Any]", data)

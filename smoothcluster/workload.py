@@ -54,6 +54,10 @@ class Workload:
         self.on_start: Callable[[int, int], None] = lambda shard, tasks: None
         """Told how many tasks of a shard were handed to the pool."""
         self.on_lost: Callable[[int], None] = lambda shard: None
+        self.on_behind: Callable[[int, int, int], None] = lambda shard, kept, acknowledged: None
+        """Told of a shard of ours whose record is not the one we left: commits kept and acknowledged."""
+        self.epochs: dict[int, int] = {}
+        """The last epoch under which each shard was worked on here."""
         self.wake: Callable[[], None] = lambda: None
         self._backend, self._pool, self._clock, self._terms, self._held = backend, pool, clock, terms, held
         self._apart = terms.apart
@@ -71,6 +75,9 @@ class Workload:
     def adopt(self, number: int, read: Read[Shard]) -> ShardWork:
         """Begin to work on a shard that the store says is ours."""
         work = self.works[number] = ShardWork(number, read, self._terms)
+        self.epochs[number] = read.record.epoch
+        # It may be ours, again, because the store has lost our having it before, and what we sent meanwhile.
+        self._terms.sent.clear()
         work.backlog.arm = lambda: self._watch(work)
         # What was running when its owner went is the oldest debt: it goes first.
         (self._turns.appendleft if read.record.open else self._turns.append)(number)
@@ -83,6 +90,16 @@ class Workload:
         watch = self._watches.pop(number, None)
         if watch is not None:
             watch.close()
+
+    def reconcile(self, number: int, read: Read[Shard]) -> bool:
+        """The store has our shard at another version than we left: go on, or drop it; whether it is whole."""
+        self._terms.sent.clear()  # Of what we remember to have sent, nothing is certain.
+        work = self.works[number]
+        whole = work.carry_on(read)
+        if not whole:
+            self.drop(number)
+            self.on_behind(number, read.record.seq, work.record.seq)
+        return whole
 
     def drop_all(self) -> None:
         """Nothing is ours any more."""
@@ -293,11 +310,17 @@ class Workload:
             record = None
         if entry is not None and record is not None:
             if record.id == work.pending.id:
+                # What was lost with the answer may be more than the answer, where the store can lose its past.
+                self._terms.sent.clear()
+                work.backlog.relist()
                 return entry.version
             if entry.version == work.version and record.owner == self._terms.incarnation:
                 work.mend(key)
                 return None
         self.refused += len(work.finished) + 1
         self.drop(work.number)
-        self.on_lost(work.number)
+        if record is not None and (record.owner, record.epoch) == (self._terms.incarnation, work.record.epoch):
+            self.on_behind(work.number, record.seq, work.record.seq - 1)  # The last one was never acknowledged.
+        else:
+            self.on_lost(work.number)
         return None

@@ -8,7 +8,7 @@ from statistics import median
 
 import click
 
-from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete, Guarantees, Update
+from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete, Guarantees, HasHistory, Update
 from smoothcluster.cli.frame import PATIENCE, Exit, Failure, opened, verbose
 from smoothcluster.cli.logs import adapter_told
 from smoothcluster.cli.words import table
@@ -21,6 +21,20 @@ TIMES = 20
 
 USUAL_TTL = 10.0
 """Seconds of lease that members ask for unless told otherwise."""
+
+_RESTING = (
+    "never more Runners than seats",
+    "one owner for each shard; a replaced one writes nothing",
+    "one recorded outcome for every task",
+)
+"""What rests on the store's own promises."""
+
+_FORGETFUL = (
+    "members on a primary that was replaced, and does not know it yet, count for themselves",
+    "what was read before a failover is refused after it; what was written last may be gone",
+    "what a failover or a restart forgets is run again; a submit just before it may have to be repeated",
+)
+"""What it comes to if a store may lose what it has acknowledged last."""
 
 HELD, WEAKER, NOT_HELD = "held", "weaker", "not held"
 
@@ -46,6 +60,8 @@ class Measured:
     """Of a lease of 10 seconds."""
     shortest_s: float
     """Of the shortest lease that can be had."""
+    history: str | None = None
+    """Which history the store is in, if it may lose a part of that."""
 
 
 @click.command()
@@ -85,7 +101,8 @@ def measure(backend: CoordinationBackend) -> Measured:
             nonlocal version
             version = _done(backend.commit([], [Update(key, b"1", version)]))[key]
 
-        return Measured(read, _milliseconds(change), _watched(backend, root, change), *_granted(backend))
+        history = backend.history() if isinstance(backend, HasHistory) else None
+        return Measured(read, _milliseconds(change), _watched(backend, root, change), *_granted(backend), history)
     finally:
         backend.commit([], [Delete(key)])
 
@@ -134,20 +151,13 @@ def _granted(backend: CoordinationBackend) -> tuple[float, float]:
 def judge(promised: Guarantees, measured: Measured, warnings: Sequence[str] = ()) -> Iterator[Promise]:
     """Each promise of the library, on a store that promises and does this."""
     if not promised.linearizable_writes:
-        verdict, why = NOT_HELD, "commits have no single order: two members may win one claim"
+        verdict, whys = NOT_HELD, 3 * ("commits have no single order: two members may win one claim",)
     elif not promised.survives_failover:
-        verdict, why = (
-            WEAKER,
-            (
-                "a failover may forget what was acknowledged last; such tasks run again. "
-                "Have the store confirm writes on a replica, or use one that keeps them"
-            ),
-        )
+        verdict, whys = WEAKER, _FORGETFUL
     else:
-        verdict, why = HELD, "commits have one order and are not forgotten"
-    yield Promise("never more Runners than seats", verdict, why)
-    yield Promise("one owner for each shard; a replaced one writes nothing", verdict, why)
-    yield Promise("one recorded outcome for every task", verdict, why)
+        verdict, whys = HELD, 3 * ("commits have one order and are not forgotten",)
+    for what, why in zip(_RESTING, whys, strict=True):
+        yield Promise(what, verdict, why)
     yield Promise(
         "no task is started on a lease that may be over", HELD, f"10 s are granted as {measured.granted_s:.3g} s"
     )
@@ -171,7 +181,16 @@ def report(where: str, promised: Guarantees, measured: Measured, promises: list[
     yield ""
     woken = "never" if measured.watch_ms is None else f"{measured.watch_ms} ms"
     yield f"a read takes {measured.read_ms} ms, a commit {measured.commit_ms} ms, a watch wakes after {woken}"
-    yield f"leases last from {measured.shortest_s:.3g} to {promised.longest_ttl:g} s"
+    yield f"leases last from {measured.shortest_s:.3g} s to {_length(promised.longest_ttl)}"
     yield f"one commit: up to {promised.largest_commit} bytes, {promised.most_operations} operations"
+    if measured.history is not None:
+        yield f"it is in this history: {measured.history}"
     yield ""
     yield from table(("PROMISE", "", "WHY"), [[each.what, each.verdict, each.why] for each in promises])
+
+
+def _length(seconds: float) -> str:
+    """As people say it: who asks for more than a day does not count seconds."""
+    if seconds > 86_400:
+        return "a year and more" if seconds >= 365 * 86_400 else f"{seconds / 86_400:.0f} days"
+    return f"{seconds:g} s"

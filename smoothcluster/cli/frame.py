@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 import click
 
 from smoothcluster.backend import CoordinationBackend
-from smoothcluster.cli import logs
+from smoothcluster.cli import logs, options
+from smoothcluster.cli.options import backend_options
 from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.registry import VARIABLE, connect
 
 EPILOG = f"""\b
 {VARIABLE} is the default for --backend; without it, a file of the user's own is used, and its path is told.
+{options.VARIABLE} names a file with the backend's options, passwords among them, as a JSON object.
 
 \b
 Exit status:
@@ -141,7 +143,7 @@ def opened(url: str | None) -> Generator[CoordinationBackend]:
     """The backend at *url*, at the environment's, or at the default, which is told then; closed in the end."""
     named = url or os.environ.get(VARIABLE, "")
     logs.hide(named)
-    backend = connect(url)
+    backend = connect(url, **backend_options())
     if not named:
         click.echo(f"using {backend.url}; --backend or {VARIABLE} names another store", err=True)
     try:

@@ -29,6 +29,11 @@ def hide(url: str) -> None:
     _hide(f"?{query}", "?***")
 
 
+def hide_word(secret: str) -> None:
+    """From now on, do not show *secret*."""
+    _hide(secret, "***")
+
+
 def _hide(secret: str, shown: str) -> None:
     if len(secret) > 3:  # Less than that would make every message unreadable, and guards nothing.
         _secrets[secret] = _secrets[repr(secret)[1:-1]] = shown

@@ -9,7 +9,7 @@ It is deterministic: ids are counted, and time comes from the clock it is given.
 """
 
 from smoothcluster.memory.client import MemoryBackend, MemoryLease
-from smoothcluster.memory.store import WEAKEST, MemoryStore
+from smoothcluster.memory.store import WEAKEST, MemoryStore, Past
 from smoothcluster.memory.tree import Applied, Tree
 
-__all__ = ["WEAKEST", "Applied", "MemoryBackend", "MemoryLease", "MemoryStore", "Tree"]
+__all__ = ["WEAKEST", "Applied", "MemoryBackend", "MemoryLease", "MemoryStore", "Past", "Tree"]

@@ -11,6 +11,7 @@ from smoothcluster.backend import (
     CoordinationBackend,
     Entry,
     Guarantees,
+    HasHistory,
     Lease,
     Refused,
     Watch,
@@ -45,7 +46,7 @@ class MemoryLease(Lease):
 
 
 @final
-class MemoryBackend(CoordinationBackend):
+class MemoryBackend(CoordinationBackend, HasHistory):
     """One client of a `MemoryStore`: of *store*, or of a new one of its own."""
 
     _named: ClassVar[dict[str, MemoryStore]] = {}
@@ -101,6 +102,9 @@ class MemoryBackend(CoordinationBackend):
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         return self.reach().watches.add(self, path, notify, values=values)
+
+    def history(self) -> str:
+        return self.reach().history
 
     def close(self) -> None:
         self._closed = True

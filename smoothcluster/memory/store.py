@@ -8,7 +8,7 @@ too while leases live, so that watchers wake; on any other clock whoever moves t
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import final
 
@@ -45,6 +45,20 @@ WEAKEST = Guarantees(
 _check_key = lru_cache(65_536)(check_key)
 
 
+_LEAP = 1_000_000
+"""By how much versions rise when a past is restored: by more than could have been given since."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a store held at one moment."""
+
+    entries: Mapping[str, Entry]
+    leases: Mapping[str, tuple[float, frozenset[str]]]
+    """Of each its time and its keys."""
+
+
 @final
 @dataclass(slots=True, eq=False)
 class Granted:
@@ -72,6 +86,7 @@ class MemoryStore:
         self._leases: dict[str, Granted] = {}
         self._number = 0
         self._grants = 0
+        self._restored = 0
         self._soonest = math.inf  # No lease is due before this.
         self._lock = threading.RLock()
         self.watches = Watches(self._lock)
@@ -115,7 +130,7 @@ class MemoryStore:
             return None
         if isinstance(change, Create):
             # No version is ahead of the number of commits, so one that starts there was never had before.
-            version = str(self._number) if self.guarantees.unique_versions else "0"
+            version = str((self._number if self.guarantees.unique_versions else 0) + self._restored * _LEAP)
             lease = None if change.lease is None else change.lease.id
             return Entry(change.key, change.value, version, self._number, lease)
         old = self.tree.entries[change.key]
@@ -143,6 +158,39 @@ class MemoryStore:
             keys.remove(entry.key)
         else:
             keys.add(entry.key)
+
+    def past(self) -> Past:
+        """What it holds now, for `go_back`."""
+        with self._lock:
+            leases = {lease: (granted.ttl, frozenset(granted.keys)) for lease, granted in self._leases.items()}
+            return Past(dict(self.tree.entries), leases)
+
+    def go_back(self, past: Past) -> None:
+        """Lose every commit made since *past*, as a store does whose replica takes over too early.
+
+        No version from before holds after it, every lease that is left gets its full time again,
+        and every watch wakes. Observers are told of one step without changes and without a lease.
+        """
+        with self._lock:
+            self._restored += 1
+            self._number += 1
+            entries = past.entries.values()
+            before = dict(self.tree.entries)
+            self.tree = Tree({each.key: replace(each, version=str(int(each.version) + _LEAP)) for each in entries})
+            now = self.clock.monotonic()
+            self._leases = {each: Granted(each, ttl, now + ttl, set(keys)) for each, (ttl, keys) in past.leases.items()}
+            self._soonest = min((granted.expires for granted in self._leases.values()), default=math.inf)
+            keys = sorted(before.keys() | self.tree.entries.keys())
+            step = {key: before.get(key) for key in keys}, {key: self.tree.entries.get(key) for key in keys}
+            for observer in self.observers:
+                observer(Applied(self._number, (), *step, None))
+            woken = self.watches.all()
+        wake(woken)
+
+    @property
+    def history(self) -> str:
+        """How often it has lost commits."""
+        return f"history {self._restored}"
 
     def grant(self, ttl: float) -> Granted:
         """A lease of *ttl* seconds, or of what the guarantees make of that."""

@@ -57,6 +57,10 @@ class Watches:
             for watch in [watch for at_path in self._at.values() for watch in at_path if watch.owner is owner]:
                 self.remove(watch)
 
+    def all(self) -> "list[PathWatch]":
+        """Every watch. Called under the lock."""
+        return [watch for at_path in self._at.values() for watch in at_path]
+
     def woken(self, before: Mapping[str, Entry | None], after: Mapping[str, Entry | None]) -> Iterable[PathWatch]:
         """The watches that a step from *before* to *after* wakes, each once. Called under the lock."""
         woken: dict[PathWatch, None] = {}

@@ -193,3 +193,29 @@ class KeyRules(Kit):
         entry = backend.get(f"{root}/a")
         assert entry is not None
         assert entry.value == b"2"
+
+    def test_a_commit_and_a_listing_after_it(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """`commit_and_list` is the two one after the other: the listing shows what the commit made, and all else."""
+        lease = backend.lease(self.ttl)
+        for number in range(3):
+            key = f"{root}/queue/{number}"
+            outcome, listing = backend.commit_and_list([], [Create(key, b"1", lease)], f"{root}/queue")
+            assert isinstance(outcome, Committed)
+            assert [entry.key for entry in listing] == [f"{root}/queue/{each}" for each in range(number + 1)]
+            assert (listing[-1].version, listing[-1].lease) == (outcome.versions[key], lease.id)
+            assert listing == backend.list(f"{root}/queue")
+        create(other, f"{root}/queue/other")
+        create(other, f"{root}/queue/deeper/key")
+        outcome, listing = backend.commit_and_list([], [Create(f"{root}/queue/4", b"")], f"{root}/queue")
+        assert [entry.key.rpartition("/")[2] for entry in listing] == ["0", "1", "2", "4", "other"]
+
+    def test_a_refused_commit_and_a_listing_after_it(self, backend: CoordinationBackend, root: str) -> None:
+        """What is listed does not hang on the outcome, nor on whether the commit had to do with it."""
+        create(backend, f"{root}/a/1")
+        outcome, listing = backend.commit_and_list([], [Create(f"{root}/a/1", b"")], f"{root}/a")
+        assert outcome == Refused(f"{root}/a/1")
+        assert [entry.key for entry in listing] == [f"{root}/a/1"]
+        outcome, listing = backend.commit_and_list([], [Delete(f"{root}/a/1")], f"{root}/none")
+        assert (isinstance(outcome, Committed), list(listing)) == (True, [])

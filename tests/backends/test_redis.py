@@ -23,7 +23,18 @@ from smoothcluster_redis.lease import RedisLease
 from smoothcluster_redis.link import CAP
 from smoothcluster_redis.servers import Servers
 
-from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete, Entry, Exists, Lease, Refused, Update
+from smoothcluster.backend import (
+    AtVersion,
+    Committed,
+    CoordinationBackend,
+    Create,
+    Delete,
+    Entry,
+    Exists,
+    Lease,
+    Refused,
+    Update,
+)
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
     AccessDeniedError,
@@ -46,6 +57,11 @@ def reached(act: Callable[[], Answer]) -> Answer | None:
         return act()
     except (OutcomeUnknownError, UnavailableError):
         return None
+
+
+def number(version: str) -> int:
+    """The commit that made it."""
+    return int(version.partition("-")[0])
 
 
 def servers_of(backend: CoordinationBackend) -> Servers:
@@ -230,15 +246,30 @@ def test_a_server_that_was_away_gives_every_lease_its_full_time_again(server: Re
 def test_after_a_restart_no_version_is_given_again(server: RedisServer) -> None:
     """Commits may be among what was lost, and their numbers must not come again: they jump far ahead."""
     with closing(RedisBackend(server.hosts)) as backend:
-        before = int(create(backend, "a"))
-        assert int(create(backend, "b")) == before + 1
+        before = number(create(backend, "a"))
+        assert number(create(backend, "b")) == before + 1
         server.restart()
         after = eventually(lambda: reached(lambda: backend.commit([], [Update("a", b"")])))
         assert isinstance(after, Committed)
-        assert int(after.versions["a"]) > before + 10**8
+        assert number(after.versions["a"]) > before + 10**8
         entry = backend.get("a")
         assert entry is not None
         assert entry.created == before
+
+
+def test_no_version_of_before_a_restart_holds_after_it(server: RedisServer) -> None:
+    """Nothing of this key was lost, but who holds its version may have read what was: all of that is void."""
+    with closing(RedisBackend(server.hosts)) as backend:
+        version, history = create(backend, "a"), backend.history()
+        assert backend.history() == history
+        server.restart()
+        now = eventually(lambda: reached(backend.history))
+        assert now is not None
+        assert now != history
+        assert refused(backend.commit([AtVersion("a", version)], [Create("b", b"")])) == "a"
+        entry = backend.get("a")
+        assert entry is not None
+        assert isinstance(backend.commit([AtVersion("a", entry.version)], [Create("b", b"")]), Committed)
 
 
 def test_an_emptied_store_does_not_begin_anew(server: RedisServer) -> None:
@@ -253,7 +284,7 @@ def test_an_emptied_store_does_not_begin_anew(server: RedisServer) -> None:
         wakes.since(1)
         eventually(lambda: reached(lambda: backend.keys("none") == []))
         assert lease.renew() is False
-        assert int(create(backend, "a")) > int(old)
+        assert number(create(backend, "a")) > number(old)
         assert refused(backend.commit([], [Update("a", b"", old)])) == "a"
 
 
@@ -476,7 +507,7 @@ def test_an_answer_lost_on_the_way_is_an_unknown_outcome(server: RedisServer) ->
         entry = eventually(lambda: reached(lambda: backend.get("a")))
         assert isinstance(entry, Entry)
         assert entry.value == b"new"
-        assert int(entry.version) == int(old) + 1
+        assert number(entry.version) == number(old) + 1
 
 
 def test_what_could_not_be_sent_is_certain(server: RedisServer) -> None:
@@ -859,6 +890,7 @@ def test_a_failover_is_followed(sentinels: RedisSentinels) -> None:
         assert backend.url == url
         lease = backend.lease(1.5)
         version = create(backend, "g/leased", b"", lease)
+        replication = backend.history().partition("replication ")[2].partition(",")[0]
         wakes = Wakes()
         backend.watch("g", wakes)
         eventually(lambda: wakes.count)
@@ -871,9 +903,11 @@ def test_a_failover_is_followed(sentinels: RedisSentinels) -> None:
         assert isinstance(entry, Entry)
         assert lease.renew() is True
         wakes.since(before)
-        outcome = backend.commit([], [Update("g/leased", b"", version)])
+        assert refused(backend.commit([], [Update("g/leased", b"", version)])) == "g/leased"
+        outcome = backend.commit([], [Update("g/leased", b"", entry.version)])
         assert isinstance(outcome, Committed)
-        assert int(outcome.versions["g/leased"]) > int(version) + 10**8
+        assert number(outcome.versions["g/leased"]) > number(version) + 10**8
+        assert f"after {replication} up to offset" in backend.history()
         before = wakes.count
         create(backend, "g/new")
         wakes.since(before)

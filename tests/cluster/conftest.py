@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cluster.group import Group, NewGroup
 from cluster.stores import Kind, Store, wanted
+from cluster.topologies import Topology
 from servers import ServerMissingError
 
 
@@ -53,6 +54,20 @@ def _started(kind: Kind, start: Callable[[], Store] | None) -> Iterator[Store]:
         pytest.fail(str(error), pytrace=False)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def topology(kind: Kind) -> Iterator[Topology]:
+    """A store of several servers that is the test's alone, set up as users do."""
+    if kind.several is None:
+        pytest.skip(f"{kind} has one place")
+    servers = kind.several()
+    try:
+        servers.start()
+    except ServerMissingError as error:
+        pytest.fail(str(error), pytrace=False)
+    yield servers
+    servers.stop()
 
 
 @pytest.fixture

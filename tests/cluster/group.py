@@ -313,15 +313,17 @@ class Group:
             and max(owned, default=0) - min(owned, default=0) <= 1
         )
 
-    def finish(self, job: JobHandle, wanted: Iterable[str], within: float = 2 * PATIENCE) -> list[Outcome]:
-        """Wait until *job* is finished, and hold what was recorded against the log."""
+    def finish(
+        self, job: JobHandle, wanted: Iterable[str], within: float = 2 * PATIENCE, *, counted: bool = True
+    ) -> list[Outcome]:
+        """Wait until *job* is finished, and hold what was recorded against the log, and starts too if *counted*."""
         try:
             progress = job.wait(within)
         except TimeoutError as error:
             error.add_note(self._state())
             raise
         outcomes, names = list(job.results()), set(wanted)
-        assert audit(self.log(), outcomes, names) == []
+        assert audit(self.log(), outcomes, names, counted=counted) == []
         assert (progress.total, progress.pending) == (len(names), 0)
         return outcomes
 

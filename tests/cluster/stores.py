@@ -8,6 +8,8 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 import pytest
+from cluster import topologies
+from cluster.topologies import Topology
 from redis_server import RedisServer
 from servers import free_port
 from sqlite_store import SqliteStore
@@ -65,6 +67,8 @@ class Kind:
     """Start a store for one test, quick to expire a lease. None where there is no server to be killed."""
     plain: Callable[[], Store] | None = None
     """Start a store for one test, with the settings that users have."""
+    several: Callable[[], Topology] | None = None
+    """Make a store of several servers for one test. None where a store has one place."""
 
     def __str__(self) -> str:
         return self.scheme
@@ -108,6 +112,7 @@ KINDS: Iterable[Kind] = [
         nowhere=lambda: f"etcd://127.0.0.1:{free_port()}",
         own=lambda: _etcd(quick=True),
         plain=lambda: _etcd(quick=False),
+        several=topologies.etcd,
     ),
     Kind(
         "redis",
@@ -115,6 +120,7 @@ KINDS: Iterable[Kind] = [
         nowhere=lambda: f"redis://127.0.0.1:{free_port()}",
         own=lambda: RedisServer().start(),
         plain=lambda: RedisServer().start(),
+        several=topologies.Sentinels,
     ),
     Kind(
         "zookeeper",
@@ -122,6 +128,7 @@ KINDS: Iterable[Kind] = [
         nowhere=lambda: f"zookeeper://127.0.0.1:{free_port()}",
         own=lambda: ZookeeperServer(tick_time=200).start(),
         plain=lambda: ZookeeperServer(tick_time=2000, force_sync=True).start(),
+        several=topologies.zookeeper,
     ),
 ]
 

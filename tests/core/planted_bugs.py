@@ -70,7 +70,7 @@ BUGS = (
     Bug(
         "a retry carries a newer version, and names of its own",
         "workload.py",
-        "            if record.id == work.pending.id:\n                return entry.version\n",
+        "            if record.id == work.pending.id:\n                # What was lost",
         """\
             if record.owner == self._terms.incarnation and entry.version != work.version:
                 from dataclasses import replace
@@ -81,7 +81,8 @@ BUGS = (
                 again = [replace(each, key=each.key + "x") if isinstance(each, Create) else each for each in rest]
                 work.pending = replace(work.pending, changes=[replace(fence, version=entry.version), *again])
                 return None
-""",
+            if record.id == work.pending.id:
+                # What was lost""",
         60,
         "P[23]: ",
     ),

@@ -9,7 +9,7 @@ import pytest
 from cli_kit import invoke_on, one_line
 
 from smoothcluster import connect
-from smoothcluster.cli.doctor import HELD, NOT_HELD, WEAKER, Measured, judge
+from smoothcluster.cli.doctor import HELD, NOT_HELD, WEAKER, Measured, judge, report
 from smoothcluster.cli.logs import adapter_told
 from smoothcluster.memory import WEAKEST, MemoryBackend
 
@@ -26,7 +26,9 @@ def test_a_store_is_tried_and_left_as_it_was() -> None:
     assert (found["url"], found["measured"]["granted_s"]) == (url, 10.0)
     assert found["measured"]["watch_ms"] is not None
     assert found["guarantees"]["linearizable_writes"] is True
-    assert "leases last from" in invoke_on(url)("doctor").stdout
+    told = invoke_on(url)("doctor").stdout
+    assert "leases last from 0.001 s to 86400 s" in told
+    assert "it is in this history: history 0" in told
     backend = connect(url)
     assert isinstance(backend, MemoryBackend)
     assert backend.store.tree.entries == {}
@@ -84,3 +86,12 @@ def test_an_adapters_warnings_are_told_without_secrets(capsys: pytest.CaptureFix
 def test_a_store_that_is_not_there_is_an_error() -> None:
     """One line."""
     assert "no backend is registered for nowhere://" in one_line(invoke_on("memory://")("doctor", "nowhere://x"), 2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(40.0, "40 s"), (86_400.0, "86400 s"), (3 * 86_400.0, "3 days"), (9e9, "a year and more")]
+)
+def test_lease_times_are_told_as_people_say_them(seconds: float, said: str) -> None:
+    """Nobody counts the seconds of a year."""
+    promised = replace(STRONG, longest_ttl=seconds)
+    assert f"leases last from 1 s to {said}" in report("x://", promised, MEASURED, [])

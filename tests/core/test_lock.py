@@ -9,7 +9,7 @@ from typing import final
 
 import pytest
 
-from smoothcluster.backend import Create, Delete, Refused
+from smoothcluster.backend import Change, Create, Delete, Refused
 from smoothcluster.clock import Clock, Signal
 from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster.lock import Lock
@@ -449,3 +449,37 @@ def test_an_interrupted_wait_leaves_the_queue(bench: Bench) -> None:
     with pytest.raises(KeyboardInterrupt):
         Lock(backend, session, QUEUE).acquire()
     assert len(bench.queue()) == 1
+
+
+def test_a_lock_that_is_free_takes_two_round_trips(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One to enter the queue and read it, where the store can do both at once, and one to leave."""
+    asked: list[str] = []
+
+    def commit_and_list(backend: MemoryBackend, _: object, changes: list[Change], directory: str) -> object:
+        asked.append("commit and list")
+        return backend.store.commit([], changes), backend.store.list(directory)
+
+    def commit(backend: MemoryBackend, _: object, changes: list[Change]) -> object:
+        asked.append("commit")
+        return backend.store.commit([], changes)
+
+    backend = MemoryBackend(bench.store)
+    lock = Lock(backend, Session(backend, TTL, bench.clock), QUEUE)
+    monkeypatch.setattr(MemoryBackend, "commit_and_list", commit_and_list)
+    monkeypatch.setattr(MemoryBackend, "commit", commit)
+    for name in ("list", "keys", "get_many", "sync"):
+        monkeypatch.setattr(MemoryBackend, name, partial(asked.append, name))
+    assert lock.acquire()
+    lock.release()
+    assert asked == ["commit and list", "commit"]
+
+
+def test_a_queue_that_could_not_be_read_is_left_again(bench: Bench) -> None:
+    """The entry is there, and nobody knows who is ahead of it."""
+    lock, backend, _ = bench.contender()
+    backend.refuse("read", times=9)
+    with pytest.raises(UnavailableError):
+        lock.acquire()
+    backend.refuse("read", times=0)
+    lock.release()
+    assert not any(bench.queue())

@@ -1,13 +1,31 @@
 """Records: what was written is read back, and anything else is garbage, whatever it is."""
 
+import pickle
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from core_kit import KEYS, member
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smoothcluster.records import GarbageError, Job, Member, Open, Record, Seat, Shard, Spec, dump, last_part, load
+from smoothcluster.chunks import decode_chunk
+from smoothcluster.cluster import outcomes
+from smoothcluster.records import (
+    LARGEST,
+    GarbageError,
+    Job,
+    Member,
+    Open,
+    Record,
+    Seat,
+    Shard,
+    Spec,
+    dump,
+    last_part,
+    load,
+)
 
 RECORDS: list[Record] = [
     Spec(3, None, 32, 7, "id"),
@@ -159,3 +177,41 @@ def test_every_key_lies_under_its_group() -> None:
     assert all(key.startswith("g/") for key in keys)
     assert last_part(KEYS.chunk(3, "j-0")) == "j-0"
     assert KEYS.chunk(3, "j-0").startswith(KEYS.tasks(3))
+
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    "record": Job.from_json,
+    "shard": Shard.from_json,
+    "chunk": decode_chunk,
+    "results": lambda value: list(outcomes(value)),
+    "event": load,
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_what_is_too_large_is_not_even_looked_at(read: Callable[[bytes], object]) -> None:
+    """Whatever it holds: here what would be a record of any kind, but for its size."""
+    with pytest.raises(GarbageError, match="more than anything of ours has"):
+        read(b"[" + b" " * LARGEST + b"]")
+
+
+class Bomb:
+    """A stranger's object: to unpickle it is to run what it says."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_what_is_read_is_never_executed(read: Callable[[bytes], object], tmp_path: Path) -> None:
+    """Neither a pickle nor a program is anything but garbage."""
+    mark = tmp_path / "mark"
+    for value in (pickle.dumps(Bomb(mark)), f"__import__('pathlib').Path({str(mark)!r}).touch()".encode()):
+        with pytest.raises(GarbageError):
+            read(value)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Bomb(mark)))
+    assert mark.exists(), "it would have shown"

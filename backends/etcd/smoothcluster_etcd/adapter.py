@@ -21,7 +21,7 @@ from smoothcluster.backend import (
     Watch,
     check_commit,
 )
-from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UsageError
+from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster_etcd.address import NAMESPACE, Pem, format_url, parse_hosts, parse_url
 from smoothcluster_etcd.connection import Connection, Login
 from smoothcluster_etcd.layout import below, end, place
@@ -176,18 +176,42 @@ class EtcdBackend(CoordinationBackend):
     # Changing.
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        return self._commit(conditions, changes)[0]
+
+    def commit_and_list(
+        self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
+    ) -> tuple[Committed | Refused, Sequence[Entry]]:
+        here = place(self._namespace, directory)
+        wanted = _rpc.RangeRequest(key=here + b"\0", range_end=end(here), limit=_VALUES)
+        outcome, page = self._commit(conditions, changes, wanted)
+        found = [(below(here, kv.key), kv) for kv in page.kvs]
+        if page.more or not all(name and name[1] for name, _ in found):  # More than a page, or something deeper.
+            return outcome, self._list_after(directory)
+        return outcome, [_entry(f"{directory}/{name[0]}", kv) for name, kv in found if name]
+
+    def _list_after(self, directory: str) -> Sequence[Entry]:
+        try:
+            return self.list(directory)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
+
+    def _commit(
+        self, conditions: Sequence[Condition], changes: Sequence[Change], after: Any = None
+    ) -> tuple[Committed | Refused, Any]:
+        """The outcome, and what a last range *after* it reads."""
         lease = self._own(check_commit(self._guarantees, conditions, changes))
-        transaction = Transaction(self._namespace, conditions, changes, lease.number if lease else 0)
+        transaction = Transaction(self._namespace, conditions, changes, lease.number if lease else 0, after)
         try:
             answer = self._connection.call("txn", transaction.request, unknown=OutcomeUnknownError)
         except LeaseLostError:
             if lease:
                 lease.gone = True
             raise
+        page = answer.responses[-1].response_range if after is not None else None
         if not answer.succeeded:
-            return Refused(transaction.refusal(answer))
+            return Refused(transaction.refusal(answer)), page
         version = str(answer.header.revision)
-        return Committed({change.key: version for change in changes if not isinstance(change, Delete)})
+        return Committed({change.key: version for change in changes if not isinstance(change, Delete)}), page
 
     def lease(self, ttl: float) -> Lease:
         if ttl <= 0:

@@ -25,19 +25,29 @@ class Transaction:
     each directory of one that no other part of the commit shows to be there. In a commit so large
     that these exceed what etcd takes, the rest is not compared: the rule guards against mistakes,
     and nothing here depends on it.
+
+    *after* is a range to read at the end, whatever comes of it.
     """
 
-    def __init__(self, namespace: str, conditions: Sequence[Condition], changes: Sequence[Change], lease: int) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        conditions: Sequence[Condition],
+        changes: Sequence[Change],
+        lease: int,
+        after: Any = None,
+    ) -> None:
         self._namespace = namespace
         self._parts: tuple[Part, ...] = (*conditions, *changes)
-        self._directories = _new_directories(self._parts)[: COMPARISONS - len(self._parts)]
+        self._directories = _new_directories(self._parts)[: COMPARISONS - 1 - len(self._parts)]
         places = [place(namespace, each) for each in self._directories]
         compared = [_compare(part, place(namespace, part.key)) for part in self._parts]
         looks = [_look(part, place(namespace, part.key)) for part in self._parts]
+        last = [] if after is None else [_rpc.RequestOp(request_range=after)]
         self.request: Any = _rpc.TxnRequest(
             compare=[*compared, *map(_absent, places)],
-            success=[_change(change, place(namespace, change.key), lease) for change in changes],
-            failure=[*looks, *map(_look_at, places)],
+            success=[*(_change(change, place(namespace, change.key), lease) for change in changes), *last],
+            failure=[*looks, *map(_look_at, places), *last],
         )
 
     def refusal(self, answer: Any) -> str:
@@ -49,7 +59,7 @@ class Transaction:
         for part, found in zip(self._parts, seen, strict=False):
             if isinstance(part, Create) and found:
                 raise MisplacedKeyError(part.key, "is a directory and cannot hold bytes")
-        for directory, found in zip(self._directories, seen[len(self._parts) :], strict=True):
+        for directory, found in zip(self._directories, seen[len(self._parts) :], strict=False):
             if found:
                 raise MisplacedKeyError(directory, "holds bytes and cannot be a directory")
         raise AssertionError("etcd refused what holds")

@@ -15,6 +15,7 @@ from smoothcluster.backend import (
     Entry,
     Exists,
     Guarantees,
+    HasHistory,
     Lease,
     Refused,
     Update,
@@ -44,7 +45,7 @@ _check_key = lru_cache(65_536)(check_key)
 
 
 @final
-class RedisBackend(CoordinationBackend):
+class RedisBackend(CoordinationBackend, HasHistory):
     """The Redis server, or the nodes of the Redis Cluster, at *hosts*, such as ``h1:6379,h2:6379``.
 
     With *service*, *hosts* are Sentinels that know the primary by that name. Everything lies under
@@ -152,32 +153,20 @@ class RedisBackend(CoordinationBackend):
         return sorted(f"{directory}/{name.decode()}" for name in names)
 
     def list(self, directory: str) -> "list[Entry]":
-        names, parts = self._servers.run("list", [_check_key(directory)])
-        found = _entries([name.decode() for name in names], parts)
-        return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.key)
+        return _listing(self._servers.run("list", [_check_key(directory)]))
 
     # Changing.
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
-        lease = check_commit(_GUARANTEES, conditions, changes)
-        if lease is not None and not isinstance(lease, RedisLease):
-            raise ValueError(f"lease {lease.id} was not granted by this backend")
-        words: list[str | bytes] = [lease.id if lease else ""]
-        for part in (*conditions, *changes):
-            words += _words(part)
-        what, *rest = self._servers.run("commit", words, OutcomeUnknownError)
-        said = rest[0].decode() if rest else ""
-        match what:
-            case b"done":
-                return Committed({change.key: said for change in changes if not isinstance(change, Delete)})
-            case b"refused":
-                return Refused(said)
-            case b"lost":
-                raise LeaseLostError(f"lease {lease.id if lease else ''} is gone")
-            case b"directory":
-                raise MisplacedKeyError(said, "is a directory and cannot hold bytes")
-            case _:
-                raise MisplacedKeyError(said, "holds bytes and cannot be a directory")
+        words = _commit(conditions, changes)
+        return _outcome(self._servers.run("commit", words, OutcomeUnknownError), words, changes)
+
+    def commit_and_list(
+        self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
+    ) -> tuple[Committed | Refused, Sequence[Entry]]:
+        words = _commit(conditions, changes)
+        answer, listing = self._servers.run("commit and list", [*words, _check_key(directory)], OutcomeUnknownError)
+        return _outcome(answer, words, changes), _listing(listing)
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
@@ -187,9 +176,40 @@ class RedisBackend(CoordinationBackend):
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         return self._watches.add(path, notify, values=values)
 
+    def history(self) -> str:
+        return self._servers.history()
+
     def close(self) -> None:
         self._servers.close()
         self._watches.close()
+
+
+def _commit(conditions: Sequence[Condition], changes: Sequence[Change]) -> "list[str | bytes]":
+    """What the script is told of a commit: its lease, and four words for each part."""
+    lease = check_commit(_GUARANTEES, conditions, changes)
+    if lease is not None and not isinstance(lease, RedisLease):
+        raise ValueError(f"lease {lease.id} was not granted by this backend")
+    words: list[str | bytes] = [lease.id if lease else ""]
+    for part in (*conditions, *changes):
+        words += _words(part)
+    return words
+
+
+def _outcome(answer: "list[bytes]", words: "Sequence[str | bytes]", changes: Sequence[Change]) -> Committed | Refused:
+    """What the script has made of it."""
+    what, *rest = answer
+    said = rest[0].decode() if rest else ""
+    match what:
+        case b"done":
+            return Committed({change.key: said for change in changes if not isinstance(change, Delete)})
+        case b"refused":
+            return Refused(said)
+        case b"lost":
+            raise LeaseLostError(f"lease {words[0]!s} is gone")
+        case b"directory":
+            raise MisplacedKeyError(said, "is a directory and cannot hold bytes")
+        case _:
+            raise MisplacedKeyError(said, "holds bytes and cannot be a directory")
 
 
 def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
@@ -207,19 +227,27 @@ def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
             return "delete", part.key, "" if part.version is None else part.version or "none", b""
 
 
+def _listing(answer: Any) -> list[Entry]:
+    """The keys of a directory that the script has read, sorted."""
+    names, parts = answer
+    found = _entries([name.decode() for name in names], parts)
+    return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.key)
+
+
 def _entries(keys: Sequence[str], parts: Sequence[Any]) -> list[Entry | None]:
-    """What the script has read: marks and values, some thousands at a time."""
-    marks = [mark for part in parts[::2] for mark in part]
-    values = [value for part in parts[1::2] for value in part]
+    """What the script has read: which history this is, and marks and values, some thousands at a time."""
+    since = parts[0].decode()
+    marks = [mark for part in parts[1::2] for mark in part]
+    values = [value for part in parts[2::2] for value in part]
     try:
         return [
-            None if mark is None else _entry(key, mark.decode(), value)
+            None if mark is None else _entry(key, mark.decode(), value, since)
             for key, mark, value in zip(keys, marks, values, strict=True)
         ]
     except (TypeError, ValueError) as error:
         raise UnavailableError(f"somebody else wrote into the store: {error}") from None
 
 
-def _entry(key: str, mark: str, value: bytes) -> Entry:
-    version, created, lease = mark.split(" ")
-    return Entry(key, value, version, int(created), lease or None)
+def _entry(key: str, mark: str, value: bytes, since: str) -> Entry:
+    number, created, lease = mark.split(" ")
+    return Entry(key, value, f"{number}-{since}", int(created), lease or None)

@@ -76,6 +76,8 @@ class Link:
         """Which server process holds the store, and since which commit, as it was said last."""
         self.number = 0
         """Of the last commit then."""
+        self.history = ""
+        """As `store`, for people."""
 
     @property
     def stale(self) -> bool:
@@ -108,8 +110,8 @@ class Link:
         """Note which store this is, and have the store note which server it is on."""
         # How far numbers jump where some may be lost that were given: farther than any of them.
         jump = random.randrange(10**9, 2 * 10**9)
-        answer: tuple[bytes, bytes] = self.run(deadline, prefix, act, [jump])
-        self.number, self.store = int(answer[0]), answer[1]
+        answer: tuple[bytes, bytes, bytes] = self.run(deadline, prefix, act, [jump])
+        self.number, self.store, self.history = int(answer[0]), answer[1], answer[2].decode()
 
     def close(self) -> None:
         """End it. Repeatable."""

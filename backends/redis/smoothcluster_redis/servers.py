@@ -4,8 +4,8 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, final
 
 from redis.exceptions import MovedError, RedisError, ResponseError
 
@@ -16,6 +16,8 @@ from smoothcluster_redis.errors import ELSEWHERE, code, translate, unreachable
 from smoothcluster_redis.link import Link, left
 
 _LOG = logging.getLogger("smoothcluster_redis")
+
+Answer = TypeVar("Answer")
 
 
 @final
@@ -46,10 +48,22 @@ class Servers:
 
     def run(self, act: str, words: Sequence[Any] = (), unknown: type[BackendError] = UnavailableError) -> Any:
         """Have the script do *act*; raise *unknown* if that may have happened."""
+        return self._with_link(lambda link, deadline: link.run(deadline, self.prefix, act, words), unknown)
+
+    def history(self) -> str:
+        """Which history the store is in, after a look at which server it is on."""
+
+        def look(link: Link, deadline: float) -> str:
+            link.identify(deadline, self.prefix, "tick")
+            return link.history
+
+        return self._with_link(look, UnavailableError)
+
+    def _with_link(self, ask: Callable[[Link, float], Answer], unknown: type[BackendError]) -> Answer:
         deadline = SYSTEM_CLOCK.monotonic() + self.timeout
         link = self._take(deadline)
         try:
-            answer = link.run(deadline, self.prefix, act, words)
+            answer = ask(link, deadline)
         except RedisError as error:
             if not isinstance(error, ResponseError) or code(error) in ELSEWHERE:
                 raise self.failed(link, error, unknown) from error

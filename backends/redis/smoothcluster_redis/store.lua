@@ -10,9 +10,10 @@ local call = redis.call
 
 local time = call('TIME')
 local stamp = time[1] * 1000 + math.floor(time[2] / 1000)
-local known = call('HMGET', META, 'clock', 'stamp', 'number', 'store')
+local known = call('HMGET', META, 'clock', 'stamp', 'number', 'store', 'since')
 local clock = tonumber(known[1] or 0)
 local number = tonumber(known[3] or 0)  -- Of the last commit. Below 2^53, where Lua's numbers are exact.
+local since = known[5]  -- The number from which on this history is certain. In every version: none of before holds.
 
 local function whole(n)
     return string.format('%.0f', n)
@@ -112,17 +113,22 @@ end
 -- too, so every lease gets its full time again; and no number may ever be given twice.
 local function identify(jump)
     local info = call('INFO', 'server') .. call('INFO', 'replication')
-    local store = string.match(info, 'run_id:(%w+)') .. string.match(info, 'master_replid:(%w+)')
+    local run, replication = string.match(info, 'run_id:(%w+)'), string.match(info, 'master_replid:(%w+)')
+    local store = run .. replication
     if store ~= known[4] then
         number = math.max(number + jump, stamp * 1000)
-        call('HSET', META, 'store', store, 'since', whole(number),
-             'number', whole(number), 'clock', whole(clock), 'stamp', whole(stamp))
+        since = whole(number)
+        local history = 'server process ' .. run .. ', replication ' .. replication .. ', commits from ' .. since
+        local former, offset = string.match(info, 'master_replid2:(%w+)'), string.match(info, 'second_repl_offset:(%d+)')
+        if offset then history = history .. ', after ' .. former .. ' up to offset ' .. offset end
+        call('HSET', META, 'store', store, 'since', since, 'history', history,
+             'number', since, 'clock', whole(clock), 'stamp', whole(stamp))
         local ttls = call('HGETALL', TTLS)
         for i = 1, #ttls, 2 do
             call('ZADD', LEASES, 'XX', 'GT', whole(clock + ttls[i + 1]), ttls[i])
         end
     end
-    return store .. ':' .. call('HGET', META, 'since')
+    return store .. ':' .. since
 end
 
 local function permitted()
@@ -159,7 +165,7 @@ end
 -- Reading.
 
 local function read(keys, from)
-    local parts = {}
+    local parts = {since}
     for first = from, #keys, 4000 do
         local last = math.min(first + 3999, #keys)
         table.insert(parts, call('HMGET', MARKS, unpack(keys, first, last)))
@@ -185,7 +191,7 @@ local function failing(marks)
     for i, mark in ipairs(marks) do
         local what, version = ARGV[4 * i], ARGV[4 * i + 2]
         local created = what == 'create' or what == 'hang'
-        if created == (mark ~= false) or (version ~= '' and string.match(mark, '^%d+') ~= version) then
+        if created == (mark ~= false) or (version ~= '' and string.match(mark, '^%d+') .. '-' .. since ~= version) then
             return ARGV[4 * i + 1]
         end
     end
@@ -259,7 +265,7 @@ local function commit(lease)
     number = number + 1
     apply(marks, lease)
     publish()
-    return {'done', whole(number)}
+    return {'done', whole(number) .. '-' .. since}
 end
 
 local function grant(lease, ttl)
@@ -269,10 +275,11 @@ local function grant(lease, ttl)
 end
 
 if act == 'commit' then return commit(ARGV[3]) end
+if act == 'commit and list' then return {commit(ARGV[3]), list(ARGV[#ARGV])} end  -- One word more than parts have.
 if act == 'get' then return read(ARGV, 3) end
 if act == 'list' then return list(ARGV[3]) end
 if act == 'keys' then return children(ARGV[3]) end
 if act == 'lease' then return grant(ARGV[3], ARGV[4]) end
 if act == 'renew' then return lives(ARGV[3]) and grant(ARGV[3], ARGV[4]) or 0 end
 if act == 'revoke' then return lives(ARGV[3]) and finish(ARGV[3]) end
-return {whole(number), store}
+return {whole(number), store, call('HGET', META, 'history')}

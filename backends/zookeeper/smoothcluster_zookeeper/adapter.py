@@ -187,8 +187,11 @@ class ZookeeperBackend(CoordinationBackend):
         return sorted(names)
 
     def _entries(self, keys: Sequence[str], znodes: Sequence[str], deadline: float) -> list[Entry | None]:
+        return self._as_entries(keys, self._read(znodes, deadline), deadline)
+
+    def _as_entries(self, keys: Sequence[str], answers: Sequence[Any], deadline: float) -> list[Entry | None]:
         entries: list[Entry | None] = []
-        for key, answer in zip(keys, self._read(znodes, deadline), strict=True):
+        for key, answer in zip(keys, answers, strict=True):
             if isinstance(answer, Failed):
                 if answer.code == NO_AUTH:
                     self._deny_unless_directory(key, deadline)
@@ -238,8 +241,38 @@ class ZookeeperBackend(CoordinationBackend):
     # Changing.
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
-        lease = self._own(check_commit(self._guarantees, conditions, changes))
+        return self._commit(conditions, changes, self._deadline())[0]
+
+    def commit_and_list(
+        self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
+    ) -> tuple[Committed | Refused, Sequence[Entry]]:
         deadline = self._deadline()
+        here = self._layout.directory(directory)
+        mine = [each.key for each in changes if isinstance(each, Create) and each.key.rpartition("/")[0] == directory]
+        # Who has just come is often alone, so its own keys are read on the chance.
+        znodes = [self._layout.key(key) for key in mine]
+        after = [MultiRead([here], children=True), *([MultiRead(znodes)] if mine else [])]
+        outcome, (listing, *own) = self._commit(conditions, changes, deadline, after)
+        names = [] if isinstance(listing[0], Failed) else sort_names(listing[0])[0]
+        keys = [f"{directory}/{name}" for name in names]
+        try:
+            if set(keys) == set(mine):
+                read = own[0] if own else []
+                return outcome, [entry for entry in self._as_entries(mine, read, deadline) if entry is not None]
+            found = self._entries(keys, [self._layout.key_in(here, name) for name in names], deadline)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
+        return outcome, [entry for entry in found if entry is not None]
+
+    def _commit(
+        self,
+        conditions: Sequence[Condition],
+        changes: Sequence[Change],
+        deadline: float,
+        after: Sequence[MultiRead] = (),
+    ) -> tuple[Committed | Refused, Sequence[Any]]:
+        """The outcome, and the answers to what is to be asked *after* it."""
+        lease = self._own(check_commit(self._guarantees, conditions, changes))
         self._directories.tidy()
         session = lease.session if lease else self._connected(deadline)
         parts = (*conditions, *changes)
@@ -250,7 +283,7 @@ class ZookeeperBackend(CoordinationBackend):
                 transaction.check(lease.znode, -1)
             for part in parts:
                 self._add(transaction, part)
-            results, failed = session.run(transaction, deadline, OutcomeUnknownError)
+            results, failed, answers = session.run(transaction, deadline, OutcomeUnknownError, after)
             self._note(session)
             if lease:
                 if failed == 0:
@@ -260,9 +293,9 @@ class ZookeeperBackend(CoordinationBackend):
                 failed = failed and failed - 1
             if failed is None:
                 self._look_at_directories([each.key for each in changes if isinstance(each, Delete)])
-                return Committed(_versions(parts, results))
+                return Committed(_versions(parts, results)), answers
             if not self._mend(session, parts[failed], results[failed], changes, deadline):
-                return Refused(parts[failed].key)
+                return Refused(parts[failed].key), answers
 
     def _look_at_directories(self, deleted: Sequence[str]) -> None:
         # Not through a lease's session, which that would keep alive.

@@ -4,12 +4,14 @@ Both are apart from the commits that need them, and both are safe to lose: an em
 as good as none, and a missing one is made when a commit finds it missing.
 """
 
+import threading
 from collections import deque
 from collections.abc import Iterable
 from typing import final
 
 from kazoo.exceptions import NodeExistsError, NoNodeError
 
+from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import MisplacedKeyError
 from smoothcluster_zookeeper.driver import Pending, Transaction
 from smoothcluster_zookeeper.errors import translate
@@ -20,6 +22,10 @@ _AT_ONCE = 256
 """Directories that may wait to be looked at; more are left as they are."""
 
 
+_QUIET = 1.0
+"""Seconds without a deletion after which one is looked at: a lock, for one, comes and goes in the same place."""
+
+
 @final
 class Directories:
     """Those of one namespace."""
@@ -27,6 +33,9 @@ class Directories:
     def __init__(self, layout: Layout, access: Access) -> None:
         self._layout = layout
         self._access = access
+        self._lock = threading.Lock()
+        self._left: dict[str, tuple[Session, float]] = {}
+        """Directories that may be empty, and when that was first possible; the oldest first."""
         self._asked: deque[tuple[Session, str, Pending, bool]] = deque()
         """What will tell, of a directory, whether it is empty or, if the last is True, was removed."""
 
@@ -44,7 +53,7 @@ class Directories:
                 transaction.create(self._layout.stand_in(znode), acl=self._access.stand_in)
                 transaction.create(self._layout.child(znode), acl=self._access.all)
             transaction.create(znode, acl=self._access.all)
-            results, failed = session.run(transaction, deadline)
+            results, failed, _ = session.run(transaction, deadline)
             if failed is None:
                 return
             error = results[failed]
@@ -71,16 +80,22 @@ class Directories:
             return True
         if keys or not all(self.remove_if_empty(session, f"{znode}/{name}", deadline) for name in deeper):
             return False
-        _, failed = session.run(self._removal(session, znode), deadline)
+        _, failed, _ = session.run(self._removal(session, znode), deadline)
         return failed is None or self.remove_if_empty(session, znode, deadline)  # Somebody was here meanwhile.
 
     def look_at(self, session: Session, keys: Iterable[str]) -> None:
-        """*keys* were deleted: ask, without waiting for the answer, whether that left their directories empty."""
-        for znode in {self._layout.key(key).rpartition("/")[0] for key in keys}:
-            self._ask(session, znode)
+        """*keys* were deleted, which may have left their directories empty: see to it, some time later."""
+        now = SYSTEM_CLOCK.monotonic()
+        with self._lock:
+            for znode in {self._layout.key(key).rpartition("/")[0] for key in keys}:
+                self._left.pop(znode, None)
+                if len(self._left) < _AT_ONCE:
+                    self._left[znode] = (session, now)
 
     def tidy(self) -> None:
         """Remove the directories that are by now known to be empty, without waiting."""
+        for znode, session in self._quiet():
+            self._ask(session, znode)
         while self._asked:
             try:
                 session, znode, answer, removed = self._asked.popleft()
@@ -96,6 +111,18 @@ class Directories:
                     self._ask(session, znode.rpartition("/")[0])
             elif answer.value is not None and answer.value.numChildren == 0:
                 self._asked.append((session, znode, self._removal(session, znode).commit_async(), True))
+
+    def _quiet(self) -> list[tuple[str, Session]]:
+        """Directories in which nothing was deleted for a while."""
+        until, found = SYSTEM_CLOCK.monotonic() - _QUIET, list[tuple[str, Session]]()
+        with self._lock:
+            for znode, (session, since) in self._left.items():
+                if since > until:
+                    break
+                found.append((znode, session))
+            for znode, _ in found:
+                del self._left[znode]
+        return [(znode, session) for znode, session in found if session.connected]
 
     def _ask(self, session: Session, znode: str) -> None:
         if znode != self._layout.root and len(self._asked) < _AT_ONCE:

@@ -15,6 +15,7 @@ from smoothcluster.errors import BackendError, UnavailableError
 from smoothcluster_zookeeper.driver import Driver, Pending, Transaction
 from smoothcluster_zookeeper.errors import translate, unreachable
 from smoothcluster_zookeeper.handler import Handler
+from smoothcluster_zookeeper.requests import Request
 
 _LEAST_PATIENCE = 2.0
 """Seconds that a server may be silent at least, with no call waiting, before it is left: it may be busy."""
@@ -113,11 +114,21 @@ class Session:
             raise self._translated(error, unknown) from error
 
     def run(
-        self, transaction: Transaction, deadline: float, unknown: type[BackendError] = UnavailableError
-    ) -> tuple[Sequence[Any], int | None]:
-        """Commit *transaction*: its results, and the index of the operation that failed it, if any."""
-        results: Sequence[Any] = self.wait(transaction.commit_async(), deadline, unknown)
-        return results, first_failure(results)
+        self,
+        transaction: Transaction,
+        deadline: float,
+        unknown: type[BackendError] = UnavailableError,
+        after: Sequence[Request] = (),
+    ) -> tuple[Sequence[Any], int | None, Sequence[Any]]:
+        """Commit *transaction*: its results, the index of the operation that failed it, if any, and what came *after*.
+
+        These requests are sent with it: a session's requests are answered in order.
+        """
+        pending = transaction.commit_async()
+        others = [self.kazoo.send(each) for each in after]
+        results: Sequence[Any] = self.wait(pending, deadline, unknown)
+        answers = [self.wait(each, deadline, unknown) for each in others]
+        return results, first_failure(results), answers
 
     def unwatch(self, znodes: Sequence[str]) -> None:
         """Take back every watch on *znodes*, without waiting."""

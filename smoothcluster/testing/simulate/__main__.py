@@ -10,7 +10,7 @@ import click
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.testing.simulate.many import Played, played, try_schedule
-from smoothcluster.testing.simulate.trouble import FAULTS
+from smoothcluster.testing.simulate.trouble import FAULTS, FORGETTING
 from smoothcluster.testing.simulate.world import Scenario, World
 
 TAIL = 60
@@ -19,9 +19,11 @@ TAIL = 60
 
 def _faults(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in value.split(",") if name.strip())
-    unknown = [name for name in names if name not in FAULTS]
+    unknown = [name for name in names if name not in (*FAULTS, FORGETTING)]
     if unknown:
-        raise click.BadParameter(f"unknown {', '.join(unknown)}; known are {', '.join(FAULTS)}", context, parameter)
+        raise click.BadParameter(
+            f"unknown {', '.join(unknown)}; known are {', '.join((*FAULTS, FORGETTING))}", context, parameter
+        )
     return names
 
 

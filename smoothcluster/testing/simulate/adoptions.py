@@ -43,6 +43,8 @@ class Adoptions:
         return {member["incarnation"]: member for member in living}
 
     def _see(self, step: Applied) -> None:
+        if self._record.forgetful or (not step.changes and step.lease is None):
+            return  # What the breaker was told, and who lived, may be among what the store has lost.
         for key, after in step.after.items():
             if key.startswith(f"{self._group}/members/"):
                 member = data_of(after or step.before[key])

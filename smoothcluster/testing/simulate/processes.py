@@ -160,7 +160,7 @@ class SimClient(SimProcess):
         world, job = self.world, self.job
         while self.cluster.absent():
             self.clock.sleep(0.1)  # The first member says how many shards there are.
-        world.record.expected.update((job, task.id) for task in self.tasks)
+        world.record.submit(job, [task.id for task in self.tasks])
         try:
             handle = self.cluster.submit(self.tasks, job=job)
         except JobClosedError:

@@ -7,7 +7,7 @@ breaks a promise.
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -50,6 +50,10 @@ class IndependentRecord:
         self.handovers = 0
         """Shards that had an owner before and were claimed, or given away."""
         self.quarantined = 0
+        self.submitted: set[tuple[str, str]] = set()
+        """Of what is expected, that which clients hand in."""
+        self.forgetful = False
+        """Whether the store has ever lost what it had acknowledged. Starts cannot be counted then."""
         self._store, self._group = store, group
         # Where no child can run the handler, a task may take two members whose death is seen, and more if it is not.
         self._most_lost = {"every": 0, "suspects": 1, "none": 1 + ALONE_EXPIRED}[isolation]
@@ -61,7 +65,26 @@ class IndependentRecord:
         self._started: dict[tuple[str, str], list[tuple[int, int]]] = {}
         store.observers.append(self._see)
 
+    def submit(self, job: str, tasks: Iterable[str]) -> None:
+        """A client begins to hand in *tasks*."""
+        self.submitted.update((job, task) for task in tasks)
+        self.expected |= self.submitted
+
+    def past(self) -> "tuple[object, ...]":
+        """What is known now, for `go_back`."""
+        return dict(self.outcomes), set(self.expected), set(self._incarnations), dict(self._epochs)
+
+    def go_back(self, past: "tuple[Any, ...]") -> None:
+        """The store has lost what it acknowledged since: it has not happened."""
+        self.forgetful = True
+        self.robbed |= {key.rpartition("/")[2] for key in self._incarnations}
+        self.outcomes, self.expected, self._incarnations, self._epochs = past
+        self.expected |= self.submitted
+
     def _see(self, step: Applied) -> None:
+        if not step.changes and step.lease is None:
+            self.steps.append("THE STORE FORGETS")
+            return
         who = f"lease {step.lease} of somebody ends" if step.lease else self.author
         self.steps.append(f"{who}: " + ", ".join(sorted(key.partition("/")[2] for key in step.after)))
         kinds = {key: key.split("/")[1] for key in step.after}
@@ -103,7 +126,9 @@ class IndependentRecord:
             raise Violation(f"P2: the fence {key} was deleted by {self.author}")
         epoch = max(old.get("epoch", 0), self._epochs.get(key, 0))
         moved = new["owner"] is not None and new["owner"] != old.get("owner")
-        if new["epoch"] != epoch + moved:
+        # Whoever finds its own shard behind takes it over from itself.
+        again = self.forgetful and new["owner"] == old.get("owner") and new["epoch"] == epoch + 1
+        if new["epoch"] != epoch + moved and not again:
             raise Violation(f"P2: {key} went from epoch {epoch} to {new['epoch']} by {self.author}")
         self._epochs[key] = new["epoch"]
         if moved:
@@ -166,7 +191,7 @@ class IndependentRecord:
             if state == "done":
                 self.expected.update((job, child) for child in children(task, attempts))
             starts = len(self._started.get((job, task), ()))
-            if not 1 <= starts <= attempts:
+            if not 1 <= starts <= attempts and not self.forgetful:
                 raise Violation(f"P5: {task} of {job} was started {starts} times, and recorded with {attempts}")
 
     def _see_verdict(self, job: str, task: str, step: Applied) -> None:
@@ -192,6 +217,8 @@ class IndependentRecord:
         self.starts += 1
         if not self._member(incarnation) and incarnation not in self.robbed:
             raise Violation(f"P4: {task} was started by {incarnation}, whose lease has run out")
+        if self.forgetful:
+            return  # Marks and starts may be among what was lost.
         shard = data_of(self._store.tree.entries.get(f"{self._group}/shards/{run['shard']}"))
         if (shard.get("owner"), shard.get("epoch")) == (incarnation, run["epoch"]):
             chunk, index = place

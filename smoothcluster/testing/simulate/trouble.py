@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from smoothcluster.memory import Past
 from smoothcluster.testing.simulate.processes import TTL, SimAdmin, SimClient, SimMember, SimProcess
 
 if TYPE_CHECKING:
@@ -13,6 +14,11 @@ FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "o
 loses acknowledgements; loses its lease; dies and is started again at once, under its name; leaves;
 the store is away from everybody; a living member is taken for dead; somebody changes the number of Runners;
 somebody kills a member's child."""
+
+
+FORGETTING = "forget"
+"""The store goes back to where it was a moment ago, as when a replica takes over: what it acknowledged since is gone.
+Not among the others: with it starts cannot be counted, and clients have to hand in again."""
 
 
 class Trouble:
@@ -35,7 +41,9 @@ class Trouble:
             "slander": self._slander,
             "reap": self._reap,
             "respec": self._respec,
+            FORGETTING: self._forget,
         }
+        self._forgetting = False
 
     def begin(self) -> None:
         """Do something every now and then, as long as the world says so."""
@@ -171,3 +179,26 @@ class Trouble:
             self._world.record.robbed.add(member.incarnation)
             self._world.record.given_up.add(member.incarnation)
             believer.loop.proved_gone(member.incarnation, 0.001)
+
+    # Losses of the store itself
+
+    def _forget(self, _: SimMember) -> None:
+        if not self._forgetting:
+            self._forgetting = True
+            past = self._world.store.past(), self._world.record.past()
+            self._scheduler.at(self._random.choice((0.01, 0.1, 1.0)) * self._random.random(), lambda: self._back(*past))
+
+    def _back(self, past: Past, known: tuple[object, ...]) -> None:
+        self._forgetting = False
+        if not self._world.troubled:
+            return
+        self._world.note("the store forgets")
+        self._world.record.go_back(known)
+        self._world.store.go_back(past)
+        for job, client in list(self._world.clients.items()):
+            # Whoever handed something in cannot know what of it is left, and hands it in again.
+            if client.alive:
+                client.kill()
+            else:
+                self._world.jobs_running += 1
+            self._world.submit(job, client.tasks)

@@ -1,0 +1,51 @@
+"""What reads and commits cost, beside the store's own driver in the same run.
+
+    python benchmarks/commits.py --backend redis://127.0.0.1:6379 [--times 2000] [--json]
+
+One client. *read* is one key; *commit* one key at its version; *claim* 14 keys, each at its version,
+as when a seat is taken. The driver's own do the same without conditions.
+"""
+
+from collections.abc import Callable
+
+from bench import Pair, compare, options
+from raw import KEYS, VALUE, raw
+
+from smoothcluster import connect
+from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Update
+
+
+def commit(backend: CoordinationBackend, keys: list[str]) -> Callable[[], None]:
+    """Set *keys*, each at the version of the time before."""
+    made = backend.commit([], [Create(key, VALUE) for key in keys])
+    assert isinstance(made, Committed)
+    versions = dict(made.versions)
+
+    def act() -> None:
+        changes: list[Change] = [Update(key, VALUE, versions[key]) for key in keys]
+        done = backend.commit([], changes)
+        assert isinstance(done, Committed)
+        versions.update(done.versions)
+
+    return act
+
+
+def main() -> None:
+    """Measure, and print."""
+    url, group, times, as_json = options(__doc__, "commits", 2000)
+    backend, driver = connect(url), raw(url)
+    try:
+        one = commit(backend, [f"{group}/one"])
+        many = commit(backend, [f"{group}/many-{number}" for number in range(KEYS)])
+        pairs = [
+            Pair("read", lambda: backend.get(f"{group}/one"), driver.read),
+            Pair("commit", one, driver.write),
+            Pair("claim", many, driver.write_many),
+        ]
+        compare(url, pairs, times, as_json=as_json)
+    finally:
+        driver.close()
+        backend.close()
+
+
+main()

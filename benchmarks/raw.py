@@ -1,0 +1,203 @@
+"""The stores' own drivers, as plainly as one would use them: what the adapters are measured against."""
+
+import sqlite3
+import threading
+import uuid
+from abc import abstractmethod
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+KEYS = 14
+"""Of a commit such as a claim: a member, a seat, and twelve shards."""
+
+VALUE = b"x" * 100
+
+
+class Raw(Protocol):
+    """One client. Keys are made when it is."""
+
+    @abstractmethod
+    def read(self) -> None:
+        """Read one key."""
+
+    @abstractmethod
+    def write(self) -> None:
+        """Set one key."""
+
+    @abstractmethod
+    def write_many(self) -> None:
+        """Set 14 keys, all or none."""
+
+    @abstractmethod
+    def make_and_remove(self) -> None:
+        """Two round trips: make a key that lives no longer than this client, and remove it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it."""
+
+
+class RawZookeeper(Raw):
+    """kazoo."""
+
+    def __init__(self, hosts: str) -> None:
+        from kazoo import client
+
+        untyped: Any = client
+        self._client: Any = untyped.KazooClient(hosts)
+        self._client.start()
+        self._root = f"/raw-{uuid.uuid4().hex}"
+        self._paths = [f"{self._root}/{number}" for number in range(KEYS)]
+        for path in self._paths:
+            self._client.create(path, VALUE, makepath=True)
+
+    def read(self) -> None:
+        self._client.get(self._paths[0])
+
+    def write(self) -> None:
+        self._client.set(self._paths[0], VALUE)
+
+    def write_many(self) -> None:
+        transaction = self._client.transaction()
+        for path in self._paths:
+            transaction.set_data(path, VALUE)
+        transaction.commit()
+
+    def make_and_remove(self) -> None:
+        self._client.create(f"{self._root}/lock", VALUE, ephemeral=True)
+        self._client.delete(f"{self._root}/lock")
+
+    def close(self) -> None:
+        self._client.delete(self._root, recursive=True)
+        self._client.stop()
+        self._client.close()
+
+
+class RawEtcd(Raw):
+    """etcd3."""
+
+    def __init__(self, hosts: str) -> None:
+        import etcd3
+
+        untyped: Any = etcd3
+        host, _, port = hosts.partition(",")[0].partition(":")
+        self._client: Any = untyped.client(host, int(port))
+        self._root = f"raw-{uuid.uuid4().hex}"
+        self._lease: Any = self._client.lease(60)
+
+    def read(self) -> None:
+        self._client.get(f"{self._root}/0")
+
+    def write(self) -> None:
+        self._client.put(f"{self._root}/0", VALUE)
+
+    def write_many(self) -> None:
+        puts = [self._client.transactions.put(f"{self._root}/{number}", VALUE) for number in range(KEYS)]
+        self._client.transaction(compare=[], success=puts, failure=[])
+
+    def make_and_remove(self) -> None:
+        self._client.put(f"{self._root}/lock", VALUE, self._lease)
+        self._client.delete(f"{self._root}/lock")
+
+    def close(self) -> None:
+        self._client.delete_prefix(self._root)
+        self._lease.revoke()
+        self._client.close()
+
+
+class RawRedis(Raw):
+    """redis-py."""
+
+    def __init__(self, hosts: str) -> None:
+        import redis
+
+        self._client: Any = redis.Redis.from_url(f"redis://{hosts}")
+        self._root = f"raw-{uuid.uuid4().hex}"
+
+    def read(self) -> None:
+        self._client.get(f"{self._root}/0")
+
+    def write(self) -> None:
+        self._client.set(f"{self._root}/0", VALUE)
+
+    def write_many(self) -> None:
+        pipe = self._client.pipeline(transaction=True)
+        for number in range(KEYS):
+            pipe.set(f"{self._root}/{number}", VALUE)
+        pipe.execute()
+
+    def make_and_remove(self) -> None:
+        self._client.set(f"{self._root}/lock", VALUE, nx=True, ex=60)
+        self._client.delete(f"{self._root}/lock")
+
+    def close(self) -> None:
+        self._client.delete(*(f"{self._root}/{number}" for number in range(KEYS)))
+        self._client.close()
+
+
+class RawSqlite(Raw):
+    """The standard library's, with a log beside the file that is on the disk before a write returns."""
+
+    def __init__(self, path: str) -> None:
+        self._connection = sqlite3.connect(f"{path}.raw", isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("CREATE TABLE IF NOT EXISTS raw (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+        self.write_many()
+
+    def read(self) -> None:
+        self._connection.execute("SELECT value FROM raw WHERE key = '0'").fetchone()
+
+    def write(self) -> None:
+        self._connection.execute("REPLACE INTO raw VALUES ('0', ?)", (VALUE,))
+
+    def write_many(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._connection.executemany("REPLACE INTO raw VALUES (?, ?)", [(str(n), VALUE) for n in range(KEYS)])
+        self._connection.execute("COMMIT")
+
+    def make_and_remove(self) -> None:
+        self._connection.execute("INSERT INTO raw VALUES ('lock', ?)", (VALUE,))
+        self._connection.execute("DELETE FROM raw WHERE key = 'lock'")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class RawMemory(Raw):
+    """A dictionary and a lock."""
+
+    def __init__(self, _: str) -> None:
+        self._lock, self._data = threading.Lock(), {str(number): VALUE for number in range(KEYS)}
+
+    def read(self) -> None:
+        with self._lock:
+            self._data.get("0")
+
+    def write(self) -> None:
+        with self._lock:
+            self._data["0"] = VALUE
+
+    def write_many(self) -> None:
+        with self._lock:
+            self._data.update((str(number), VALUE) for number in range(KEYS))
+
+    def make_and_remove(self) -> None:
+        with self._lock:
+            self._data["lock"] = VALUE
+        with self._lock:
+            del self._data["lock"]
+
+    def close(self) -> None:
+        self._data.clear()
+
+
+def raw(url: str) -> Raw:
+    """The driver's own client for the store at *url*."""
+    parts = urlsplit(url)
+    kinds: dict[str, type[Raw]] = {
+        "zookeeper": RawZookeeper, "etcd": RawEtcd, "redis": RawRedis, "sqlite": RawSqlite, "memory": RawMemory,
+    }  # fmt: skip
+    if parts.scheme not in kinds:
+        raise SystemExit(f"no raw client for {parts.scheme}://; there are {', '.join(kinds)}")
+    return kinds[parts.scheme](parts.path.removeprefix("/") if parts.scheme == "sqlite" else parts.netloc)  # type: ignore[call-arg]  # each takes its place

@@ -1,0 +1,5 @@
+"""Groups that meet in a folder."""
+
+from smoothcluster_files.adapter import FilesBackend
+
+__all__ = ["FilesBackend"]

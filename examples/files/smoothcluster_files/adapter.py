@@ -1,0 +1,127 @@
+"""A folder as a `CoordinationBackend`."""
+
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, final
+from urllib.parse import unquote, urlsplit
+
+from smoothcluster.backend import (
+    Change,
+    Committed,
+    Condition,
+    CoordinationBackend,
+    Entry,
+    Guarantees,
+    Lease,
+    Refused,
+    Watch,
+    check_commit,
+    check_key,
+)
+from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UsageError
+from smoothcluster_files.folder import Folder
+from smoothcluster_files.state import CAP, State
+from smoothcluster_files.watches import Watches
+
+_GUARANTEES: Final = Guarantees(
+    linearizable_writes=True,
+    survives_failover=True,
+    unique_versions=True,
+    shortest_ttl=0.5,
+    longest_ttl=86_400.0,
+    ttl_step=0.0,
+    largest_value=900_000,
+    largest_commit=1_000_000,
+    most_operations=1000,
+)
+
+
+@final
+class FilesLease(Lease):
+    """A line in the store. It is kept two caps longer than its holder is told: see `state`."""
+
+    def __init__(self, folder: Folder, ttl: float) -> None:
+        self._folder, self._ttl, self._id = folder, ttl, uuid.uuid4().hex
+        folder.change(lambda state: state.grant(self._id, ttl + 2 * CAP), OutcomeUnknownError)
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def ttl(self) -> float:
+        return self._ttl
+
+    def renew(self) -> bool:
+        def act(state: State) -> bool:
+            lives = self._id in state.leases
+            if lives:
+                state.grant(self._id, self._ttl + 2 * CAP)
+            return lives
+
+        return self._folder.change(act, OutcomeUnknownError)
+
+    def revoke(self) -> None:
+        self._folder.change(lambda state: state.end(self._id), OutcomeUnknownError)
+
+
+@final
+class FilesBackend(CoordinationBackend):
+    """The store in *folder*, which is made when it is first used. No call blocks for longer than *timeout* seconds."""
+
+    def __init__(self, folder: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
+        if not timeout > 0:
+            raise UsageError("files: timeout must be positive")
+        self._folder = Folder(Path(folder).absolute(), timeout)
+        self._watches = Watches(self._folder)
+
+    @classmethod
+    def from_url(cls, url: str, *, timeout: float = 5.0) -> "FilesBackend":
+        """The backend at ``files:///absolute/folder``."""
+        parts = urlsplit(url)
+        if parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
+            raise UsageError(f"{url!r} names no folder: use files:///absolute/folder")
+        return cls(unquote(parts.path), timeout=timeout)
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return _GUARANTEES
+
+    @property
+    def url(self) -> str:
+        return self._folder.path.as_uri().replace("file:", "files:", 1)
+
+    def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        state = self._folder.read()
+        return [state.keys.get(check_key(key)) for key in keys]
+
+    def keys(self, directory: str) -> list[str]:
+        return self._folder.read().names(check_key(directory))
+
+    def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        lease = check_commit(_GUARANTEES, conditions, changes)
+
+        def act(state: State) -> Committed | Refused:
+            if lease is not None and lease.id not in state.leases:
+                raise LeaseLostError(f"lease {lease.id} is gone")
+            failed = state.refusal([*conditions, *changes])
+            if failed is not None:
+                return Refused(failed)
+            state.check_places(changes)
+            return Committed(state.apply(changes))
+
+        return self._folder.change(act, OutcomeUnknownError)
+
+    def lease(self, ttl: float) -> Lease:
+        if not ttl > 0:
+            raise ValueError("a lease takes a positive time")
+        return FilesLease(self._folder, min(max(ttl, _GUARANTEES.shortest_ttl), _GUARANTEES.longest_ttl))
+
+    def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        return self._watches.add(path, notify, values=values)
+
+    def close(self) -> None:
+        self._folder.closed = True
+        self._watches.close()

@@ -1,0 +1,82 @@
+"""Standing orders, woken by one thread that looks at the store again and again."""
+
+import threading
+from collections.abc import Callable
+from typing import final
+
+from smoothcluster.backend import Watch, check_key
+from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster_files.folder import Folder
+from smoothcluster_files.state import State
+
+_PAUSE = 0.01
+"""Seconds between two looks."""
+
+
+@final
+class _Order(Watch):
+    def __init__(self, watches: "Watches", path: str, notify: Callable[[], None], *, values: bool) -> None:
+        self._watches = watches
+        self.path, self.notify, self.values = path, notify, values
+        self.seen: object = None
+
+    def close(self) -> None:
+        self._watches.remove(self)
+
+    def look(self, state: State) -> bool:
+        """Whether something has changed since the last look."""
+        before, self.seen = self.seen, state.print_of(self.path, values=self.values)
+        return self.seen != before
+
+
+@final
+class Watches:
+    """All watches of one backend."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._orders: dict[_Order, None] = {}
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
+        """Watch *path* from now on; if the store is away, from when it is back."""
+        order = _Order(self, check_key(path), notify, values=values)
+        try:
+            order.look(self._folder.read())
+        except BackendError:
+            if self._closed.is_set():
+                raise
+        with self._lock:
+            if self._closed.is_set():
+                raise UnavailableError("closed")
+            self._orders[order] = None
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="smoothcluster-files watches", daemon=True)
+                self._thread.start()
+        return order
+
+    def remove(self, order: _Order) -> None:
+        """Wake *order* no more."""
+        with self._lock:
+            self._orders.pop(order, None)
+
+    def close(self) -> None:
+        """End all watches and the thread."""
+        self._closed.set()
+        with self._lock:
+            self._orders.clear()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.wait(_PAUSE):
+            try:
+                state = self._folder.read()
+            except BackendError:
+                continue  # What changes meanwhile is seen by the next look that succeeds.
+            with self._lock:
+                woken = [order for order in self._orders if order.look(state)]
+            for order in woken:
+                order.notify()
