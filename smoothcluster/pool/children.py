@@ -88,7 +88,8 @@ class Children(Apart):
             up = self._working - self._coming
             lacking = up == 0 or (not self._idle and now >= self._grown_at + RAMP)
             if not self._coming and lacking:
-                for _ in range(min(max(1, up), min(self._most, waiting) - self._working)):
+                wanted = min(self._most, waiting + up - len(self._idle))
+                for _ in range(min(max(1, up), wanted - self._working)):
                     self._bring_up()
             return up
 
