@@ -21,7 +21,7 @@ from smoothcluster.pool.run import Run, RunState
 log = logging.getLogger("smoothcluster")
 
 RAMP = 0.1
-"""Seconds that all children must have been busy for before one more is brought up for suspects."""
+"""Seconds that all children must have been busy for before as many again are brought up for suspects."""
 
 TRIES = 3
 """Children in a row that die while they get ready, before it is believed that they always will."""
@@ -87,8 +87,10 @@ class Children(Apart):
                 return max(1, self._most // 2)  # These run alone, beside the others.
             up = self._working - self._coming
             lacking = up == 0 or (not self._idle and now >= self._grown_at + RAMP)
-            if not self._coming and lacking and self._working < min(self._most, waiting):
-                self._bring_up()
+            if not self._coming and lacking:
+                wanted = min(self._most, waiting + up - len(self._idle))
+                for _ in range(min(max(1, up), wanted - self._working)):
+                    self._bring_up()
             return up
 
     def disturbed(self, since: float) -> bool:

@@ -10,7 +10,8 @@ from cluster.group import Group, Member, NewGroup, named, names
 from smoothcluster.clock import SYSTEM_CLOCK
 
 HALF_A_LEASE = 5.0
-TASKS = 90
+TASKS = 24
+"""A member's share of them, held until a test lets go, takes as many child processes of its heir."""
 
 
 @pytest.fixture

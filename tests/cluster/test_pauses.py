@@ -9,7 +9,8 @@ from cluster.handlers import START
 from smoothcluster import JobHandle
 from smoothcluster.clock import SYSTEM_CLOCK
 
-TASKS = 90
+TASKS = 24
+"""A member's share of them, held until a test lets go, takes as many child processes of its heir."""
 
 
 @pytest.fixture

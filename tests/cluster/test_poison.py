@@ -102,8 +102,9 @@ def killing_hogs(group: Group) -> Iterator[int]:
     ],
 )
 def test_a_task_that_kills(new_group: NewGroup, how: str, concurrency: int, handler: str) -> None:
-    """It is quarantined, 200 others are done, one member of four is dead."""
-    group = new_group(runner=3, backup=1, concurrency=concurrency, handler=handler)
+    """It is quarantined, 200 others are done, one member of four is dead; in both shapes."""
+    shape = {"runner": 4, "backup": None} if how == "exit" else {"runner": 3, "backup": 1}
+    group = new_group(concurrency=concurrency, handler=handler, **shape)
     group.start(4)
     job, names = submit(group, how)
     (bad,) = is_convicted(group, job, names)

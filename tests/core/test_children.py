@@ -118,7 +118,7 @@ def test_children_come_up_as_they_are_needed(make: Make) -> None:
     busy = [new_run(act="wait"), new_run(act="wait")]
     threads = [threading.Thread(target=children.run, args=(run,)) for run in busy]
     threads[0].start()
-    eventually(lambda: children.ready(5) == 2)
+    eventually(lambda: children.ready(1) == 2)  # One that waits needs one more than those that are busy.
     threads[1].start()
     eventually(lambda: not children._idle)
     assert children.ready(5) == 2

@@ -24,6 +24,8 @@ class Adoptions:
         """How often the breaker opened."""
         self._store, self._group, self._now, self._record = store, group, now, record
         self._born: dict[str, float] = {}
+        self._working: dict[str, float] = {}
+        """Since when each incarnation works; some take their time between joining and that."""
         self._alive: dict[str, float] = {}
         """When each name was last seen among the living."""
         self._told: dict[str, tuple[str, float]] = {}
@@ -49,6 +51,8 @@ class Adoptions:
             if key.startswith(f"{self._group}/members/"):
                 member = data_of(after or step.before[key])
                 self._born.setdefault(member["incarnation"], self._now())
+                if member["running"]:
+                    self._working.setdefault(member["incarnation"], self._now())
                 self._alive[member["name"]] = self._now()
         if f"{self._group}/breaker" in step.after:
             self._see_breaker(step)
@@ -112,7 +116,7 @@ class Adoptions:
         else:
             able = [member for member in members if member["seat"] is not None]
         others = {member["incarnation"] for member in able if member["running"]} - {owner, *self._record.given_up}
-        return not any(self._now() - self._born[each] > FRESH for each in others)
+        return not any(self._now() - self._working[each] > FRESH for each in others)
 
     def _see_series(self, owner: str) -> None:
         """Whether the breaker should have opened, by the deaths that *owner* has certainly seen happen."""

@@ -30,7 +30,7 @@ class SimChildren(Apart):
     def ready(self, waiting: int) -> int:
         if self.every:
             return max(1, self._most // 2)
-        if self._able and not self._coming and self._up < min(self._most, waiting):
+        if self._able and not self._coming and self._up < min(self._most, waiting + len(self.busy)):
             self._coming = True
             self._scheduler.at(0.3 * self._scheduler.random.random(), self._come_up, self._process)
         return self._up
