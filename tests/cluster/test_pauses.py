@@ -77,7 +77,7 @@ def test_runners_that_wake_in_the_middle_of_recording(new_group: NewGroup) -> No
     group.converged()
     jobs = list[JobHandle]()
     for number in range(3):
-        jobs.append(group.submit(4000, f"{number}", nap=0.03))  # So that there is work, however long a round takes.
+        jobs.append(group.submit(2000, f"{number}", nap=0.03))  # So that there is work, however long a round takes.
         group.progressed(group.ended() + 300)
         victims = group.runners()
         for victim in victims:
@@ -87,7 +87,7 @@ def test_runners_that_wake_in_the_middle_of_recording(new_group: NewGroup) -> No
             victim.resume()
         group.converged()
     for number, job in enumerate(jobs):
-        group.finish(job, named(4000, f"{number}"))
+        group.finish(job, named(2000, f"{number}"))
 
 
 def has_replaced(group: Group, members: list[Member]) -> bool:
