@@ -115,7 +115,12 @@ def compare(url: str, pairs: Iterable[Pair], times: int, *, as_json: bool) -> No
                 began = time.perf_counter()
                 act()
                 taken.append(1000 * (time.perf_counter() - began))
-        row = {"what": pair.name, "times": times, "ours_ms": round(median(ours), 4), "raw_ms": round(median(raw), 4)}
+        row: dict[str, object] = {
+            "what": pair.name,
+            "times": times,
+            "ours_ms": round(median(ours), 4),
+            "raw_ms": round(median(raw), 4),
+        }
         rows.append(row | {"ratio": round(median(raw) / median(ours), 3)})
     if as_json:
         for row in rows:

@@ -111,7 +111,8 @@ class RawRedis(Raw):
     def __init__(self, hosts: str) -> None:
         import redis
 
-        self._client: Any = redis.Redis.from_url(f"redis://{hosts}")
+        untyped: Any = redis
+        self._client: Any = untyped.Redis.from_url(f"redis://{hosts}")
         self._root = f"raw-{uuid.uuid4().hex}"
 
     def read(self) -> None:

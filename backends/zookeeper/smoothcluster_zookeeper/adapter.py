@@ -257,7 +257,7 @@ class ZookeeperBackend(CoordinationBackend):
         keys = [f"{directory}/{name}" for name in names]
         try:
             if set(keys) == set(mine):
-                read = own[0] if own else []
+                read: Sequence[Any] = own[0] if own else ()
                 return outcome, [entry for entry in self._as_entries(mine, read, deadline) if entry is not None]
             found = self._entries(keys, [self._layout.key_in(here, name) for name in names], deadline)
         except UnavailableError as error:
