@@ -10,25 +10,16 @@ from dataclasses import replace
 
 from smoothcluster.adoption import Adoption
 from smoothcluster.assignment import Plan, orphaned, plan, room
-from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Delete, Guarantees, Refused, Update
+from smoothcluster.backend import Change, Committed, CoordinationBackend, Delete, Guarantees, Refused, Update
 from smoothcluster.clock import Signal
 from smoothcluster.deaths import Deaths
 from smoothcluster.doubts import Doubts
-from smoothcluster.election import (
-    PATIENCE,
-    SeatClaim,
-    first_in_line,
-    fit,
-    free_seats,
-    role_of,
-    seat_to_claim,
-    watched_by,
-)
+from smoothcluster.election import PATIENCE, SeatClaim, first_in_line, fit, free_seats, role_of, seat_to_claim
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError
 from smoothcluster.events import EventLog
 from smoothcluster.handover import claim, give, leave, let_go
 from smoothcluster.housekeeping import finished_jobs, tidy
-from smoothcluster.model import Evidence, Role
+from smoothcluster.model import Role
 from smoothcluster.outlook import Outlook
 from smoothcluster.pool import Pool
 from smoothcluster.progress import Sent, Terms
@@ -130,8 +121,6 @@ class Incarnation:
         moved = self._hurried and not leaving and self._hurry()
         if not moved and (self._dirty or self._clock.monotonic() >= self._next_look):
             self.look(leaving=leaving)
-            if not (leaving or self._dirty):
-                self._rehearse()
         self.workload.turn()
         self._give()
         if not leaving:
@@ -199,25 +188,6 @@ class Incarnation:
         else:
             self._next_look = min(self._next_look, now + SETTLE)
         return False
-
-    def _rehearse(self) -> None:
-        """Go through a takeover, as it would be if somebody whom we watch had died, and do nothing.
-
-        A process takes over once in its life, and what it does for the first time takes it several
-        times as long. The commit is refused, since the spec exists; were it not, it would change nothing.
-        """
-        view = self.view
-        assert view is not None
-        watched = watched_by(view, self.id, self._settings.order)
-        holder = next((name for name in sorted(watched) if view.owned(name)), None)
-        if holder is None or not self.me.record.running:
-            return
-        gone = {holder: Evidence.PROCESS_GONE}
-        seen = glance(self._backend, self._keys, gone, self._report, replace(view, gone=gone), view.owned(holder))
-        claim(self._keys, seen, self.me, None, seen.owned(holder), self.id, self._limits, self.workload.room())
-        spec = Create(self._keys.spec, view.spec.record.to_json())
-        mine = Update(self._keys.member(self.id), self.me.record.to_json(), self.me.version)
-        self._backend.commit([], [spec, mine])
 
     def _glance(self, known: View, shards: Sequence[int], now: float, seat: int | None = None) -> None:
         """Decide on the last look, brought up to date only where it matters now."""

@@ -84,13 +84,16 @@ def adapter_told(backend: object) -> Generator[list[str]]:
 
     adapter = logging.getLogger(type(backend).__module__.partition(".")[0])
     handlers = [Collector()] if adapter.name == "smoothcluster" else [Collector(), _teller]
-    before, adapter.propagate = adapter.propagate, False
+    before = adapter.level, adapter.propagate
+    adapter.propagate = False
+    if not log.isEnabledFor(logging.DEBUG):
+        adapter.setLevel(logging.WARNING)
     for handler in handlers:
         adapter.addHandler(handler)
     try:
         yield warnings
     finally:
-        adapter.propagate = before
+        adapter.level, adapter.propagate = before
         for handler in handlers:
             adapter.removeHandler(handler)
 
