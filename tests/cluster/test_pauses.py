@@ -72,7 +72,8 @@ def test_a_paused_runner_with_tasks_waiting(new_group: NewGroup) -> None:
 
 def test_runners_that_wake_in_the_middle_of_recording(new_group: NewGroup) -> None:
     """What they go on to send is refused, however often it happens: nothing is lost, nothing recorded twice."""
-    group = new_group(lease_ttl=1.0, concurrency=40)
+    # A breaker that closes soon: while it is open there is time to do all the tasks.
+    group = new_group(lease_ttl=1.0, concurrency=40, pacing={"window": 2.0, "quiet": 2.0})
     group.start(5)
     group.converged()
     jobs = list[JobHandle]()
