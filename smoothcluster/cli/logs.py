@@ -52,8 +52,13 @@ class _Teller(logging.Handler):
         click.echo(scrubbed(self.format(record)), err=True)
 
 
-_teller = _Teller()
-_teller.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+def _new_teller(level: int) -> _Teller:
+    teller = _Teller(level)
+    teller.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return teller
+
+
+_teller = _new_teller(logging.DEBUG)
 
 
 @contextmanager
@@ -83,17 +88,16 @@ def adapter_told(backend: object) -> Generator[list[str]]:
                 warnings.append(scrubbed(record.getMessage()))
 
     adapter = logging.getLogger(type(backend).__module__.partition(".")[0])
-    handlers = [Collector()] if adapter.name == "smoothcluster" else [Collector(), _teller]
-    before = adapter.level, adapter.propagate
-    adapter.propagate = False
-    if not log.isEnabledFor(logging.DEBUG):
-        adapter.setLevel(logging.WARNING)
+    # Drivers tell of every connection; that is for those who want to hear more.
+    teller = _new_teller(logging.DEBUG if log.isEnabledFor(logging.DEBUG) else logging.WARNING)
+    handlers = [Collector()] if adapter.name == "smoothcluster" else [Collector(), teller]
+    before, adapter.propagate = adapter.propagate, False
     for handler in handlers:
         adapter.addHandler(handler)
     try:
         yield warnings
     finally:
-        adapter.level, adapter.propagate = before
+        adapter.propagate = before
         for handler in handlers:
             adapter.removeHandler(handler)
 

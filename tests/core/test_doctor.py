@@ -75,11 +75,15 @@ def test_an_adapters_warnings_are_told_without_secrets(capsys: pytest.CaptureFix
     """As the library's own are; and as long as the command lasts."""
     stranger = type("Stranger", (), {"__module__": "smoothcluster_stranger.adapter"})()
     log = logging.getLogger("smoothcluster_stranger")
+    driver = logging.getLogger("smoothcluster_stranger.driver")
+    driver.setLevel(logging.INFO)  # As some drivers must be kept to.
     with adapter_told(stranger) as warnings:
-        log.info("nothing")
+        driver.info("connected")
         log.warning("stranger://me:secret@h is slow")
     assert warnings == ["stranger://***@h is slow"]
-    assert "WARNING stranger://***@h is slow" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "WARNING stranger://***@h is slow" in told
+    assert "connected" not in told, "who wants to hear that asks for more with -v"
     assert log.handlers == []
 
 
