@@ -118,11 +118,16 @@ class Kennel(Apart):
     """Children that are there when a test says so."""
 
     every: bool = False
-    able: bool | None = True
+    can: bool | None = True
     up: int = 1
     harmed: float = -1.0
     """When a bystander was."""
     asked: list[int] = field(default_factory=list[int])
+
+    @property
+    def able(self) -> bool | None:
+        """As the test says."""
+        return self.can
 
     def ready(self, waiting: int) -> int:
         """So many as there are."""

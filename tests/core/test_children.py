@@ -333,7 +333,7 @@ def test_a_script_that_has_changed_since(tmp_path: Path) -> None:
 def test_isolation_that_makes_no_sense(options: dict[str, Any], why: str) -> None:
     """It is told at once, with what to do."""
     with pytest.raises(UsageError, match=why):
-        ClusterCrawler(backend=MemoryBackend(), runner=1, **{"handler": handle} | options)
+        ClusterCrawler(backend=MemoryBackend(), runner=1, **dict[str, Any](handler=handle) | options)
 
 
 def test_isolation_where_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:

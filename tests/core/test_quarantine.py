@@ -59,9 +59,9 @@ def ids(cluster: Cluster) -> list[str]:
     return [each.id for each in cluster.quarantine()]
 
 
-def test_a_list_by_time(cluster: Cluster) -> None:
+def test_a_list_by_time(cluster: Cluster, faulty: Faulty) -> None:
     """Oldest first; garbage is told and stepped over."""
-    put(cluster._access.backend, KEYS.quarantined("bad"), b'{"id":1}')
+    put(faulty, KEYS.quarantined("bad"), b'{"id":1}')
     assert ids(cluster) == ["0.1", "1.1", "2.1"]
     assert list(cluster.garbage) == [KEYS.quarantined("bad")]
 

@@ -296,7 +296,7 @@ def test_what_is_put_back_while_a_worker_is_free_is_started_at_once() -> None:
 
 def test_where_no_child_can_run_it_a_suspect_runs_alone() -> None:
     """When nothing else runs and all is recorded; nothing else starts meanwhile; one after another."""
-    desk = Desk(Kennel(able=False), shards=2)
+    desk = Desk(Kennel(can=False), shards=2)
     first = desk.turn()
     assert len(first) == 2
     assert not any(name.endswith("a") for name in first)
@@ -312,7 +312,7 @@ def test_where_no_child_can_run_it_a_suspect_runs_alone() -> None:
 
 def test_what_a_claim_has_marked_runs_before_a_suspect_does() -> None:
     """It counts as running."""
-    desk = Desk(Kennel(able=False))
+    desk = Desk(Kennel(can=False))
     desk.load.drop(0)
     record = desk.bench.read(0).record
     record.open["j-0"].run = 0b010
