@@ -38,6 +38,10 @@ RESERVE = 16 * 1024
 """Bytes of a commit kept free for the shard's own record to grow into."""
 
 
+def _forget(kind: str, **details: object) -> None:
+    """Note nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What all shards of one incarnation have in common."""
@@ -54,7 +58,7 @@ class Terms:
     report: Report
     sent: "Sent"
     apart: Apart = NoChildren()  # noqa: RUF009  # it has no state
-    note: Callable[..., object] = lambda kind, **details: None
+    note: Callable[..., object] = _forget
     """Note an event."""
     wall: Callable[[], float] = lambda: 0.0
     """The time, for people."""

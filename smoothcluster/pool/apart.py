@@ -35,7 +35,10 @@ class NoChildren(Apart):
     """Where no child can run the handler."""
 
     every = False
-    able = False
+
+    @property
+    def able(self) -> bool | None:
+        return False
 
     def ready(self, waiting: int) -> int:  # noqa: ARG002
         return 0

@@ -81,7 +81,8 @@ def _limit(memory: int) -> None:
     do by the gigabyte, does no harm.
     """
     used = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    resource.setrlimit(resource.RLIMIT_DATA, ((int(used[1]) * 1024 if used else 0) + memory,) * 2)
+    most = (int(used[1]) * 1024 if used else 0) + memory
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 class _Inbox:

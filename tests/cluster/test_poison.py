@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def dead(group: Group) -> int:
 
 
 @contextmanager
-def meanwhile(act: "Iterator[object]", pause: float) -> Iterator[None]:
+def meanwhile(act: Iterator[object], pause: float) -> Generator[None]:
     """Take a step of *act* every now and then, in a thread."""
     over = threading.Event()
 

@@ -1,5 +1,8 @@
 """Child processes, real ones: what comes of a task in one, and what is left of them."""
 
+# pyright: reportPrivateUsage=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false
+# What children there are is nobody's business but a test's; and handlers that are refused need no types.
+
 import os
 import subprocess
 import sys
