@@ -5,7 +5,7 @@ it holds is what the store says it holds: each look adopts the shards that are o
 and drops those that are not, so a move whose outcome is unknown needs no care of its own.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from smoothcluster.adoption import Adoption
@@ -14,20 +14,22 @@ from smoothcluster.backend import Change, Committed, CoordinationBackend, Delete
 from smoothcluster.clock import Signal
 from smoothcluster.deaths import Deaths
 from smoothcluster.doubts import Doubts
-from smoothcluster.election import PATIENCE, SeatClaim, first_in_line, fit, free_seats, role_of, seat_to_claim
+from smoothcluster.election import PATIENCE, SeatClaim, first_in_line, role_of
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError
 from smoothcluster.events import EventLog
-from smoothcluster.handover import claim, give, leave, let_go
+from smoothcluster.gifts import Gifts
+from smoothcluster.handover import claim, leave
 from smoothcluster.housekeeping import finished_jobs, tidy
 from smoothcluster.model import Role
 from smoothcluster.outlook import Outlook
+from smoothcluster.patience import Patience
 from smoothcluster.pool import Pool
 from smoothcluster.progress import Sent, Terms
 from smoothcluster.records import Keys, Member, Shard
 from smoothcluster.session import Session
 from smoothcluster.stopping import Stopping
 from smoothcluster.surroundings import Settings, Surroundings
-from smoothcluster.view import Read, View, glance, read_ownership, read_view
+from smoothcluster.view import Read, View, glance, read_view
 from smoothcluster.workload import Workload
 
 SOON = 0.2
@@ -75,12 +77,8 @@ class Incarnation:
         only where our capacity makes that matter."""
         self._dirty, self._stirred, self._hurried, self._unsure = True, False, False, False
         self._next_look = self._next_tidying = 0.0
-        self._idle: dict[str, tuple[str | None, float]] = {}
-        self._vacant: dict[int, float] = {}
-        """Since when, by our clock, each free seat has been so."""
-        self._moving: dict[int, str | None] = {}
-        self._resigning: float | None = None
-        """Since when, by our clock, everything is to be given away."""
+        self._patience = Patience(self.id, settings.order, session.ttl)
+        self._gifts = Gifts(backend, keys, settings, around, self.workload, self.stopping, self._deaths, report)
 
     def _look_again(self) -> None:
         self._dirty = True
@@ -122,7 +120,8 @@ class Incarnation:
         if not moved and (self._dirty or self._clock.monotonic() >= self._next_look):
             self.look(leaving=leaving)
         self.workload.turn()
-        self._give()
+        if self.view is not None and self._gifts.give(self.view, self.me.record):
+            self._look_again()
         if not leaving:
             self._outlook.follow(self.view)
             self._keep_house()
@@ -138,7 +137,6 @@ class Incarnation:
         view = self._read()
         now = self._clock.monotonic()
         self._next_look = now + self.session.ttl / 3
-        self._note_idle(view, now)
         self._match(view)
         if not leaving:
             self._act(view, now)
@@ -174,7 +172,7 @@ class Incarnation:
             return False
         now, gone = self._clock.monotonic(), dict(self._deaths.known)
         known = replace(self.view, gone=gone)
-        seat = self._seat(known, now)
+        seat = self._patience.seat(known, now)
         if seat is not None and seat.holder in known.members:  # If not, it could not be buried with this claim.
             self._glance(known, known.owned(seat.holder), now, seat.number)
             return True
@@ -205,31 +203,11 @@ class Incarnation:
         for number in sorted(mine.keys() - self.workload.works.keys() - set(self._doubts.begun_before(view))):
             self.workload.adopt(number, mine[number])
 
-    def _note_idle(self, view: View, now: float) -> None:
-        """Since when, by our clock, each member that does not run has stood unchanged."""
-        idle = {name: read.version for name, read in view.members.items() if not read.record.running}
-        since = {name: seen for name, (version, seen) in self._idle.items() if idle.get(name) == version}
-        self._idle = {name: (version, since.get(name, now)) for name, version in idle.items()}
-
-    def _note_vacant(self, view: View, now: float) -> list[int]:
-        """The seats that are free, noting since when; their turn may come for us while nothing happens."""
-        idle = {name: since for name, (_, since) in self._idle.items()}
-        free = [claim.number for claim in free_seats(view, idle, now, self.session.ttl)]
-        self._vacant = {number: self._vacant.get(number, now) for number in free}
-        return free
-
     # Moves
-
-    def _seat(self, view: View, now: float) -> SeatClaim | None:
-        """The seat to claim now, if any."""
-        idle = {name: since for name, (_, since) in self._idle.items()}
-        return seat_to_claim(view, self.id, idle, now, self.session.ttl, self._settings.order, self._vacant)
 
     def _plan(self, view: View, now: float) -> Plan:
         """The shards to claim or give away."""
-        waited = now - max(self._vacant.values(), default=now)
-        heirs = fit(view, self.id, self._settings.order)
-        heir = bool(heirs) and waited <= PATIENCE * len(heirs)  # By then each has had its turn, and none has come.
+        heir = self._patience.heir(view, now)
         busy = [work.number for work in self.workload.works.values() if work.outstanding]
         return plan(view, self.id, busy=busy, heir=heir, adopt=self._adoption.most(view, now))
 
@@ -240,12 +218,13 @@ class Incarnation:
         if again:
             self._claim(view, None, again, now)
             return
-        if self._note_vacant(view, now):
+        self._patience.look(view, now)
+        if self._patience.waiting:
             self._next_look = min(self._next_look, now + PATIENCE / 2)
         if self._gifted:
             self._look_again()  # Lest what was just given, and what we claim, be more than we have room for.
             return
-        seat = self._seat(view, now)
+        seat = self._patience.seat(view, now)
         if seat is not None:
             shards = view.owned(seat.holder)[: room(view, self.id)] if self.me.record.running else []
             shards = shards[: self._adoption.most(view, now)]  # One that has just lost a seat has some already.
@@ -256,8 +235,9 @@ class Incarnation:
             self._claim(view, None, todo.claim, now)
             return
         self._adoption.tell(view, todo)
-        self._plan_gifts(todo)
-        if not todo.patient or self._starting(view, now):
+        soon = self._gifts.plan(todo)
+        self._next_look = min(self._next_look, self._next_look if soon is None else soon)
+        if not todo.patient or self._patience.starting(view, now):
             self._next_look = min(self._next_look, now + SOON)
         if self._adoption.close(view, now, self._new_id()) or self._exchange(view, todo, now):
             self._look_again()
@@ -266,11 +246,6 @@ class Incarnation:
         if later is not None:
             self._next_look = min(self._next_look, max(later, now + 0.001))
         self._bury(view, now)
-
-    def _starting(self, view: View, now: float) -> bool:
-        """Whether a Runner has joined and is about to work: it will be due a share, and tells nobody when."""
-        idle = ((name, since) for name, (_, since) in self._idle.items() if name in view.runners())
-        return any(now - since < self.session.ttl for name, since in idle if name != self.id)
 
     def _exchange(self, view: View, todo: Plan, now: float) -> bool:
         """Give up a shard without tasks for one with some that nobody has room for; whether that was tried."""
@@ -340,64 +315,6 @@ class Incarnation:
             return
         for name in dead:
             self._backend.commit([], [Delete(self._keys.member(name))])
-
-    def _plan_gifts(self, todo: Plan) -> None:
-        self._resign(resigning=todo.resign)
-        gifts = dict(todo.give)
-        for number, work in self.workload.works.items():
-            work.moving = number in gifts
-        self._moving = {number: target for number, target in gifts.items() if number in self.workload.works}
-        if self._moving:
-            self.workload.hand_back(lambda work: work.moving)
-
-    def _resign(self, *, resigning: bool) -> None:
-        """Our seat was closed, or we have one again: whoever runs here is told, as when a member leaves."""
-        now = self._clock.monotonic()
-        if resigning:
-            if self._resigning is None:
-                self._resigning = now
-                self.stopping.set()
-            self._next_look = min(self._next_look, max(now + SOON, self._resigning + self._settings.grace))
-        elif self._resigning is not None:
-            self._resigning = None
-            self.stopping.clear()
-
-    def _give(self) -> None:
-        """Hand over the shards that are to move and on which nothing runs any more, or has for too long."""
-        late = self._resigning is not None and self._clock.monotonic() >= self._resigning + self._settings.grace
-        gifts: dict[str | None, dict[int, Read[Shard]]] = {}
-        for number, target in self._moving.items():
-            work = self.workload.works.get(number)
-            if work is not None and (work.quiet() or (late and not work.unsaid())):
-                gifts.setdefault(target, {})[number] = Read(work.record, work.version)
-        for target, gift in gifts.items():
-            self._give_to(target, gift)
-
-    def _give_to(self, target: str | None, gift: Mapping[int, Read[Shard]]) -> None:
-        assert self.view is not None
-        for number in gift:
-            del self._moving[number]
-        self._look_again()
-        if target is None:
-            move = let_go(self._keys, self.me.record, gift, self._new_id())
-        elif target in self.view.members and self._has_room(target, len(gift)):
-            move = give(self._keys, self.me.record, self.view.members[target], gift, self._new_id())
-        else:
-            return
-        if isinstance(self._backend.commit([], move.changes), Committed):
-            if target is not None:
-                self._deaths.tell_gift(move)
-            for number in gift:
-                self.workload.drop(number)
-
-    def _has_room(self, target: str, more: int) -> bool:
-        """Whether *target* has room for *more* shards, counted after its record was read, which a gift compares."""
-        assert self.view is not None
-        if self.view.members[target].record.capacity is None:
-            return True
-        found = read_ownership(self._backend, self._keys, self.view.spec.record, self._report)
-        now = replace(self.view, shards=found.shards) if found is not None else self.view
-        return more <= (room(now, target) or 0)
 
     def _keep_house(self) -> None:
         """Now and then, and only if there is anything to be tidied up."""

@@ -342,7 +342,7 @@ BUGS = (
     ),
     Bug(
         "a giver does not count anew what the other owns",
-        "incarnation.py",
+        "gifts.py",
         "        return more <= (room(now, target) or 0)\n",
         "        return more <= (room(now, target) or 0) or True\n",
         600,
