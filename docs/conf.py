@@ -9,7 +9,7 @@ html_theme = "furo"
 html_title = project
 
 # The checkout is the source, so that pages link to whatever is in it.
-include_patterns = ["*.md", "docs/**.md", "backends/**.md", "changelog.d/README.md"]
+include_patterns = ["*.md", "docs/**.md", "backends/**.md", "examples/**.md", "changelog.d/README.md"]
 root_doc = "docs/README"
 myst_heading_anchors = 4
 
@@ -19,7 +19,7 @@ NAVIGATION = {
     "Look up": ["reference/*"],
     "Understand": ["explanation/*", "decisions/*"],
     "The project": ["../README", "../CONTRIBUTING", "../CHANGELOG", "../changelog.d/README"],
-    "Backends": ["../backends/README", "../backends/*/README"],
+    "Backends": ["../backends/README", "../backends/*/README", "../examples/*/README"],
 }
 """The bar at the side. A page that is in none of these is a warning, and so an error."""
 
