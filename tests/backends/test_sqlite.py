@@ -692,27 +692,29 @@ def new_group(path: Path, tmp_path: Path) -> Iterator[NewGroup]:
         yield make
 
 
-def processor_time(pid: int) -> float:
-    """Seconds that a process has had, in user and in system mode."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def wakeups(pid: int) -> int:
+    """How often the threads of a process have gone to sleep and were woken."""
+    found = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        lines = status.read_text().splitlines()
+        found += next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+    return found
 
 
 @pytest.mark.slow
 def test_waiting_costs_next_to_nothing(new_group: NewGroup) -> None:
-    """Five members that have nothing to do use less than 2 % of one core between them."""
+    """Five members that have nothing to do are woken less than a hundred times a second between them.
+
+    Each time costs some 0.2 ms, so that is less than 2 % of one core. The times are counted, and not what they
+    cost: that depends on what else the machine does.
+    """
     group = new_group()
     group.start(5)
     group.converged()
-
-    def share() -> float:
-        before, since = sum(processor_time(member.pid) for member in group.living), SYSTEM_CLOCK.monotonic()
-        group.eventually(lambda: SYSTEM_CLOCK.monotonic() > since + 5.0)
-        used = sum(processor_time(member.pid) for member in group.living) - before
-        return used / (SYSTEM_CLOCK.monotonic() - since)
-
-    # A machine that is busy with other things makes everything cost more, and nothing makes it cost less.
-    assert any(share() < 0.02 for _ in range(4))
+    before, since = sum(wakeups(member.pid) for member in group.living), SYSTEM_CLOCK.monotonic()
+    group.eventually(lambda: SYSTEM_CLOCK.monotonic() > since + 5.0)
+    woken = sum(wakeups(member.pid) for member in group.living) - before
+    assert woken / (SYSTEM_CLOCK.monotonic() - since) < 100
 
 
 def paused_in_a_write(group: Group, path: Path) -> Member:
