@@ -272,7 +272,9 @@ def _script(tmp_path: Path, text: str, *options: str) -> str:
     """What a script prints."""
     (tmp_path / "script.py").write_text(text)
     command = [sys.executable, *(options or [str(tmp_path / "script.py")])]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    # As users have it: with the folder that they are in on the path.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
