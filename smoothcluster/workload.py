@@ -242,7 +242,9 @@ class Workload:
         works = [work for work in self.works.values() if work.backlog.suspects and work.free()]
         for work in works:
             self._tell(work)
-        self._alone &= self.outstanding > 0
+        if self._alone and not self.outstanding:
+            # It came back; but until that is recorded it shares the blame for what the next one does.
+            self._alone = not self._record(now)
         self._solitary = self._alone or (bool(works) and self._apart.able is False)
         if self._solitary:
             self._start_alone(now)
@@ -257,12 +259,17 @@ class Workload:
         """Start one suspect here, once nothing else runs and what did is recorded: what dies then is its doing."""
         if self.outstanding or any(work.marked for work in self.works.values()):
             return
+        recorded = self._record(now)
+        able = [work for work in self.works.values() if work.backlog.suspects and work.free()]
+        if able and recorded:
+            self._alone = self._commit(able[0], 0, now, alone=True) > 0
+
+    def _record(self, now: float) -> bool:
+        """Record at once whatever is over; whether that is all said."""
         for work in list(self.works.values()):
             if work.unsaid():
                 self._commit(work, 0, now)
-        able = [work for work in self.works.values() if work.backlog.suspects and work.free()]
-        if able and self.quiet():
-            self._alone = self._commit(able[0], 0, now, alone=True) > 0
+        return not any(work.unsaid() for work in self.works.values())
 
     def _tell(self, work: ShardWork) -> None:
         """Note, once for each shard taken over, what its former owner may have died of."""

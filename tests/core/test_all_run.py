@@ -1,13 +1,15 @@
 """A group in which all are Runners, each loop turned by hand: shares, deaths, capacity, pace and breaker."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import pytest
 from core.by_hand import incarnation, submit, work_off
-from core_kit import KEYS, Group
+from core_kit import KEYS, Group, put
 
 from smoothcluster.adoption import EXCHANGE
+from smoothcluster.assignment import Plan
 from smoothcluster.breaker import Pacing
 from smoothcluster.cluster import Cluster
 from smoothcluster.events import read_events
@@ -268,3 +270,38 @@ def test_a_gift_never_goes_past_capacity(backup: int | None) -> None:
     second = group.member(capacity=2)
     settle(group, first, second)
     assert shards(group) == {"m_0": 7, "m_1": 2}
+
+
+def test_a_giver_counts_once_more_what_the_other_owns() -> None:
+    """Its picture is made of several reads, and may show the other's record newer than its shards."""
+    group = Group(runner=2, backup=None, shards=6)
+    first = group.member()
+    settle(group, first)
+    second = group.member(capacity=2)
+    target = incarnation(second)
+    assert first.life is not None
+    first.life.look()
+    view = first.life.view
+    assert view is not None
+    for number in (4, 5):  # As if it had claimed them in between.
+        read = group.view().shards[number]
+        assert read is not None
+        put(group.backend, KEYS.shard(number), replace(read.record, owner=target).to_json())
+    gifts = first.life._gifts  # pyright: ignore[reportPrivateUsage]
+    gifts.plan(Plan(give=((0, target), (1, target))))
+    assert gifts.give(view, first.life.me.record), "it was tried"
+    assert shards(group) == {"m_0": 4, "m_1": 2}
+
+
+def test_a_look_that_may_not_show_a_gift_is_followed_by_another() -> None:
+    """Where there is a capacity: our record was read after our shards, and somebody has touched it meanwhile."""
+    group = Group(runner=1, backup=None, shards=3)
+    loop = group.member(capacity=2, join=False)
+    loop.try_join()
+    life = loop.life
+    assert life is not None
+    put(group.backend, KEYS.member(life.id), replace(life.me.record, id="gift").to_json())
+    life.look()
+    assert (life.settled, shards(group)) == (False, {None: 3}), "it only looks again"
+    life.look()
+    assert shards(group) == {"m_0": 2, None: 1}

@@ -7,6 +7,7 @@ import pytest
 from core_kit import KEYS, Garbage, ids, limits, member, put
 
 from smoothcluster.backend import Committed, Guarantees, Refused
+from smoothcluster.breaker import CLOSED, Death
 from smoothcluster.election import SeatClaim
 from smoothcluster.handover import Move, claim, give, leave, succeed
 from smoothcluster.memory import WEAKEST, MemoryBackend
@@ -250,3 +251,19 @@ def test_a_shard_taken_meanwhile_refuses_the_leave(backend: MemoryBackend) -> No
 def test_bits_are_the_places_of_the_ones() -> None:
     """Lowest first, however large the number."""
     assert list(bits(0b1011 | 1 << 200)) == [0, 1, 3, 200]
+
+
+def test_a_claim_is_refused_if_the_breaker_has_changed_since() -> None:
+    """It may have opened; and where it is told of a death, nobody else has told it something meanwhile."""
+    backend = MemoryBackend()
+    put(backend, KEYS.spec, Spec(2, None, 2, 0, "").to_json())
+    put(backend, KEYS.member("b"), member("b").to_json())
+    put(backend, KEYS.shard(0), Shard(owner="gone").to_json())
+    put(backend, KEYS.breaker, CLOSED.to_json())
+    view = read_view(backend, KEYS, {}, Garbage())
+    assert view is not None
+    told = CLOSED.after({"gone": Death("gone", Evidence.LEASE_EXPIRED)}, (), "c", opens=False)
+    moves = [claim(KEYS, view, view.members["b"], None, [0], "c", WEAKEST, breaker=each) for each in (None, told)]
+    put(backend, KEYS.breaker, CLOSED.after({}, (), "x", opens=True).to_json())
+    for move in moves:
+        assert backend.commit(move.conditions, move.changes) == Refused(KEYS.breaker)

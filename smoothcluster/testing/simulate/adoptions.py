@@ -7,7 +7,7 @@ from typing import Any
 from smoothcluster.memory import Applied, MemoryStore
 from smoothcluster.testing.simulate.record import IndependentRecord, Violation, data_of
 
-PACING = {"shards": 2, "pause": 0.05, "window": 2.0, "memory": 12.0, "quiet": 2.0}
+PACING = {"shards": 1, "pause": 0.05, "window": 2.0, "memory": 12.0, "quiet": 2.0}
 """As the members are told, in the simulator's short seconds; `share` and `least` are at their defaults."""
 
 FRESH = 5.0
@@ -30,6 +30,8 @@ class Adoptions:
         """When each name was last seen among the living."""
         self._told: dict[str, tuple[str, float]] = {}
         """The dead that the breaker was told of: name, and when."""
+        self._gone: dict[str, float] = {}
+        """Since when somebody may have known an incarnation to be dead."""
         self._closed = -inf
         store.observers.append(self._see)
 
@@ -47,13 +49,9 @@ class Adoptions:
     def _see(self, step: Applied) -> None:
         if self._record.forgetful or (not step.changes and step.lease is None):
             return  # What the breaker was told, and who lived, may be among what the store has lost.
-        for key, after in step.after.items():
-            if key.startswith(f"{self._group}/members/"):
-                member = data_of(after or step.before[key])
-                self._born.setdefault(member["incarnation"], self._now())
-                if member["running"]:
-                    self._working.setdefault(member["incarnation"], self._now())
-                self._alive[member["name"]] = self._now()
+        for incarnation in self._record.given_up - self._gone.keys():
+            self._gone[incarnation] = self._now()
+        self._see_members(step)
         if f"{self._group}/breaker" in step.after:
             self._see_breaker(step)
         taken: dict[str, list[tuple[str, str]]] = {}
@@ -67,11 +65,21 @@ class Adoptions:
             self._see_capacity(owner)
             self._see_adoption(owner, [(key, old) for key, old in shards if self._died(old)], step)
 
+    def _see_members(self, step: Applied) -> None:
+        for key, after in step.after.items():
+            if key.startswith(f"{self._group}/members/"):
+                member = data_of(after or step.before[key])
+                self._born.setdefault(member["incarnation"], self._now())
+                if member["running"]:
+                    self._working.setdefault(member["incarnation"], self._now())
+                self._alive[member["name"]] = self._now()
+
     def _see_breaker(self, step: Applied) -> None:
         before, after = self._data("breaker", step), self._data("breaker")
         for incarnation, name, _ in after["dead"]:
             if incarnation not in self._told:
-                self._told[incarnation] = (name, self._now())
+                # It may have been known for long: nobody tells the breaker before there is something to adopt.
+                self._told[incarnation] = (name, self._gone.get(incarnation, self._now()))
         self.opened += after["open"] and not before.get("open")
         if before.get("open") and not after["open"]:
             self._closed = self._now()
