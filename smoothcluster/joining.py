@@ -79,8 +79,15 @@ def try_join(
     names = {read.record.name for read in members.values()}
     commit_id = new_id()
     before = spec.record if spec else new_spec(wanted, commit_id)
-    after = replace(_agreed(before, wanted, peopled=bool(names)), joins=before.joins + 1, id=commit_id)
-    member = replace(card, name=free_name(wanted.name, names), join=after.joins, seat=None, id=commit_id)
+    try:
+        after = replace(_agreed(before, wanted, peopled=bool(names)), joins=before.joins + 1, id=commit_id)
+        member = replace(card, name=free_name(wanted.name, names), join=after.joins, seat=None, id=commit_id)
+    except (SpecMismatchError, NameInUseError):
+        # Members are read after the numbers: if somebody has joined in between, these do not belong together.
+        now = backend.get(keys.spec)
+        if spec is not None and now is not None and now.version != spec.version:
+            return None
+        raise
     put: Change = (
         Create(keys.spec, after.to_json()) if spec is None else Update(keys.spec, after.to_json(), spec.version)
     )

@@ -100,6 +100,7 @@ def test_the_breaker_stops_survivors_and_no_newcomer(new_group: NewGroup) -> Non
     for member in group.runners()[:3]:
         member.kill()
     group.eventually(lambda: group.status()["breaker"] == "open")
+    group.eventually(lambda: group.shards().keys() == {member.pid for member in group.living})
     before = group.shards()
     assert group.status()["unassigned"]
     assert group.eventually(lambda: group.events("unassigned"))[-1]["why"] == "breaker"

@@ -6,7 +6,7 @@ from typing import final
 import pytest
 from core_kit import KEYS, Garbage, ids, member, put
 
-from smoothcluster.backend import CoordinationBackend, Lease
+from smoothcluster.backend import CoordinationBackend, Entry, Lease
 from smoothcluster.errors import LeaseLostError, NameInUseError, SpecMismatchError, UsageError
 from smoothcluster.joining import Wanted, free_name, new_spec, try_join
 from smoothcluster.memory import MemoryBackend, MemoryStore
@@ -217,3 +217,27 @@ def test_what_makes_sense_is_returned() -> None:
     wanted = Wanted("x_<index>", 1, 0)
     assert wanted.check() is wanted
     assert wanted.rejoining("x_3").name == "x_3"
+
+
+def test_numbers_and_members_that_do_not_belong_together_are_read_again(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody begins the group anew between our reading of its old numbers and of its members: that is no mismatch."""
+    gate.join("old", runner=3, backup=2)
+    gate.leases["old"].revoke()
+    listing = gate.store.list
+    late = ["first"]
+
+    def joined_meanwhile(directory: str) -> list[Entry]:
+        while late:
+            gate.join(late.pop(), runner=1, backup=1)
+        return listing(directory)
+
+    monkeypatch.setattr(gate.store, "list", joined_meanwhile)
+    wanted = Wanted("crawler_<index>", 1, 1)
+    assert gate.attempt("second", wanted) is None, "somebody was faster"
+    found = gate.attempt("second", wanted)
+    assert found is not None
+    assert found.record.name == "crawler_1"
+    with pytest.raises(SpecMismatchError):
+        gate.attempt("third", Wanted("crawler_<index>", 5, 5))
