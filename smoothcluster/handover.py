@@ -47,26 +47,28 @@ def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str, at
     What was marked as running is blamed on the former owner: that start is counted, and
     whoever asks later why a task was started twice finds here who had it and how that ended.
     """
-    after = shard.copy()
-    blamed = write(shard.owner, shard.epoch, evidence, at)
-    for chunk in after.open.values():
-        for index in bits(chunk.run & ~chunk.closed):
-            chunk.blame.setdefault(index, []).append(blamed)
-        chunk.run = 0
+    after = _parted(shard, evidence, commit_id, at)
     after.owner, after.name = member.incarnation, member.name
     after.epoch += 1
-    after.id = commit_id
     return after
 
 
 def release(shard: Shard, commit_id: str) -> Shard:
     """The shard as its owner lets go of it. The name stays, for people: whose it was."""
+    after = _parted(shard, Evidence.LEFT, commit_id)
+    after.owner = None
+    return after
+
+
+def _parted(shard: Shard, evidence: Evidence, commit_id: str, at: float | None = None) -> Shard:
+    """A copy of the shard in which what was marked as running is blamed on its owner."""
     after = shard.copy()
+    after.id = commit_id
+    blamed = write(shard.owner, shard.epoch, evidence, at)
     for chunk in after.open.values():
         for index in bits(chunk.run & ~chunk.closed):
-            chunk.blame.setdefault(index, []).append(write(shard.owner, shard.epoch, Evidence.LEFT))
+            chunk.blame.setdefault(index, []).append(blamed)
         chunk.run = 0
-    after.owner, after.id = None, commit_id
     return after
 
 

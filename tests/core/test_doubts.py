@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from core.by_hand import work_off
 from core_kit import KEYS, Bench, Garbage, Group, done, put
 
 from smoothcluster.backend import AtVersion, Committed, Create, Delete, Refused, Update
@@ -26,15 +27,16 @@ def submit(group: Group, count: int = TASKS) -> Cluster:
     return cluster
 
 
-def work_off(group: Group, *loops: MemberLoop, rounds: int = 40) -> None:
-    """Let the members work until nothing is left."""
-    for _ in range(rounds):
-        group.turn(*loops, times=1)
-        for loop in loops:
-            Group.pool(loop).finish()
+def work_off_with_link(group: Group, loop: MemberLoop) -> None:
+    """As `work_off`, but ``t0`` adds a task called ``link``."""
+    for _ in range(30):
+        group.turn(loop, times=1)
+        pool = group.pool(loop)
+        links = [done(run, *([Task(id="link")] if run.task.id == "t0" else [])) for run in pool.start()]
+        pool.started.clear()
+        pool.finished.extend(links)
         group.clock.advance(0.05)
-        group.renew(*loops)
-    group.turn(*loops)
+        group.renew(loop)
 
 
 def recorded(cluster: Cluster) -> list[str]:
@@ -183,20 +185,10 @@ def test_a_link_that_was_sent_and_lost_is_sent_again() -> None:
     group.turn(loop)
     past = group.store.past()
 
-    def run_all() -> None:
-        for _ in range(30):
-            group.turn(loop, times=1)
-            pool = group.pool(loop)
-            links = [done(run, *([Task(id="link")] if run.task.id == "t0" else [])) for run in pool.start()]
-            pool.started.clear()
-            pool.finished.extend(links)
-            group.clock.advance(0.05)
-            group.renew(loop)
-
-    run_all()
+    work_off_with_link(group, loop)
     assert recorded(cluster) == ["link", "t0"]
     group.store.go_back(past)
-    run_all()
+    work_off_with_link(group, loop)
     assert recorded(cluster) == ["link", "t0"]
     assert cluster.job("j").progress().finished
 
@@ -210,23 +202,13 @@ def test_a_link_sent_under_a_claim_that_was_lost_is_sent_again() -> None:
     group.store.go_back(group.store.past())
     past = group.store.past()
 
-    def run_all() -> None:
-        for _ in range(30):
-            group.turn(loop, times=1)
-            pool = group.pool(loop)
-            links = [done(run, *([Task(id="link")] if run.task.id == "t0" else [])) for run in pool.start()]
-            pool.started.clear()
-            pool.finished.extend(links)
-            group.clock.advance(0.05)
-            group.renew(loop)
-
     for number in range(2, 5):
-        run_all()
+        work_off_with_link(group, loop)
         assert recorded(cluster) == ["link", "t0"]
         group.store.go_back(past)
         epochs = [read.record.epoch for read in group.view().shards if read is not None]
         assert max(epochs) < number
-    run_all()
+    work_off_with_link(group, loop)
     assert recorded(cluster) == ["link", "t0"]
     assert cluster.job("j").progress().finished
 
