@@ -17,9 +17,6 @@ from smoothcluster.surroundings import Settings, Surroundings
 from smoothcluster.view import Read, Report, View, read_ownership
 from smoothcluster.workload import Workload
 
-AGAIN = 0.2
-"""Seconds until the next look while all is to be given away."""
-
 
 class Gifts:
     """What one incarnation is about to give away."""
@@ -36,7 +33,7 @@ class Gifts:
         """Since when, by our clock, everything is to be given away."""
 
     def plan(self, todo: Plan) -> float | None:
-        """Start nothing more of what is to move; return when to look again, if that must be soon."""
+        """Start nothing more of what is to move. If all is, return when what still runs is waited for no longer."""
         self._resign(resigning=todo.resign)
         gifts = dict(todo.give)
         for number, work in self._workload.works.items():
@@ -44,9 +41,7 @@ class Gifts:
         self._moving = {number: target for number, target in gifts.items() if number in self._workload.works}
         if self._moving:
             self._workload.hand_back(lambda work: work.moving)
-        if self._resigning is None:
-            return None
-        return max(self._clock.monotonic() + AGAIN, self._resigning + self._grace)
+        return None if self._resigning is None else self._resigning + self._grace
 
     def _resign(self, *, resigning: bool) -> None:
         """Our seat was closed, or we have one again: whoever runs here is told, as when a member leaves."""

@@ -84,6 +84,11 @@ class Incarnation:
         self._dirty = True
         self._wake.set()
 
+    def _look_by(self, time: float | None, earliest: float = 0.0) -> None:
+        """Look at *time* at the latest, if there is one, or at *earliest* if that is later."""
+        if time is not None:
+            self._next_look = min(self._next_look, max(time, earliest))
+
     def _look_soon(self) -> None:
         """Something has changed that concerns whoever is first in line, and can wait a little for all others."""
         if self._first:
@@ -115,7 +120,7 @@ class Incarnation:
         """Look if there is reason to, move, and work."""
         if self._stirred:
             self._stirred = False
-            self._next_look = min(self._next_look, self._clock.monotonic() + SETTLE)
+            self._look_by(self._clock.monotonic() + SETTLE)
         moved = self._hurried and not leaving and self._hurry()
         if not moved and (self._dirty or self._clock.monotonic() >= self._next_look):
             self.look(leaving=leaving)
@@ -184,7 +189,7 @@ class Incarnation:
         if seat is not None or claims or known.all_run:
             self._dirty = True  # Who takes shards without a seat must see all members, lest one stands by for it.
         else:
-            self._next_look = min(self._next_look, now + SETTLE)
+            self._look_by(now + SETTLE)
         return False
 
     def _glance(self, known: View, shards: Sequence[int], now: float, seat: int | None = None) -> None:
@@ -220,7 +225,7 @@ class Incarnation:
             return
         self._patience.look(view, now)
         if self._patience.waiting:
-            self._next_look = min(self._next_look, now + PATIENCE / 2)
+            self._look_by(now + PATIENCE / 2)
         if self._gifted:
             self._look_again()  # Lest what was just given, and what we claim, be more than we have room for.
             return
@@ -235,16 +240,13 @@ class Incarnation:
             self._claim(view, None, todo.claim, now)
             return
         self._adoption.tell(view, todo)
-        soon = self._gifts.plan(todo)
-        self._next_look = min(self._next_look, self._next_look if soon is None else soon)
+        self._look_by(self._gifts.plan(todo), now + SOON)
         if not todo.patient or self._patience.starting(view, now):
-            self._next_look = min(self._next_look, now + SOON)
+            self._look_by(now + SOON)
         if self._adoption.close(view, now, self._new_id()) or self._exchange(view, todo, now):
             self._look_again()
             return
-        later = self._adoption.next_time(todo)
-        if later is not None:
-            self._next_look = min(self._next_look, max(later, now + 0.001))
+        self._look_by(self._adoption.next_time(todo), now + 0.001)
         self._bury(view, now)
 
     def _exchange(self, view: View, todo: Plan, now: float) -> bool:
@@ -280,7 +282,7 @@ class Incarnation:
             result = self._backend.commit(move.conditions, move.changes)
         except MisplacedKeyError as error:
             self._report(error.key, error.what)
-            self._next_look = min(self._next_look, self._clock.monotonic() + SOON)
+            self._look_by(self._clock.monotonic() + SOON)
             return
         self._look_again()
         if isinstance(result, Refused):
@@ -309,7 +311,7 @@ class Incarnation:
             if view.all_run or (name not in seated and not view.owned(name)) or now >= self._deaths.since(name) + HEIR
         ]
         if known:
-            self._next_look = min(self._next_look, now + SOON)
+            self._look_by(now + SOON)
         if not self._adoption.record(view, now, self._new_id(), buried=bool(dead)):
             self._look_again()
             return
@@ -329,10 +331,7 @@ class Incarnation:
 
     def set_running(self) -> None:
         """Tell the group that this member works from now on."""
-        after = replace(self.me.record, running=True, id=self._new_id())
-        result = self._backend.commit([], [Update(self._keys.member(self.id), after.to_json(), self.me.version)])
-        if isinstance(result, Committed):
-            self.me = Read(after, result.versions[self._keys.member(self.id)])
+        self._rewrite(replace(self.me.record, running=True, id=self._new_id()))
         self._dirty = True
 
     def set_fitness(self, unfit: str | None) -> None:
@@ -344,21 +343,24 @@ class Incarnation:
         unfit = unfit if self.role() is Role.BACKUP_RUNNER else None
         if self.view is None or unfit == self.me.record.unfit:
             return
-        commit_id = self._new_id()
-        after = replace(self.me.record, unfit=unfit, id=commit_id)
-        changes: list[Change] = []
+        after = replace(self.me.record, unfit=unfit, id=self._new_id())
+        queue: list[Change] = []
         if unfit is not None and self.me.record.unfit is None:
             spec = self.view.spec
             after = replace(after, join=spec.record.joins + 1)
-            changes = [
-                Update(self._keys.spec, replace(spec.record, joins=after.join, id=commit_id).to_json(), spec.version)
-            ]
-        changes.append(Update(self._keys.member(self.id), after.to_json(), self.me.version))
-        result = self._backend.commit([], changes)
-        self._look_again()
-        if isinstance(result, Committed):
-            self.me = Read(after, result.versions[self._keys.member(self.id)])
+            last = replace(spec.record, joins=after.join, id=after.id)
+            queue = [Update(self._keys.spec, last.to_json(), spec.version)]
+        if self._rewrite(after, *queue):
             self.events.add("fitness", unfit=unfit)
+        self._look_again()
+
+    def _rewrite(self, after: Member, *others: Change) -> bool:
+        """Have our own record be *after*, together with *others*; whether that was in time."""
+        key = self._keys.member(self.id)
+        result = self._backend.commit([], [*others, Update(key, after.to_json(), self.me.version)])
+        if isinstance(result, Committed):
+            self.me = Read(after, result.versions[key])
+        return isinstance(result, Committed)
 
     def stop_starting(self) -> None:
         """Leaving begins: handlers are told, and what has not started is taken back."""
