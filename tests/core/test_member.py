@@ -196,6 +196,28 @@ def test_while_the_store_is_away_outcomes_wait() -> None:
     assert cluster.job("j").progress().finished
 
 
+def test_what_ends_while_the_store_is_away_waits_too() -> None:
+    """It is taken from the pool and kept; and when the store is back it is recorded, and not run again."""
+    group = Group()
+    faulty = Faulty(MemoryBackend(group.store))
+    loop = group.member(backend=faulty)
+    cluster = submit(group, 2)
+    group.turn(loop)
+    group.pool(loop).start()
+    faulty.cut()
+    group.clock.advance(group.ttl / 2)
+    loop.step()  # It has to look by now, and finds nobody there.
+    assert loop.session is not None
+    group.store.renew(loop.session.lease.id)
+    group.pool(loop).finish()
+    loop.step()
+    assert not group.pool(loop).finished
+    faulty.mend()
+    work_off(group, loop)
+    assert [each.attempts for each in cluster.job("j").results()] == [1, 1]
+    assert cluster.job("j").progress().finished
+
+
 def test_a_claim_whose_answer_was_lost_is_found_by_looking() -> None:
     """What a member holds is what the store says it holds."""
     group = Group()
