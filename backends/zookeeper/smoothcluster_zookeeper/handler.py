@@ -62,9 +62,9 @@ class Handler:
         """Connect, within our own time limit: kazoo's is the whole session's, for each address."""
         connection = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         self._socket = connection
-        if self._abandoned.is_set():
-            raise ConnectionAbortedError("closed")
         try:
+            if self._abandoned.is_set():
+                raise ConnectionAbortedError("closed")
             connection.settimeout(self._connect_timeout)
             connection.connect(address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
