@@ -824,6 +824,18 @@ def test_what_tls_has_decrypted_already_is_seen(certificates: Path) -> None:
             assert handler.select([reader], [], [], 0.0)[0] == []
 
 
+def test_an_abandoned_connection_leaves_no_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed while kazoo's thread was about to connect: the socket made for that goes too."""
+    handler = Handler("test", 1.0, None)
+    handler.abandon()
+    made: list[socket.socket] = []
+    make = socket.socket
+    monkeypatch.setattr(socket, "socket", lambda *kind: made.append(make(*kind)) or made[-1])
+    with pytest.raises(ConnectionAbortedError):
+        handler.create_connection(("127.0.0.1", 1), "localhost")
+    assert [each.fileno() for each in made] == [-1]
+
+
 @pytest.mark.parametrize(
     ("ca", "own", "hostname"),
     [("other-ca.pem", True, ""), ("ca.pem", False, ""), ("ca.pem", True, "localhost.localdomain"), (None, True, "")],
