@@ -7,9 +7,10 @@ so a long queue costs little memory. Jobs take turns, a chunk each.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
-from smoothcluster.backend import CoordinationBackend
+from smoothcluster.backend import CoordinationBackend, Entry
 from smoothcluster.chunks import CHUNK_TASKS, decode_chunk, digest, job_of
 from smoothcluster.errors import BackendError
 from smoothcluster.model import Task
@@ -141,10 +142,13 @@ class Backlog:
             self._listed[job] = names
         return name
 
-    def reopen(self, backend: CoordinationBackend) -> None:
-        """Read the chunks that a former owner had open, once; they are admitted, so they can go on at once."""
+    def reopen(self, backend: CoordinationBackend, ahead: Mapping[str, Entry] = MappingProxyType({})) -> None:
+        """Read the chunks that a former owner had open, once; they are admitted, so they can go on at once.
+
+        What has been read *ahead*, by key, is not read again: what a chunk holds never changes.
+        """
         names = list(self._unread)
-        found = self._contents(backend, names)
+        found = self._contents(backend, names, ahead)
         self._unread.clear()
         for name in names:
             chunk = self._record.open[name]
@@ -189,10 +193,15 @@ class Backlog:
         values = (entry.value for entry in backend.list(self._keys.seen(job, self._number)))
         return {value[i : i + DIGEST] for value in values for i in range(0, len(value), DIGEST)}
 
-    def _contents(self, backend: CoordinationBackend, names: Iterable[str]) -> dict[str, list[Task]]:
+    def _contents(
+        self, backend: CoordinationBackend, names: Iterable[str], ahead: Mapping[str, Entry] = MappingProxyType({})
+    ) -> dict[str, list[Task]]:
         """The tasks of each chunk that is there and readable."""
+        keys = [self._keys.chunk(self._number, name) for name in names]
+        missing = [key for key in keys if key not in ahead]
+        entries = [*(ahead[key] for key in keys if key in ahead), *(backend.get_many(missing) if missing else [])]
         found: dict[str, list[Task]] = {}
-        for entry in backend.get_many([self._keys.chunk(self._number, name) for name in names]) if names else []:
+        for entry in entries:
             if entry is None:
                 continue  # Finished and deleted after it was listed by a slower read.
             try:

@@ -195,7 +195,8 @@ class Incarnation:
     def _glance(self, known: View, shards: Sequence[int], now: float, seat: int | None = None) -> None:
         """Decide on the last look, brought up to date only where it matters now."""
         self._dirty = True
-        self._act(glance(self._backend, self._keys, known.gone, self._report, known, shards, seat), now)
+        view, self.workload.ahead = glance(self._backend, self._keys, known.gone, self._report, known, shards, seat)
+        self._act(view, now)
 
     def _match(self, view: View) -> None:
         """Hold what the store says we hold."""

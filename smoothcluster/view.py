@@ -175,16 +175,32 @@ def glance(
     last: View,
     numbers: Sequence[int],
     seat: int | None = None,
-) -> View:
-    """The *last* look, with some shards, and perhaps a seat, as they are now: when every millisecond counts."""
+) -> tuple[View, dict[str, Entry]]:
+    """The *last* look, with some shards, and perhaps a seat, as they are now: when every millisecond counts.
+
+    With it come the chunks that the first of these shards had open at the last look: whoever
+    claims them can start their tasks without another read.
+    """
+    ahead = _opened(keys, last, numbers)
     held = [keys.seat(seat)] if seat is not None else []
-    first, *entries = backend.get_many([keys.breaker, *map(keys.shard, numbers), *held])
+    found = backend.get_many([*ahead, keys.breaker, *map(keys.shard, numbers), *held])
+    chunks, (first, *entries) = found[: len(ahead)], found[len(ahead) :]
     shards, seats = list(last.shards), list(last.seats)
     for number, entry in zip(numbers, entries, strict=False):
         shards[number] = _shard(entry, report)
     if seat is not None:
         seats[seat] = _seat(entries[-1], report)
-    return replace(last, seats=seats, shards=shards, gone=gone, complete=False, breaker=_breaker(first, report))
+    view = replace(last, seats=seats, shards=shards, gone=gone, complete=False, breaker=_breaker(first, report))
+    return view, {entry.key: entry for entry in chunks if entry is not None}
+
+
+def _opened(keys: Keys, view: View, numbers: Sequence[int]) -> list[str]:
+    """Keys of the chunks that the first of these shards with any has open: two at most, for they may be large."""
+    for number in numbers:
+        read = view.shards[number]
+        if read is not None and read.record.open:
+            return [keys.chunk(number, name) for name in list(read.record.open)[:2]]
+    return []
 
 
 def _breaker(entry: Entry | None, report: Report) -> Read[Breaker]:

@@ -6,9 +6,9 @@ suspects behind if the process dies; fast ones leave many, which cost little to 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from smoothcluster.backend import CoordinationBackend, Refused, Watch
+from smoothcluster.backend import CoordinationBackend, Entry, Refused, Watch
 from smoothcluster.clock import Clock
 from smoothcluster.pool import Pool, Run, RunState
 from smoothcluster.progress import ShardWork, Terms, shard_of
@@ -58,6 +58,8 @@ class Workload:
         """Told of a shard of ours whose record is not the one we left: commits kept and acknowledged."""
         self.epochs: dict[int, int] = {}
         """The last epoch under which each shard was worked on here."""
+        self.ahead: Mapping[str, Entry] = {}
+        """Chunks, by key, that were read before the claim was made which is to start their tasks."""
         self.wake: Callable[[], None] = lambda: None
         self._backend, self._pool, self._clock, self._terms, self._held = backend, pool, clock, terms, held
         self._apart = terms.apart
@@ -215,8 +217,9 @@ class Workload:
         """Start what was marked in the very claims that made the shards ours: reading it is all it takes."""
         for work in self.works.values():
             if work.marked and not work.moving:
-                work.backlog.reopen(self._backend)
+                work.backlog.reopen(self._backend, self.ahead)
                 self._dispatch(work, work.resume())
+        self.ahead = {}
 
     def _top_up(self, now: float) -> None:
         """Start more tasks if the pool runs low, staying with one shard while it has some."""

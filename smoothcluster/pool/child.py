@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.model import Handler, Task, TaskContext
 from smoothcluster.pool.kinds import is_async
 from smoothcluster.pool.link import Reader, send
@@ -27,6 +28,9 @@ from smoothcluster.pool.origin import load
 from smoothcluster.pool.run import Run, RunState, raised, settle
 
 _PR_SET_PDEATHSIG = 1
+
+_LINGER = 0.2
+"""Seconds that a child which idles outlives its parent."""
 
 
 class _State:
@@ -40,6 +44,7 @@ def importing() -> bool:
 
 def main(fd: int, parent: int) -> None:
     """Serve the parent at the other end of *fd* until that ends."""
+    _prepare()
     _end_with(parent)
     link = socket.socket(fileno=fd)
     reader = Reader(link)
@@ -54,23 +59,32 @@ def main(fd: int, parent: int) -> None:
         send(link, {"unable": f"{type(error).__name__}: {error}"})
         return
     _State.importing = False
+    _end_with(None)
     memory = first["memory"]
     if memory is not None:
         _limit(int(memory))
     inbox = _Inbox(reader)
     threading.Thread(target=inbox.read, name="smoothcluster-inbox", daemon=True).start()
     send(link, {"ready": True})
-    _serve(link, inbox, handler)
+    _serve(link, inbox, handler, parent)
 
 
-def _end_with(parent: int) -> None:
+def _prepare() -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _end_with(parent: int | None) -> None:
+    """Have the kernel end this process with its parent, or not if that is None.
+
+    That is asked for while it imports or runs a task. Children that idle would end at the very moment
+    at which others take over from their parent, and need the processors: they see their connection end.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # It ended before we asked.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if parent is not None else 0)
+    if parent not in (None, os.getppid()):  # It ended before we asked.
         os._exit(1)
 
 
@@ -94,7 +108,7 @@ class _Inbox:
         self._reader = reader
 
     def read(self) -> None:
-        """Sort messages until the parent ends."""
+        """Sort messages until the parent ends, and end a little later."""
         with suppress(EOFError):
             while True:
                 message = self._reader.next()
@@ -102,17 +116,20 @@ class _Inbox:
                     self.stopping.set()
                 else:
                     self.tasks.put(message)
+        SYSTEM_CLOCK.sleep(_LINGER)
         os._exit(0)
 
 
-def _serve(link: socket.socket, inbox: _Inbox, handler: Handler) -> None:
+def _serve(link: socket.socket, inbox: _Inbox, handler: Handler, parent: int) -> None:
     loop = asyncio.Runner() if is_async(handler) else None
     while True:
         message = inbox.tasks.get()
         context = TaskContext(**message["context"], stopping=inbox.stopping)
         run = Run(Task.from_json(message["task"]), context)
+        _end_with(parent)
         send(link, {"begun": True})
         exhausted = _call(handler, run, loop)
+        _end_with(None)
         answer: dict[str, object] = {"error": run.error, "exhausted": exhausted}
         if run.state is RunState.DONE:
             answer |= {"value": run.encoded, "added": run.added_encoded}

@@ -829,8 +829,13 @@ def test_an_abandoned_connection_leaves_no_socket(monkeypatch: pytest.MonkeyPatc
     handler = Handler("test", 1.0, None)
     handler.abandon()
     made: list[socket.socket] = []
-    make = socket.socket
-    monkeypatch.setattr(socket, "socket", lambda *kind: made.append(make(*kind)) or made[-1])
+
+    class Noted(socket.socket):
+        def __init__(self, family: int) -> None:
+            super().__init__(family)
+            made.append(self)
+
+    monkeypatch.setattr(socket, "socket", Noted)
     with pytest.raises(ConnectionAbortedError):
         handler.create_connection(("127.0.0.1", 1), "localhost")
     assert [each.fileno() for each in made] == [-1]

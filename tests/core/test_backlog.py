@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from core_kit import KEYS, Garbage, put
 
-from smoothcluster.backend import CoordinationBackend, Delete
+from smoothcluster.backend import CoordinationBackend, Delete, Entry
 from smoothcluster.backlog import Backlog
 from smoothcluster.chunks import digest
 from smoothcluster.errors import UnavailableError
@@ -137,6 +137,16 @@ def test_reopened_chunks_that_could_not_be_read_are_read_later(backend: MemoryBa
         backlog.fill(faulty, 1)
     backlog.fill(faulty, 1)
     assert queued(backlog) == ["t"]
+
+
+def test_what_was_read_ahead_is_not_read_again(backend: MemoryBackend) -> None:
+    """A chunk never changes, so one that came with the look that led to the claim will do; the others are read."""
+    write(backend, "a-0", "t")
+    write(backend, "a-1", "u")
+    ahead = {KEYS.chunk(0, "a-0"): Entry(KEYS.chunk(0, "a-0"), b'[{"id":"ahead"}]', "1", 1, None)}
+    backlog = waiting(Shard(open={"a-0": Open(1), "a-1": Open(1)}))
+    backlog.reopen(backend, ahead)
+    assert queued(backlog) == ["ahead", "u"]
 
 
 def test_a_chunk_is_listed_once_while_it_is_there(backend: MemoryBackend) -> None:

@@ -1,5 +1,7 @@
 """A member as one loop, turned by hand: it joins, takes over, hands over, survives the store, and leaves."""
 
+from collections.abc import Callable
+
 import pytest
 from core.by_hand import incarnation, submit, work_off
 from core_kit import KEYS, Group, put
@@ -75,6 +77,33 @@ def test_the_first_backup_takes_seat_and_shards_of_one_proved_dead() -> None:
     assert cluster.job("j").progress().finished
     assert {each.runner for each in cluster.job("j").results()} == {"m_1"}
     assert "handover" in group.kinds("m_1")
+
+
+def test_a_takeover_takes_one_reading_and_one_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then tasks start: what they are read from came with the reading."""
+    group = Group(runner=1, backup=1, shards=1)
+    first, second = group.member(), group.member()
+    submit(group, 10)
+    group.turn(first)
+    group.clock.advance(4.0)
+    group.turn(second)  # It looks, and sees the open chunk.
+    steps: list[str] = []
+
+    def noted(of: object, name: str) -> None:
+        step: Callable[..., object] = getattr(of, name)
+
+        def noting(*given: object) -> object:
+            steps.append(name)
+            return step(*given)
+
+        monkeypatch.setattr(of, name, noting)
+
+    for name in ("get_many", "list", "keys", "commit"):
+        noted(MemoryBackend, name)
+    noted(group.pool(second), "put")
+    second.proved_gone(incarnation(first), 0.001)
+    group.turn(second, times=1)
+    assert steps[: steps.index("put")] == ["get_many", "commit"]
 
 
 def test_of_two_that_die_at_once_a_backup_replaces_one() -> None:
