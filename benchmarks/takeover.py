@@ -119,7 +119,7 @@ def main() -> None:
             while len(rows) < options.kills:
                 bench.feed()
                 until(bench.settled)
-                time.sleep(random.uniform(0.2, 0.6))
+                time.sleep(random.uniform(0.5, 1.0))
                 rows.append(bench.kill_one())
                 print(f"\r{len(rows)}/{options.kills}  last {rows[-1]['total']:.1f} ms ", end="", flush=True)
         finally:

@@ -142,7 +142,7 @@ class ClusterCrawler:
             pid=os.getpid(),
             address=self._listener.address,
             announce=self._listener.announce,
-            watch_peers=self._prober.watch,
+            watch_peers=lambda peers, first: self._prober.watch(peers, first=first),
             make_pool=lambda deliver, can_start: self._make_pool(handler, concurrency, deliver, can_start),
             keep_alive=Session.start,
             apart=self._children,

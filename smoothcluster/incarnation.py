@@ -128,7 +128,7 @@ class Incarnation:
         if self.view is not None and self._gifts.give(self.view, self.me.record):
             self._look_again()
         if not leaving:
-            self._outlook.follow(self.view)
+            self._outlook.follow(self.view, first=self._first)
             self._keep_house()
         self.events.flush()
 

@@ -41,7 +41,7 @@ class Outlook:
         self._watches: dict[str, Watch] = {}
         self._done: View | None = None
 
-    def follow(self, view: View | None) -> None:
+    def follow(self, view: View | None, *, first: bool) -> None:
         """Watch and probe what *view* says must be; *mine* is called if that is more than before.
 
         For what was armed only now may have changed between the look and the arming.
@@ -51,7 +51,7 @@ class Outlook:
         peers = watched_by(view, self._me, self._settings.order, WATCHERS)
         living = view.living()
         group = self._settings.group
-        self._around.watch_peers({_peer(group, living[name]) for name in peers if living[name].port})
+        self._around.watch_peers({_peer(group, living[name]) for name in peers if living[name].port}, first)
         paths = self._paths(view, peers)
         for path in set(self._watches) - paths:
             self._watches.pop(path).close()
@@ -82,7 +82,7 @@ class Outlook:
         """Look no more."""
         for watch in self._watches.values():
             watch.close()
-        self._around.watch_peers(set())
+        self._around.watch_peers(set(), False)
 
 
 def _peer(group: str, member: Member) -> Peer:

@@ -44,8 +44,9 @@ class Surroundings:
     """Where others can notice the process's death."""
     announce: Callable[[str, str, str], None]
     """Have that port greet callers with group, member and incarnation."""
-    watch_peers: Callable[[set[Peer]], None]
-    """Probe these members; whoever makes the member passes proofs to `MemberLoop.proved_gone`."""
+    watch_peers: Callable[[set[Peer], bool], None]
+    """Probe these members, at once if we are first in line to act on a death. Whoever makes the member passes
+    proofs to `MemberLoop.proved_gone`."""
     make_pool: Callable[[Callable[[], None], Callable[[Run], bool]], Pool]
     """Make the handler pool, given what to call when a task has finished and what allows a start."""
     keep_alive: Callable[[Session], None]

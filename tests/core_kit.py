@@ -326,7 +326,7 @@ class Group:
             pid=1,
             address=("127.0.0.1", next(self.ports)),
             announce=lambda group, name, incarnation: None,
-            watch_peers=lambda peers: self.watched.update({mark: peers}),
+            watch_peers=lambda peers, first: self.watched.update({mark: peers}),
             make_pool=make_pool,
             keep_alive=lambda session: None,
         )

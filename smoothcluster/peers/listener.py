@@ -10,7 +10,7 @@ import weakref
 from queue import SimpleQueue
 from typing import final
 
-from smoothcluster.peers.sockets import Bell, keep_descriptors_apart, listen
+from smoothcluster.peers.sockets import Bell, closed_first, keep_descriptors_apart, listen
 
 _MOST_HELD = 64
 """Connections a listener holds. A few members watch it; beyond this the oldest is dropped, and may dial again."""
@@ -85,7 +85,8 @@ class Listener:
     def _run(self) -> None:
         self._apart = keep_descriptors_apart(self._bell.socket.fileno())
         try:
-            self._socket, published = listen(self._host)
+            listening, published = listen(self._host)
+            self._socket = closed_first(listening) if self._apart else listening
             self._selector = selectors.DefaultSelector()
             self._selector.register(self._bell.socket, selectors.EVENT_READ)
             self._selector.register(self._socket, selectors.EVENT_READ)

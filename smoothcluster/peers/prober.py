@@ -38,6 +38,10 @@ _LONGEST_PAUSE = 1.0
 """Seconds, likewise."""
 
 
+_STAND_BACK = 0.015
+"""Seconds that whoever is not first in line leaves to the one who is, before it looks into a death."""
+
+
 class Proof(StrEnum):
     """How an incarnation is known to be over."""
 
@@ -95,6 +99,7 @@ class Prober:
         self._on_gone = on_gone
         self._clock = clock
         self._wanted: frozenset[Peer] = frozenset()
+        self._pause = 0.0
         self._links: dict[Peer, _Link] = {}
         self._bell = Bell()
         self._closing = False
@@ -102,13 +107,14 @@ class Prober:
         self._thread = threading.Thread(target=self._run, name="smoothcluster-prober", daemon=True)
         self._thread.start()
 
-    def watch(self, peers: Iterable[Peer]) -> None:
+    def watch(self, peers: Iterable[Peer], *, first: bool = True) -> None:
         """Watch exactly these from now on.
 
         Those already watched stay as they are. What is known of the others is forgotten,
-        though a call about one of them may be under way.
+        though a call about one of them may be under way. Unless we are *first* in line to act on a
+        death, we look into one a moment later: the one who is needs the processors.
         """
-        self._wanted = frozenset(peers)
+        self._wanted, self._pause = frozenset(peers), 0.0 if first else _STAND_BACK
         self._bell.ring()
 
     @property
@@ -182,6 +188,7 @@ class Prober:
             # Nothing follows a greeting but the end. Whoever does go on talking is not one of ours.
             link.lost_at = self._clock.monotonic()
             self._retry(link)
+            link.due += self._pause
         elif not heard:
             self._retry(link)
         else:

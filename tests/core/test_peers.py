@@ -5,7 +5,9 @@ import os
 import select
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from statistics import median
 
 import pytest
@@ -68,6 +70,34 @@ def test_killed_process_is_proven_gone(watcher: Watcher, processes: Callable[...
     process.send(signal.SIGKILL)
     assert watcher.next() == ("i1", Proof.REFUSED)
     assert watcher.prober.armed == frozenset()
+
+
+def test_who_is_not_first_in_line_looks_into_a_death_later(watcher: Watcher, processes: Callable[..., Process]) -> None:
+    """It leaves the processors to the one who is."""
+    process = processes()
+    watcher.arm(process.peer)
+    watcher.prober.watch([process.peer], first=False)
+    process.send(signal.SIGKILL)
+    incarnation, proof, after = watcher.said.get(timeout=DEADLINE)
+    assert (incarnation, proof) == ("i1", Proof.REFUSED)
+    assert after >= 0.015
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are kept apart on Linux")
+def test_a_dead_process_refuses_whoever_dials_when_its_connection_has_ended(
+    processes: Callable[..., Process],
+) -> None:
+    """Its port ends before the connections that it held do."""
+    for number in range(10):
+        process = processes(f"i{number}")
+        with socket.create_connection((LOOPBACK, process.peer.port), DEADLINE) as held:
+            assert held.recv(1)
+            process.send(signal.SIGKILL)
+            with suppress(ConnectionResetError):
+                while held.recv(1024):
+                    pass
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((LOOPBACK, process.peer.port), DEADLINE)
 
 
 def test_proof_comes_within_milliseconds(watcher: Watcher, processes: Callable[..., Process]) -> None:

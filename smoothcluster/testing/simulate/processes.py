@@ -91,7 +91,8 @@ class SimMember(SimProcess):
     def _announce(self, _: str, __: str, incarnation: str) -> None:
         self.incarnation = incarnation
 
-    def _watch_peers(self, peers: set[Peer]) -> None:
+    def _watch_peers(self, peers: set[Peer], _: bool) -> None:  # noqa: FBT001  # called as `Surroundings` has it
+        # Whether it is first in line makes no difference: all are told late, and in any order.
         wanted = {peer.incarnation: peer.member for peer in sorted(peers, key=lambda peer: peer.incarnation)}
         self.greeted = {name: member for name, member in self.greeted.items() if name in wanted}
         self.world.scheduler.at(0.001, lambda: self._greet(wanted), self.process)
