@@ -26,6 +26,8 @@ RAMP = 0.1
 TRIES = 3
 """Children in a row that die while they get ready, before it is believed that they always will."""
 
+DIE = "child processes die while they get ready"
+
 
 @final
 class Children(Apart):
@@ -120,17 +122,26 @@ class Children(Apart):
             self._give_back(child)
 
     def check(self) -> str | None:
-        """Bring up a first child; why that is impossible, if it is."""
-        try:
-            child = self._made()
-        except UnableError as error:
-            return str(error)
-        if child is None:
-            return "the child process died while it got ready"
+        """Why no child can import the handler, though it has a name to be found by; None if one can.
+
+        The first time, and after it has failed, one is brought up to see. Where all tasks run in
+        children it is kept.
+        """
+        if self._origin is None or self._able:
+            return None
+        child, why = self._tried()
         with self._change:
-            self._working += 1
-            self._able = True
-            self._idle.append(child)
+            if child is None:
+                self._failures = TRIES
+                self._give_up(why)
+                return why
+            self._able, self._failures = True, 0
+            if self.every:
+                self._working += 1
+                self._idle.append(child)
+                return None
+            self._all.discard(child)
+        child.end()
         return None
 
     def close(self) -> None:
@@ -185,7 +196,7 @@ class Children(Apart):
 
     def _grow(self) -> None:
         """Bring up a child for all, and tell."""
-        child, why = None, "children die while they get ready"
+        child, why = None, DIE
         try:
             child = self._made()
         except UnableError as error:
@@ -218,6 +229,17 @@ class Children(Apart):
             return self._made() if self._bystander is not None else None
         except UnableError:
             return None
+
+    def _tried(self) -> tuple[Child | None, str]:
+        """A child, if one gets ready at last; if not, why."""
+        for _ in range(TRIES):  # One may have been killed by somebody.
+            try:
+                child = self._made()
+            except UnableError as error:
+                return None, str(error)
+            if child is not None:
+                return child, ""
+        return None, DIE
 
     def _made(self) -> Child | None:
         """A child that is new and ready; None if it died before. Raise UnableError."""

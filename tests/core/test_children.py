@@ -22,6 +22,7 @@ from smoothcluster.model import Handler
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
 from smoothcluster.pool.children import Children
 from smoothcluster.pool.origin import MAIN, NoOriginError, Origin, load, origin_of
+from smoothcluster.pool.parent import Child
 from smoothcluster.testing import eventually
 
 Make = Callable[..., Children]
@@ -170,13 +171,52 @@ def test_a_handler_that_children_cannot_import() -> None:
     children.close()
 
 
+def test_whether_children_can_import_the_handler_is_found_out_once(make: Make) -> None:
+    """By one that is ended then, unless all tasks run in children. Where they need not, nothing is tried."""
+    children = make()
+    assert (children.able, children.check(), children.able, children._all) == (None, None, True, set())
+    children._origin = Origin("no_such_module", "handle", None)
+    assert children.check() is None
+    kept = make(every=True)
+    assert (kept.check(), len(kept._all)) == (None, 1)
+    unnamed = Children(None, 1)
+    assert (unnamed.check(), unnamed.able) == (None, False)
+
+
+def test_an_import_that_fails_is_tried_again_when_asked(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """What was missing may have come; meanwhile no child is used, and that is said once."""
+    children = make()
+    there, children._origin = children._origin, Origin("no_such_module", "handle", None)
+    for _ in range(2):
+        assert "No module named" in (children.check() or "")
+    assert (children.able, children.ready(1), len(caplog.records)) == (False, 0, 1)
+    children._origin = there
+    assert (children.check(), children.able) == (None, True)
+    assert ran(children).state is RunState.DONE
+
+
+def test_a_child_that_is_killed_while_it_gets_ready_says_nothing(make: Make) -> None:
+    """Another one is asked."""
+    killed = list[int]()
+
+    def spawn(*origin: Any) -> Child:
+        child = Child(*origin)
+        if not killed:
+            killed.append(child.pid)
+            child._process.kill()
+        return child
+
+    assert make(spawn=spawn).check() is None
+    assert killed
+
+
 def test_children_that_die_while_they_get_ready(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some in a row it is believed."""
     monkeypatch.setattr("smoothcluster.pool.parent._START", "import os; os._exit(1)")
     children = make()
     assert ran(children).state is RunState.NOT_STARTED
     assert children.able is False
-    assert make().check() == "the child process died while it got ready"
+    assert make().check() == "child processes die while they get ready"
 
 
 def test_children_that_cannot_be_started(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +236,10 @@ def test_children_end_with_their_set(make: Make) -> None:
     children.close()
     thread.join()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    assert (ran(children).state, children.check() is None, children.ready(1)) == (RunState.NOT_STARTED, False, 0)
+    assert (ran(children).state, children.ready(1)) == (RunState.NOT_STARTED, 0)
+    untried = make()
+    untried.close()
+    assert untried.check() is not None
 
 
 def test_children_end_with_their_parent() -> None:
@@ -344,7 +387,7 @@ def test_isolation_that_makes_no_sense(options: dict[str, Any], why: str) -> Non
 def test_isolation_where_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Found out by a child, at once."""
     monkeypatch.setattr("smoothcluster.pool.parent._START", "import os; os._exit(1)")
-    with pytest.raises(UsageError, match="died while it got ready"):
+    with pytest.raises(UsageError, match="die while they get ready"):
         ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle, isolation="process")
 
 
