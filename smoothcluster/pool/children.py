@@ -8,6 +8,7 @@ kills children at random kills bystanders, too.
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import final
 
@@ -15,7 +16,7 @@ from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.pool.apart import Apart
 from smoothcluster.pool.base import always
 from smoothcluster.pool.origin import Origin
-from smoothcluster.pool.parent import Child, UnableError
+from smoothcluster.pool.parent import LONGEST_START, Child, UnableError
 from smoothcluster.pool.run import Run, RunState
 
 log = logging.getLogger("smoothcluster")
@@ -69,6 +70,8 @@ class Children(Apart):
         """Idle, busy and coming up, alone ones left out."""
         self._coming = 0
         self._failures = 0
+        """Children in a row that did not get ready, and had only themselves to blame."""
+        self._failing_since: float | None = None
         self._bystander: Child | None = None
         self._spare: Child | None = None
         """One that is to run a task alone."""
@@ -103,6 +106,7 @@ class Children(Apart):
             self._idle = [child for child in self._idle if child.alive() or self._forget(child)]
             if self._bystander is not None and not self._bystander.alive():
                 self._all.discard(self._bystander)
+                self._bystander.end()
                 self._bystander = None
             return self._disturbed_at >= since
 
@@ -130,12 +134,9 @@ class Children(Apart):
         if self._origin is None or self._able:
             return None
         child, why = self._tried()
+        if child is None:
+            return why
         with self._change:
-            if child is None:
-                self._failures = TRIES
-                self._give_up(why)
-                return why
-            self._able, self._failures = True, 0
             if self.every:
                 self._working += 1
                 self._idle.append(child)
@@ -158,6 +159,7 @@ class Children(Apart):
     # All of this holds the lock
 
     def _forget(self, child: Child) -> bool:
+        child.end()
         self._all.discard(child)
         self._working -= 1
         return False
@@ -196,26 +198,27 @@ class Children(Apart):
 
     def _grow(self) -> None:
         """Bring up a child for all, and tell."""
-        child, why = None, DIE
-        try:
+        child = None
+        with suppress(UnableError):
             child = self._made()
-        except UnableError as error:
-            self._failures, why = TRIES, str(error)
         with self._change:
             self._coming -= 1
             if child is not None:
-                self._able, self._failures, self._grown_at = True, 0, self._clock.monotonic()
+                self._grown_at = self._clock.monotonic()
                 self._idle.append(child)
             else:
                 self._working -= 1
-                self._failures += 1
-                self._give_up(why)
             self._change.notify_all()
         if child is None:
             self._clock.sleep(RAMP)
         self.wake()
 
-    def _give_up(self, why: str) -> None:
+    def _failed(self, child: Child | None, why: str) -> None:
+        """One has not got ready. Whoever kills children must not make us believe that none ever will: not so soon."""
+        now = self._clock.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if child is None or not child.killed or now - self._failing_since > LONGEST_START:
+            self._failures += TRIES if why != DIE else 1
         if self._failures >= TRIES and not self.every and self._able is not False and not self._closed:
             self._able = False
             log.warning("no child process can run the handler (%s): suspects are run alone in this process", why)
@@ -246,12 +249,20 @@ class Children(Apart):
         with self._change:
             child, self._spare = self._spare, None
         child = child or self._spawned()
+        error: UnableError | None = None
         try:
-            return child if child is not None and child.greet() else None
-        finally:
-            if child is not None and child.spent:
-                with self._change:
-                    self._all.discard(child)
+            ready = child is not None and child.greet()
+        except UnableError as unable:
+            ready, error = False, unable
+        with self._change:
+            if ready:
+                self._able, self._failures, self._failing_since = True, 0, None
+                return child
+            self._failed(child, DIE if error is None else str(error))
+            self._all -= {child}
+        if error is not None:
+            raise error
+        return None
 
     def _spawned(self) -> Child | None:
         """A new child; None if there can be none now."""

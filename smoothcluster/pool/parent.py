@@ -55,6 +55,8 @@ class Child:
         self.pid = self._process.pid
         self.spent = False
         """To be used no more: it has been told to stop, has run out of memory or out of time, or is dead."""
+        self.killed = False
+        """Whether somebody has ended it while it got ready: that says nothing of whether it would have."""
         self._reader = Reader(self._link)
         self._limited = memory is not None
         self._link.settimeout(LONGEST_START)
@@ -66,6 +68,8 @@ class Child:
         try:
             answer = self._reader.next()
         except (OSError, EOFError):
+            with suppress(subprocess.TimeoutExpired):
+                self.killed = -self._process.wait(1.0) in _FROM_OUTSIDE
             self.end()
             return False
         if "ready" not in answer:

@@ -3,11 +3,13 @@
 # pyright: reportPrivateUsage=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false
 # What children there are is nobody's business but a test's; and handlers that are refused need no types.
 
+import math
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ from smoothcluster.errors import UsageError
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Handler
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
-from smoothcluster.pool.children import Children
+from smoothcluster.pool.children import TRIES, Children
 from smoothcluster.pool.origin import MAIN, NoOriginError, Origin, load, origin_of
-from smoothcluster.pool.parent import Child
-from smoothcluster.testing import eventually
+from smoothcluster.pool.parent import LONGEST_START, Child
+from smoothcluster.testing import HeldClock, eventually
 
 Make = Callable[..., Children]
 
@@ -195,19 +197,49 @@ def test_an_import_that_fails_is_tried_again_when_asked(make: Make, caplog: pyte
     assert ran(children).state is RunState.DONE
 
 
-def test_a_child_that_is_killed_while_it_gets_ready_says_nothing(make: Make) -> None:
-    """Another one is asked."""
-    killed = list[int]()
+def killer(times: float) -> Callable[..., Child]:
+    """Makes children and kills the first ones before they are ready."""
+    made = count()
 
     def spawn(*origin: Any) -> Child:
         child = Child(*origin)
-        if not killed:
-            killed.append(child.pid)
+        if next(made) < times:
             child._process.kill()
         return child
 
-    assert make(spawn=spawn).check() is None
-    assert killed
+    return spawn
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_children_that_are_killed_while_they_get_ready_say_nothing(make: Make, alone: bool) -> None:
+    """Whoever kills children in a row must not have suspects run in the member: there they would take it along."""
+    children = make(spawn=killer(2 * TRIES))
+    assert children.check() == "child processes die while they get ready", "for the time being"
+    assert children.able is None
+    run = new_run()
+    run.alone = alone
+    while run.state is RunState.NOT_STARTED:
+        children.run(run)
+        assert children.able is not False
+    assert (run.state, children.check()) == (RunState.DONE, None)
+
+
+def test_children_that_are_always_killed_are_given_up(make: Make) -> None:
+    """After a long time: the kernel may have no memory for them, and tasks must end."""
+    clock = HeldClock()
+    children = make(spawn=killer(math.inf), clock=clock)
+    thread = threading.Thread(target=children.run, args=(new_run(),))
+    thread.start()
+    until = clock.monotonic() + LONGEST_START
+
+    def over() -> bool:
+        if clock.waiting:
+            clock.advance(10.0)
+        assert children.able is None or clock.monotonic() > until
+        return not thread.is_alive()
+
+    eventually(over)
+    assert children.able is False
 
 
 def test_children_that_die_while_they_get_ready(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,9 +231,7 @@ def test_who_learns_that_children_cannot_run_the_handler_says_so() -> None:
 
 
 @pytest.mark.parametrize("runner", [0, 1])
-def test_who_is_denied_access_and_has_nothing_gives_up_its_lease(
-    monkeypatch: pytest.MonkeyPatch, runner: int
-) -> None:
+def test_who_is_denied_access_and_has_nothing_gives_up_its_lease(monkeypatch: pytest.MonkeyPatch, runner: int) -> None:
     """After a lease's time, though it could renew it: nobody should count on it. One with shards waits on."""
     group = Group(runner=1, backup=1)
     backends = [Faulty(group.backend) for _ in range(2)]
