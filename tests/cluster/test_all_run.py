@@ -92,18 +92,21 @@ def test_of_several_that_die_at_once_all_are_noticed(five: Group) -> None:
 
 
 def test_the_breaker_stops_survivors_and_no_newcomer(new_group: NewGroup) -> None:
-    """Three of five die in series: it opens, in the open; one that joins helps at once; quiet closes it."""
+    """The third of five that dies opens it, before any of its shards is taken; one that joins helps at once."""
     group = new_group(runner=5, backup=None, pacing={"window": 30.0, "quiet": 30.0})
     group.start(5)
     group.converged()
     job = group.submit(60, hold="gate")
     group.busy(*group.runners())
-    for member in group.runners()[:3]:
+    for member in group.runners()[:2]:
         member.kill()
-    group.eventually(lambda: group.status()["breaker"] == "open")
-    group.eventually(lambda: group.shards().keys() == {member.pid for member in group.living})
-    before = group.shards()
-    assert group.status()["unassigned"]
+        member.status()
+        group.converged()
+    before, third = group.shards(), group.runners()[0]
+    third.kill()
+    left = before.pop(third.pid)
+    group.eventually(lambda: group.status()["breaker"] == "open" and group.shards().keys() == before.keys())
+    assert (group.shards(), len(group.status()["unassigned"])) == (before, left)
     assert group.eventually(lambda: group.events("unassigned"))[-1]["why"] == "breaker"
     fresh = group.start_one()
     group.eventually(lambda: group.shards()[fresh.pid] >= 32 // 3)

@@ -5,7 +5,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,9 +29,9 @@ def crawler() -> Iterator[ClusterCrawler]:
         yield crawler
 
 
-def submit(crawler: ClusterCrawler, *orders: dict[str, object]) -> JobHandle:
+def submit(crawler: ClusterCrawler, *orders: Mapping[str, object]) -> JobHandle:
     """A job of a task for each."""
-    tasks = [Task(id=str(number), meta=each) for number, each in enumerate(orders)]
+    tasks = [Task(id=str(number), meta=dict(each)) for number, each in enumerate(orders)]
     return Cluster(crawler._backend).submit(tasks)
 
 

@@ -201,7 +201,10 @@ def test_when_it_was_checked_is_written_as_a_claim_is() -> None:
     backend = Faulty(group.backend)
     loops = [group.member(), group.member(backend=backend)]
     group.turn(*loops)
-    checked = lambda: group.view().members[incarnation(loops[1])].record.checked  # noqa: E731  # read more than once
+
+    def checked() -> int | None:
+        return group.view().members[incarnation(loops[1])].record.checked
+
     assert checked() is None
     unfit_because(loops[1], None, 7)
     backend.refuse("commit", 3)
@@ -222,12 +225,12 @@ def test_who_learns_that_children_cannot_run_the_handler_says_so() -> None:
     """A Runner, too: suspects are run alone in it from then on."""
     group = Group(runner=1, backup=0)
     loop = group.member()
-    suspects = lambda: Cluster(group.backend, "g", clock=group.clock).status()["members"][0]["suspects"]  # noqa: E731
+    cluster = Cluster(group.backend, "g", clock=group.clock)
     assert loop.life is not None
     for can, said in ((None, "apart"), (False, "alone"), (True, "apart")):
         loop._around = loop.life._around = replace(loop._around, apart=Kennel(can=can))
         group.turn(loop)
-        assert suspects() == said
+        assert cluster.status()["members"][0]["suspects"] == said
 
 
 @pytest.mark.parametrize("runner", [0, 1])
