@@ -92,7 +92,10 @@ def test_of_several_that_die_at_once_all_are_noticed(five: Group) -> None:
 
 
 def test_the_breaker_stops_survivors_and_no_newcomer(new_group: NewGroup) -> None:
-    """The third of five that dies opens it, before any of its shards is taken; one that joins helps at once."""
+    """The third of five that dies opens it, before any of its shards is taken; one that joins helps at once.
+
+    So does the last one that is left.
+    """
     group = new_group(runner=5, backup=None, pacing={"window": 30.0, "quiet": 30.0})
     group.start(5)
     group.converged()
@@ -115,6 +118,11 @@ def test_the_breaker_stops_survivors_and_no_newcomer(new_group: NewGroup) -> Non
     group.open("gate")
     group.finish(job, named(60))
     assert group.status()["unassigned"] == []
+    last = group.living[0]
+    for member in group.living[1:]:
+        member.kill()
+    group.eventually(lambda: group.shards() == {last.pid: 32})
+    assert group.status()["breaker"] == "open"
     assert [event["state"] for event in group.events("breaker")] == ["open"]
 
 
