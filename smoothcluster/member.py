@@ -13,7 +13,6 @@ from collections import deque
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.errors import (
-    AccessDeniedError,
     BackendError,
     LeaseLostError,
     MisplacedKeyError,
@@ -58,8 +57,6 @@ class MemberLoop:
         self._leaving = around.clock.signal()
         self._proofs: deque[tuple[str, float]] = deque()
         self._away_until, self._pause = 0.0, FIRST_PAUSE
-        self._denied_since: float | None = None
-        """Since when, by our clock, the store has denied us access, and nothing else."""
 
     # For others to call, from any thread
 
@@ -169,10 +166,8 @@ class MemberLoop:
             log.warning("the store is away: %s", error)
             if self.life is not None and isinstance(error, OutcomeUnknownError):
                 self.life.unsure()
-            if isinstance(error, AccessDeniedError) and self._barred(now):
-                self._end(str(error))
             return self._stay_away()
-        self._away_until, self._pause, self._denied_since = 0.0, FIRST_PAUSE, None
+        self._away_until, self._pause = 0.0, FIRST_PAUSE
         if self.life is None or self.wake.is_set():
             return 0.0
         return max(0.0, self.life.next_time() - self._clock.monotonic())
@@ -189,15 +184,6 @@ class MemberLoop:
             self.life.set_running()
         self.life.set_fitness(self._around.fitness())
         self.life.turn(leaving=leaving)
-
-    def _barred(self, now: float) -> bool:
-        """Whether we have been denied access for as long as a lease lasts, and have nothing to lose by leaving.
-
-        The lease may live on all the same. Others would count on a member that can take nothing.
-        """
-        self._denied_since = now if self._denied_since is None else self._denied_since
-        life = self.life
-        return life is not None and not life.workload.works and now - self._denied_since >= life.session.ttl
 
     def _stay_away(self) -> float:
         self._away_until = self._clock.monotonic() + self._pause

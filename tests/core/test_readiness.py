@@ -13,7 +13,6 @@ from core_kit import KEYS, Group, Kennel, all_run, member, picture
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.election import PATIENCE, candidates, fit, seat_to_claim
-from smoothcluster.errors import AccessDeniedError
 from smoothcluster.incarnation import SETTLE
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Role
@@ -231,37 +230,6 @@ def test_who_learns_that_children_cannot_run_the_handler_says_so() -> None:
         loop._around = loop.life._around = replace(loop._around, apart=Kennel(can=can))
         group.turn(loop)
         assert cluster.status()["members"][0]["suspects"] == said
-
-
-@pytest.mark.parametrize("runner", [0, 1])
-def test_who_is_denied_access_and_has_nothing_gives_up_its_lease(monkeypatch: pytest.MonkeyPatch, runner: int) -> None:
-    """After a lease's time, though it could renew it: nobody should count on it. One with shards waits on."""
-    group = Group(runner=1, backup=1)
-    backends = [Faulty(group.backend) for _ in range(2)]
-    loops = [group.member(backend=backend) for backend in backends]
-    group.turn(*loops)
-    victim, mine = loops[runner], incarnation(loops[runner])
-    denied = AccessDeniedError("no more")
-
-    def deny(*_: object) -> None:
-        raise denied
-
-    monkeypatch.setattr(backends[runner], "commit", deny)
-    monkeypatch.setattr(backends[runner], "list", deny)
-    here: list[bool] = []
-    for _ in range(int(1.5 * group.ttl)):
-        group.clock.advance(1.0)
-        group.renew(*loops)
-        group.turn(*loops)
-        here.append(mine in group.view().members)
-    assert all(here[: int(group.ttl)])
-    assert here[-1] == (runner == 0)
-    monkeypatch.undo()
-    for _ in range(5):
-        group.clock.advance(1.0)
-        group.renew(*loops)
-        group.turn(*loops)
-    assert (victim.role, incarnation(victim) == mine) == (list(Role)[runner], runner == 0)
 
 
 def test_a_runner_is_never_unfit() -> None:
