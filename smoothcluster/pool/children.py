@@ -29,6 +29,9 @@ TRIES = 3
 
 DIE = "child processes die while they get ready"
 
+_Order = tuple[SimpleQueue[Child | None], bool]
+"""Where a child that is wanted is to go, and whether it is to be patient."""
+
 
 @final
 class Children(Apart):
@@ -52,7 +55,7 @@ class Children(Apart):
         timeout: float | None = None,
         memory: int | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        spawn: Callable[[Origin, int | None, Clock], Child] = Child,
+        spawn: Callable[..., Child] = Child,
     ) -> None:
         self.every = every
         self.wake: Callable[[], None] = lambda: None
@@ -77,7 +80,7 @@ class Children(Apart):
         """One that is to run a task alone."""
         self._disturbed_at = self._grown_at = -1e9
         self._closed = False
-        self._orders: SimpleQueue[SimpleQueue[Child | None] | None] | None = None
+        self._orders: SimpleQueue[_Order | None] | None = None
 
     @property
     def able(self) -> bool | None:
@@ -237,18 +240,18 @@ class Children(Apart):
         """A child, if one gets ready at last; if not, why."""
         for _ in range(TRIES):  # One may have been killed by somebody.
             try:
-                child = self._made()
+                child = self._made(patient=not self.every)
             except UnableError as error:
                 return None, str(error)
             if child is not None:
                 return child, ""
         return None, DIE
 
-    def _made(self) -> Child | None:
+    def _made(self, *, patient: bool = False) -> Child | None:
         """A child that is new and ready; None if it died before. Raise UnableError."""
         with self._change:
             child, self._spare = self._spare, None
-        child = child or self._spawned()
+        child = child or self._spawned(patient=patient)
         error: UnableError | None = None
         try:
             ready = child is not None and child.greet()
@@ -264,7 +267,7 @@ class Children(Apart):
             raise error
         return None
 
-    def _spawned(self) -> Child | None:
+    def _spawned(self, *, patient: bool = False) -> Child | None:
         """A new child; None if there can be none now."""
         arrived: SimpleQueue[Child | None] = SimpleQueue()
         with self._change:
@@ -275,15 +278,16 @@ class Children(Apart):
                 threading.Thread(
                     target=self._serve, args=(self._orders,), name="smoothcluster-spawner", daemon=True
                 ).start()
-            self._orders.put(arrived)
+            self._orders.put((arrived, patient))
         return arrived.get()
 
-    def _serve(self, orders: "SimpleQueue[SimpleQueue[Child | None] | None]") -> None:
+    def _serve(self, orders: "SimpleQueue[_Order | None]") -> None:
         """Spawn children, as long as there is a use for them."""
-        while (arrived := orders.get()) is not None:
+        while (order := orders.get()) is not None:
+            arrived, patient = order
             try:
                 assert self._origin is not None
-                child = self._spawn(self._origin, self._memory, self._clock)
+                child = self._spawn(self._origin, self._memory, self._clock, patient=patient)
             except OSError as error:
                 log.warning("no child process can be started: %s", error)
                 arrived.put(None)

@@ -24,7 +24,7 @@ from smoothcluster.model import Handler
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
 from smoothcluster.pool.children import TRIES, Children
 from smoothcluster.pool.origin import MAIN, NoOriginError, Origin, load, origin_of
-from smoothcluster.pool.parent import LONGEST_START, Child
+from smoothcluster.pool.parent import LONGEST_START, NICE, Child
 from smoothcluster.testing import HeldClock, eventually
 
 Make = Callable[..., Children]
@@ -175,14 +175,30 @@ def test_a_handler_that_children_cannot_import() -> None:
 
 def test_whether_children_can_import_the_handler_is_found_out_once(make: Make) -> None:
     """By one that is ended then, unless all tasks run in children. Where they need not, nothing is tried."""
-    children = make()
+    asked: list[bool] = []
+
+    def spawn(*origin: Any, patient: bool) -> Child:
+        asked.append(patient)
+        return Child(*origin, patient=patient)
+
+    children = make(spawn=spawn)
     assert (children.able, children.check(), children.able, children._all) == (None, None, True, set())
+    assert asked == [True], "whoever works goes first"
     children._origin = Origin("no_such_module", "handle", None)
     assert children.check() is None
     kept = make(every=True)
     assert (kept.check(), len(kept._all)) == (None, 1)
     unnamed = Children(None, 1)
     assert (unnamed.check(), unnamed.able) == (None, False)
+
+
+@pytest.mark.parametrize(("patient", "nice"), [(True, NICE), (False, 0)])
+def test_a_child_that_is_patient_stands_back(patient: bool, nice: int) -> None:
+    """By the kernel's own account, as far as we do not stand back ourselves."""
+    child = Child(origin_of(handle), None, SYSTEM_CLOCK, patient=patient)
+    assert child.greet()
+    assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice)
+    child.end()
 
 
 def test_an_import_that_fails_is_tried_again_when_asked(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -201,8 +217,8 @@ def killer(times: float) -> Callable[..., Child]:
     """Makes children and kills the first ones before they are ready."""
     made = count()
 
-    def spawn(*origin: Any) -> Child:
-        child = Child(*origin)
+    def spawn(*origin: Any, patient: bool) -> Child:
+        child = Child(*origin, patient=patient)
         if next(made) < times:
             child._process.kill()
         return child
