@@ -10,6 +10,9 @@ from cluster.group import Group, Member, NewGroup, meanwhile, named
 
 from smoothcluster import Evidence, Pacing, State, Task
 
+CONCURRENCY = 8
+"""What members have if they are not told otherwise."""
+
 QUICK = {"window": 2.0, "quiet": 2.0}
 """A breaker that closes within the patience of a test."""
 
@@ -56,6 +59,7 @@ def kill_at_random(group: Group, victims: int, seed: int) -> None:
     assert Counter(outcome.state for outcome in outcomes) == {State.DONE: 500}
     assert group.status()["tasks"]["quarantined"] == 0
     assert len(group.living) == 5 - victims
+    assert max(map(group.has_run, group.members)) == CONCURRENCY, "whatever they adopt"
 
 
 @pytest.mark.parametrize("victims", [pytest.param(2, marks=pytest.mark.quick), 4])
