@@ -173,6 +173,16 @@ class Children(Apart):
         self._coming += 1
         threading.Thread(target=self._grow, name="smoothcluster-child", daemon=True).start()
 
+    def _failed(self, child: Child | None, why: str) -> None:
+        """One has not got ready. Whoever kills children must not make us believe that none ever will: not so soon."""
+        now = self._clock.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if child is None or not child.killed or now - self._failing_since > LONGEST_START:
+            self._failures += TRIES if why != DIE else 1
+        if self._failures >= TRIES and not self.every and self._able is not False and not self._closed:
+            self._able = False
+            log.warning("no child process can run the handler (%s): suspects are run alone in this process", why)
+
     # And none of this does
 
     def _lease(self) -> Child | None:
@@ -215,16 +225,6 @@ class Children(Apart):
         if child is None:
             self._clock.sleep(RAMP)
         self.wake()
-
-    def _failed(self, child: Child | None, why: str) -> None:
-        """One has not got ready. Whoever kills children must not make us believe that none ever will: not so soon."""
-        now = self._clock.monotonic()
-        self._failing_since = now if self._failing_since is None else self._failing_since
-        if child is None or not child.killed or now - self._failing_since > LONGEST_START:
-            self._failures += TRIES if why != DIE else 1
-        if self._failures >= TRIES and not self.every and self._able is not False and not self._closed:
-            self._able = False
-            log.warning("no child process can run the handler (%s): suspects are run alone in this process", why)
 
     def _alone(self) -> Child | None:
         """A fresh child, and a bystander beside it, which is there to be killed and need not get ready."""
