@@ -39,9 +39,10 @@ def is_convicted(group: Group, job: JobHandle, names: set[str]) -> list[Outcome]
         assert (condemned.error, condemned.attempts) == (outcome.error, outcome.attempts)
         epochs = {line.epoch for line in group.log() if line.task == outcome.task_id and line.what == START}
         # One whose member died just after it was marked may not have begun; what a child died of has.
-        in_children = {each["epoch"] for each in condemned.evidence if str(each["evidence"]).startswith("child_")}
+        in_children = [each for each in condemned.evidence if str(each["evidence"]).startswith("child_")]
         assert condemned.evidence
-        assert in_children <= epochs
+        assert {each["epoch"] for each in in_children} <= epochs
+        assert {each["incarnation"] for each in in_children} <= {each["incarnation"] for each in group.events("joined")}
         assert all(each["at"] for each in condemned.evidence if each["evidence"] != Evidence.LEFT)
     return bad
 
