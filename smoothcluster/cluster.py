@@ -327,6 +327,7 @@ def _members(view: View) -> list[dict[str, object]]:
             "suspects": "apart" if member.apart else "alone",
             "capacity": member.capacity,
             "unfit": member.unfit,
+            "checked": member.checked,
         }
         for member in sorted(view.living().values(), key=lambda member: member.join)
     ]

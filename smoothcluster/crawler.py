@@ -146,9 +146,10 @@ class ClusterCrawler:
             make_pool=lambda deliver, can_start: self._make_pool(handler, concurrency, deliver, can_start),
             keep_alive=Session.start,
             apart=self._children,
-            unfit=lambda: self._readiness.unfit(),  # noqa: PLW0108  # it is made below
+            fitness=lambda: self._readiness.fitness(),  # noqa: PLW0108  # it is made below
         )
         self._readiness = Readiness(
+            self._children.check,
             warm_up,
             lambda: self._loop.role is Role.BACKUP_RUNNER,
             lambda: self._loop.wake.set(),  # noqa: PLW0108  # likewise

@@ -25,6 +25,7 @@ from smoothcluster.outlook import Outlook
 from smoothcluster.patience import Patience
 from smoothcluster.pool import Pool
 from smoothcluster.progress import Sent, Terms
+from smoothcluster.readiness import Fitness
 from smoothcluster.records import Keys, Member, Shard
 from smoothcluster.session import Session
 from smoothcluster.stopping import Stopping
@@ -335,24 +336,25 @@ class Incarnation:
         self._rewrite(replace(self.me.record, running=True, id=self._new_id()))
         self._dirty = True
 
-    def set_fitness(self, unfit: str | None) -> None:
-        """Tell the group why this member should not take over, or that it may, if that is news.
+    def set_fitness(self, found: Fitness) -> None:
+        """Tell the group what this member has found out about itself, if that is news.
 
-        Only who stands by says so. Who becomes unfit goes to the end of the queue: when it is well
-        again it must push out nobody who has taken its place.
+        Only who stands by says whether it could take over. Who becomes unfit goes to the end of the
+        queue: when it is well again it must push out nobody who has taken its place.
         """
-        unfit = unfit if self.role() is Role.BACKUP_RUNNER else None
-        if self.view is None or unfit == self.me.record.unfit:
+        before, apart = self.me.record, self._around.apart.able is not False
+        found = found if self.role() is Role.BACKUP_RUNNER else Fitness(None, before.checked)
+        if self.view is None or (found.unfit, found.checked, apart) == (before.unfit, before.checked, before.apart):
             return
-        after = replace(self.me.record, unfit=unfit, id=self._new_id())
+        after = replace(before, unfit=found.unfit, checked=found.checked, apart=apart, id=self._new_id())
         queue: list[Change] = []
-        if unfit is not None and self.me.record.unfit is None:
+        if found.unfit is not None and before.unfit is None:
             spec = self.view.spec
             after = replace(after, join=spec.record.joins + 1)
             last = replace(spec.record, joins=after.join, id=after.id)
             queue = [Update(self._keys.spec, last.to_json(), spec.version)]
-        if self._rewrite(after, *queue):
-            self.events.add("fitness", unfit=unfit)
+        if self._rewrite(after, *queue) and found.unfit != before.unfit:
+            self.events.add("fitness", unfit=found.unfit)
         self._look_again()
 
     def _rewrite(self, after: Member, *others: Change) -> bool:

@@ -182,7 +182,7 @@ class MemberLoop:
             self.life.proved_gone(*self._proofs.popleft())
         if self._running and not self.life.me.record.running:
             self.life.set_running()
-        self.life.set_fitness(self._around.unfit())
+        self.life.set_fitness(self._around.fitness())
         self.life.turn(leaving=leaving)
 
     def _stay_away(self) -> float:

@@ -134,7 +134,9 @@ class Member(Record):
     unfit: str | None = None
     """Why it should not take over, as it found while it stood by; None if nothing speaks against it."""
     apart: bool = True
-    """Whether it runs suspects in child processes, by what it knew when it joined; else alone in its own."""
+    """Whether it runs suspects in child processes, by what it knows; else alone in its own."""
+    checked: int | None = None
+    """When it last looked whether it could take over, in seconds since 1970 by its own clock. For people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from smoothcluster.election import Order, join_order
 from smoothcluster.joining import Wanted
 from smoothcluster.peers import Peer
 from smoothcluster.pool import Apart, NoChildren, Pool, Run
+from smoothcluster.readiness import Fitness
 from smoothcluster.session import Session
 
 NO_CHILDREN = NoChildren()
@@ -53,5 +54,5 @@ class Surroundings:
     """Run a session's renewals in the background."""
     apart: Apart = NO_CHILDREN
     """The child processes that suspects are run in."""
-    unfit: Callable[[], str | None] = lambda: None
-    """Why this member, while it stands by, should not take over."""
+    fitness: Callable[[], Fitness] = Fitness
+    """Whether this member, while it stands by, could take over."""

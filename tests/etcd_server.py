@@ -92,6 +92,14 @@ class EtcdServer(Peer):
             auth("UserGrantRole", rpc.AuthUserGrantRoleRequest(user=user, role=user))
         auth("AuthEnable", rpc.AuthEnableRequest())
 
+    def permit(self, user: str, root: str, *, allowed: bool) -> None:
+        """Take away what *user* may do, or give it back. *root*: root's own password."""
+        token = self.ask("Auth", "Authenticate", rpc.AuthenticateRequest(name="root", password=root)).token
+        if allowed:
+            self.ask("Auth", "UserGrantRole", rpc.AuthUserGrantRoleRequest(user=user, role=user), token)
+        else:
+            self.ask("Auth", "UserRevokeRole", rpc.AuthUserRevokeRoleRequest(name=user, role=user), token)
+
     def command(self) -> Sequence[str]:
         """Itself, with its flags."""
         if shutil.which("etcd") is None:

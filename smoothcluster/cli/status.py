@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from smoothcluster.cli.frame import PATIENCE, common, opened
 from smoothcluster.cli.words import plain, ranges, shape, table
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
+from smoothcluster.model import Role
 
 COLUMNS = ("NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING")
 
@@ -57,6 +59,17 @@ def _redrawn() -> Generator[Callable[[str], None]]:
         yield lambda text: live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
 
 
+def _checked(member: Mapping[str, Any]) -> str:
+    """When a Backup Runner last checked itself, by its own clock."""
+    at, when = member["checked"], "not yet"
+    if at is not None:
+        try:
+            when = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+        except (OverflowError, ValueError, OSError):
+            when = "?"  # a stranger's
+    return f"{plain(member['name'])} ({when})"
+
+
 def report(found: Mapping[str, Any]) -> Iterator[str]:
     """The lines that people read."""
     yield f"group {plain(found['group'])}: {shape(found['spec'])}"
@@ -69,6 +82,9 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
     yield "tasks: " + ", ".join(f"{count} {state}" for state, count in found["tasks"].items())
     yield "jobs: " + (", ".join(f"{plain(job)} ({plain(state)})" for job, state in found["jobs"].items()) or "none")
     yield "shards that nobody owns: " + (ranges(found["unassigned"]) or "none")
+    standing_by = [member for member in found["members"] if member["role"] == Role.BACKUP_RUNNER]
+    if standing_by:
+        yield f"checked that they could take over: {', '.join(map(_checked, standing_by))}"
     for member in found["members"]:
         if member["unfit"] is not None:
             yield f"unfit to take over: {plain(member['name'])}: {plain(member['unfit'])}"

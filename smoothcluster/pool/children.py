@@ -8,6 +8,7 @@ kills children at random kills bystanders, too.
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import final
 
@@ -15,7 +16,7 @@ from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.pool.apart import Apart
 from smoothcluster.pool.base import always
 from smoothcluster.pool.origin import Origin
-from smoothcluster.pool.parent import Child, UnableError
+from smoothcluster.pool.parent import LONGEST_START, Child, UnableError
 from smoothcluster.pool.run import Run, RunState
 
 log = logging.getLogger("smoothcluster")
@@ -25,6 +26,11 @@ RAMP = 0.1
 
 TRIES = 3
 """Children in a row that die while they get ready, before it is believed that they always will."""
+
+DIE = "child processes die while they get ready"
+
+_Order = tuple[SimpleQueue[Child | None], bool]
+"""Where a child that is wanted is to go, and whether it is to be patient."""
 
 
 @final
@@ -49,7 +55,7 @@ class Children(Apart):
         timeout: float | None = None,
         memory: int | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        spawn: Callable[[Origin, int | None, Clock], Child] = Child,
+        spawn: Callable[..., Child] = Child,
     ) -> None:
         self.every = every
         self.wake: Callable[[], None] = lambda: None
@@ -67,12 +73,14 @@ class Children(Apart):
         """Idle, busy and coming up, alone ones left out."""
         self._coming = 0
         self._failures = 0
+        """Children in a row that did not get ready, and had only themselves to blame."""
+        self._failing_since: float | None = None
         self._bystander: Child | None = None
         self._spare: Child | None = None
         """One that is to run a task alone."""
         self._disturbed_at = self._grown_at = -1e9
         self._closed = False
-        self._orders: SimpleQueue[SimpleQueue[Child | None] | None] | None = None
+        self._orders: SimpleQueue[_Order | None] | None = None
 
     @property
     def able(self) -> bool | None:
@@ -101,6 +109,7 @@ class Children(Apart):
             self._idle = [child for child in self._idle if child.alive() or self._forget(child)]
             if self._bystander is not None and not self._bystander.alive():
                 self._all.discard(self._bystander)
+                self._bystander.end()
                 self._bystander = None
             return self._disturbed_at >= since
 
@@ -120,17 +129,23 @@ class Children(Apart):
             self._give_back(child)
 
     def check(self) -> str | None:
-        """Bring up a first child; why that is impossible, if it is."""
-        try:
-            child = self._made()
-        except UnableError as error:
-            return str(error)
+        """Why no child can import the handler, though it has a name to be found by; None if one can.
+
+        The first time, and after it has failed, one is brought up to see. Where all tasks run in
+        children it is kept.
+        """
+        if self._origin is None or self._able:
+            return None
+        child, why = self._tried()
         if child is None:
-            return "the child process died while it got ready"
+            return why
         with self._change:
-            self._working += 1
-            self._able = True
-            self._idle.append(child)
+            if self.every:
+                self._working += 1
+                self._idle.append(child)
+                return None
+            self._all.discard(child)
+        child.end()
         return None
 
     def close(self) -> None:
@@ -147,6 +162,7 @@ class Children(Apart):
     # All of this holds the lock
 
     def _forget(self, child: Child) -> bool:
+        child.end()
         self._all.discard(child)
         self._working -= 1
         return False
@@ -156,6 +172,16 @@ class Children(Apart):
         self._working += 1
         self._coming += 1
         threading.Thread(target=self._grow, name="smoothcluster-child", daemon=True).start()
+
+    def _failed(self, child: Child | None, why: str) -> None:
+        """One has not got ready. Whoever kills children must not make us believe that none ever will: not so soon."""
+        now = self._clock.monotonic()
+        self._failing_since = now if self._failing_since is None else self._failing_since
+        if child is None or not child.killed or now - self._failing_since > LONGEST_START:
+            self._failures += TRIES if why != DIE else 1
+        if self._failures >= TRIES and not self.every and self._able is not False and not self._closed:
+            self._able = False
+            log.warning("no child process can run the handler (%s): suspects are run alone in this process", why)
 
     # And none of this does
 
@@ -185,29 +211,20 @@ class Children(Apart):
 
     def _grow(self) -> None:
         """Bring up a child for all, and tell."""
-        child, why = None, "children die while they get ready"
-        try:
+        child = None
+        with suppress(UnableError):
             child = self._made()
-        except UnableError as error:
-            self._failures, why = TRIES, str(error)
         with self._change:
             self._coming -= 1
             if child is not None:
-                self._able, self._failures, self._grown_at = True, 0, self._clock.monotonic()
+                self._grown_at = self._clock.monotonic()
                 self._idle.append(child)
             else:
                 self._working -= 1
-                self._failures += 1
-                self._give_up(why)
             self._change.notify_all()
         if child is None:
             self._clock.sleep(RAMP)
         self.wake()
-
-    def _give_up(self, why: str) -> None:
-        if self._failures >= TRIES and not self.every and self._able is not False and not self._closed:
-            self._able = False
-            log.warning("no child process can run the handler (%s): suspects are run alone in this process", why)
 
     def _alone(self) -> Child | None:
         """A fresh child, and a bystander beside it, which is there to be killed and need not get ready."""
@@ -219,19 +236,38 @@ class Children(Apart):
         except UnableError:
             return None
 
-    def _made(self) -> Child | None:
+    def _tried(self) -> tuple[Child | None, str]:
+        """A child, if one gets ready at last; if not, why."""
+        for _ in range(TRIES):  # One may have been killed by somebody.
+            try:
+                child = self._made(patient=not self.every)
+            except UnableError as error:
+                return None, str(error)
+            if child is not None:
+                return child, ""
+        return None, DIE
+
+    def _made(self, *, patient: bool = False) -> Child | None:
         """A child that is new and ready; None if it died before. Raise UnableError."""
         with self._change:
             child, self._spare = self._spare, None
-        child = child or self._spawned()
+        child = child or self._spawned(patient=patient)
+        error: UnableError | None = None
         try:
-            return child if child is not None and child.greet() else None
-        finally:
-            if child is not None and child.spent:
-                with self._change:
-                    self._all.discard(child)
+            ready = child is not None and child.greet()
+        except UnableError as unable:
+            ready, error = False, unable
+        with self._change:
+            if ready:
+                self._able, self._failures, self._failing_since = True, 0, None
+                return child
+            self._failed(child, DIE if error is None else str(error))
+            self._all -= {child}
+        if error is not None:
+            raise error
+        return None
 
-    def _spawned(self) -> Child | None:
+    def _spawned(self, *, patient: bool = False) -> Child | None:
         """A new child; None if there can be none now."""
         arrived: SimpleQueue[Child | None] = SimpleQueue()
         with self._change:
@@ -242,15 +278,16 @@ class Children(Apart):
                 threading.Thread(
                     target=self._serve, args=(self._orders,), name="smoothcluster-spawner", daemon=True
                 ).start()
-            self._orders.put(arrived)
+            self._orders.put((arrived, patient))
         return arrived.get()
 
-    def _serve(self, orders: "SimpleQueue[SimpleQueue[Child | None] | None]") -> None:
+    def _serve(self, orders: "SimpleQueue[_Order | None]") -> None:
         """Spawn children, as long as there is a use for them."""
-        while (arrived := orders.get()) is not None:
+        while (order := orders.get()) is not None:
+            arrived, patient = order
             try:
                 assert self._origin is not None
-                child = self._spawn(self._origin, self._memory, self._clock)
+                child = self._spawn(self._origin, self._memory, self._clock, patient=patient)
             except OSError as error:
                 log.warning("no child process can be started: %s", error)
                 arrived.put(None)

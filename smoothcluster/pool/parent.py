@@ -17,11 +17,15 @@ from smoothcluster.pool.run import Run, RunState
 from smoothcluster.suspicion import KILLED
 
 _START = """\
-import json, sys
+import json, os, sys
+os.nice(int(sys.argv[4]))
 sys.path[:] = json.loads(sys.argv[1])
 from smoothcluster.pool.child import main
 main(int(sys.argv[2]), int(sys.argv[3]))
 """
+
+NICE = 19
+"""How far those that only show whether they get ready stand back: the takeover of a busy member goes first."""
 
 TICK = 0.2
 """Seconds after which whoever waits for a child looks whether it is to be told to stop."""
@@ -38,13 +42,17 @@ class UnableError(Exception):
 
 @final
 class Child:
-    """A process that runs one task at a time. Use it in one thread at a time, and spawn it in one that stays."""
+    """A process that runs one task at a time. Use it in one thread at a time, and spawn it in one that stays.
 
-    def __init__(self, origin: Origin, memory: int | None, clock: Clock) -> None:
+    One that is only to show whether it gets ready takes its time: it is *patient* with all others that want to run.
+    """
+
+    def __init__(self, origin: Origin, memory: int | None, clock: Clock, *, patient: bool = False) -> None:
         self._clock = clock
         self._link, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
+            told = [json.dumps(sys.path), *map(str, (theirs.fileno(), os.getpid(), NICE if patient else 0))]
+            command = [sys.executable, "-c", _START, *told]
             try:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
@@ -55,6 +63,8 @@ class Child:
         self.pid = self._process.pid
         self.spent = False
         """To be used no more: it has been told to stop, has run out of memory or out of time, or is dead."""
+        self.killed = False
+        """Whether somebody has ended it while it got ready: that says nothing of whether it would have."""
         self._reader = Reader(self._link)
         self._limited = memory is not None
         self._link.settimeout(LONGEST_START)
@@ -66,6 +76,8 @@ class Child:
         try:
             answer = self._reader.next()
         except (OSError, EOFError):
+            with suppress(subprocess.TimeoutExpired):
+                self.killed = -self._process.wait(1.0) in _FROM_OUTSIDE
             self.end()
             return False
         if "ready" not in answer:

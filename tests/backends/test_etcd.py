@@ -740,6 +740,21 @@ def test_credentials_keep_others_out(guarded: EtcdServer, credentials: dict[str,
             assert "guessed" not in str(caught.value)
 
 
+def test_who_may_not_write_any_more_cannot_renew_a_lease(guarded: EtcdServer) -> None:
+    """So a member that could not take over is none before long."""
+    with closing(mine(guarded, username="me", password=SECRET)) as backend:
+        lease = backend.lease(2.0)
+        backend.commit([], [Create("lease/1", b"", lease)])
+        assert lease.renew()
+        guarded.permit("me", "root's", allowed=False)
+        try:
+            with pytest.raises(AccessDeniedError):
+                lease.renew()
+        finally:
+            guarded.permit("me", "root's", allowed=True)
+        lease.revoke()
+
+
 def test_a_group_without_credentials_is_refused(guarded: EtcdServer) -> None:
     """A member is told what is missing, at once; with credentials it joins."""
 

@@ -2,11 +2,14 @@
 
 import json
 import os
+import random
 import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
@@ -191,6 +194,11 @@ class Group:
         """The members whose processes run."""
         return [member for member in self.members if member.alive and not member.paused]
 
+    @property
+    def dead(self) -> int:
+        """How many members have died."""
+        return sum(not member.alive for member in self.members)
+
     def can_write(self) -> bool:
         """Whether the store answers somebody who wants to change it."""
         try:
@@ -354,6 +362,25 @@ def _words(file: Path) -> list[str]:
 
 NewGroup = Callable[..., Group]
 """What the fixture `new_group` is: call it with options of `Group`."""
+
+
+@contextmanager
+def meanwhile(act: Iterator[object], pause: float) -> Generator[None]:
+    """Take a step of *act* every now and then, in a thread."""
+    over = threading.Event()
+
+    def go() -> None:
+        for _ in act:
+            if over.wait(pause * 2 * random.random()):
+                return
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def child_environment() -> dict[str, str]:

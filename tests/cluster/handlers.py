@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urldefrag, urljoin, urlsplit
@@ -41,6 +42,8 @@ def by_name(name: str) -> Callable[..., Any]:
     found: dict[str, Callable[..., Any]] = {
         "act": act, "act_async": act_async, "crawl": crawl, "nothing": nothing,
     }  # fmt: skip
+    if name == "act_here":
+        return cast("Callable[..., Any]", import_module("cluster.only_here").act_here)
     handler = found[name.removeprefix("bound_")]
     return partial(handler) if name.startswith("bound_") else handler
 

@@ -3,14 +3,15 @@
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from cluster.group import Group, Member, NewGroup, named
+from cluster.group import Group, Member, NewGroup, meanwhile, named
 
-from smoothcluster import State
-from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster import Evidence, Pacing, State, Task
+
+CONCURRENCY = 8
+"""What members have if they are not told otherwise."""
 
 QUICK = {"window": 2.0, "quiet": 2.0}
 """A breaker that closes within the patience of a test."""
@@ -51,10 +52,14 @@ def kill_at_random(group: Group, victims: int, seed: int) -> None:
     job = group.submit(500, f"s{seed}", nap=0.05)
     for moment in sorted(chance.randrange(450) for _ in range(victims)):
         group.eventually(lambda moment=moment: group.ended() >= moment)  # type: ignore[misc]  # mypy cannot infer it
-        chance.choice(group.living).kill()
+        victim = chance.choice(group.living)
+        victim.kill()
+        victim.status()  # Else it may be chosen twice.
     outcomes = group.finish(job, named(500, f"s{seed}"))
     assert Counter(outcome.state for outcome in outcomes) == {State.DONE: 500}
     assert group.status()["tasks"]["quarantined"] == 0
+    assert len(group.living) == 5 - victims
+    assert max(map(group.has_run, group.members)) == CONCURRENCY, "whatever they adopt"
 
 
 @pytest.mark.parametrize("victims", [pytest.param(2, marks=pytest.mark.quick), 4])
@@ -91,18 +96,24 @@ def test_of_several_that_die_at_once_all_are_noticed(five: Group) -> None:
 
 
 def test_the_breaker_stops_survivors_and_no_newcomer(new_group: NewGroup) -> None:
-    """Three of five die in series: it opens, in the open; one that joins helps at once; quiet closes it."""
+    """The third of five that dies opens it, before any of its shards is taken; one that joins helps at once.
+
+    So does the last one that is left.
+    """
     group = new_group(runner=5, backup=None, pacing={"window": 30.0, "quiet": 30.0})
     group.start(5)
     group.converged()
     job = group.submit(60, hold="gate")
     group.busy(*group.runners())
-    for member in group.runners()[:3]:
+    for member in group.runners()[:2]:
         member.kill()
-    group.eventually(lambda: group.status()["breaker"] == "open")
-    group.eventually(lambda: group.shards().keys() == {member.pid for member in group.living})
-    before = group.shards()
-    assert group.status()["unassigned"]
+        member.status()
+        group.converged()
+    before, third = group.shards(), group.runners()[0]
+    third.kill()
+    left = before.pop(third.pid)
+    group.eventually(lambda: group.status()["breaker"] == "open" and group.shards().keys() == before.keys())
+    assert (group.shards(), len(group.status()["unassigned"])) == (before, left)
     assert group.eventually(lambda: group.events("unassigned"))[-1]["why"] == "breaker"
     fresh = group.start_one()
     group.eventually(lambda: group.shards()[fresh.pid] >= 32 // 3)
@@ -111,6 +122,11 @@ def test_the_breaker_stops_survivors_and_no_newcomer(new_group: NewGroup) -> Non
     group.open("gate")
     group.finish(job, named(60))
     assert group.status()["unassigned"] == []
+    last = group.living[0]
+    for member in group.living[1:]:
+        member.kill()
+    group.eventually(lambda: group.shards() == {last.pid: 32})
+    assert group.status()["breaker"] == "open"
     assert [event["state"] for event in group.events("breaker")] == ["open"]
 
 
@@ -122,6 +138,16 @@ def test_the_breaker_closes_and_the_work_goes_on(five: Group) -> None:
     five.finish(job, named(100))
     five.converged()
     assert five.status()["breaker"] == "closed"
+    for survivor in five.living:
+        assert most_at_once(five, survivor) <= Pacing().shards
+
+
+def most_at_once(group: Group, member: Member) -> int:
+    """How many shards of the dead *member* has adopted in one round, at most, by its own events."""
+    mine = [event for event in group.events("handover") if event["member"] == member.name == event["to"]]
+    dead = [event for event in mine if event["evidence"] != Evidence.LEFT]
+    rounds = [[each for each in dead if abs(each["at"] - event["at"]) < Pacing().pause / 2] for event in dead]
+    return max(sum(len(each["shards"]) for each in events) for events in rounds)
 
 
 @pytest.mark.quick
@@ -134,14 +160,21 @@ def test_what_nobody_has_room_for_is_shown_and_taken_by_who_comes(new_group: New
     group.busy(*group.runners())
     for member in group.runners()[:2]:
         member.kill()
-    group.eventually(lambda: list(group.shards().values()) == [5] * 6)
+    group.eventually(lambda: within(group, 5) == [5] * 6)
     assert len(group.status()["unassigned"]) == 2
     assert group.eventually(lambda: [e for e in group.events("unassigned") if len(e["shards"]) == 2])
-    group.start_one()
-    group.eventually(lambda: not group.status()["unassigned"])
-    assert max(group.shards().values()) <= 5
+    group.spawn()
+    group.eventually(lambda: sum(within(group, 5)) == 32 and not group.status()["unassigned"])
     group.open("gate")
+    group.eventually(lambda: within(group, 5) and job.progress().finished)
     group.finish(job, named(200))
+
+
+def within(group: Group, capacity: int) -> list[int]:
+    """How many shards each member owns, which must never be more than so many."""
+    owned = list(group.shards().values())
+    assert max(owned) <= capacity
+    return owned
 
 
 def test_with_room_for_few_shards_all_tasks_end(new_group: NewGroup) -> None:
@@ -176,23 +209,27 @@ def test_a_rolling_restart_loses_and_repeats_nothing(new_group: NewGroup) -> Non
     assert not [event for event in group.events("handover") if event["evidence"] != "left"]
 
 
-def killing(group: Group, seconds: float, every: float, start: Callable[[], Any]) -> int:
-    """Kill a member at random again and again, and start another each time; how many died."""
-    chance = random.Random(7)
-    until, dead = SYSTEM_CLOCK.monotonic() + seconds, 0
-    while SYSTEM_CLOCK.monotonic() < until:
-        victim = chance.choice([member for member in group.living if member.constructed])
-        victim.kill()
-        victim.status()
-        dead += 1
-        start()
-        SYSTEM_CLOCK.sleep(every)
-    return dead
+def restarting(group: Group) -> Iterator[None]:
+    """Start another member for each that has died, at each step."""
+    while True:
+        for _ in range(5 - len(group.living)):
+            group.spawn()
+        yield
 
 
-def test_a_member_that_dies_every_second_does_not_end_the_group(five: Group) -> None:
-    """While members are started again: what is submitted meanwhile is done, and afterwards all is well."""
-    job = five.submit(400, nap=0.1)
-    assert killing(five, 6.0, 0.6, five.spawn) >= 5
-    five.finish(job, named(400))
-    five.converged()
+def test_a_workload_that_kills_a_member_every_second_does_not_end_the_group(five: Group) -> None:
+    """While members are started again: what kills is quarantined, all else is done, and afterwards all is well."""
+    names = named(200)
+    job = five.cluster.submit([Task(id=name, meta={"nap": 0.1}) for name in names])
+    jobs = {job: names}
+    with meanwhile(restarting(five), 0.1):
+        for number in range(4):
+            bad = f"bad-{number}"
+            jobs[five.cluster.submit([Task(id=bad, meta={"dies": "exit"})])] = [bad]
+            five.eventually(lambda number=number: five.dead > number)  # type: ignore[misc]  # mypy cannot infer it
+        for job, tasks in jobs.items():
+            (state,) = {outcome.state for outcome in five.finish(job, tasks)}
+            assert state is (State.QUARANTINED if tasks[0].startswith("bad") else State.DONE)
+        five.eventually(lambda: len(five.living) == 5)
+        five.converged()
+    assert five.dead == 4, "one for each task that kills"

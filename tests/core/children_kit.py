@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any, cast
 
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -63,13 +64,31 @@ def _eat(orders: dict[str, Any], context: TaskContext) -> object:
     return len(bytearray(orders["bytes"]))
 
 
+def _nap(orders: dict[str, Any], context: TaskContext) -> object:
+    SYSTEM_CLOCK.sleep(orders["seconds"])
+    return None
+
+
+def _leave(orders: dict[str, Any], context: TaskContext) -> object:
+    threading.Timer(orders["seconds"], os.kill, (os.getpid(), signal.SIGSEGV)).start()
+    return None
+
+
+def _show(orders: dict[str, Any], context: TaskContext) -> object:
+    """Write down in which process this is, and wait until there is something at *gate*."""
+    Path(orders["file"]).write_text(str(os.getpid()))
+    while not Path(orders["gate"]).exists():
+        SYSTEM_CLOCK.sleep(0.02)
+    return None
+
+
 def _wait(orders: dict[str, Any], context: TaskContext) -> object:
     return context.stopping.wait(30.0)
 
 
 _ACTS = {
     "tell": _tell, "raise": _raise, "kill": _kill, "exit": _exit, "crash": _crash,
-    "eat": _eat, "wait": _wait,
+    "eat": _eat, "wait": _wait, "nap": _nap, "leave": _leave, "show": _show,
 }  # fmt: skip
 
 

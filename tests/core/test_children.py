@@ -3,11 +3,13 @@
 # pyright: reportPrivateUsage=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false
 # What children there are is nobody's business but a test's; and handlers that are refused need no types.
 
+import math
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,10 @@ from smoothcluster.errors import UsageError
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Handler
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
-from smoothcluster.pool.children import Children
+from smoothcluster.pool.children import TRIES, Children
 from smoothcluster.pool.origin import MAIN, NoOriginError, Origin, load, origin_of
-from smoothcluster.testing import eventually
+from smoothcluster.pool.parent import LONGEST_START, NICE, Child
+from smoothcluster.testing import HeldClock, eventually
 
 Make = Callable[..., Children]
 
@@ -170,13 +173,98 @@ def test_a_handler_that_children_cannot_import() -> None:
     children.close()
 
 
+def test_whether_children_can_import_the_handler_is_found_out_once(make: Make) -> None:
+    """By one that is ended then, unless all tasks run in children. Where they need not, nothing is tried."""
+    asked: list[bool] = []
+
+    def spawn(*origin: Any, patient: bool) -> Child:
+        asked.append(patient)
+        return Child(*origin, patient=patient)
+
+    children = make(spawn=spawn)
+    assert (children.able, children.check(), children.able, children._all) == (None, None, True, set())
+    assert asked == [True], "whoever works goes first"
+    children._origin = Origin("no_such_module", "handle", None)
+    assert children.check() is None
+    kept = make(every=True)
+    assert (kept.check(), len(kept._all)) == (None, 1)
+    unnamed = Children(None, 1)
+    assert (unnamed.check(), unnamed.able) == (None, False)
+
+
+@pytest.mark.parametrize(("patient", "nice"), [(True, NICE), (False, 0)])
+def test_a_child_that_is_patient_stands_back(patient: bool, nice: int) -> None:
+    """By the kernel's own account, as far as we do not stand back ourselves."""
+    child = Child(origin_of(handle), None, SYSTEM_CLOCK, patient=patient)
+    assert child.greet()
+    assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice)
+    child.end()
+
+
+def test_an_import_that_fails_is_tried_again_when_asked(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """What was missing may have come; meanwhile no child is used, and that is said once."""
+    children = make()
+    there, children._origin = children._origin, Origin("no_such_module", "handle", None)
+    for _ in range(2):
+        assert "No module named" in (children.check() or "")
+    assert (children.able, children.ready(1), len(caplog.records)) == (False, 0, 1)
+    children._origin = there
+    assert (children.check(), children.able) == (None, True)
+    assert ran(children).state is RunState.DONE
+
+
+def killer(times: float) -> Callable[..., Child]:
+    """Makes children and kills the first ones before they are ready."""
+    made = count()
+
+    def spawn(*origin: Any, patient: bool) -> Child:
+        child = Child(*origin, patient=patient)
+        if next(made) < times:
+            child._process.kill()
+        return child
+
+    return spawn
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_children_that_are_killed_while_they_get_ready_say_nothing(make: Make, alone: bool) -> None:
+    """Whoever kills children in a row must not have suspects run in the member: there they would take it along."""
+    children = make(spawn=killer(2 * TRIES))
+    assert children.check() == "child processes die while they get ready", "for the time being"
+    assert children.able is None
+    run = new_run()
+    run.alone = alone
+    while run.state is RunState.NOT_STARTED:
+        children.run(run)
+        assert children.able is not False
+    assert (run.state, children.check()) == (RunState.DONE, None)
+
+
+def test_children_that_are_always_killed_are_given_up(make: Make) -> None:
+    """After a long time: the kernel may have no memory for them, and tasks must end."""
+    clock = HeldClock()
+    children = make(spawn=killer(math.inf), clock=clock)
+    thread = threading.Thread(target=children.run, args=(new_run(),))
+    thread.start()
+    until = clock.monotonic() + LONGEST_START
+
+    def over() -> bool:
+        if clock.waiting:
+            clock.advance(10.0)
+        assert children.able is None or clock.monotonic() > until
+        return not thread.is_alive()
+
+    eventually(over)
+    assert children.able is False
+
+
 def test_children_that_die_while_they_get_ready(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some in a row it is believed."""
     monkeypatch.setattr("smoothcluster.pool.parent._START", "import os; os._exit(1)")
     children = make()
     assert ran(children).state is RunState.NOT_STARTED
     assert children.able is False
-    assert make().check() == "the child process died while it got ready"
+    assert make().check() == "child processes die while they get ready"
 
 
 def test_children_that_cannot_be_started(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +284,10 @@ def test_children_end_with_their_set(make: Make) -> None:
     children.close()
     thread.join()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    assert (ran(children).state, children.check() is None, children.ready(1)) == (RunState.NOT_STARTED, False, 0)
+    assert (ran(children).state, children.ready(1)) == (RunState.NOT_STARTED, 0)
+    untried = make()
+    untried.close()
+    assert untried.check() is not None
 
 
 def test_children_end_with_their_parent() -> None:
@@ -344,7 +435,7 @@ def test_isolation_that_makes_no_sense(options: dict[str, Any], why: str) -> Non
 def test_isolation_where_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Found out by a child, at once."""
     monkeypatch.setattr("smoothcluster.pool.parent._START", "import os; os._exit(1)")
-    with pytest.raises(UsageError, match="died while it got ready"):
+    with pytest.raises(UsageError, match="die while they get ready"):
         ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle, isolation="process")
 
 

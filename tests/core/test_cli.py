@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,7 +21,7 @@ from smoothcluster.cli.tail import Tail
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UnavailableError
 from smoothcluster.events import RING, EventLog
-from smoothcluster.records import Keys
+from smoothcluster.records import Keys, Member
 from smoothcluster.testing import eventually
 
 
@@ -209,6 +210,19 @@ def test_status_shows_people_what_matters(invoke: Invoke, url: str, crawler: Clu
     assert lines[7] == "shards that nobody owns: none"
     assert lines[8].startswith("garbage at default/members/x: ")
     assert not any("\x1b" in line for line in lines)
+
+
+def test_status_tells_when_standbys_last_checked_themselves(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:
+    """And what they found; a time that is none is shown as such."""
+    backend = connect(url)
+    times = (None, 1_700_000_000, 10**30)
+    for number, checked in enumerate(times):
+        card = Member(f"s{number}", f"s{number}", 9 + number, "h", 1, "", 0, 1, True, None, "", checked=checked)
+        card = replace(card, unfit="warm_up raised OSError: no route" if checked else None)
+        backend.commit([], [Create(f"default/members/s{number}", card.to_json())])
+    lines = invoke("status").stdout.splitlines()
+    assert "checked that they could take over: s0 (not yet), s1 (2023-11-14T22:13:20+00:00), s2 (?)" in lines
+    assert "unfit to take over: s1: warm_up raised OSError: no route" in lines
 
 
 def test_status_names_the_shape(invoke: Invoke, url: str) -> None:

@@ -115,7 +115,8 @@ def test_a_group_that_is_not_there_is_an_error() -> None:
 
 def status_of(name: str, **others: object) -> dict[str, object]:
     """What `status` says of a member."""
-    return {"name": name, "host": "host", "pid": 1, "suspects": "apart", "capacity": None, "unfit": None, **others}
+    same = {"host": "host", "pid": 1, "suspects": "apart", "capacity": None, "unfit": None, "checked": None}
+    return {"name": name, **same, **others}
 
 
 def test_status_tells_numbers_members_tasks_and_what_nobody_owns(bench: Bench, cluster: Cluster) -> None:

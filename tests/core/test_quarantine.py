@@ -123,7 +123,7 @@ def test_evidence_without_end_is_cut() -> None:
 
 
 def test_status_says_who_runs_suspects_how() -> None:
-    """By what each member knew when it joined."""
+    """By what each member knows."""
     group = Group()
     group.member()
     status = Cluster(MemoryBackend(group.store), "g", clock=group.clock).status()

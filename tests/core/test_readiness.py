@@ -1,81 +1,155 @@
 """Whether one that stands by could take over, and what becomes of those that could not."""
 
+# pyright: reportPrivateUsage=false
+# What a member finds about itself is nobody else's to set.
+
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import final
 
 import pytest
 from core.by_hand import incarnation, submit, work_off
-from core_kit import KEYS, Group, all_run, member, picture
+from core_kit import KEYS, Group, Kennel, all_run, member, picture
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.election import PATIENCE, candidates, fit, seat_to_claim
 from smoothcluster.incarnation import SETTLE
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Role
-from smoothcluster.readiness import LARGEST, LONGEST, Readiness
-from smoothcluster.testing import HeldClock, eventually
+from smoothcluster.readiness import EVERY, FIRST, HURRY, LARGEST, LONGEST, Fitness, Readiness
+from smoothcluster.testing import Faulty, HeldClock, eventually
 
 
-def unfit_because(loop: MemberLoop, reason: str | None) -> None:
+def unfit_because(loop: MemberLoop, reason: str | None, checked: int | None = 7) -> None:
     """Have a member find this."""
-    loop._around = replace(loop._around, unfit=lambda: reason)  # pyright: ignore[reportPrivateUsage]
+    found = Fitness(reason, checked)
+    loop._around = replace(loop._around, fitness=lambda: found)
+    if loop.life is not None:
+        loop.life._around = loop._around
 
 
-def test_without_a_check_nothing_speaks_against_it() -> None:
-    """And no thread is started."""
-    before = threading.active_count()
-    readiness = Readiness(None, lambda: True, lambda: None, HeldClock())
-    readiness.start()
-    assert (readiness.unfit(), threading.active_count()) == (None, before)
+@final
+@dataclass
+class Checks:
+    """The checks of a member that stands by, on a clock of their own, and what is told of them."""
+
+    clock: HeldClock = field(default_factory=HeldClock)
+    import_fails: str | None = None
+    raises: BaseException | None = None
+    imports: int = 0
+    standing_by: bool = True
+    told: list[str | None] = field(default_factory=list[str | None])
+
+    def __post_init__(self) -> None:
+        self.readiness = Readiness(self._import, self._warm_up, lambda: self.standing_by, self._tell, self.clock)
+
+    def _import(self) -> str | None:
+        self.imports += 1
+        return self.import_fails
+
+    def _warm_up(self) -> None:
+        if self.raises is not None:
+            raise self.raises
+
+    def _tell(self) -> None:
+        self.told.append(self.readiness.fitness().unfit)
+
+    def look(self, after: float = 0.0) -> Fitness:
+        """What one more check finds, so much later."""
+        self.clock.advance(after)
+        self.readiness.look()
+        return self.readiness.fitness()
+
+
+def test_before_the_first_check_nothing_is_known() -> None:
+    """After it, when that was; without a check of the user's, too."""
+    checks = Checks()
+    assert checks.readiness.fitness() == Fitness(None, None)
+    assert checks.look() == Fitness(None, 1_600_001_000)
+    plain = Readiness(lambda: None, None, lambda: True, lambda: None, checks.clock)
+    plain.look()
+    assert plain.fitness() == Fitness(None, 1_600_001_000)
 
 
 def test_what_the_check_raises_is_the_reason() -> None:
     """Told when it changes, and cut if it is long."""
-    told: list[str | None] = []
-    fails = [ValueError("no proxy " + "x" * 500), SystemExit(3)]
-
-    def check() -> None:
-        if fails:
-            raise fails[0]
-
-    readiness = Readiness(check, lambda: True, lambda: told.append(readiness.unfit()), HeldClock())
-    readiness.look()
-    readiness.look()
-    fails.pop(0)
-    readiness.look()
-    fails.pop(0)
-    readiness.look()
-    assert [reason and reason[:35] for reason in told] == [
+    checks = Checks(raises=ValueError("no proxy " + "x" * 500))
+    checks.look()
+    checks.look(after=1.0)
+    checks.raises = SystemExit(3)
+    checks.look()
+    checks.raises = None
+    checks.look()
+    assert [reason and reason[:35] for reason in checks.told] == [
         "warm_up raised ValueError: no proxy", "warm_up raised SystemExit: 3", None,
     ]  # fmt: skip
-    assert len(told[0] or "") == LARGEST
+    assert len(checks.told[0] or "") == LARGEST
+
+
+def test_that_all_is_as_before_is_told_now_and_then() -> None:
+    """Not every second, while something fails: each time is a commit."""
+    checks = Checks(raises=OSError("no"))
+    for _ in range(10):
+        checks.look(after=HURRY)
+    assert len(checks.told) == 1
+    checks.look(after=EVERY)
+    assert len(checks.told) == 2
+    assert checks.readiness.fitness().checked == 1_600_001_040
+
+
+def test_that_no_child_can_import_the_handler_is_a_reason() -> None:
+    """It is tried again now and then, since that takes a process, and never again once it has worked."""
+    checks = Checks(import_fails="ImportError: no parser")
+    assert checks.look().unfit == "no child process can import the handler: ImportError: no parser"
+    checks.import_fails = None
+    assert checks.look(after=EVERY / 2).unfit is not None
+    assert checks.look(after=EVERY / 2).unfit is None
+    checks.look(after=10 * EVERY)
+    assert checks.imports == 2
 
 
 def test_a_check_that_does_not_come_back_counts_as_failed() -> None:
     """After a while."""
     clock, gate = HeldClock(), threading.Event()
-    readiness = Readiness(gate.wait, lambda: True, lambda: None, clock)
+    readiness = Readiness(lambda: None, gate.wait, lambda: True, lambda: None, clock)
     readiness.start()
-    eventually(lambda: readiness._began is not None)  # pyright: ignore[reportPrivateUsage]
-    assert readiness.unfit() is None
+    eventually(lambda: clock.waiting)
+    clock.advance(FIRST)
+    eventually(lambda: readiness._began is not None)
+    assert readiness.fitness().unfit is None
     clock.advance(LONGEST + 1)
-    assert "has not come back" in (readiness.unfit() or "")
+    assert "has not come back" in (readiness.fitness().unfit or "")
     gate.set()
-    eventually(lambda: readiness.unfit() is None)
+    eventually(lambda: readiness.fitness().unfit is None)
     readiness.stop()
 
 
 def test_only_who_stands_by_checks_itself() -> None:
-    """A Runner shows by its work what it can do."""
-    clock, calls, standing = HeldClock(), list[int](), [False]
-    readiness = Readiness(lambda: calls.append(1), lambda: standing[0], lambda: None, clock)
-    readiness.start()
-    eventually(lambda: clock.waits)
-    assert calls == []
-    standing[0] = True
-    clock.advance(60.0)
-    eventually(lambda: calls == [1])
-    readiness.stop()
+    """A Runner shows by its work what it can do. And nobody does at once: whoever starts to work goes first."""
+    checks = Checks(standing_by=False)
+    checks.readiness.start()
+    eventually(lambda: checks.clock.waiting)
+    checks.clock.advance(FIRST)
+    eventually(lambda: checks.clock.waiting)
+    assert checks.imports == 0
+    checks.standing_by = True
+    checks.clock.advance(EVERY)
+    eventually(lambda: checks.imports == 1)
+    checks.readiness.stop()
+
+
+def test_what_fails_is_tried_again_soon() -> None:
+    """The user's own check, that is."""
+    checks = Checks(raises=OSError("no route"))
+    checks.readiness.start()
+    eventually(lambda: checks.clock.waiting)
+    checks.clock.advance(FIRST)
+    eventually(lambda: checks.told and checks.clock.waiting)
+    checks.raises = None
+    checks.clock.advance(HURRY)
+    eventually(lambda: len(checks.told) == 2)
+    assert checks.readiness.fitness().unfit is None
+    checks.readiness.stop()
 
 
 def test_who_is_unfit_comes_last_and_claims_nothing_while_others_are_there() -> None:
@@ -118,6 +192,44 @@ def test_an_unfit_standby_is_shown_and_passed_over(backup: int | None) -> None:
     group.turn(*loops[1:])
     assert (group.owners(), loops[1].role) == (["m_2"] * 4, Role.BACKUP_RUNNER)
     assert group.view().members[incarnation(loops[1])].record.unfit is None
+
+
+def test_when_it_was_checked_is_written_as_a_claim_is() -> None:
+    """By a commit that compares its own record: what the store does not take is not shown, and holds all else up."""
+    group = Group(runner=1, backup=1)
+    backend = Faulty(group.backend)
+    loops = [group.member(), group.member(backend=backend)]
+    group.turn(*loops)
+
+    def checked() -> int | None:
+        return group.view().members[incarnation(loops[1])].record.checked
+
+    assert checked() is None
+    unfit_because(loops[1], None, 7)
+    backend.refuse("commit", 3)
+    group.turn(loops[1])
+    assert checked() is None
+    for _ in range(10):
+        group.clock.advance(1.0)
+        group.renew(*loops)
+        group.turn(*loops)
+    assert checked() == 7
+    assert "fitness" not in group.kinds("m_1"), "that all is well is no event"
+    unfit_because(loops[0], None, 8)
+    group.turn(loops[0])
+    assert group.view().members[incarnation(loops[0])].record.checked is None, "a Runner is not asked"
+
+
+def test_who_learns_that_children_cannot_run_the_handler_says_so() -> None:
+    """A Runner, too: suspects are run alone in it from then on."""
+    group = Group(runner=1, backup=0)
+    loop = group.member()
+    cluster = Cluster(group.backend, "g", clock=group.clock)
+    assert loop.life is not None
+    for can, said in ((None, "apart"), (False, "alone"), (True, "apart")):
+        loop._around = loop.life._around = replace(loop._around, apart=Kennel(can=can))
+        group.turn(loop)
+        assert cluster.status()["members"][0]["suspects"] == said
 
 
 def test_a_runner_is_never_unfit() -> None:
