@@ -5,10 +5,11 @@ import random
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
-from cluster.group import Group, Member, NewGroup, meanwhile, named
+from cluster.group import Group, NewGroup, meanwhile, named
 from cluster.handlers import HOG, START
 from cluster.stores import Store
 
@@ -240,12 +241,12 @@ def test_chaos(new_group: NewGroup, seed: int) -> None:
 
     def chaos() -> Iterator[None]:
         children = killing_children(group)
-        for _ in range(40):
-            victim: Member = random.choice(group.living)
-            act = random.choice((victim.kill, victim.kill_group, lambda: next(children), lambda: next(children)))
-            act()
-            if not victim.alive or act in (victim.kill, victim.kill_group):
+        for step in count():
+            for _ in range(4 - len(group.living)):
                 group.spawn()
+            if step < 40:
+                victim = random.choice(group.living)
+                random.choice((victim.kill, victim.kill_group, lambda: next(children), lambda: next(children)))()
             yield
 
     with meanwhile(chaos(), 0.5):
