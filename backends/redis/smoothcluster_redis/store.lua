@@ -141,7 +141,7 @@ end
 local function permitted()
     local key = prefix .. 'x'
     local needed = {
-        {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HEXISTS', key, 'x'}, {'HGET', key, 'x'}, {'HGETALL', key},
+        {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HGET', key, 'x'}, {'HGETALL', key},
         {'HMGET', key, 'x'}, {'HSET', key, 'x', 'x'}, {'PEXPIRE', key, 1}, {'SADD', key, 'x'}, {'SMEMBERS', key},
         {'SREM', key, 'x'}, {'XADD', key, '*', 'x', 'x'}, {'XREAD', 'STREAMS', key, '0'}, {'ZADD', key, 1, 'x'},
         {'ZRANGEBYSCORE', key, 0, 1}, {'ZREM', key, 'x'}, {'ZSCORE', key, 'x'},

@@ -205,7 +205,7 @@ class IndependentRecord:
 
     def lost(self, incarnation: str, place: tuple[str, int], job: str, task: str, run: Mapping[str, int]) -> None:
         """A member's process has died of a task; the arguments are those of `started`."""
-        if self._marked(incarnation, place, run) is False:
+        if self.forgetful and not self._marked(incarnation, place, run):
             return  # The store has forgotten that it was started: nobody can know what killed that member.
         self._lost[job, task] += 1
         if self._lost[job, task] > self._most_lost:
