@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Final, final
+from typing import Final, final
 
 from smoothcluster.backend import (
     AtVersion,
@@ -195,7 +195,9 @@ def _commit(conditions: Sequence[Condition], changes: Sequence[Change]) -> "list
     return words
 
 
-def _outcome(answer: "Sequence[bytes]", words: "Sequence[str | bytes]", changes: Sequence[Change]) -> Committed | Refused:
+def _outcome(
+    answer: "Sequence[bytes]", words: "Sequence[str | bytes]", changes: Sequence[Change]
+) -> Committed | Refused:
     """What the script has made of it."""
     what, said = answer[0], answer[1].decode()
     match what:
