@@ -184,10 +184,13 @@ class EtcdBackend(CoordinationBackend):
         here = place(self._namespace, directory)
         wanted = {"key": here + b"\0", "range_end": end(here), "limit": _VALUES}
         outcome, page = self._commit(conditions, changes, wanted)
-        found = [(below(here, kv.key), kv) for kv in page.kvs]
-        if page.more or not all(name and name[1] for name, _ in found):  # More than a page, or something deeper.
-            return outcome, self._list_after(directory)
-        return outcome, [_entry(f"{directory}/{name[0]}", kv) for name, kv in found if name]
+        entries: list[Entry] = []
+        for kv in page.kvs:
+            name = below(here, kv.key)
+            if page.more or not name or not name[1]:  # More than a page, or something deeper.
+                return outcome, self._list_after(directory)
+            entries.append(_entry(f"{directory}/{name[0]}", kv))
+        return outcome, entries
 
     def _list_after(self, directory: str) -> Sequence[Entry]:
         try:

@@ -141,7 +141,7 @@ class SimMember(SimProcess):
     def kill(self) -> None:
         """As ever; and those who hold a connection to it notice."""
         super().kill()
-        self.world.record.given_up.add(self.incarnation)
+        self.world.record.given_up.setdefault(self.incarnation, self.world.scheduler.now)
         scheduler = self.world.scheduler
         for other in self.world.members.values():
             if self.incarnation in other.greeted and not other.backend.cut:

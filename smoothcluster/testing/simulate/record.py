@@ -42,8 +42,8 @@ class IndependentRecord:
         self.outcomes: dict[tuple[str, str], str] = {}
         self.expected: set[tuple[str, str]] = set()
         """Every task whose submit has begun (and will be completed), or whose adding was recorded."""
-        self.given_up: set[str] = set()
-        """Incarnations that are dead or were called so: whoever believes it may take what is theirs."""
+        self.given_up: dict[str, float] = {}
+        """Incarnations that are dead or were called so, and since when: whoever believes it may take what is theirs."""
         self.robbed: set[str] = set()
         """Incarnations whose lease or record was taken from them before its time: their clocks cannot know."""
         self.starts = 0
