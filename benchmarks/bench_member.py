@@ -10,9 +10,10 @@ from functools import cache
 
 from smoothcluster import ClusterCrawler, Task, TaskContext, connect
 
-ARGUMENTS = sys.argv[1:] if len(sys.argv) == 8 else os.environ["BENCH"].split()
+ARGUMENTS = os.environ.setdefault("BENCH", " ".join(sys.argv[1:])).split()
 URL, GROUP, PATH, RUNNER, BACKUP, CONCURRENCY, SECONDS = ARGUMENTS
-"""A child process that imports this to run suspects has no arguments, but the environment."""
+"""Who imports this, to run suspects in a child process or a member in a thread, has no such arguments, but the
+environment."""
 
 WAIT = float(SECONDS)
 
@@ -33,18 +34,17 @@ def nothing(_: Task, __: TaskContext) -> None:
     """Not even a line in the log."""
 
 
-def main() -> None:
-    """Be a member until told to stop."""
-    os.environ["BENCH"] = " ".join(sys.argv[1:])
-    ClusterCrawler(
+def crawler() -> ClusterCrawler:
+    """The member."""
+    return ClusterCrawler(
         backend=connect(URL),
         runner=int(RUNNER),
         backup=None if BACKUP == "all" else int(BACKUP),
         group=GROUP,
         handler=wait_on_io if WAIT else nothing,
         concurrency=int(CONCURRENCY),
-    ).run()
+    )
 
 
 if __name__ == "__main__":
-    main()
+    crawler().run()

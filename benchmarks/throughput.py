@@ -4,7 +4,8 @@
 
 One Runner, eight workers. *submit* is the client writing the tasks, *run* from the Runner's start
 to the last outcome in the store, *both* the two one after another. Beside them, in the same run:
-the store's own rate for one client setting one key again and again.
+the store's own rate for one client setting one key again and again. Where no other process can reach the
+store, the Runner is a thread of this one.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import Members, machine, until
+from bench import machine, members, until
 
 from smoothcluster import Cluster, Task, connect
 from smoothcluster.backend import Committed, Create, Update
@@ -46,16 +47,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory) / "starts"
         log.touch()
-        members = Members(options.backend, group, str(log), "1", "0", "8", "0")
+        runners = members(options.backend, group, str(log), "1", "0", "8", "0")
         try:
-            members.start()
+            runners.start()
             until(lambda: cluster.status()["tasks"]["done"] > 0, what="the first outcome")
             running = time.monotonic()
             before = cluster.status()["tasks"]["done"]
             until(lambda: job.progress().finished, within=600, what="the job")
             ended = time.monotonic()
         finally:
-            members.close()
+            runners.close()
     run = (options.tasks - before) / (ended - running)
     print(f"{machine()}\n{options.tasks} no-op tasks through one Runner; {options.backend}")
     print(f"submit {options.tasks / (submitted - began):9,.0f} tasks/s")

@@ -77,7 +77,9 @@ class Adoption:
         """It was made so: tell people, if it opens."""
         if breaker is not None and breaker.open and not view.breaker.record.open:
             dead = [death.name for death in breaker.dead.values()]
-            log.warning("the breaker opens: members died in series, the last was %s", dead[-1])
+            # A store that went back may have forgotten those whose deaths we saw: their loss is a series all the same.
+            last = dead[-1] if dead else "one that the store has forgotten"
+            log.warning("the breaker opens: members died in series, the last was %s", last)
             self._events.add("breaker", state="open", dead=dead)
 
     def close(self, view: View, now: float, commit_id: str) -> bool:

@@ -33,7 +33,8 @@ from typing import Protocol, runtime_checkable
 
 from smoothcluster.errors import CommitTooLargeError, OutcomeUnknownError, UnavailableError
 
-_KEY = re.compile(r"[A-Za-z0-9_.:@+=-]+(/[A-Za-z0-9_.:@+=-]+)*")
+_SEGMENT = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.:@+=-]+"
+_KEY = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*")
 
 _OVERHEAD = 64
 """Bytes reckoned for each operation's framing, whatever the store: generous on purpose."""
@@ -45,7 +46,7 @@ def check_key(key: str) -> str:
     A key is one or more segments of ``A-Z a-z 0-9 _ . : @ + = -`` joined by single slashes;
     ``.`` and ``..`` are not segments. At most 512 characters.
     """
-    if not _KEY.fullmatch(key) or len(key) > 512 or any(part in (".", "..") for part in key.split("/")):
+    if not _KEY.fullmatch(key) or len(key) > 512:
         raise ValueError(f"not a valid key: {key!r}; use A-Z a-z 0-9 _ . : @ + = - in segments joined by '/'")
     return key
 

@@ -147,21 +147,21 @@ class Lock:
 
     def _await_turn(self, key: str, queue: Sequence[Entry], until: float | None) -> Entry | None:
         """Our entry once it is the oldest; None if that takes too long."""
-        wake = self._session.clock.signal()
-        forget = self._session.on_lost(wake.set)
-        try:
-            while True:
-                mine, ahead = self._place(key, queue)
-                if ahead is None:
-                    self._check_lease()
-                    return mine
-                if not self._await_departure(ahead, wake, until):
-                    return None
-                # Our own entry may have gone while we waited, and a read that lags would not show it.
-                self._backend.sync()
-                queue = self._backend.list(self._directory)
-        finally:
-            forget()
+        mine, ahead = self._place(key, queue)
+        if ahead is not None:
+            wake = self._session.clock.signal()
+            forget = self._session.on_lost(wake.set)
+            try:
+                while ahead is not None:
+                    if not self._await_departure(ahead, wake, until):
+                        return None
+                    # Our own entry may have gone while we waited, and a read that lags would not show it.
+                    self._backend.sync()
+                    mine, ahead = self._place(key, self._backend.list(self._directory))
+            finally:
+                forget()
+        self._check_lease()
+        return mine
 
     def _place(self, key: str, queue: Sequence[Entry]) -> tuple[Entry, Entry | None]:
         """Our entry and the one just ahead of it, None if ours is the oldest."""

@@ -175,6 +175,25 @@ def test_the_breaker_opens_before_the_first_move_of_a_series() -> None:
     assert (event["why"], len(cast("list[int]", event["shards"]))) == ("breaker", before["m_2"])
 
 
+def test_a_series_that_the_store_has_forgotten_is_one_all_the_same() -> None:
+    """It goes back to when the dead had no shards yet: the breaker opens, and has no names to tell."""
+    group = Group(runner=5, backup=None, shards=10)
+    loops = [group.member()]
+    settle(group, *loops)
+    loops += [group.member() for _ in range(4)]
+    past = group.store.past()
+    settle(group, *loops)
+    loops = die(group, loops, 1, 2, 3)
+    group.turn(*loops, times=1)
+    group.store.go_back(past)
+    settle(group, *loops)
+    assert group.view().breaker.record.open
+    (event,) = told(group, "breaker")
+    assert (event["state"], event["dead"]) == ("open", [])
+    settle(group, *loops, rounds=60)
+    assert shards(group) == {"m_0": 5, "m_4": 5}
+
+
 def test_the_breaker_closes_when_nobody_has_died_for_a_while() -> None:
     """And the work goes on."""
     group, loops = group_of(5, 10)

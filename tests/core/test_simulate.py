@@ -12,8 +12,11 @@ from core.planted_bugs import BUGS, Bug
 
 import smoothcluster
 from smoothcluster.testing.simulate import Scenario, play
+from smoothcluster.testing.simulate.trouble import FAULTS, FORGETTING
 
 PACKAGE = Path(smoothcluster.__file__).parent
+
+ALL = ",".join((*FAULTS, FORGETTING))
 
 
 def simulate(*arguments: str, path: Path | None = None, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
@@ -41,6 +44,16 @@ def test_what_a_store_forgets_is_done_again() -> None:
     done = simulate("--schedules", "3", "--first", "14", "--faults", "forget")
     assert done.returncode == 0, done.stdout
     assert "3 schedules from seed 14: every promise was kept" in done.stdout
+
+
+@pytest.mark.timeout(600)  # as above
+@pytest.mark.parametrize(
+    ("seed", "faults"), [(87, "kill,restart,forget"), (1052, ALL), (1457, ALL)], ids=["kills", "breaker", "runs_on"]
+)
+def test_a_store_forgets_amid_other_faults(seed: int, faults: str) -> None:
+    """A death whose start is forgotten, a series of deaths that is, and a run of before that kills afterwards."""
+    done = simulate("--seed", str(seed), "--faults", faults)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 @pytest.mark.timeout(600)  # as above

@@ -26,7 +26,7 @@ from smoothcluster_etcd.address import NAMESPACE, Pem, format_url, parse_hosts, 
 from smoothcluster_etcd.connection import Connection, Login
 from smoothcluster_etcd.layout import below, end, place
 from smoothcluster_etcd.lease import EtcdLease, lease_id
-from smoothcluster_etcd.transaction import COMPARISONS, Transaction
+from smoothcluster_etcd.transaction import COMPARISONS, Message, Transaction
 from smoothcluster_etcd.watches import Watches
 
 _rpc: Any = etcdrpc
@@ -133,7 +133,7 @@ class EtcdBackend(CoordinationBackend):
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         deadline = self._connection.deadline()
-        wanted = [_rpc.RangeRequest(key=place(self._namespace, key)) for key in keys]
+        wanted: list[Message] = [{"key": place(self._namespace, key)} for key in keys]
         entries: list[Entry | None] = []
         for start in range(0, len(wanted), COMPARISONS):
             for answer in self._read(wanted[start : start + COMPARISONS], deadline):
@@ -156,7 +156,7 @@ class EtcdBackend(CoordinationBackend):
         start = here + b"\0"
         while True:
             limit = _NAMES if keys_only else _VALUES
-            wanted = _rpc.RangeRequest(key=start, range_end=end(here), limit=limit, keys_only=keys_only)
+            wanted = {"key": start, "range_end": end(here), "limit": limit, "keys_only": keys_only}
             (page,) = self._read([wanted], deadline)
             for kv in page.kvs:
                 found = below(here, kv.key)
@@ -169,8 +169,8 @@ class EtcdBackend(CoordinationBackend):
             found = below(here, last)
             start = last + b"\0" if found is None else end(here + found[0].encode() + b"/")
 
-    def _read(self, ranges: Sequence[Any], deadline: float) -> Iterator[Any]:
-        wanted = _rpc.TxnRequest(success=[_rpc.RequestOp(request_range=each) for each in ranges])
+    def _read(self, ranges: Sequence[Message], deadline: float) -> Iterator[Any]:
+        wanted = _rpc.TxnRequest(success=[{"request_range": each} for each in ranges])
         return (each.response_range for each in self._connection.call("txn", wanted, deadline).responses)
 
     # Changing.
@@ -182,12 +182,15 @@ class EtcdBackend(CoordinationBackend):
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         here = place(self._namespace, directory)
-        wanted = _rpc.RangeRequest(key=here + b"\0", range_end=end(here), limit=_VALUES)
+        wanted = {"key": here + b"\0", "range_end": end(here), "limit": _VALUES}
         outcome, page = self._commit(conditions, changes, wanted)
-        found = [(below(here, kv.key), kv) for kv in page.kvs]
-        if page.more or not all(name and name[1] for name, _ in found):  # More than a page, or something deeper.
-            return outcome, self._list_after(directory)
-        return outcome, [_entry(f"{directory}/{name[0]}", kv) for name, kv in found if name]
+        entries: list[Entry] = []
+        for kv in page.kvs:
+            name = below(here, kv.key)
+            if page.more or not name or not name[1]:  # More than a page, or something deeper.
+                return outcome, self._list_after(directory)
+            entries.append(_entry(f"{directory}/{name[0]}", kv))
+        return outcome, entries
 
     def _list_after(self, directory: str) -> Sequence[Entry]:
         try:
@@ -196,7 +199,7 @@ class EtcdBackend(CoordinationBackend):
             raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
 
     def _commit(
-        self, conditions: Sequence[Condition], changes: Sequence[Change], after: Any = None
+        self, conditions: Sequence[Condition], changes: Sequence[Change], after: Message | None = None
     ) -> tuple[Committed | Refused, Any]:
         """The outcome, and what a last range *after* it reads."""
         lease = self._own(check_commit(self._guarantees, conditions, changes))

@@ -16,6 +16,11 @@ COMPARISONS = 128
 
 Part = Condition | Change
 
+Message = dict[str, Any]
+"""One of etcd's, its fields by name."""
+
+_CREATED, _MODIFIED, _GREATER = _rpc.Compare.CREATE, _rpc.Compare.MOD, _rpc.Compare.GREATER
+
 
 @final
 class Transaction:
@@ -35,26 +40,26 @@ class Transaction:
         conditions: Sequence[Condition],
         changes: Sequence[Change],
         lease: int,
-        after: Any = None,
+        after: Message | None = None,
     ) -> None:
-        self._namespace = namespace
         self._parts: tuple[Part, ...] = (*conditions, *changes)
+        self._keys = [place(namespace, part.key) for part in self._parts]
         self._directories = _new_directories(self._parts)[: COMPARISONS - 1 - len(self._parts)]
         places = [place(namespace, each) for each in self._directories]
-        compared = [_compare(part, place(namespace, part.key)) for part in self._parts]
-        looks = [_look(part, place(namespace, part.key)) for part in self._parts]
-        last = [] if after is None else [_rpc.RequestOp(request_range=after)]
+        changed = zip(changes, self._keys[len(conditions) :], strict=True)
+        last = [] if after is None else [{"request_range": after}]
+        # Of dictionaries: protobuf would copy a message that is put into another, by way of its bytes.
         self.request: Any = _rpc.TxnRequest(
-            compare=[*compared, *map(_absent, places)],
-            success=[*(_change(change, place(namespace, change.key), lease) for change in changes), *last],
-            failure=[*looks, *map(_look_at, places), *last],
+            compare=[*map(_compare, self._parts, self._keys), *map(_absent, places)],
+            success=[*(_change(change, key, lease) for change, key in changed), *last],
+            failure=[*map(_look, self._parts, self._keys), *map(_look_at, places), *last],
         )
 
     def refusal(self, answer: Any) -> str:
         """A key that had a part fail. Raise MisplacedKeyError if it was a place that a key cannot have."""
         seen = [each.response_range.kvs for each in answer.responses]
-        for part, found in zip(self._parts, seen, strict=False):
-            if not _holds(part, place(self._namespace, part.key), found):
+        for part, key, found in zip(self._parts, self._keys, seen, strict=False):
+            if not _holds(part, key, found):
                 return part.key
         for part, found in zip(self._parts, seen, strict=False):
             if isinstance(part, Create) and found:
@@ -68,6 +73,8 @@ class Transaction:
 def _new_directories(parts: Sequence[Part]) -> list[str]:
     """The directories of keys to be made, without those that other parts show to be directories already."""
     created = {part.key for part in parts if isinstance(part, Create)}
+    if not created:
+        return []
     above = {directory for key in created for directory in ancestors(key)}
     if both := created & above:
         raise MisplacedKeyError(min(both), "cannot hold bytes and be a directory")
@@ -75,38 +82,37 @@ def _new_directories(parts: Sequence[Part]) -> list[str]:
     return sorted(above - there)
 
 
-def _compare(part: Part, key: bytes) -> Any:
+def _compare(part: Part, key: bytes) -> Message:
     if isinstance(part, Create):
-        return _rpc.Compare(target=_rpc.Compare.CREATE, key=key, range_end=end(key), create_revision=0)
+        return {"target": _CREATED, "key": key, "range_end": end(key), "create_revision": 0}
     version = None if isinstance(part, Exists) else part.version
     if version is None:
-        return _rpc.Compare(result=_rpc.Compare.GREATER, target=_rpc.Compare.CREATE, key=key, create_revision=0)
+        return {"result": _GREATER, "target": _CREATED, "key": key, "create_revision": 0}
     # Revision 0 would be that of a key that is not there.
-    return _rpc.Compare(target=_rpc.Compare.MOD, key=key, mod_revision=int(version) or -1)
+    return {"target": _MODIFIED, "key": key, "mod_revision": int(version) or -1}
 
 
-def _absent(key: bytes) -> Any:
-    return _rpc.Compare(target=_rpc.Compare.CREATE, key=key, create_revision=0)
+def _absent(key: bytes) -> Message:
+    return {"target": _CREATED, "key": key, "create_revision": 0}
 
 
-def _look(part: Part, key: bytes) -> Any:
+def _look(part: Part, key: bytes) -> Message:
     """Of a key to be made, also the first one under it."""
     return _look_at(key, end(key) if isinstance(part, Create) else b"")
 
 
-def _look_at(key: bytes, range_end: bytes = b"") -> Any:
-    return _rpc.RequestOp(request_range=_rpc.RangeRequest(key=key, range_end=range_end, limit=1, keys_only=True))
+def _look_at(key: bytes, range_end: bytes = b"") -> Message:
+    return {"request_range": {"key": key, "range_end": range_end, "limit": 1, "keys_only": True}}
 
 
-def _change(change: Change, key: bytes, lease: int) -> Any:
+def _change(change: Change, key: bytes, lease: int) -> Message:
     match change:
         case Delete():
-            return _rpc.RequestOp(request_delete_range=_rpc.DeleteRangeRequest(key=key))
+            return {"request_delete_range": {"key": key}}
         case Create():
-            put = _rpc.PutRequest(key=key, value=change.value, lease=lease if change.lease else 0)
+            return {"request_put": {"key": key, "value": change.value, "lease": lease if change.lease else 0}}
         case _:
-            put = _rpc.PutRequest(key=key, value=change.value, ignore_lease=True)
-    return _rpc.RequestOp(request_put=put)
+            return {"request_put": {"key": key, "value": change.value, "ignore_lease": True}}
 
 
 def _holds(part: Part, key: bytes, found: Any) -> bool:

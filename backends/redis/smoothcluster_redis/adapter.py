@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, Final, final
+from typing import Final, final
 
 from smoothcluster.backend import (
     AtVersion,
@@ -146,14 +146,14 @@ class RedisBackend(CoordinationBackend, HasHistory):
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         for key in keys:
             _check_key(key)
-        return _entries(keys, self._servers.run("get", keys)) if keys else []
+        return _entries(keys, *self._servers.run("get", keys)) if keys else []
 
     def keys(self, directory: str) -> list[str]:
-        names: list[bytes] = self._servers.run("keys", [_check_key(directory)])
-        return sorted(f"{directory}/{name.decode()}" for name in names)
+        names: bytes = self._servers.run("keys", [_check_key(directory)])
+        return sorted(_within(directory, names))
 
     def list(self, directory: str) -> "list[Entry]":
-        return _listing(self._servers.run("list", [_check_key(directory)]))
+        return _listing(directory, *self._servers.run("list", [_check_key(directory)]))
 
     # Changing.
 
@@ -165,8 +165,8 @@ class RedisBackend(CoordinationBackend, HasHistory):
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         words = _commit(conditions, changes)
-        answer, listing = self._servers.run("commit and list", [*words, _check_key(directory)], OutcomeUnknownError)
-        return _outcome(answer, words, changes), _listing(listing)
+        what, said, *listing = self._servers.run("commit", [*words, _check_key(directory)], OutcomeUnknownError)
+        return _outcome((what, said), words, changes), _listing(directory, *listing)
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
@@ -195,10 +195,11 @@ def _commit(conditions: Sequence[Condition], changes: Sequence[Change]) -> "list
     return words
 
 
-def _outcome(answer: "list[bytes]", words: "Sequence[str | bytes]", changes: Sequence[Change]) -> Committed | Refused:
+def _outcome(
+    answer: "Sequence[bytes]", words: "Sequence[str | bytes]", changes: Sequence[Change]
+) -> Committed | Refused:
     """What the script has made of it."""
-    what, *rest = answer
-    said = rest[0].decode() if rest else ""
+    what, said = answer[0], answer[1].decode()
     match what:
         case b"done":
             return Committed({change.key: said for change in changes if not isinstance(change, Delete)})
@@ -227,22 +228,24 @@ def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
             return "delete", part.key, "" if part.version is None else part.version or "none", b""
 
 
-def _listing(answer: Any) -> list[Entry]:
+def _within(directory: str, names: bytes) -> "list[str]":
+    """The keys of those names in *directory*."""
+    return [f"{directory}/{name}" for name in names.decode().split()]
+
+
+def _listing(directory: str, names: bytes, since: bytes, marks: bytes, *values: bytes) -> "list[Entry]":
     """The keys of a directory that the script has read, sorted."""
-    names, parts = answer
-    found = _entries([name.decode() for name in names], parts)
+    found = _entries(_within(directory, names), since, marks, *values)
     return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.key)
 
 
-def _entries(keys: Sequence[str], parts: Sequence[Any]) -> list[Entry | None]:
-    """What the script has read: which history this is, and marks and values, some thousands at a time."""
-    since = parts[0].decode()
-    marks = [mark for part in parts[1::2] for mark in part]
-    values = [value for part in parts[2::2] for value in part]
+def _entries(keys: Sequence[str], since: bytes, marks: bytes, *values: bytes) -> "list[Entry | None]":
+    """What the script has read: which history this is, and of each key its mark, empty if it is absent, and value."""
+    history = since.decode()
     try:
         return [
-            None if mark is None else _entry(key, mark.decode(), value, since)
-            for key, mark, value in zip(keys, marks, values, strict=True)
+            _entry(key, mark, value, history) if mark else None
+            for key, mark, value in zip(keys, marks.decode().split(",") if keys else (), values, strict=True)
         ]
     except (TypeError, ValueError) as error:
         raise UnavailableError(f"somebody else wrote into the store: {error}") from None

@@ -25,7 +25,7 @@ CAP: Final = 0.5
 _SOURCE: Final = (
     files("smoothcluster_redis").joinpath("store.lua").read_text("utf-8").replace("$CAP", str(round(CAP * 1000)))
 )
-_SHA: Final = hashlib.sha1(_SOURCE.encode(), usedforsecurity=False).hexdigest()
+_SHA: Final = hashlib.sha1(_SOURCE.encode(), usedforsecurity=False).hexdigest().encode()
 
 
 class _Tls(Connection):
@@ -102,9 +102,9 @@ class Link:
     def run(self, deadline: float, prefix: str, act: str, words: Sequence[Any] = ()) -> Any:
         """Have the script do *act*."""
         try:
-            return self.ask(deadline, "EVALSHA", _SHA, 1, f"{prefix}meta", prefix, act, *words)
+            return self.ask(deadline, b"EVALSHA", _SHA, b"1", f"{prefix}meta", act, *words)
         except NoScriptError:
-            return self.ask(deadline, "EVAL", _SOURCE, 1, f"{prefix}meta", prefix, act, *words)
+            return self.ask(deadline, b"EVAL", _SOURCE, b"1", f"{prefix}meta", act, *words)
 
     def identify(self, deadline: float, prefix: str, act: str) -> None:
         """Note which store this is, and have the store note which server it is on."""

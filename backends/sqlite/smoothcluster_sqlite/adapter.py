@@ -88,7 +88,8 @@ class SqliteBackend(CoordinationBackend):
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         wanted = [check_key(key) for key in keys]
-        return self._reads.read(lambda connection: [_entry(connection, key) for key in wanted], self._deadline())
+        look = self._reads.read if len(wanted) > 1 else self._reads.peek
+        return look(lambda connection: [_entry(connection, key) for key in wanted], self._deadline())
 
     def keys(self, directory: str) -> "list[str]":
         check_key(directory)
@@ -102,7 +103,7 @@ class SqliteBackend(CoordinationBackend):
             rows = connection.execute(wanted, (directory,))
             return [Entry(f"{directory}/{row[0]}", row[1], str(row[2]), row[3], row[4]) for row in rows]
 
-        return self._reads.read(read, self._deadline())
+        return self._reads.peek(read, self._deadline())
 
     # Changing.
 

@@ -30,8 +30,6 @@ class Adoptions:
         """When each name was last seen among the living."""
         self._told: dict[str, tuple[str, float]] = {}
         """The dead that the breaker was told of: name, and when."""
-        self._gone: dict[str, float] = {}
-        """Since when somebody may have known an incarnation to be dead."""
         self._closed = -inf
         store.observers.append(self._see)
 
@@ -49,8 +47,6 @@ class Adoptions:
     def _see(self, step: Applied) -> None:
         if self._record.forgetful or (not step.changes and step.lease is None):
             return  # What the breaker was told, and who lived, may be among what the store has lost.
-        for incarnation in self._record.given_up - self._gone.keys():
-            self._gone[incarnation] = self._now()
         self._see_members(step)
         if f"{self._group}/breaker" in step.after:
             self._see_breaker(step)
@@ -79,7 +75,7 @@ class Adoptions:
         for incarnation, name, _ in after["dead"]:
             if incarnation not in self._told:
                 # It may have been known for long: nobody tells the breaker before there is something to adopt.
-                self._told[incarnation] = (name, self._gone.get(incarnation, self._now()))
+                self._told[incarnation] = (name, self._record.given_up.get(incarnation, self._now()))
         self.opened += after["open"] and not before.get("open")
         if before.get("open") and not after["open"]:
             self._closed = self._now()

@@ -112,14 +112,18 @@ class SimMember(SimProcess):
     def _dies(self, run: Run) -> None:
         """The process ends of a task."""
         self.world.note(f"{self.name} ({self.incarnation}) dies of {run.task.id}")
-        self.world.record.lost(run.context.job, run.task.id)
+        self.world.record.lost(*self._told(run))
         self.kill()
         self.world.trouble.start_again(self.name)
 
     def _started(self, run: Run) -> None:
+        self.world.record.started(*self._told(run))
+
+    def _told(self, run: Run) -> tuple[str, tuple[str, int], str, str, dict[str, int]]:
+        """What the record is told of a run: who, where, what, and what this member believes of it."""
         context = run.context
         believed = {"shard": context.shard, "epoch": context.epoch, "attempt": context.attempt}
-        self.world.record.started(self.incarnation, place_of(run), context.job, run.task.id, believed)
+        return self.incarnation, place_of(run), context.job, run.task.id, believed
 
     def _main(self) -> None:
         while self.loop.life is None:
@@ -137,7 +141,7 @@ class SimMember(SimProcess):
     def kill(self) -> None:
         """As ever; and those who hold a connection to it notice."""
         super().kill()
-        self.world.record.given_up.add(self.incarnation)
+        self.world.record.given_up.setdefault(self.incarnation, self.world.scheduler.now)
         scheduler = self.world.scheduler
         for other in self.world.members.values():
             if self.incarnation in other.greeted and not other.backend.cut:

@@ -42,8 +42,8 @@ class IndependentRecord:
         self.outcomes: dict[tuple[str, str], str] = {}
         self.expected: set[tuple[str, str]] = set()
         """Every task whose submit has begun (and will be completed), or whose adding was recorded."""
-        self.given_up: set[str] = set()
-        """Incarnations that are dead or were called so: whoever believes it may take what is theirs."""
+        self.given_up: dict[str, float] = {}
+        """Incarnations that are dead or were called so, and since when: whoever believes it may take what is theirs."""
         self.robbed: set[str] = set()
         """Incarnations whose lease or record was taken from them before its time: their clocks cannot know."""
         self.starts = 0
@@ -72,13 +72,13 @@ class IndependentRecord:
 
     def past(self) -> "tuple[object, ...]":
         """What is known now, for `go_back`."""
-        return dict(self.outcomes), set(self.expected), set(self._incarnations), dict(self._epochs)
+        return dict(self.outcomes), set(self.expected), set(self._incarnations), dict(self._epochs), self._lost.copy()
 
     def go_back(self, past: "tuple[Any, ...]") -> None:
         """The store has lost what it acknowledged since: it has not happened."""
         self.forgetful = True
         self.robbed |= {key.rpartition("/")[2] for key in self._incarnations}
-        self.outcomes, self.expected, self._incarnations, self._epochs = past
+        self.outcomes, self.expected, self._incarnations, self._epochs, self._lost = past
         self.expected |= self.submitted
 
     def _see(self, step: Applied) -> None:
@@ -203,8 +203,10 @@ class IndependentRecord:
         if not any((each.get("job"), each.get("task", {}).get("id")) == (job, task) for each in kept):
             raise Violation(f"P5: {task} of {job} was quarantined without a record of it")
 
-    def lost(self, job: str, task: str) -> None:
-        """A member's process has died of a task."""
+    def lost(self, incarnation: str, place: tuple[str, int], job: str, task: str, run: Mapping[str, int]) -> None:
+        """A member's process has died of a task; the arguments are those of `started`."""
+        if self.forgetful and not self._marked(incarnation, place, run):
+            return  # The store has forgotten that it was started: nobody can know what killed that member.
         self._lost[job, task] += 1
         if self._lost[job, task] > self._most_lost:
             raise Violation(f"P5: {self._lost[job, task]} members have died of {task} of {job}")
@@ -219,16 +221,21 @@ class IndependentRecord:
             raise Violation(f"P4: {task} was started by {incarnation}, whose lease has run out")
         if self.forgetful:
             return  # Marks and starts may be among what was lost.
-        shard = data_of(self._store.tree.entries.get(f"{self._group}/shards/{run['shard']}"))
-        if (shard.get("owner"), shard.get("epoch")) == (incarnation, run["epoch"]):
-            chunk, index = place
-            if not int(shard["open"].get(chunk, [0, "0", "0"])[2], 16) >> index & 1:
-                raise Violation(f"P5: {task} was started by {incarnation} before that was in the store")
+        if self._marked(incarnation, place, run) is False:
+            raise Violation(f"P5: {task} was started by {incarnation} before that was in the store")
         earlier = self._started.setdefault((job, task), [])
         for epoch, attempt in earlier:
             if not (attempt < run["attempt"] if epoch <= run["epoch"] else attempt > run["attempt"]):
                 raise Violation(f"P5: attempt {run['attempt']} at {task} by {incarnation} was not the first so called")
         earlier.append((run["epoch"], run["attempt"]))
+
+    def _marked(self, incarnation: str, place: tuple[str, int], run: Mapping[str, int]) -> bool | None:
+        """Whether the store says that this runs; None if the shard is not *incarnation*'s under that epoch."""
+        shard = self._store_says(f"shards/{run['shard']}")
+        if (shard.get("owner"), shard.get("epoch")) != (incarnation, run["epoch"]):
+            return None
+        chunk, index = place
+        return bool(int(shard["open"].get(chunk, [0, "0", "0"])[2], 16) >> index & 1)
 
     def told_finished(self, job: str) -> None:
         """A client was told that *job* is finished, or may now be."""

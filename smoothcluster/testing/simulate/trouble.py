@@ -177,7 +177,7 @@ class Trouble:
         if believer is not None and believer is not member and member.incarnation:
             self._world.note(f"tell {believer.name} that {member.name} ({member.incarnation}) is dead")
             self._world.record.robbed.add(member.incarnation)
-            self._world.record.given_up.add(member.incarnation)
+            self._world.record.given_up.setdefault(member.incarnation, self._scheduler.now)
             believer.loop.proved_gone(member.incarnation, 0.001)
 
     # Losses of the store itself
