@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from cli_kit import DEADLINE
 
+from smoothcluster import __main__, cli
+
 SCRIPT = [str(Path(sys.executable).parent / "smoothcluster")]
 MODULE = [sys.executable, "-m", "smoothcluster"]
 
@@ -70,3 +72,15 @@ def test_who_ignores_it_goes_on(tmp_path: Path) -> None:
     ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *MODULE]
     status, told = imported_by(ignoring, tmp_path, "click")
     assert (status, "click" in told) == (0, True)
+
+
+def test_what_no_command_has_caught_is_told_by_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As between two of its steps."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    with pytest.raises(SystemExit) as end:
+        __main__.main()
+    assert end.value.code == 130
