@@ -1,4 +1,4 @@
-"""What the how-to guides say to type or to run, on the embedded default; for each store: `tests/cluster/test_pages.py`."""
+"""What the how-to guides say to type or to run, on the embedded default; on servers: `tests/cluster/test_pages.py`."""
 
 import configparser
 import inspect
@@ -51,7 +51,7 @@ def test_scripts(place: Place, tmp_path: Path) -> None:
 
 
 def test_a_unit_of_systemd(place: Place, tmp_path: Path) -> None:
-    """systemd has nothing to say against it; what it starts are so many members, and what ends it ends them in time."""
+    """Nothing is wrong with it; what it starts are so many members, and what ends it ends all of them in time."""
     text = block("docs/howto/use-in-scripts.md", "ini", "ExecStart")
     text = place.adapted(text).replace("/srv/crawler/.venv/bin", str(Path(sys.executable).parent))
     unit = tmp_path / "crawler.service"
@@ -103,9 +103,7 @@ def test_standbys(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as proxy, ExitStack() as runners:
         for _ in range(3):
             backend = connect(place.url)
-            runners.enter_context(
-                ClusterCrawler(backend=backend, runner=3, backup=2, group=place.group, handler=fails)
-            )
+            runners.enter_context(ClusterCrawler(backend=backend, runner=3, backup=2, group=place.group, handler=fails))
         code = code.replace('"proxy.example.org", 3128', f'"127.0.0.1", {proxy.getsockname()[1]}')
         process = place.start(sys.executable, "-c", f"{place.adapted(code)}\nmain()")
         proxy.settimeout(PATIENCE)
