@@ -45,8 +45,10 @@ def test_passwords_and_tls(tmp_path: Path) -> None:
             backend.commit([], [Create("g/a", b"")])
             assert backend.keys("g") == ["g/a"]
             backend.lease(10.0).revoke()
-        options = {"ca": "ca.pem", "certfile": "client.pem", "keyfile": "client.key"}
-        paths = {name: str(tmp_path / file) for name, file in options.items()}
-        elsewhere = EtcdBackend(server.hosts, namespace="other", username="crawler", password=SECRET, **paths)
+        ca, certfile, keyfile = (str(tmp_path / file) for file in ("ca.pem", "client.pem", "client.key"))
+        elsewhere = EtcdBackend(
+            server.hosts, namespace="other", username="crawler", password=SECRET,
+            ca=ca, certfile=certfile, keyfile=keyfile,
+        )  # fmt: skip
         with closing(elsewhere), pytest.raises(AccessDeniedError):
             elsewhere.get("g/a")

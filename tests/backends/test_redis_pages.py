@@ -2,6 +2,7 @@
 
 import json
 import logging
+import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -89,8 +90,9 @@ def test_sentinels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 
             def refused() -> bool:
                 try:
-                    return not backend.commit([], [Create("g/b", b"")])
+                    backend.commit([], [Create(f"g/{secrets.token_hex(4)}", b"")])
                 except UnavailableError as error:
                     return "replicas" in str(error)
+                return False
 
             eventually(refused)

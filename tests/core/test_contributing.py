@@ -6,10 +6,12 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import ROOT, block, blocks
@@ -70,13 +72,13 @@ def test_an_entry_point_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {value}\n")
     code = f"class {point.attr}:\n    @classmethod\n    def from_url(cls, url): return url\n"
     (tmp_path / f"{point.module}.py").write_text(code)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert connect("mine://here") == "mine://here"  # type: ignore[comparison-overlap]
 
 
 def test_a_conformance_class_of_ones_own() -> None:
     """The page's has all that one must have."""
-    names = {each.__name__: each for each in (BackendConformance, CoordinationBackend, Lease)}
+    names: dict[str, Any] = {each.__name__: each for each in (BackendConformance, CoordinationBackend, Lease)}
     exec(block("backends/README.md", "python", "BackendConformance"), names)
     assert issubclass(names["TestMine"], BackendConformance)
     assert isinstance(names["TestMine"](), BackendConformance), "nothing is left abstract"

@@ -14,8 +14,12 @@ from smoothcluster.records import Shard
 def shape(value: Any) -> Any:
     """The names of an object's fields, at every level; of lists, the first element's."""
     if isinstance(value, dict):
-        return {name: shape(each) for name, each in value.items()}
-    return [shape(each) for each in value[:1]] if isinstance(value, list) else type(value).__name__
+        fields: dict[str, Any] = value
+        return {name: shape(each) for name, each in fields.items()}
+    if isinstance(value, list):
+        elements: list[Any] = value
+        return [shape(each) for each in elements[:1]]
+    return type(value).__name__
 
 
 def test_status() -> None:
