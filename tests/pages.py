@@ -6,6 +6,7 @@ and fails if there is a block that none of them asks for.
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from textwrap import dedent
 
@@ -25,7 +26,7 @@ class Block:
 
     def answers(self, page: str, language: str | None = None, having: str = "") -> bool:
         """Whether it is one that was asked for; *page* may have stars."""
-        return Path(self.page).match(page) and language in {None, self.language} and having in self.code
+        return fnmatchcase(self.page, page) and language in {None, self.language} and having in self.code
 
 
 def pages() -> list[Path]:

@@ -4,11 +4,12 @@ import ast
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
-from pages import FENCE, ROOT, blocks_of, named, pages
+from pages import FENCE, ROOT, Block, blocks_of, named, pages
 
 import smoothcluster
 from smoothcluster import Cluster, ClusterCrawler, JobHandle, TaskContext, errors
@@ -44,7 +45,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def asks(file: Path) -> Iterator[list[str]]:
     """What the tests in *file* ask for: the arguments of each call of `block` and `blocks`."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    code = file.read_text()
+    for node in ast.walk(ast.parse(code)) if "from pages import" in code else ():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"block", "blocks"}:
             page, *rest = node.args
             assert all(isinstance(each, ast.Constant) for each in rest), f"{file}, line {node.lineno}: write it out"
@@ -62,6 +64,17 @@ def test_every_block_is_tried() -> None:
     asked = [ask for file in sorted((ROOT / "tests").rglob("test_*.py")) for ask in asks(file)]
     left = [each for page in PAGES for each in blocks_of(page) if not any(each.answers(*ask) for ask in asked)]
     assert [f"{each.page}, line {each.line}" for each in left] == []
+
+
+def test_what_is_asked_for_is_seen(tmp_path: Path) -> None:
+    """The check above is not taken in by a block of another page, language or content."""
+    (tmp_path / "test_x.py").write_text('from pages import block\nblock(f"docs/{kind}.md", "sh", "make")\n')
+    (ask,) = asks(tmp_path / "test_x.py")
+    assert ask == ["docs/*.md", "sh", "make"]
+    shown = Block("docs/x.md", 1, "sh", "make it")
+    assert shown.answers(*ask)
+    others = [replace(shown, page="x.md"), replace(shown, language="text"), replace(shown, code="build it")]
+    assert not any(each.answers(*ask) for each in others)
 
 
 def test_every_page_can_be_found_from_the_index() -> None:
