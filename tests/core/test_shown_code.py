@@ -34,7 +34,7 @@ def test_the_first_group(place: Place, tmp_path: Path) -> None:
     commands = block("README.md", "sh", "--members 5")
     (tmp_path / "crawl.py").write_text(program)
     code = place.adapted(commands).replace(".venv/bin/", "")
-    process = place.start("bash", "-c", f"export SMOOTHCLUSTER_BACKEND={place.url}\n{code}\nkill %1; wait")
+    process = place.start("bash", "-c", f"export SMOOTHCLUSTER_BACKEND={place.url}\n{code}\nwait")
     out = process.communicate(timeout=PATIENCE)[0]
     assert f"group {place.group}: 3 Runners, 2 Backup Runners, 32 shards" in out
     assert "tasks: 0 pending, 0 running, 2 done" in out

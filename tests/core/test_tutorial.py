@@ -16,7 +16,7 @@ from smoothcluster.testing import eventually
 
 DEADLINE = 90.0
 PAGES = 60
-"""Instead of three hundred."""
+"""Instead of a thousand."""
 
 
 @final
@@ -63,7 +63,7 @@ def adapted() -> list[str]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     shown = blocks("docs/tutorial/first-cluster.md")
-    return [each.replace("$(seq 300)", f"$(seq {PAGES})").replace("8000", str(port)) for each in shown]
+    return [each.replace("$(seq 1000)", f"$(seq {PAGES})").replace("8000", str(port)) for each in shown]
 
 
 @pytest.mark.slow
