@@ -12,7 +12,7 @@ def main() -> None:
     try:
         import signal
 
-        # An exception would not do: Python imports some things out of which none can be raised.
+        # An exception would not do: while it imports, Python calls back where none can be raised.
         if heard := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
         from smoothcluster.cli import main as command

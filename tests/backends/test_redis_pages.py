@@ -38,6 +38,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
             "tls-key-file": tmp_path / "server.key",
             "tls-ca-cert-file": tmp_path / "ca.pem",
             "bind": "127.0.0.1",
+            "dir": own.folder,
             "user": ["default off", f"crawler on >{SECRET} ~* &* +@all"],
         }
     )

@@ -49,13 +49,14 @@ def asks(file: Path) -> Iterator[list[str]]:
     for node in ast.walk(ast.parse(code)) if "from pages import" in code else ():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"block", "blocks"}:
             page, *rest = node.args
-            assert all(isinstance(each, ast.Constant) for each in rest), f"{file}, line {node.lineno}: write it out"
-            yield [_name(page), *(str(ast.literal_eval(each)) for each in rest)]
+            parts = page.values if isinstance(page, ast.JoinedStr) else [page]
+            written = not node.keywords and all(isinstance(each, ast.Constant) for each in (parts[0], *rest))
+            assert written, f"{file}, line {node.lineno}: write out what is asked for"
+            yield [_name(parts), *(str(ast.literal_eval(each)) for each in rest)]
 
 
-def _name(page: ast.expr) -> str:
+def _name(parts: list[ast.expr]) -> str:
     """A page's name, with stars for what is only known when the test runs."""
-    parts = page.values if isinstance(page, ast.JoinedStr) else [page]
     return "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in parts)
 
 
@@ -69,6 +70,9 @@ def test_every_block_is_tried() -> None:
 def test_what_is_asked_for_is_seen(tmp_path: Path) -> None:
     """The check above is not taken in by a block of another page, language or content."""
     (tmp_path / "test_x.py").write_text('from pages import block\nblock(f"docs/{kind}.md", "sh", "make")\n')
+    (tmp_path / "test_y.py").write_text("from pages import block\nblock(page, 'sh', 'make')\n")
+    with pytest.raises(AssertionError, match="write out"):
+        list(asks(tmp_path / "test_y.py"))
     (ask,) = asks(tmp_path / "test_x.py")
     assert ask == ["docs/*.md", "sh", "make"]
     shown = Block("docs/x.md", 1, "sh", "make it")
