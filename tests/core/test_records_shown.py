@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from typing import Any
+from typing import Any, cast
 
 from cli_kit import invoke_on
 from pages import block
@@ -14,11 +14,9 @@ from smoothcluster.records import Shard
 def shape(value: Any) -> Any:
     """The names of an object's fields, at every level; of lists, the first element's."""
     if isinstance(value, dict):
-        fields: dict[str, Any] = value
-        return {name: shape(each) for name, each in fields.items()}
+        return {name: shape(each) for name, each in cast("dict[str, object]", value).items()}
     if isinstance(value, list):
-        elements: list[Any] = value
-        return [shape(each) for each in elements[:1]]
+        return [shape(each) for each in cast("list[object]", value)[:1]]
     return type(value).__name__
 
 
