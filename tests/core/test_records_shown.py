@@ -7,8 +7,9 @@ from typing import Any, cast
 from cli_kit import invoke_on
 from pages import block
 
-from smoothcluster import ClusterCrawler, connect
+from smoothcluster import Cluster, ClusterCrawler, connect
 from smoothcluster.records import Shard
+from smoothcluster.testing import eventually
 
 
 def shape(value: Any) -> Any:
@@ -25,6 +26,7 @@ def test_status() -> None:
     url = f"memory://{secrets.token_hex(8)}"
     backend = connect(url)
     with ClusterCrawler(backend=backend, runner=1, backup=0, handler=lambda task, context: None):
+        eventually(lambda: not Cluster(backend).status()["unassigned"])
         invoke_on(url)("submit", "--job", "3d61b28a39bf", "http://h/")
         real = json.loads(invoke_on(url)("status", "--json").stdout)
     assert shape(json.loads(block("docs/reference/commands.md", "json", '"spec"'))) == shape(real)
