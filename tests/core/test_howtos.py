@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -154,9 +155,18 @@ def test_a_file_that_nobody_names(users_own: Place) -> None:
 def test_a_process_stopped_in_a_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A member's log says what the page shows."""
     shown = " ".join(block("docs/howto/run-on-sqlite.md", "text", "is stopped").split())
-    backend = SqliteBackend(tmp_path / "cluster.db", timeout=0.2)
-    with ClusterCrawler(backend=backend, runner=1, handler=fails), Writer(tmp_path / "cluster.db") as writer:
-        writer.pause()
-        said = shown.replace("sqlite:////var/tmp/crawl/cluster.db", backend.url).replace("4711", str(writer.pid))
-        eventually(lambda: said in caplog.messages, PATIENCE)
-        writer.resume()
+    backend, started, go_on = SqliteBackend(tmp_path / "cluster.db", timeout=0.2), threading.Event(), threading.Event()
+
+    def waits(task: Task, context: TaskContext) -> None:
+        started.set()
+        go_on.wait(PATIENCE)
+
+    with ClusterCrawler(backend=backend, runner=1, handler=waits):
+        Cluster(backend).submit([Task(id="x")])
+        assert started.wait(PATIENCE)
+        with Writer(tmp_path / "cluster.db") as writer:
+            writer.pause()
+            go_on.set()
+            said = shown.replace("sqlite:////var/tmp/crawl/cluster.db", backend.url).replace("4711", str(writer.pid))
+            eventually(lambda: said in caplog.messages, PATIENCE)
+            writer.resume()
