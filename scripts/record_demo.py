@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 from rich._export_format import CONSOLE_SVG_FORMAT
@@ -42,14 +43,14 @@ def seen(written: str) -> Text:
     return Text.from_ansi("\n".join(re.sub(r"\x1b\[\?25[lh]", "", line) for line in lines).rstrip())
 
 
-def main() -> None:
-    """Play, and draw."""
-    console = Console(record=True, width=WIDTH, file=Path(os.devnull).open("w"), force_terminal=True)  # noqa: SIM115
+def draw(written: str, picture: Path) -> None:
+    """Make *picture* of it, an SVG."""
+    console = Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
     console.print(Text("$ smoothcluster demo", style="bold"))
-    console.print(seen(played()))
-    PICTURE.write_text(console.export_svg(title="smoothcluster", code_format=WITHOUT_FONTS, unique_id="demo"))
-    print(f"{PICTURE} is new")
+    console.print(seen(written))
+    picture.write_text(console.export_svg(title="smoothcluster", code_format=WITHOUT_FONTS, unique_id="demo"))
+    print(f"{picture} is new")
 
 
 if __name__ == "__main__":
-    main()
+    draw(played(), PICTURE)

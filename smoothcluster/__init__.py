@@ -1,12 +1,47 @@
-"""Coordination for clusters of crawlers: Runners that work, Backup Runners that take over."""
+"""Coordination for clusters of crawlers: Runners that work, Backup Runners that take over.
 
-from smoothcluster.breaker import Pacing
-from smoothcluster.cluster import Cluster, JobHandle
-from smoothcluster.crawler import ClusterCrawler
-from smoothcluster.jobs import Progress
-from smoothcluster.model import Evidence, Outcome, Role, State, Task, TaskContext
-from smoothcluster.registry import connect
-from smoothcluster.zookeeper_crawler import ZookeeperCrawler
+Each name is imported when it is first asked for: see decision 24.
+"""
+
+TYPE_CHECKING = False  # Type checkers take it for true. To import it would take longer than all that is done here.
+if TYPE_CHECKING:
+    from smoothcluster.breaker import Pacing
+    from smoothcluster.cluster import Cluster, JobHandle
+    from smoothcluster.crawler import ClusterCrawler
+    from smoothcluster.jobs import Progress
+    from smoothcluster.model import Evidence, Outcome, Role, State, Task, TaskContext
+    from smoothcluster.registry import connect
+    from smoothcluster.zookeeper_crawler import ZookeeperCrawler
+else:
+
+    def __getattr__(name: str) -> object:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        globals()[name] = value = getattr(import_module(f"{__name__}.{home}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
+
+_HOMES = {
+    "Cluster": "cluster",
+    "ClusterCrawler": "crawler",
+    "Evidence": "model",
+    "JobHandle": "cluster",
+    "Outcome": "model",
+    "Pacing": "breaker",
+    "Progress": "jobs",
+    "Role": "model",
+    "State": "model",
+    "Task": "model",
+    "TaskContext": "model",
+    "ZookeeperCrawler": "zookeeper_crawler",
+    "connect": "registry",
+}
 
 __all__ = [
     "Cluster",

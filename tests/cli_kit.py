@@ -1,6 +1,7 @@
 """Running the commands: in this process, or in one of their own."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,8 +66,16 @@ def started(
             process.kill()
 
 
-def on_terminal(*args: str, code: str = "", until: str = "") -> tuple[int, str]:
-    """How a command ends whose every output is a terminal, and what people see; after *until* it gets a Ctrl-C."""
+Act = Callable[["subprocess.Popen[bytes]"], object]
+
+
+def ctrl_c(process: "subprocess.Popen[bytes]") -> None:
+    """As a terminal does it."""
+    process.send_signal(signal.SIGINT)
+
+
+def on_terminal(*args: str, code: str = "", until: str = "", act: Act = ctrl_c) -> tuple[int, str]:
+    """How a command ends whose every output is a terminal, and what people see; *act* is called after *until*."""
     terminal, inside = os.openpty()
     settings = {"SMOOTHCLUSTER_BACKEND": "memory://", "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
     command = _command(args, code)
@@ -77,12 +86,18 @@ def on_terminal(*args: str, code: str = "", until: str = "") -> tuple[int, str]:
             while chunk := _read(terminal):
                 seen += chunk
                 if until and until in seen:
-                    process.send_signal(signal.SIGINT)
+                    act(process)
                     until = ""
             return process.wait(DEADLINE), seen
         finally:
             process.kill()
             os.close(terminal)
+
+
+def counts(seen: str) -> list[tuple[int, str]]:
+    """What the bar has shown, one after another: how many are done, of how many."""
+    found = [(int(done), total) for done, total in re.findall(r"(\d+)/(\d+|\?)", seen)]
+    return [each for each, before in zip(found, [None, *found], strict=False) if each != before]
 
 
 def _read(terminal: int) -> str:

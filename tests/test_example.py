@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import block
 
 from smoothcluster.testing import eventually
 
@@ -46,6 +47,16 @@ def test_it_passes_the_conformance_kit(python: Path, tmp_path: Path) -> None:
     told = run(*command, cwd=tmp_path, env=outside())
     assert told.count("TestFiles::test_") > 80
     assert " failed" not in told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_its_readme(python: Path, tmp_path: Path) -> None:
+    """The folder that it names is made with the first change."""
+    code = block("examples/files/README.md", "python", "connect(").replace("/var/tmp/crawl", f"{tmp_path}/store")
+    change = "from smoothcluster.backend import Create; backend.commit([], [Create('g/a', b'')])"
+    assert run(python, "-c", f"{code}\n{change}\nprint(backend.keys('g'))", cwd=tmp_path, env=outside()) == "['g/a']\n"
+    assert (tmp_path / "store").is_dir()
 
 
 @pytest.mark.slow

@@ -28,7 +28,9 @@ def test_the_package_offers_exactly_the_public_names() -> None:
     """`from smoothcluster import *` gives the public names, all of them and no others."""
     package = importlib.import_module("smoothcluster")
     assert set(package.__all__) == PUBLIC
-    assert set(vars(package)) >= PUBLIC
+    assert set(dir(package)) >= PUBLIC
+    assert all(hasattr(package, name) for name in PUBLIC)
+    assert not hasattr(package, "Nonsense")
 
 
 @pytest.mark.parametrize(("module", "name"), ELSEWHERE)
@@ -39,8 +41,18 @@ def test_name_is_where_it_is_promised(module: str, name: str) -> None:
     assert hasattr(importlib.import_module(module), name)
 
 
-def test_importing_the_package_imports_no_driver() -> None:
+def modules_after(code: str) -> set[str]:
+    """What Python has imported once it has run *code*."""
+    command = [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_importing_all_names_imports_no_driver() -> None:
     """A driver is imported when its backend is asked for, not before: it may not be installed."""
-    code = "import smoothcluster, sys; print(*{name.partition('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()).isdisjoint([*DRIVERS, *DRIVERS.values()])
+    imported = {name.partition(".")[0] for name in modules_after("from smoothcluster import *")}
+    assert imported.isdisjoint([*DRIVERS, *DRIVERS.values()])
+
+
+def test_importing_the_package_imports_nothing() -> None:
+    """Before the command's own first line, nothing takes long enough for a Ctrl-C to hit it."""
+    assert modules_after("import smoothcluster") - modules_after("pass") == {"smoothcluster"}

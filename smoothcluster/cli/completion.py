@@ -10,9 +10,9 @@ VARIABLE = "_SMOOTHCLUSTER_COMPLETE"
 
 
 WHERE = """\b
-bash, in ~/.bashrc:   eval "$(smoothcluster completion bash)"
-zsh, in ~/.zshrc:     eval "$(smoothcluster completion zsh)"
-fish, once:           smoothcluster completion fish > ~/.config/fish/completions/smoothcluster.fish
+bash, in ~/.bashrc:                    eval "$(smoothcluster completion bash)"
+zsh, in ~/.zshrc:                      autoload -Uz compinit && compinit && eval "$(smoothcluster completion zsh)"
+fish, in ~/.config/fish/config.fish:   smoothcluster completion fish | source
 """
 
 

@@ -15,6 +15,7 @@ import pytest
 from certificates import make_certificates
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
+from pages import block
 from proxy import Proxy
 from redis_server import RedisCluster, RedisSentinels, RedisServer
 from servers import free_port
@@ -648,7 +649,12 @@ def test_a_server_that_keeps_nothing_is_warned_of(
 
 # Who may do what.
 
-ACL = "on >secret-of-acl ~{smoothcluster}:* resetchannels -@all +@read +@write +eval +evalsha +info +time +select"
+ACL = (
+    block("backends/redis/README.md", "text", "ACL SETUSER")
+    .removeprefix("ACL SETUSER crawler ")
+    .replace(">…", ">secret-of-acl")
+    .strip()
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_kit import DEADLINE, Invoke, invoke_on, on_terminal, one_line, started
+from cli_kit import DEADLINE, Invoke, counts, invoke_on, on_terminal, one_line, started
 
 from smoothcluster import Cluster, ClusterCrawler, Task, connect
 from smoothcluster.errors import JobClosedError, UnavailableError
@@ -171,15 +171,32 @@ def test_submit_of_nothing_says_so(invoke: Invoke, tmp_path: Path) -> None:
     assert "there was no task" in result.stderr
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_submit_shows_its_progress_to_people(tmp_path: Path, *, stream: bool) -> None:
-    """On a terminal, and only there, a bar moves; of a stream nobody knows the end."""
-    file = tmp_path / "tasks"
-    file.write_text("".join(f"http://h/{n}\n" for n in range(2500)))
-    if stream:
-        os.mkfifo(tmp_path / "pipe")
-        threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(file.read_bytes()), daemon=True).start()
-    status, seen = on_terminal("submit", "--job", "j", str(tmp_path / ("pipe" if stream else "tasks")))
+def test_submit_shows_its_progress_to_people(tmp_path: Path) -> None:
+    """On a terminal, and only there, a bar goes to the end that is known."""
+    (tmp_path / "tasks").write_text("".join(f"http://h/{n}\n" for n in range(2500)))
+    status, seen = on_terminal("submit", "--job", "j", str(tmp_path / "tasks"))
     assert status == 0
-    assert ("2500/?" if stream else "2500/2500") in seen
+    assert counts(seen)[-1] == (2500, "2500")
     assert seen.rstrip().endswith("j")
+
+
+def test_submit_shows_how_far_it_is_in_a_stream(tmp_path: Path) -> None:
+    """The bar moves as the tasks come; nobody knows the end."""
+    pipe, go_on = tmp_path / "pipe", threading.Event()
+    os.mkfifo(pipe)
+
+    def stream() -> None:
+        with pipe.open("w") as tasks:
+            for number in range(2500):
+                if number == 1100:
+                    tasks.flush()
+                    go_on.wait(DEADLINE)
+                tasks.write(f"http://h/{number}\n")
+
+    threading.Thread(target=stream, daemon=True).start()
+    status, seen = on_terminal("submit", "--job", "j", str(pipe), until="00/?", act=lambda _: go_on.set())
+    assert status == 0
+    shown = counts(seen)
+    assert [done for done, _ in shown] == sorted(done for done, _ in shown), "never back"
+    assert any(0 < done <= 1100 for done, _ in shown)
+    assert shown[-1] == (2500, "?")

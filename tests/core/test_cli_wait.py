@@ -2,11 +2,13 @@
 
 import json
 import secrets
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
-from cli_kit import Invoke, invoke_on, on_terminal, one_line
+from cli_kit import Invoke, counts, invoke_on, on_terminal, one_line
 
 from smoothcluster import Cluster, ClusterCrawler, JobHandle, Task, TaskContext, connect
 from smoothcluster.cli.bar import shown
@@ -78,19 +80,35 @@ def test_ctrl_c_ends_the_waiting_only(invoke: Invoke, monkeypatch: pytest.Monkey
 
 
 GROUP_AT_WORK = """
+    import signal, threading
     from smoothcluster import Cluster, ClusterCrawler, Task, connect
 
+    def crawl(task, context):
+        if int(task.id) >= 20:
+            told.wait()
+
+    told = threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: told.set())
     backend = connect("memory://")
-    ClusterCrawler(backend=backend, runner=1, handler=lambda task, context: None).start()
+    ClusterCrawler(backend=backend, runner=1, handler=crawl, concurrency=50).start()
     Cluster(backend).submit([Task(id=str(number)) for number in range(50)], "j")
 """
+"""Twenty of its tasks end at once, the others when it is told."""
+
+
+def tell(process: "subprocess.Popen[bytes]") -> None:
+    """Have the others end."""
+    process.send_signal(signal.SIGUSR1)
 
 
 def test_on_a_terminal_there_is_a_bar() -> None:
-    """It moves as the tasks end."""
-    status, seen = on_terminal("wait", "j", code=GROUP_AT_WORK)
+    """It moves as the tasks end, and ends when all have."""
+    status, seen = on_terminal("wait", "j", code=GROUP_AT_WORK, until="20/50", act=tell)
     assert status == 0
-    assert "50/50" in seen
+    shown = counts(seen)
+    assert [done for done, _ in shown] == sorted(done for done, _ in shown), "never back"
+    assert (20, "50") in shown
+    assert shown[-1] == (50, "50")
     assert "job j: 50 done of 50 tasks" in seen
 
 

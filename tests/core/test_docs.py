@@ -1,30 +1,26 @@
-"""The documentation holds together: its links lead somewhere, its code compiles, it leaves nothing out."""
+"""The documentation holds together: its links lead somewhere, its blocks are tried, it leaves nothing out."""
 
+import ast
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
+from pages import FENCE, ROOT, Block, blocks_of, named, pages
 
 import smoothcluster
 from smoothcluster import Cluster, ClusterCrawler, JobHandle, TaskContext, errors
 from smoothcluster.cli import main
 from smoothcluster.cli.frame import Exit
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+PAGES = pages()
 
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
-
-
-def named(path: Path) -> str:
-    """A page's name among the tests."""
-    return str(path.relative_to(ROOT))
 
 
 def links(page: Path) -> Iterator[tuple[Path, str]]:
@@ -47,22 +43,42 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not heading or heading in anchors(file), f"{named(page)} links to #{heading} of {named(file)}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_python_in_it_compiles(page: Path) -> None:
-    """What is shown as Python is Python."""
-    for language, code in FENCE.findall(page.read_text()):
-        if language == "python":
-            compile(code, named(page), "exec")
+def asks(file: Path) -> Iterator[list[str]]:
+    """What the tests in *file* ask for: the arguments of each call of `block` and `blocks`."""
+    code = file.read_text()
+    for node in ast.walk(ast.parse(code)) if "from pages import" in code else ():
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"block", "blocks"}:
+            page, *rest = node.args
+            parts = page.values if isinstance(page, ast.JoinedStr) else [page]
+            written = not node.keywords and all(isinstance(each, ast.Constant) for each in (parts[0], *rest))
+            assert written, f"{file}, line {node.lineno}: write out what is asked for"
+            yield [_name(parts), *(str(ast.literal_eval(each)) for each in rest)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_handlers_that_it_shows_can_be_defined(page: Path) -> None:
-    """What needs no store is run; programs that do need one are run by `tests/cluster/test_pages.py`."""
-    for language, code in FENCE.findall(page.read_text()):
-        if language == "python" and not re.search(
-            r"Crawler\(|connect\(|Backend\(|^from smoothcluster_", code, re.MULTILINE
-        ):
-            exec(compile(code, named(page), "exec"), {"__name__": "crawl"})
+def _name(parts: list[ast.expr]) -> str:
+    """A page's name, with stars for what is only known when the test runs."""
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in parts)
+
+
+def test_every_block_is_tried() -> None:
+    """What a page tells to type, to write or to expect is asked for by a test, which tries it."""
+    asked = [ask for file in sorted((ROOT / "tests").rglob("test_*.py")) for ask in asks(file)]
+    left = [each for page in PAGES for each in blocks_of(page) if not any(each.answers(*ask) for ask in asked)]
+    assert [f"{each.page}, line {each.line}" for each in left] == []
+
+
+def test_what_is_asked_for_is_seen(tmp_path: Path) -> None:
+    """The check above is not taken in by a block of another page, language or content."""
+    (tmp_path / "test_x.py").write_text('from pages import block\nblock(f"docs/{kind}.md", "sh", "make")\n')
+    (tmp_path / "test_y.py").write_text("from pages import block\nblock(page, 'sh', 'make')\n")
+    with pytest.raises(AssertionError, match="write out"):
+        list(asks(tmp_path / "test_y.py"))
+    (ask,) = asks(tmp_path / "test_x.py")
+    assert ask == ["docs/*.md", "sh", "make"]
+    shown = Block("docs/x.md", 1, "sh", "make it")
+    assert shown.answers(*ask)
+    others = [replace(shown, page="x.md"), replace(shown, language="text"), replace(shown, code="build it")]
+    assert not any(each.answers(*ask) for each in others)
 
 
 def test_every_page_can_be_found_from_the_index() -> None:

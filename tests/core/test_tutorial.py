@@ -1,7 +1,6 @@
 """The tutorial does what it says when it is typed, block by block, into a shell in an empty folder."""
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -10,16 +9,14 @@ from pathlib import Path
 from typing import final
 
 import pytest
+from pages import blocks
 
 from smoothcluster import Cluster, connect
 from smoothcluster.testing import eventually
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorial" / "first-cluster.md"
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
 DEADLINE = 90.0
 PAGES = 60
-"""Instead of three hundred."""
+"""Instead of a thousand."""
 
 
 @final
@@ -61,40 +58,38 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.close()
 
 
-def blocks() -> list[tuple[str, str]]:
+def adapted() -> list[str]:
     """The page's blocks, for fewer pages, and a port that is free."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    text = PAGE.read_text().replace("$(seq 300)", f"$(seq {PAGES})").replace("8000", str(port))
-    return FENCE.findall(text)
+    shown = blocks("docs/tutorial/first-cluster.md")
+    return [each.replace("$(seq 1000)", f"$(seq {PAGES})").replace("8000", str(port)) for each in shown]
 
 
 @pytest.mark.slow
 def test_it_works_as_typed(shell: Shell, tmp_path: Path) -> None:
     """A Runner is killed, the Backup Runner takes over, and every page has its one outcome."""
-    install, site, handler, *rest = blocks()
-    assert "pip install" in install[1], "done already, for this test"
-    members, joined, submit, kill, told, results, stop = rest
-    shell.type(site[1])
-    assert handler[0] == "python"
-    (tmp_path / "crawl.py").write_text(handler[1])
-    shell.type(members[1])
+    install, site, handler, members, joined, submit, kill, told, results, stop = adapted()
+    assert "pip install" in install, "scripts/try_readme does that"
+    shell.type(site)
+    (tmp_path / "crawl.py").write_text(handler)
+    shell.type(members)
 
     cluster = Cluster(connect(f"sqlite:///{tmp_path}/first.db"))
     eventually(lambda: (tmp_path / "first.db").exists() and not cluster.absent(), DEADLINE)
     eventually(lambda: sum(member["running"] for member in cluster.status()["members"]) == 3, DEADLINE)
-    roles = {line.split()[1] for line in joined[1].splitlines()}
+    roles = {line.split()[1] for line in joined.splitlines()}
     assert {member["role"] for member in cluster.status()["members"]} == roles == {"runner", "backup-runner"}
 
-    assert "pages (sealed)" in shell.type(submit[1])
+    assert "pages (sealed)" in shell.type(submit)
     eventually(lambda: cluster.job("pages").progress().done > 5, DEADLINE)
-    shell.type(kill[1])
-    count, *shown = [line for line in shell.type(results[1]).splitlines() if not line.startswith("crawler_")]
+    shell.type(kill)
+    count, *shown = [line for line in shell.type(results).splitlines() if not line.startswith("crawler_")]
     assert count.strip() == str(PAGES)
     assert len(shown) == 3
     assert cluster.job("pages").progress().done == PAGES
     errors = (tmp_path / "errors").read_text()
-    for line in told[1].splitlines():
+    for line in told.splitlines():
         assert line.partition(" (")[0].split(": ", 1)[1][:9] in errors, "it says so, if in other numbers"
-    shell.type(f"{stop[1]}true")
+    shell.type(f"{stop}true")
     eventually(lambda: cluster.status()["members"] == [], DEADLINE)

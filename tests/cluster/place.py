@@ -1,4 +1,4 @@
-"""What stands on the pages: blocks, and a place to run them in."""
+"""A place to run what stands on the pages."""
 
 import os
 import re
@@ -13,17 +13,7 @@ from cluster.group import PATIENCE
 from smoothcluster import Cluster, connect
 from smoothcluster.testing import eventually
 
-ROOT = Path(__file__).resolve().parents[2]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
 HANDLER = "def fetch(task, context):\n    return task.url\n"
-
-
-def blocks(page: str, language: str, having: str) -> list[str]:
-    """The blocks of *page* in which *having* stands."""
-    found = [code for kind, code in FENCE.findall((ROOT / page).read_text()) if kind == language and having in code]
-    assert found, f"{page} shows nothing with {having!r}"
-    return found
 
 
 class Place:
@@ -42,7 +32,7 @@ class Place:
         )
         code = re.sub(r'connect\("[^"]*"', f'connect("{self.url}"', code)
         code = re.sub(r"SMOOTHCLUSTER_BACKEND=\S+", f"SMOOTHCLUSTER_BACKEND={self.url}", code)
-        code = code.replace("handler=fetch).run()", f'handler=fetch, group="{self.group}").run()')
+        code = re.sub(r",?\s*\)\.run\(\)", f', group="{self.group}").run()', code)
         return code.replace('"docs"', f'"{self.group}"').replace("--group docs", f"--group {self.group}")
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
@@ -50,6 +40,13 @@ class Place:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         environment = os.environ | {"PATH": path, "PYTHONPATH": str(self.folder)}
         return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE)
+
+    def type(self, code: str) -> str:
+        """What a shell prints that is given *code*; each command must end well."""
+        with self.start("bash", "-euc", f"export SMOOTHCLUSTER_BACKEND={self.url}\n{self.adapted(code)}") as shell:
+            out = shell.communicate(timeout=PATIENCE)[0]
+        assert shell.returncode == 0, f"{code}\n{out}"
+        return out
 
     def works_and_leaves(self, process: "subprocess.Popen[str]") -> None:
         """Wait until a member works here, have its process leave, and see that it does."""

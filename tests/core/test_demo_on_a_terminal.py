@@ -1,0 +1,52 @@
+"""The demo as people see it, played by the script that draws it for the README."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from cli_kit import counts
+from pages import ROOT
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    """`scripts/record_demo.py`."""
+    spec = importlib.util.spec_from_file_location("record_demo", ROOT / "scripts" / "record_demo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def words(picture: Path) -> str:
+    """What stands in an SVG."""
+    text = " ".join(re.findall(r"<text [^>]*>([^<]*)</text>", picture.read_text()))
+    return text.replace("&#160;", " ")
+
+
+@pytest.mark.slow
+def test_a_bar_moves_to_its_end(script: ModuleType, tmp_path: Path) -> None:
+    """What happens meanwhile stays above it, and the picture has what is left on the screen, as the README's has."""
+    written: str = script.played()
+    shown = counts(written)
+    done = [each for each, _ in shown]
+    assert done == sorted(done), "never back"
+    assert len(set(done)) > 5
+    end = f"{done[-1]}/{done[-1]}"
+    assert end == f"{done[-1]}/{shown[-1][1]}"
+
+    script.draw(written, tmp_path / "demo.svg")
+    for picture in (tmp_path / "demo.svg", ROOT / "docs" / "demo.svg"):
+        told = words(picture)
+        for what in (
+            "smoothcluster demo",
+            "SIGKILL to",
+            "took over shards",
+            f"{done[-1]}/{done[-1]}",
+            "recorded twice",
+        ):
+            assert what in told, f"{what} in {picture}"
+        assert told.count("crawling") == 1, "a bar is drawn over the one before"
