@@ -74,8 +74,7 @@ class Incarnation:
         self._claimed = False
         """Whether a claim was tried since the last look, which so does not show what is ours."""
         self._gifted = False
-        """Whether our record has changed before the last look, which so may not show all that is ours; told
-        only where our capacity makes that matter."""
+        """Whether our record was changed by others before the last look, which so may not show all that is ours."""
         self._dirty, self._stirred, self._hurried, self._unsure = True, False, False, False
         self._next_look = self._next_tidying = 0.0
         self._patience = Patience(self.id, settings.order, session.ttl)
@@ -161,7 +160,7 @@ class Incarnation:
         if view is None or self.id not in view.members:
             raise LeaseLostError("the member's record is gone: somebody has taken this process for dead")
         mine = view.members[self.id]
-        self._gifted = mine.record.capacity is not None and mine.version != self.me.version
+        self._gifted = mine.version != self.me.version
         self.view, self.me, self._claimed = view, mine, False
         self._first = first_in_line(view, self.id, self._settings.order)
         return view
@@ -229,7 +228,8 @@ class Incarnation:
         if self._patience.waiting:
             self._look_by(now + PATIENCE / 2)
         if self._gifted:
-            self._look_again()  # Lest what was just given, and what we claim, be more than we have room for.
+            # Lest what was just given, and what we claim, be more than we have room for, or more than one dose.
+            self._look_again()
             return
         seat = self._patience.seat(view, now)
         if seat is not None:

@@ -22,6 +22,8 @@ class Bug:
     """What is found must begin with, as a regular expression: mostly a promise."""
     faults: str = ""
     """Which faults; all if empty."""
+    shape: str = ""
+    """Whether some members are Runners, or all; now this, now that if empty."""
 
 
 BUGS = (
@@ -30,9 +32,10 @@ BUGS = (
         "election.py",
         "        if read.record.closed > view.spec.record.joins:\n            continue",
         "        if False:\n            continue",
-        20,
+        120,
         "P1: ",
         "respec,leave",
+        "some",
     ),
     Bug(
         "of the seats that are too many, vacant ones are not closed",
@@ -42,6 +45,7 @@ BUGS = (
         20,
         "P1: ",
         "respec,leave",
+        "some",
     ),
     Bug(
         "a second death is judged by a look that does not show the first claim",
@@ -85,6 +89,7 @@ BUGS = (
                 # What was lost""",
         60,
         "P[23]: ",
+        "drop",
     ),
     Bug(
         "a submit's chunks are written without its record",
@@ -139,14 +144,14 @@ BUGS = (
         "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]\n",
         "    changes: list[Change] = []\n",
         60,
-        "P[12]: ",
+        "(P[12]: |KeyError)",
     ),
     Bug(
         "the local deadline is not looked at",
         "session.py",
         "        return not self.lost.is_set() and self.clock.monotonic() < self._deadline\n",
         "        return not self.lost.is_set()\n",
-        60,
+        90,
         "P4: ",
         "pause",
     ),
@@ -236,7 +241,7 @@ BUGS = (
         "handover.py",
         "    return Create(key, value) if version is None else Update(key, value, version)\n",
         "    return Create(key, value) if version is None else Update(key, value, None if '/seats/' in key else version)\n",
-        40,
+        60,
         "P1: ",
         "respec,kill,restart",
     ),
@@ -352,7 +357,7 @@ BUGS = (
         "adoption.py",
         "        stopped = view.breaker.record.open or self._toll.series(now) or now < self._next_round\n",
         "        stopped = view.breaker.record.open or now < self._next_round\n",
-        30,
+        90,
         "P6: ",
         "kill,restart",
     ),
@@ -372,7 +377,56 @@ BUGS = (
         60,
         "P7: ",
     ),
+    Bug(
+        "two kills of a child convict",
+        "suspicion.py",
+        "            crashes += entry.crash\n",
+        "            crashes += entry.crash or entry.evidence == KILLED\n",
+        100,
+        "P5: ",
+        "reap",
+    ),
+    Bug(
+        "the links that a task has found are committed after its outcome",
+        "workload.py",
+        "            result = self._backend.commit([], work.pending.changes)\n",
+        """\
+            links = [each for each in work.pending.changes if "/tasks/" in each.key and hasattr(each, "value")]
+            result = self._backend.commit([], [each for each in work.pending.changes if each not in links])
+            if links and not isinstance(result, Refused):
+                self._backend.commit([], links)
+""",
+        60,
+        "P[37]: ",
+        "kill",
+    ),
 )
+
+SELDOM = (
+    Bug(
+        "a claim does not compare the claimant's own record",
+        "handover.py",
+        "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]\n",
+        "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json())]\n",
+        600,
+        "P[126]: ",
+        "respec,drop,kill",
+        "some",
+    ),
+    Bug(
+        "a claim is made on a look that may not show a gift",
+        "incarnation.py",
+        "        if self._gifted:\n",
+        "        if False:\n",
+        600,
+        "P6: ",
+        "slander",
+    ),
+)
+"""Found, but only where several things go wrong at one moment: for long runs. Each fails a test of its own, too:
+in test_handover, `test_a_claim_is_refused_if_anything_it_takes_has_changed`; in test_all_run,
+`test_a_look_that_may_not_show_a_gift_is_followed_by_another`.
+"""
 
 UNFOUND = (
     Bug(
@@ -384,37 +438,12 @@ UNFOUND = (
         "P6: ",
     ),
     Bug(
-        "a claim is made on a look that may not show a gift",
-        "incarnation.py",
-        "        if self._gifted:\n",
-        "        if False:\n",
-        60,
-        "P6: ",
-    ),
-    Bug(
         "a claim does not compare the breaker",
         "handover.py",
         "        conditions.append(AtVersion(keys.breaker, view.breaker.version))\n",
         "        pass\n",
         60,
         "P6: ",
-    ),
-    Bug(
-        "two kills of a child convict",
-        "suspicion.py",
-        "            crashes += entry.crash\n",
-        "            crashes += entry.crash or entry.evidence == KILLED\n",
-        120,
-        "P5: ",
-        "kill,reap",
-    ),
-    Bug(
-        "a claim does not compare the claimant's own record",
-        "handover.py",
-        "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]\n",
-        "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json())]\n",
-        60,
-        "P[12]: ",
     ),
     Bug(
         "tasks are taken for added before that is acknowledged",
@@ -433,4 +462,8 @@ UNFOUND = (
         "P3: ",
     ),
 )
-"""What the simulator does not find yet, or not within that many schedules: the next it should learn."""
+"""What the simulator does not find yet, or not within that many schedules: the next it should learn. Each fails a test
+of its own: in test_all_run, `test_a_giver_counts_once_more_what_the_other_owns`; in test_handover,
+`test_a_claim_is_refused_if_the_breaker_has_changed_since`; in test_progress, `test_added_tasks_are_written_with_the_outcome`;
+in test_jobs, `test_a_reading_that_a_task_slipped_through_does_not_finish_a_job`.
+"""

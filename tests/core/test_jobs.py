@@ -254,7 +254,20 @@ def test_a_job_that_is_still_written_is_not_finished() -> None:
     assert not read_progress(backend, KEYS, "j", SPEC, Garbage()).finished
 
 
-def test_a_reading_that_a_task_slipped_through_does_not_finish_a_job() -> None:
+def told_finished(backend: CoordinationBackend) -> bool:
+    """What a client is told."""
+    return read_progress(backend, KEYS, "j", SPEC, Garbage()).finished
+
+
+def found_finished(backend: CoordinationBackend) -> bool:
+    """What a member that keeps house finds, and writes down."""
+    return mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+
+
+@pytest.mark.parametrize("finished", [told_finished, found_finished])
+def test_a_reading_that_a_task_slipped_through_does_not_finish_a_job(
+    finished: Callable[[CoordinationBackend], bool],
+) -> None:
     """Books that balance by accident differ at the second reading."""
     backend = store()
     books(backend, 2, {"done": 2})
@@ -268,8 +281,9 @@ def test_a_reading_that_a_task_slipped_through_does_not_finish_a_job() -> None:
         return get_many(keys)
 
     backend.store.get_many = moving  # type: ignore[method-assign,assignment]  # pyright: ignore[reportAttributeAccessIssue]
-    assert not read_progress(backend, KEYS, "j", SPEC, Garbage()).finished
+    assert not finished(backend)
     assert len(reads) == 2
+    assert job_of(backend).state == SEALED
 
 
 def test_a_job_is_marked_finished_once_with_its_sums() -> None:

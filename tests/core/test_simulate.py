@@ -5,10 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from core.planted_bugs import BUGS, Bug
+from core.planted_bugs import BUGS, SELDOM, Bug
 
 import smoothcluster
 from smoothcluster.testing.simulate import Scenario, play
@@ -76,19 +78,50 @@ def test_an_unknown_fault_is_a_usage_error() -> None:
     assert "unknown flood; known are kill, " in done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_a_planted_bug_is_found(bug: Bug, tmp_path: Path) -> None:
-    """Within the stated number of schedules, with status 1, and with the command that shows it again."""
-    shutil.copytree(PACKAGE, tmp_path / "smoothcluster", ignore=shutil.ignore_patterns("__pycache__"))
-    file = tmp_path / "smoothcluster" / bug.file
+Hunt = Callable[[Bug], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def hunt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hunt]:
+    """What the simulator makes of a bug. All that are asked for are hunted side by side, in the order of the tests."""
+    items = (item for item in request.session.items if isinstance(item, pytest.Function) and hasattr(item, "callspec"))
+    bugs = [bug for item in items if isinstance(bug := item.callspec.params.get("bug"), Bug)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hunts = {bug: pool.submit(_hunt, bug, tmp_path_factory.mktemp("bug")) for bug in bugs}
+        yield lambda bug: hunts[bug].result()
+        pool.shutdown(cancel_futures=True)
+
+
+def _hunt(bug: Bug, folder: Path) -> subprocess.CompletedProcess[str]:
+    # With what is compiled: only the file that is changed has to be compiled again.
+    shutil.copytree(PACKAGE, folder / "smoothcluster")
+    file = folder / "smoothcluster" / bug.file
     text = file.read_text()
     assert text.count(bug.right) == 1, "the library has moved on: bring the bug up to date"
     file.write_text(text.replace(bug.right, bug.wrong))
+    options = {"--faults": bug.faults, "--shape": bug.shape}
+    chosen = [word for option, value in options.items() if value for word in (option, value)]
+    return simulate("--schedules", str(bug.schedules), "--processes", "1", *chosen, path=folder)
 
-    faults = ("--faults", bug.faults) if bug.faults else ()
-    done = simulate("--schedules", str(bug.schedules), "--processes", "1", *faults, path=tmp_path)
 
+def _is_found(bug: Bug, done: subprocess.CompletedProcess[str]) -> None:
+    """Within the stated number of schedules, with status 1, and with the command that shows it again."""
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(rf"^seed \d+: (Violation: )?{bug.promise}", done.stdout, re.MULTILINE), done.stdout[-2000:]
     assert "To see it again:" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # many others may be hunted before it
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_found(bug: Bug, hunt: Hunt) -> None:
+    """One of those that soon lead to a promise broken."""
+    _is_found(bug, hunt(bug))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)  # as above
+@pytest.mark.parametrize("bug", SELDOM, ids=lambda bug: bug.name)
+def test_a_planted_bug_that_seldom_shows_is_found(bug: Bug, hunt: Hunt) -> None:
+    """One of those for which several things have to go wrong at one moment; each has a test of its own besides."""
+    _is_found(bug, hunt(bug))

@@ -7,7 +7,8 @@ their handlers: joining, election, handover, progress, leases, retries. What is 
 the store (`smoothcluster.memory`), the network, time, and the handlers. A scheduler may let
 anybody else run at every store operation. A record that reads the store's history on its own
 checks the promises P1 to P4 after every step, and P7 whenever the faults have stopped. Some
-schedules are a long storm of everything, others short squalls of little, between silences.
+schedules are a long storm of everything, others short squalls of little, or gales that few members
+with many shards have to stand, between silences.
 """
 
 from smoothcluster.testing.simulate.record import Violation

@@ -103,6 +103,12 @@ def _play(scenario: Scenario, first: int, schedules: int, processes: int) -> int
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--members", default=5, type=click.IntRange(1), help="How many members the group has.")
 @click.option("--runner", default=3, type=click.IntRange(1), help="How many of them are Runners, in most schedules.")
+@click.option(
+    "--shape",
+    default="any",
+    type=click.Choice(["some", "all", "any"]),
+    help="Whether some members are Runners, or all, or now this, now that.",
+)
 @click.option("--schedules", default=200, type=click.IntRange(1), help="How many seeds to play.")
 @click.option("--first", default=0, help="The first seed.")
 @click.option("--seed", type=int, help="Play this one alone, and print all of it.")

@@ -1,23 +1,32 @@
 """A member's child processes in virtual time: they come up, run tasks, die of them, and are killed by others."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import final
 
 from smoothcluster.pool import Apart, Run
+from smoothcluster.suspicion import KILLS
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler, SimClock
+
+LUCK = KILLS - 2
+"""How often children are killed in which one task runs. Who kills at random hits it more often once in many times,
+and takes it for guilty then: no schedule has that luck, or one of a thousand would say that a promise was broken."""
 
 
 @final
 class SimChildren(Apart):
-    """As `pool.children`, without processes."""
+    """As `pool.children`, without processes. *hits* counts kills by task, in whichever member it ran."""
 
-    def __init__(self, scheduler: Scheduler, process: Process, clock: SimClock, most: int, isolation: str) -> None:
+    def __init__(
+        self, scheduler: Scheduler, process: Process, clock: SimClock, most: int, isolation: str, hits: "Counter[str]"
+    ) -> None:
         self.every = isolation == "every"
         self.wake: Callable[[], None] = lambda: None
         self.busy: dict[Run, Callable[[], None]] = {}
         """What runs in a child, and what to do if somebody kills that."""
         self._able = isolation != "none"
         self._scheduler, self._process, self._clock, self._most = scheduler, process, clock, most
+        self._hits = hits
         self._up = 0
         self._coming = False
         self._bystander = False
@@ -65,11 +74,12 @@ class SimChildren(Apart):
         """Somebody kills a child, whichever; whether there was one."""
         busy = 0 if self.every else sum(not run.alone for run in self.busy)
         idle = [*["bystander"] * self._bystander, *["idle"] * (self._up - busy)]
-        victims = [*self.busy, *idle]
+        victims = [*(run for run in self.busy if self._hits[run.task.id] < LUCK), *idle]
         if not victims:
             return False
         victim = self._scheduler.random.choice(victims)
         if isinstance(victim, Run):
+            self._hits[victim.task.id] += 1
             self.busy[victim]()
             return True
         self._disturbed_at = self._clock.monotonic()

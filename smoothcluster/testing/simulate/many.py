@@ -1,5 +1,6 @@
 """Many schedules, in several processes, and what became of each."""
 
+import gc
 import logging
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
@@ -26,6 +27,7 @@ class Played:
 def try_schedule(seed: int, scenario: Scenario) -> tuple[Played, World | None]:
     """Play one schedule, whatever comes of it; the world too, unless it could not even be made."""
     logging.disable(logging.CRITICAL)  # Members warn of all that befalls them.
+    gc.disable()  # It looks through all that lives again and again, and a schedule leaves little until it is over.
     wrong = None
     world: World | None
     try:
@@ -34,6 +36,7 @@ def try_schedule(seed: int, scenario: Scenario) -> tuple[Played, World | None]:
         wrong = f"{type(error).__name__}: {error}"
         world = getattr(error, "world", None)
     finally:
+        gc.enable()
         logging.disable(logging.NOTSET)
     counts, faults = Counter[str](), Counter[str]()
     if world is not None:

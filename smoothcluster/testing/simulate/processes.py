@@ -68,9 +68,11 @@ class SimMember(SimProcess):
         world, scenario, scheduler = self.world, self.world.scenario, self.world.scheduler
         settings = Settings(
             GROUP, wanted, scenario.concurrency, TTL, scenario.max_attempts, 0.1, 1.0,
-            capacity=world.weather.capacity, pacing=Pacing(**PACING),  # type: ignore[arg-type]  # its numbers
+            capacity=world.weather.capacities[int(self.name[1:])], pacing=Pacing(**PACING),  # type: ignore[arg-type]  # its numbers
         )  # fmt: skip
-        self.children = SimChildren(scheduler, self.process, self.clock, scenario.concurrency, world.weather.isolation)
+        self.children = SimChildren(
+            scheduler, self.process, self.clock, scenario.concurrency, world.weather.isolation, world.hits
+        )
         around = Surroundings(
             clock=self.clock,
             new_id=world.new_id,
@@ -173,7 +175,9 @@ class SimClient(SimProcess):
                 raise
             handle = self.cluster.job(job)  # It was sealed before its client died, and has finished since.
         world.note(f"{job} submitted")
-        handle.wait()
+        # Not `wait`, which asks several times a second: that would be most of what is simulated.
+        while not handle.progress().finished:
+            self.clock.sleep(world.random.choice((0.1, 1.0, 3.0)) * world.random.random())
         world.note(f"{job} finished")
         world.record.told_finished(job)
         world.jobs_running -= 1

@@ -108,7 +108,12 @@ class Trouble:
         self._again(name, self._random.choice((0.01, 4.0)))
 
     def _reap(self, member: SimMember) -> None:
-        if member.children.kill_one():
+        """Once, or again and again for a while: what was hit is run again a second later."""
+        for _ in range(self._random.choice((1, 1, 6))):
+            self._scheduler.at(4.0 * self._random.random(), lambda: self._kill_child(member))
+
+    def _kill_child(self, member: SimMember) -> None:
+        if member.alive and member.children.kill_one():
             self._world.note(f"kill a child of {member.name}")
 
     def _leave(self, member: SimMember) -> None:
@@ -159,7 +164,7 @@ class Trouble:
     # Changes
 
     def _respec(self, _: SimMember) -> None:
-        runner = self._random.randint(1, self._world.scenario.members)
+        runner = self._random.randint(1, self._world.weather.members)
         self._world.note(f"change runner to {runner}")
         SimAdmin(self._world, runner, 0.3 if "drop" in self._world.weather.faults else 0.0)
 

@@ -27,6 +27,8 @@ class Scenario:
 
     members: int = 5
     runner: int = 3
+    shape: str = "any"
+    """Whether "some" members are Runners, or "all", or "any": now this, now that."""
     faults: tuple[str, ...] = FAULTS
     shards: int = 8
     concurrency: int = 3
@@ -52,6 +54,8 @@ class World:
         self.members: dict[str, SimMember] = {}
         self.clients: dict[str, SimClient] = {}
         self.trace: list[str] = []
+        self.hits = Counter[str]()
+        """How often somebody has killed a child in which a task ran, by task."""
         self.jobs_running = 0
         self.troubled = True
         """Whether things may go wrong now."""
@@ -74,7 +78,7 @@ class World:
 
     def run(self) -> None:
         """Play the schedule; raise Violation if a promise is broken."""
-        for number in range(self.scenario.members):
+        for number in range(self.weather.members):
             self.scheduler.at(self.random.uniform(0, 1.0), partial(self.start, f"m{number}"))
         self._keep_leases()
         for jobs in self.weather.jobs:
@@ -161,7 +165,7 @@ class World:
         self._start_missing()
 
     def _start_missing(self) -> None:
-        for number in range(self.scenario.members):
+        for number in range(self.weather.members):
             name = f"m{number}"
             if name not in self.members or not self.members[name].alive:
                 self.start(name)
@@ -173,15 +177,26 @@ class World:
             return f"{len(unfinished)} tasks have no outcome, such as {unfinished[:3]}"
         if self.jobs_running:
             return "a client still waits for a job that has finished"
-        owners, able = self._owners(), min(self._runner, self.scenario.members)
-        counts = [owners.count(owner) for owner in sorted(set(map(str, owners)) - {"None"})]
-        room = len(owners) if self.weather.capacity is None else able * self.weather.capacity
+        return self._what_is_misplaced()
+
+    def _what_is_misplaced(self) -> str:
+        """Which shards should be somebody else's, or somebody's; empty if none."""
+        able, owners = self._able(), self._owners()
+        if len(able) != min(self._runner, self.weather.members):
+            return f"{len(able)} are Runners of {self._runner}"
+        room = {name: self._capacity(name) for name in able}
         missing = [number for number, owner in enumerate(owners) if owner is None]
-        if len(missing) != max(0, len(owners) - room):
+        if len(missing) != max(0, len(owners) - sum(room.values())):
             return f"shards {missing} are owned by nobody who may work"
-        if len(counts) != min(able, len(owners)) or max(counts) - min(counts) > 1:
-            return f"{len(counts)} of {able} Runners share the shards as {sorted(counts)}"
+        counts = {name: owners.count(name) for name in able}
+        if any(max(counts.values()) - count > 1 and count < room[name] for name, count in counts.items()):
+            return f"the Runners share the shards as {sorted(counts.values())}"
         return ""
+
+    def _capacity(self, incarnation: str) -> int:
+        """How many shards it has room for, by the store; all of them, if it says nothing of that."""
+        capacity = data_of(self.store.tree.entries.get(f"{GROUP}/members/{incarnation}"))["capacity"]
+        return self.weather.shards if capacity is None else min(capacity, self.weather.shards)
 
     @property
     def _runner(self) -> int:
