@@ -262,6 +262,7 @@ def test_letting_go_after_a_fork_touches_copies_only(
     with call(listener.address) as held:
         assert heard(held) == greeting()
         copy = object.__new__(Listener)
+        eventually(lambda: vars(listener)["_held"])  # It is held a moment after it was greeted.
         copies = [vars(listener)["_socket"].dup(), *(each.dup() for each in vars(listener)["_held"])]
         vars(copy).update(_socket=copies[0], _held=dict.fromkeys(copies[1:], b""), _bell=sockets.Bell(), _apart=False)
         monkeypatch.setattr(listening, "_listeners", {copy})
