@@ -54,6 +54,12 @@ def left(deadline: float) -> float:
     return max(0.001, deadline - SYSTEM_CLOCK.monotonic())
 
 
+def _packed(words: Sequence[Any]) -> bytes:
+    """A command as Redis reads it. The driver's own way of packing looks at each word again and again."""
+    parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+
+
 @final
 class Link:
     """A connection to *host*, opened at once. Raise what the driver does."""
@@ -88,7 +94,7 @@ class Link:
         """Send one command."""
         if not self._connection.is_connected:  # The driver would connect again, to nobody knows which server.
             raise ConnectionError("the connection is closed")
-        self._connection.send_command(*words, check_health=False)
+        self._connection.send_packed_command([_packed(words)], check_health=False)
 
     def receive(self, deadline: float) -> Any:
         """The answer to the first command that has had none."""
