@@ -28,6 +28,7 @@ from smoothcluster.pool.origin import load
 from smoothcluster.pool.run import Run, RunState, raised, settle
 
 _PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 _LINGER = 0.2
 """Seconds that a child which idles outlives its parent."""
@@ -83,7 +84,7 @@ def _end_with(parent: int | None) -> None:
     at which others take over from their parent, and need the processors: they see their connection end.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if parent is not None else 0)
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if parent is not None else 0)
     if parent not in (None, os.getppid()):  # It ended before we asked.
         os._exit(1)
 
