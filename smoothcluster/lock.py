@@ -15,6 +15,7 @@ A `Lock` is for one thread, and does not count: acquiring it twice is an error.
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Self, final
 
@@ -43,7 +44,10 @@ class Lock:
     """One contender for the lock at *directory*, for as long as *session* lives.
 
     *owner* is shown to people who look at the queue. *new_id* gives names for entries: each
-    must be unique among all contenders, and never be used again.
+    must be unique among all contenders, and never be given again.
+
+    Where no version is ever repeated an entry that has certainly left lends its name to the next
+    one: a store that keeps its history reads all the names that a directory ever had to list it.
     """
 
     def __init__(
@@ -61,7 +65,9 @@ class Lock:
         self._owner = (owner or session.lease.id).encode()
         self._new_id = new_id
         self._mine: Entry | None = None
-        self._leaving: dict[str, None] = {}
+        self._keeps_names = backend.guarantees.unique_versions
+        self._left: str | None = None  # An entry of ours that is certainly gone, and its name free.
+        self._leaving: dict[str, bool] = {}  # Whether that has been tried, so that it may happen yet.
         self._unsure: set[str] = set()
 
     def acquire(self, timeout: float | None = None) -> bool:
@@ -76,7 +82,7 @@ class Lock:
         clock = self._session.clock
         until = None if timeout is None else clock.monotonic() + timeout
         self._settle()
-        key = f"{self._directory}/{self._new_id()}"
+        key, self._left = self._left or f"{self._directory}/{self._new_id()}", None
         try:
             self._mine = self._await_turn(key, self._enter(key), until)
         except BaseException as error:
@@ -84,12 +90,12 @@ class Lock:
             if isinstance(error, LeaseLostError):
                 self._session.renew_once()
             self._mine = None
-            self._leaving[key] = None
+            self._leaving[key] = True
             with suppress(BackendError):
                 self._settle()
             raise
         if self._mine is None:
-            self._leaving[key] = None
+            self._leaving[key] = False
             self._settle()
         return self._mine is not None
 
@@ -99,7 +105,7 @@ class Lock:
         Raise what the backend raises if the store could not be told: call it again, or close the session.
         """
         if self._mine is not None:
-            self._leaving[self._mine.key] = None
+            self._leaving[self._mine.key] = False
             self._mine = None
         self._settle()
 
@@ -136,14 +142,22 @@ class Lock:
         """Join the queue at its end, and read it."""
         create = Create(key, self._owner, self._session.lease)
         try:
-            return self._backend.commit_and_list([], [create], self._directory)[1]
+            outcome, queue = self._backend.commit_and_list([], [create], self._directory)
         except OutcomeUnknownError:
             self._unsure.add(key)
             self._backend.sync()
             # A retry must be identical: the first attempt may still arrive, before it or after it.
             if self._backend.get(key) is not None or isinstance(self._backend.commit([], [create]), Refused):
                 self._unsure.discard(key)
-        return self._backend.list(self._directory)
+            return self._backend.list(self._directory)
+        if isinstance(outcome, Committed) or not any(map(partial(self._is_ours, key), queue)):
+            return queue
+        # The store has lost that we left: in its old place our entry would have its old token, too.
+        self._backend.commit([], [Delete(key)])
+        return self._enter(key)
+
+    def _is_ours(self, key: str, entry: Entry) -> bool:
+        return entry.key == key and entry.lease == self._session.lease.id
 
     def _await_turn(self, key: str, queue: Sequence[Entry], until: float | None) -> Entry | None:
         """Our entry once it is the oldest; None if that takes too long."""
@@ -167,7 +181,7 @@ class Lock:
         """Our entry and the one just ahead of it, None if ours is the oldest."""
         ahead = None
         for entry in sorted(queue, key=lambda entry: (entry.created, entry.key)):
-            if entry.key == key and entry.lease == self._session.lease.id:
+            if self._is_ours(key, entry):
                 return entry, ahead
             if entry.value:
                 ahead = entry
@@ -182,7 +196,7 @@ class Lock:
                 if self._session.lost.is_set():
                     raise LeaseLostError("the session ended while waiting for the lock")
                 entry = self._backend.get(ahead.key)
-                if entry is None or not entry.value:
+                if entry is None or not entry.value or entry.created != ahead.created:
                     return True
                 left = None if until is None else until - self._session.clock.monotonic()
                 if left is not None and left <= 0:
@@ -200,10 +214,14 @@ class Lock:
 
     def _settle(self) -> None:
         """Take every entry that is to leave out of the queue."""
-        for key in list(self._leaving):
+        for key, tried in list(self._leaving.items()):
+            self._leaving[key] = True
             # Without its lease, no entry is left and none can arrive.
             with suppress(LeaseLostError):
-                self._bury(key) if key in self._unsure else self._backend.commit([], [Delete(key)])
+                if key in self._unsure:
+                    self._bury(key)
+                elif isinstance(self._backend.commit([], [Delete(key)]), Committed) and not tried:
+                    self._left = key if self._keeps_names else None
             self._unsure.discard(key)
             del self._leaving[key]
 

@@ -29,6 +29,7 @@ from smoothcluster.backend import (
     Committed,
     CoordinationBackend,
     Create,
+    Delete,
     Entry,
     Exists,
     Lease,
@@ -640,6 +641,27 @@ def test_no_version_stands_for_an_absent_key(backend: EtcdBackend) -> None:
     create(backend, "b")
     for version in ("0", "-1"):
         assert backend.commit([AtVersion("a", version)], [Update("b", b"")]) == Refused("a")
+
+
+def test_a_commit_whose_obstacle_goes_before_it_is_looked_at_is_made(
+    backend: EtcdBackend, connect: Callable[..., EtcdBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused, nobody can say any more by what, and nothing is in its way."""
+    other = connect()
+    create(other, "a")
+    call, sent = Connection.call, list[Any]()
+
+    def quicker(self: Connection, method: str, request: Any, *rest: Any) -> Any:
+        sent.append(request)
+        if len(sent) == 2:  # This one asks why; its own is the third.
+            other.commit([], [Delete("a")])
+        return call(self, method, request, *rest)
+
+    monkeypatch.setattr(Connection, "call", quicker)
+    outcome, entries = backend.commit_and_list([], [Create("a", b"made"), Create("d/1", b"")], "d")
+    assert isinstance(outcome, Committed)
+    assert [entry.key for entry in entries] == ["d/1"]
+    assert sent[0] == sent[3]
 
 
 # Directories.

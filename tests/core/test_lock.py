@@ -2,18 +2,18 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from typing import final
 
 import pytest
 
-from smoothcluster.backend import Change, Create, Delete, Refused
+from smoothcluster.backend import Change, Committed, Condition, Create, Delete, Guarantees, Refused
 from smoothcluster.clock import Clock, Signal
 from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster.lock import Lock
-from smoothcluster.memory import MemoryBackend, MemoryStore
+from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.session import LeaseState, Session
 from smoothcluster.testing import Faulty, HeldClock, Lagging, eventually
 
@@ -27,10 +27,11 @@ class Bench:
     """One store on a clock that stands still, and contenders with connections that can fail."""
 
     clock: HeldClock = field(default_factory=HeldClock)
+    guarantees: Guarantees = WEAKEST
     ids: Iterator[int] = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        self.store = MemoryStore(clock=self.clock)
+        self.store = MemoryStore(clock=self.clock, guarantees=self.guarantees)
         self.clock.listeners.append(self.store.expire)
         self.viewer = MemoryBackend(self.store)
 
@@ -105,6 +106,12 @@ def test_an_entry_shows_its_owner(bench: Bench) -> None:
     eventually(lambda: bench.queue() == [session.lease.id.encode(), b"crawler_1"])
 
 
+@pytest.fixture
+def unique() -> Bench:
+    """One whose store never repeats a version."""
+    return Bench(guarantees=replace(WEAKEST, unique_versions=True))
+
+
 def test_names_are_not_used_again(bench: Bench) -> None:
     """Every acquisition has an entry of its own, whose condition ends with it."""
     _, backend, session = bench.contender()
@@ -115,6 +122,64 @@ def test_names_are_not_used_again(bench: Bench) -> None:
             keys.add(lock.condition.key)
         assert bench.queue() == []
     assert len(keys) == 20
+
+
+def test_a_name_is_kept_where_versions_are_unique(unique: Bench) -> None:
+    """All acquisitions share one name, which is all that the store has to look through; conditions still end."""
+    lock, _, _ = unique.contender()
+    conditions: list[Condition] = []
+    tokens: list[int] = []
+    for _ in range(5):
+        with lock:
+            conditions.append(lock.condition)
+            tokens.append(lock.token)
+            for old in conditions[:-1]:
+                assert unique.viewer.commit([old], [Create("a", b"")]) == Refused(old.key)
+    assert len({condition.key for condition in conditions}) == 1
+    assert tokens == sorted(set(tokens))
+
+
+def test_who_comes_back_under_its_name_is_not_waited_for(unique: Bench) -> None:
+    """Between two looks the one ahead left, and is behind now."""
+    holder, _, _ = unique.contender()
+    holder.acquire()
+    waiter, backend, _ = unique.contender()
+    waiting = acquiring(waiter)
+    eventually(lambda: unique.clock.waiting == 1)
+    backend.cut()
+    holder.release()
+    again = acquiring(holder)
+    eventually(lambda: unique.clock.waiting == 2)
+    backend.mend()
+    assert waiting.outcome is True
+    waiter.release()
+    assert again.outcome is True
+
+
+def test_a_name_that_may_still_be_deleted_is_not_kept(unique: Bench) -> None:
+    """A release on its way when it was repeated does not take out of the queue who has come back."""
+    lock, backend, _ = unique.contender()
+    lock.acquire()
+    backend.hold()
+    with pytest.raises(OutcomeUnknownError):
+        lock.release()
+    lock.release()
+    assert lock.acquire(timeout=0)
+    assert isinstance(backend.deliver()[0], Refused)
+    assert isinstance(unique.viewer.commit([lock.condition], [Create("a", b"")]), Committed)
+
+
+def test_an_entry_that_came_back_is_not_stepped_into(unique: Bench) -> None:
+    """A store that lost our release has our old entry: its token is older than those given since."""
+    lock, _, _ = unique.contender()
+    lock.acquire()
+    past, token = unique.store.past(), lock.token
+    lock.release()
+    unique.store.go_back(past)
+    assert lock.acquire(timeout=0)
+    assert lock.token > token
+    lock.release()
+    assert unique.queue() == []
 
 
 def test_it_is_not_acquired_twice(bench: Bench) -> None:

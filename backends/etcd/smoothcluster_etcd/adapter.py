@@ -42,7 +42,7 @@ _UNCONNECTED = Guarantees(
     longest_ttl=9_000_000_000.0,
     ttl_step=1.0,
     largest_value=900_000,
-    # Safely below the 1.5 MiB of a request, in which each key is named up to five times.
+    # Safely below the 1.5 MiB of a request, in which each key is named up to three times.
     largest_commit=1_000_000,
     # Half of what a transaction takes: the rest is for comparing the directories of new keys.
     most_operations=COMPARISONS // 2,
@@ -204,17 +204,26 @@ class EtcdBackend(CoordinationBackend):
         """The outcome, and what a last range *after* it reads."""
         lease = self._own(check_commit(self._guarantees, conditions, changes))
         transaction = Transaction(self._namespace, conditions, changes, lease.number if lease else 0, after)
+        deadline = self._connection.deadline()
+        while True:
+            answer = self._apply(transaction, lease, deadline)
+            if answer.succeeded:
+                version = str(answer.header.revision)
+                versions = {change.key: version for change in changes if not isinstance(change, Delete)}
+                outcome: Committed | Refused | None = Committed(versions)
+            else:
+                answer = self._connection.call("txn", transaction.look(), deadline)
+                outcome = transaction.refusal(answer)
+            if outcome is not None:
+                return outcome, answer.responses[-1].response_range if after is not None else None
+
+    def _apply(self, transaction: Transaction, lease: EtcdLease | None, deadline: float) -> Any:
         try:
-            answer = self._connection.call("txn", transaction.request, unknown=OutcomeUnknownError)
+            return self._connection.call("txn", transaction.request, deadline, OutcomeUnknownError)
         except LeaseLostError:
             if lease:
                 lease.gone = True
             raise
-        page = answer.responses[-1].response_range if after is not None else None
-        if not answer.succeeded:
-            return Refused(transaction.refusal(answer)), page
-        version = str(answer.header.revision)
-        return Committed({change.key: version for change in changes if not isinstance(change, Delete)}), page
 
     def lease(self, ttl: float) -> Lease:
         if ttl <= 0:

@@ -1,11 +1,11 @@
-"""A commit as one etcd transaction, and what a refused one came to."""
+"""A commit as one etcd transaction, and another that tells why it was refused."""
 
 from collections.abc import Sequence
 from typing import Any, final
 
 from etcd3 import etcdrpc
 
-from smoothcluster.backend import Change, Condition, Create, Delete, Exists
+from smoothcluster.backend import Change, Condition, Create, Delete, Exists, Refused
 from smoothcluster.errors import MisplacedKeyError
 from smoothcluster_etcd.layout import ancestors, end, place
 
@@ -24,7 +24,7 @@ _CREATED, _MODIFIED, _GREATER = _rpc.Compare.CREATE, _rpc.Compare.MOD, _rpc.Comp
 
 @final
 class Transaction:
-    """All of *conditions*, and those that *changes* imply, compared; then all changes, or a look at what failed.
+    """All of *conditions*, and those that *changes* imply, compared; then all changes, or nothing.
 
     That a key holds bytes or is a directory costs one comparison for each new key, and one for
     each directory of one that no other part of the commit shows to be there. In a commit so large
@@ -45,29 +45,36 @@ class Transaction:
         self._parts: tuple[Part, ...] = (*conditions, *changes)
         self._keys = [place(namespace, part.key) for part in self._parts]
         self._directories = _new_directories(self._parts)[: COMPARISONS - 1 - len(self._parts)]
-        places = [place(namespace, each) for each in self._directories]
+        self._places = [place(namespace, each) for each in self._directories]
+        self._last = [] if after is None else [{"request_range": after}]
         changed = zip(changes, self._keys[len(conditions) :], strict=True)
-        last = [] if after is None else [{"request_range": after}]
         # Of dictionaries: protobuf would copy a message that is put into another, by way of its bytes.
         self.request: Any = _rpc.TxnRequest(
-            compare=[*map(_compare, self._parts, self._keys), *map(_absent, places)],
-            success=[*(_change(change, key, lease) for change, key in changed), *last],
-            failure=[*map(_look, self._parts, self._keys), *map(_look_at, places), *last],
+            compare=[*map(_compare, self._parts, self._keys), *map(_absent, self._places)],
+            success=[*(_change(change, key, lease) for change, key in changed), *self._last],
         )
 
-    def refusal(self, answer: Any) -> str:
-        """A key that had a part fail. Raise MisplacedKeyError if it was a place that a key cannot have."""
+    def look(self) -> Any:
+        """A transaction that reads what the commit's parts are about, for `refusal`."""
+        looks = [*map(_look, self._parts, self._keys), *map(_look_at, self._places), *self._last]
+        return _rpc.TxnRequest(success=looks)
+
+    def refusal(self, answer: Any) -> Refused | None:
+        """What came of the commit by the *answer* to `look`, had it been made then; None if it would be applied.
+
+        Raise MisplacedKeyError if it is a place that a key cannot have.
+        """
         seen = [each.response_range.kvs for each in answer.responses]
         for part, key, found in zip(self._parts, self._keys, seen, strict=False):
             if not _holds(part, key, found):
-                return part.key
+                return Refused(part.key)
         for part, found in zip(self._parts, seen, strict=False):
             if isinstance(part, Create) and found:
                 raise MisplacedKeyError(part.key, "is a directory and cannot hold bytes")
         for directory, found in zip(self._directories, seen[len(self._parts) :], strict=False):
             if found:
                 raise MisplacedKeyError(directory, "holds bytes and cannot be a directory")
-        raise AssertionError("etcd refused what holds")
+        return None
 
 
 def _new_directories(parts: Sequence[Part]) -> list[str]:
