@@ -25,7 +25,7 @@ from smoothcluster_sqlite.turn import CAP, DONE, KEPT, SCRIPT, Act, take
 from smoothcluster_sqlite.writer import writer
 from sqlite_store import SqliteStore, Writer
 
-from smoothcluster.backend import Committed, CoordinationBackend, Create, Lease, Update
+from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Delete, Lease, Update
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
     AccessDeniedError,
@@ -129,7 +129,13 @@ class Turns:
 
     def __call__(self, now: float, act: Act = "move", lease: str | None = None, seconds: float | None = None) -> int:
         """The outcome of a turn."""
-        return take(self._connection, act, now, lease, seconds)[1]
+        return take(self._connection, act, now, lease, seconds).outcome
+
+    @property
+    def number(self) -> int:
+        """Of the last commit."""
+        number: int = self._connection.execute("SELECT number FROM clock").fetchone()[0]
+        return number
 
     def lives(self, now: float) -> bool:
         """Whether lease ``a`` is there after a turn."""
@@ -212,6 +218,15 @@ def test_after_a_reboot_leases_get_their_full_time_again(turn: Turns) -> None:
     while turn.lives(now):
         now += CAP / 2
     assert began + 1.0 <= now <= began + 1.0 + CAP
+
+
+def test_after_a_reboot_no_number_is_given_twice(turn: Turns) -> None:
+    """What ends with the machine may be lost without a trace, but a token may have carried its number away."""
+    turn(1000.0, "commit")
+    before = turn.number
+    turn.reboot()
+    turn(10.0, "commit")
+    assert turn.number > before + 1_000_000
 
 
 def test_who_renews_lives(turn: Turns) -> None:
@@ -558,6 +573,30 @@ def test_a_file_that_goes_while_it_is_opened_is_missed(
     away.rename(log)
     create(backend, "a")
     assert backend.get("a") is not None
+
+
+def test_only_what_outlives_the_machine_waits_for_the_disk(
+    backend: SqliteBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What hangs on leases ends with the machine, as do all who saw it; whatever else a commit changes is safe."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+
+    def waits(*changes: Change) -> bool:
+        synced.clear()
+        backend.commit([], changes)
+        return bool(synced)
+
+    lease = backend.lease(60.0)
+    assert not waits(Create("leased", b"", lease))
+    assert not waits(Update("leased", b"x"))
+    assert waits(Create("plain", b""))
+    assert waits(Update("plain", b"x"), Update("leased", b"y"))
+    assert waits(Create("other", b""), Create("leased2", b"", lease))
+    assert waits(Delete("other"), Delete("leased2"))
+    assert not waits(Delete("leased"))
+    assert waits(Delete("plain"))
+    assert not waits(Delete("plain"))
 
 
 def test_a_file_that_was_replaced_is_not_taken_for_the_old_one(

@@ -27,7 +27,7 @@ from smoothcluster_sqlite.bell import bells, take_down
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
 from smoothcluster_sqlite.link import Link
 from smoothcluster_sqlite.place import parse_url
-from smoothcluster_sqlite.turn import BOOT, CAP, DONE, GONE, KEPT, Act, Part, prepare, split, take
+from smoothcluster_sqlite.turn import BOOT, CAP, DONE, GONE, KEPT, Act, Part, Turn, prepare, split, take
 from smoothcluster_sqlite.watches import Changes, Watches
 
 GUARANTEES = Guarantees(
@@ -110,17 +110,17 @@ class SqliteBackend(CoordinationBackend):
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         lease = check_commit(GUARANTEES, conditions, changes)
         parts: list[Part] = []
-        number, outcome = self._turn(
+        turn = self._turn(
             self._commits,
             "commit",
             None if lease is None else lease.id,
             prepare=lambda connection: parts.extend(prepare(connection, conditions, changes)),
         )
-        if outcome == GONE:
+        if turn.outcome == GONE:
             raise LeaseLostError(f"lease {lease and lease.id} is gone")
-        if outcome == DONE:
-            return Committed({each.key: str(number) for each in changes if not isinstance(each, Delete)})
-        act, key = parts[outcome - 1][:2]
+        if turn.outcome == DONE:
+            return Committed({each.key: str(turn.number) for each in changes if not isinstance(each, Delete)})
+        act, key = parts[turn.outcome - 1][:2]
         if act == "below":
             raise MisplacedKeyError(key, "is a directory and cannot hold bytes")
         if act == "above":
@@ -136,17 +136,18 @@ class SqliteBackend(CoordinationBackend):
         *,
         prepare: Callable[[sqlite3.Connection], object] | None = None,
         deadline: float | None = None,
-    ) -> tuple[int, int]:
+    ) -> Turn:
         # The clock is read anew for each attempt: a reading that is old makes leases last longer.
-        number, outcome = link.write(
+        turn = link.write(
             lambda connection: take(connection, act, self._clock.monotonic(), lease, seconds),
             self._deadline() if deadline is None else deadline,
             prepare,
+            lambda turn: turn.lasting,
         )
-        if number > self._file.number:
-            self._file.number = number
+        if turn.number > self._file.number:
+            self._file.number = turn.number
             self._ring()
-        return number, outcome
+        return turn
 
     # Leases and watches.
 
@@ -161,7 +162,7 @@ class SqliteBackend(CoordinationBackend):
 
     def renew(self, lease: str) -> bool:
         """Start a lease's full time again; False if it is gone."""
-        return self._turn(self._leases, "renew", lease)[1] == DONE
+        return self._turn(self._leases, "renew", lease).outcome == DONE
 
     def revoke(self, lease: str) -> None:
         """End a lease and its keys now."""

@@ -57,14 +57,18 @@ class Link:
         act: Callable[[sqlite3.Connection], Answer],
         deadline: float,
         prepare: Callable[[sqlite3.Connection], object] | None = None,
+        lasts: Callable[[Answer], object] = bool,
     ) -> Answer:
-        """Do *act*, which is one statement that writes; *prepare* comes before it and writes nothing to the file."""
+        """Do *act*, which is one statement that writes; *prepare* comes before it and writes nothing to the file.
+
+        If durable, and what it did *lasts*, that is on the disk when this returns.
+        """
         with self._held(deadline) as connection:
             try:
                 if prepare:
                     prepare(connection)
                 answer = _patiently(lambda: act(connection), deadline)
-                if self._durable:
+                if self._durable and lasts(answer):
                     # Not by sqlite, which would keep the file locked until the disk has answered.
                     os.fdatasync(self._log)
             except sqlite3.Error as error:

@@ -6,6 +6,10 @@ between two turns. So it never runs ahead of any holder's, and time in which nob
 process was paused in the middle of it or the disk stood still, hardly counts. If the machine's clock
 is another one than before, after a reboot for instance, every lease gets its full time again.
 
+What hangs on leases ends with the machine, as do all who saw it: a turn that changes nothing else need not
+be on the disk before it is acknowledged. What is known elsewhere is its number at most, as a token that
+fences; so after a reboot the numbers go on beyond all that may have been lost.
+
 A turn is a row put into a table of the connection's own, whose trigger does the rest: it moves the
 clock, ends what is due, and then does what was asked for. The danger it avoids: were it Python that goes from
 statement to statement, the file would be locked while other threads have the interpreter, and a
@@ -15,7 +19,7 @@ process that is paused would most likely be paused there, and everybody with it.
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from smoothcluster.backend import AtVersion, Change, Condition, Create, Delete, Exists, Update
 from smoothcluster.errors import MisplacedKeyError
@@ -34,17 +38,22 @@ Act = Literal["commit", "grant", "renew", "revoke", "move"]
 DONE, GONE = 0, -1
 """Outcomes: done; the lease is gone. Any other is the place of a part that does not hold."""
 
+_LEAP = 1_000_000_000
+"""By how much the number of commits rises when the machine was started anew: by more than the disk can be behind."""
+
 _OTHER_CLOCK = "(boot <> new.boot OR new.now < seen - 1)"
 """A reading may be a little older than the last one: it was taken before the turn began."""
 
 SCRIPT = f"""
 CREATE TEMP TABLE part (place INTEGER PRIMARY KEY, act TEXT, key TEXT, directory TEXT, name TEXT, version TEXT,
                         value BLOB, lease TEXT);
-CREATE TEMP TABLE turn (act TEXT, now REAL, boot TEXT, lease TEXT, seconds REAL, number INTEGER, outcome INTEGER);
+CREATE TEMP TABLE turn (act TEXT, now REAL, boot TEXT, lease TEXT, seconds REAL, number INTEGER, outcome INTEGER,
+                        lasting INTEGER NOT NULL DEFAULT 0);
 
 CREATE TEMP TRIGGER taken AFTER INSERT ON turn BEGIN
     UPDATE leases SET expires = granted + (SELECT time FROM clock) WHERE (SELECT {_OTHER_CLOCK} FROM clock);
     UPDATE clock SET
+        number = number + CASE WHEN boot IN (new.boot, '') THEN 0 ELSE {_LEAP} END,
         time = time + CASE WHEN {_OTHER_CLOCK} THEN 0 ELSE min(max(new.now - seen, 0), {CAP}) END,
         seen = CASE WHEN {_OTHER_CLOCK} THEN new.now ELSE max(new.now, seen) END,
         boot = new.boot;
@@ -78,6 +87,10 @@ CREATE TEMP TRIGGER taken AFTER INSERT ON turn BEGIN
 END;
 
 CREATE TEMP TRIGGER allowed AFTER UPDATE OF outcome ON turn WHEN new.act = 'commit' AND new.outcome = {DONE} BEGIN
+    UPDATE turn SET lasting = EXISTS (
+        SELECT 1 FROM part LEFT JOIN entries USING (directory, name) WHERE CASE act
+            WHEN 'create' THEN part.lease IS NULL
+            ELSE act IN ('update', 'delete') AND entries.lease IS NULL END);
     DELETE FROM entries WHERE rowid IN
         (SELECT entries.rowid FROM part JOIN entries USING (directory, name) WHERE act = 'delete');
     UPDATE entries SET value = part.value, version = new.number FROM part
@@ -90,6 +103,16 @@ END;
 """  # noqa: S608  # made of constants
 
 Part = tuple[str, str, str | None, bytes | None, str | None]
+
+
+class Turn(NamedTuple):
+    """What came of one."""
+
+    number: int
+    """Of the last commit."""
+    outcome: int
+    lasting: int
+    """Whether it changed anything that does not end with a lease."""
 
 
 def split(key: str) -> tuple[str, str]:
@@ -141,11 +164,10 @@ def _part(part: Condition | Change) -> Part:
 
 def take(
     connection: sqlite3.Connection, act: Act, now: float, lease: str | None = None, seconds: float | None = None
-) -> tuple[int, int]:
-    """Take a turn at *now* on the machine's clock: the number of the last commit, and the outcome."""
+) -> Turn:
+    """Take a turn at *now* on the machine's clock."""
     connection.execute("DELETE FROM turn")
     connection.execute(
         "INSERT INTO turn (act, now, boot, lease, seconds) VALUES (?, ?, ?, ?, ?)", (act, now, BOOT, lease, seconds)
     )
-    number, outcome = connection.execute("SELECT number, outcome FROM turn").fetchone()
-    return number, outcome
+    return Turn(*connection.execute("SELECT number, outcome, lasting FROM turn").fetchone())
