@@ -146,27 +146,32 @@ class RedisBackend(CoordinationBackend, HasHistory):
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         for key in keys:
             _check_key(key)
-        return _entries(keys, *self._servers.run("get", keys)) if keys else []
+        if not keys:
+            return []
+        head, *values = self._servers.run("get", keys)
+        return _entries(keys, head.decode(), values)
 
     def keys(self, directory: str) -> list[str]:
         names: bytes = self._servers.run("keys", [_check_key(directory)])
-        return sorted(_within(directory, names))
+        return sorted(_within(directory, names.decode()))
 
     def list(self, directory: str) -> "list[Entry]":
-        return _listing(directory, *self._servers.run("list", [_check_key(directory)]))
+        head, *values = self._servers.run("list", [_check_key(directory)])
+        return _listing(directory, head.decode(), values)
 
     # Changing.
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         words = _commit(conditions, changes)
-        return _outcome(self._servers.run("commit", words, OutcomeUnknownError), words, changes)
+        return _outcome(self._servers.run("commit", words, OutcomeUnknownError).decode(), changes)
 
     def commit_and_list(
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         words = _commit(conditions, changes)
-        what, said, *listing = self._servers.run("commit", [*words, _check_key(directory)], OutcomeUnknownError)
-        return _outcome((what, said), words, changes), _listing(directory, *listing)
+        head, *values = self._servers.run("commit", [*words, _check_key(directory)], OutcomeUnknownError)
+        said, listing = head.decode().split("\n", 1)
+        return _outcome(said, changes), _listing(directory, listing, values)
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
@@ -195,19 +200,17 @@ def _commit(conditions: Sequence[Condition], changes: Sequence[Change]) -> "list
     return words
 
 
-def _outcome(
-    answer: "Sequence[bytes]", words: "Sequence[str | bytes]", changes: Sequence[Change]
-) -> Committed | Refused:
+def _outcome(answer: str, changes: Sequence[Change]) -> Committed | Refused:
     """What the script has made of it."""
-    what, said = answer[0], answer[1].decode()
+    what, said = answer.split(" ")
     match what:
-        case b"done":
+        case "done":
             return Committed({change.key: said for change in changes if not isinstance(change, Delete)})
-        case b"refused":
+        case "refused":
             return Refused(said)
-        case b"lost":
-            raise LeaseLostError(f"lease {words[0]!s} is gone")
-        case b"directory":
+        case "lost":
+            raise LeaseLostError(f"lease {said} is gone")
+        case "directory":
             raise MisplacedKeyError(said, "is a directory and cannot hold bytes")
         case _:
             raise MisplacedKeyError(said, "holds bytes and cannot be a directory")
@@ -228,24 +231,25 @@ def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
             return "delete", part.key, "" if part.version is None else part.version or "none", b""
 
 
-def _within(directory: str, names: bytes) -> "list[str]":
+def _within(directory: str, names: str) -> "list[str]":
     """The keys of those names in *directory*."""
-    return [f"{directory}/{name}" for name in names.decode().split()]
+    return [f"{directory}/{name}" for name in names.split()]
 
 
-def _listing(directory: str, names: bytes, since: bytes, marks: bytes, *values: bytes) -> "list[Entry]":
+def _listing(directory: str, head: str, values: Sequence[bytes]) -> "list[Entry]":
     """The keys of a directory that the script has read, sorted."""
-    found = _entries(_within(directory, names), since, marks, *values)
+    names, rest = head.split("\n", 1)
+    found = _entries(_within(directory, names), rest, values)
     return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.key)
 
 
-def _entries(keys: Sequence[str], since: bytes, marks: bytes, *values: bytes) -> "list[Entry | None]":
+def _entries(keys: Sequence[str], head: str, values: Sequence[bytes]) -> "list[Entry | None]":
     """What the script has read: which history this is, and of each key its mark, empty if it is absent, and value."""
-    history = since.decode()
+    since, marks = head.split("\n")
     try:
         return [
-            _entry(key, mark, value, history) if mark else None
-            for key, mark, value in zip(keys, marks.decode().split(",") if keys else (), values, strict=True)
+            _entry(key, mark, value, since) if mark else None
+            for key, mark, value in zip(keys, marks.split(",") if keys else (), values, strict=True)
         ]
     except (TypeError, ValueError) as error:
         raise UnavailableError(f"somebody else wrote into the store: {error}") from None

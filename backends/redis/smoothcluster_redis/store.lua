@@ -170,26 +170,25 @@ if moved then
     for _, lease in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', whole(clock))) do finish(lease) end
 end
 
--- Reading. A mark is "version created lease", and nothing for a key that is not there. What comes in numbers is
--- answered as one text where it can be: a client takes its time over each part of an answer.
+-- Reading. A mark is "version created lease", and nothing for a key that is not there. All but the values is
+-- answered as one text, line by line, before them: a client takes its time over each part of an answer.
 
-local function read(answer, keys, from)
-    local marks, place = {}, #answer + 2
-    answer[place - 1], answer[place] = since, ''
+local function read(head, keys, from)
+    local marks, answer = {}, {''}
     for first = from, #keys, 4000 do
         local last = math.min(first + 3999, #keys)
         for _, mark in ipairs(call('HMGET', MARKS, unpack(keys, first, last))) do marks[#marks + 1] = mark or '' end
         for _, value in ipairs(call('HMGET', VALUES, unpack(keys, first, last))) do answer[#answer + 1] = value end
     end
-    answer[place] = table.concat(marks, ',')
+    answer[1] = head .. since .. '\n' .. table.concat(marks, ',')
     return answer
 end
 
-local function list(answer, directory)
+local function list(head, directory)
     local names = call('SMEMBERS', CHILDREN .. directory)
-    answer[#answer + 1] = table.concat(names, ' ')
+    head = head .. table.concat(names, ' ') .. '\n'
     for i, name in ipairs(names) do names[i] = directory .. '/' .. name end
-    return read(answer, names, 1)
+    return read(head, names, 1)
 end
 
 -- Changing. From ARGV[3] come four words for each part of a commit, of which there are 4000 at most: what it is,
@@ -216,10 +215,10 @@ local function misplaced(keys, marks)
     if #places == 0 then return end
     local one_is = call('EXISTS', unpack(places)) > 0
     for key in pairs(made) do
-        if one_is and is_directory(key) then return {'directory', key} end
+        if one_is and is_directory(key) then return 'directory ' .. key end
         local name = split(key)
         while name and not above[name] do
-            if made[name] then return {'bytes', name} end
+            if made[name] then return 'bytes ' .. name end
             above[name] = true
             above[#above + 1] = name
             name = split(name)
@@ -228,7 +227,7 @@ local function misplaced(keys, marks)
     for first = 1, #above, 4000 do
         local there = call('HMGET', MARKS, unpack(above, first, math.min(first + 3999, #above)))
         for i, mark in ipairs(there) do
-            if mark then return {'bytes', above[first + i - 1]} end
+            if mark then return 'bytes ' .. above[first + i - 1] end
         end
     end
 end
@@ -268,17 +267,17 @@ local function apply(keys, marks, lease)
 end
 
 local function commit(lease)
-    if lease ~= '' and not lives(lease) then return {'lost', ''} end
+    if lease ~= '' and not lives(lease) then return 'lost ' .. lease end
     local keys = {}
     for i = 4, #ARGV, 4 do keys[#keys + 1] = ARGV[i] end
     local marks = call('HMGET', MARKS, unpack(keys))
     local failed = failing(marks)
-    if failed then return {'refused', failed} end
+    if failed then return 'refused ' .. failed end
     local wrong = misplaced(keys, marks)
     if wrong then return wrong end
     number = number + 1
     apply(keys, marks, lease)
-    return {'done', publish() .. '-' .. since}
+    return 'done ' .. publish() .. '-' .. since
 end
 
 local function grant(lease, ttl)
@@ -289,10 +288,10 @@ end
 
 if act == 'commit' then
     local answer = commit(ARGV[2])
-    return #ARGV % 4 == 3 and list(answer, ARGV[#ARGV]) or answer
+    return #ARGV % 4 == 3 and list(answer .. '\n', ARGV[#ARGV]) or answer
 end
-if act == 'get' then return read({}, ARGV, 2) end
-if act == 'list' then return list({}, ARGV[2]) end
+if act == 'get' then return read('', ARGV, 2) end
+if act == 'list' then return list('', ARGV[2]) end
 if act == 'keys' then return table.concat(call('SMEMBERS', CHILDREN .. ARGV[2]), ' ') end
 if act == 'lease' then return grant(ARGV[2], ARGV[3]) end
 if act == 'renew' then return lives(ARGV[2]) and grant(ARGV[2], ARGV[3]) or 0 end
