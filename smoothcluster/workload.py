@@ -27,9 +27,6 @@ SLICE = 0.2
 RAMP = 0.05
 """Seconds after which to look whether suspects that wait could use more children."""
 
-TOLD = 20
-"""Suspects named in one event."""
-
 WINDOW = 8192
 """Tasks marked at once at most, however fast they are."""
 
@@ -157,10 +154,10 @@ class Workload:
         works = [work for work in self.works.values() if work.pending is None]
         times = [work.oldest + INTERVAL for work in works if work.oldest is not None]
         # A retry that is due already waits for a free worker, and that will wake us.
-        retries = [work.next_retry() for work in works if not work.moving]
+        retries = [work.backlog.next_retry() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
         # While the lease may be lost, and so perhaps the shards, nobody is convicted.
-        verdicts = [verdict for work in works if (verdict := work.next_verdict()) is not None]
+        verdicts = [verdict for work in works if (verdict := work.suspects.next_verdict()) is not None]
         times += verdicts if self._may_start() else [max(verdict, now + INTERVAL) for verdict in verdicts]
         # What the last turn has put back, after it had started what there was.
         if any(work.backlog.queue for work in works if work.free()) and self.room():
@@ -204,7 +201,7 @@ class Workload:
         self._pool.put(again)
 
     def _due(self, work: ShardWork, now: float) -> bool:
-        verdict = work.next_verdict()
+        verdict = work.suspects.next_verdict()
         if verdict is not None and verdict <= now and work.pending is None and self._may_start():
             return True
         if work.lost or not work.unsaid():
@@ -244,7 +241,7 @@ class Workload:
         """Start suspects in children, as far as there are any; or one alone, where no child can run the handler."""
         works = [work for work in self.works.values() if work.backlog.suspects and work.free()]
         for work in works:
-            self._tell(work)
+            work.suspects.tell()
         if self._alone and not self.outstanding:
             # It came back; but until that is recorded it shares the blame for what the next one does.
             self._alone = not self._record(now)
@@ -252,8 +249,10 @@ class Workload:
         if self._solitary:
             self._start_alone(now)
             return
+        if not works:
+            return
         waiting = sum(len(work.backlog.suspects) for work in works)
-        room = self._apart.ready(waiting) - sum(work.in_children for work in self.works.values()) if works else 0
+        room = self._apart.ready(waiting) - sum(work.suspects.in_children for work in self.works.values())
         for work in works:
             if room > 0:
                 room -= self._commit(work, 0, now, apart=room)
@@ -273,15 +272,6 @@ class Workload:
             if work.unsaid():
                 self._commit(work, 0, now)
         return not any(work.unsaid() for work in self.works.values())
-
-    def _tell(self, work: ShardWork) -> None:
-        """Note, once for each shard taken over, what its former owner may have died of."""
-        if not work.told:
-            work.told = True
-            places = list(work.backlog.suspects)
-            ids = [work.backlog.tasks[name][index].id for name, index in places[:TOLD]]
-            where = "in a child" if self._apart.able is not False else "alone in the member"
-            self._terms.note("suspect", shard=work.number, tasks=ids, count=len(places), run=where)
 
     def _commit(self, work: ShardWork, want: int, now: float, *, apart: int = 0, alone: bool = False) -> int:
         """Send the shard's next commit, or the one not settled yet; return how many tasks it started."""

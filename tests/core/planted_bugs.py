@@ -65,9 +65,9 @@ BUGS = (
     ),
     Bug(
         "progress is not fenced",
-        "progress.py",
-        "fence = Update(self._terms.keys.shard(self.number), self.record.to_json(), self.version)",
-        "fence = Update(self._terms.keys.shard(self.number), self.record.to_json())",
+        "progress/draft.py",
+        "fence = Update(keys.shard(self._number), record.to_json(), version)",
+        "fence = Update(keys.shard(self._number), record.to_json())",
         60,
         "P2: ",
     ),
@@ -165,8 +165,8 @@ BUGS = (
     ),
     Bug(
         "a task is not marked before it starts",
-        "progress.py",
-        "                self.record.open[name].run |= 1 << index\n",
+        "progress/shard_work.py",
+        "        self.record.open[name].run |= 1 << index\n",
         "",
         60,
         "P5: ",
@@ -181,7 +181,7 @@ BUGS = (
     ),
     Bug(
         "a successor does not load the ids that a job has",
-        "backlog.py",
+        "progress/backlog.py",
         "        values = (entry.value for entry in backend.list(self._keys.seen(job, self._number)))\n",
         "        values: list[bytes] = []\n",
         60,
@@ -197,7 +197,7 @@ BUGS = (
     ),
     Bug(
         "a watch is armed after reading",
-        "backlog.py",
+        "progress/backlog.py",
         """\
         if not self._armed:
             self.arm()
@@ -220,7 +220,7 @@ BUGS = (
     ),
     Bug(
         "what comes while we read is forgotten",
-        "backlog.py",
+        "progress/backlog.py",
         "        here = set(names)\n",
         "        here = set(names)\n        self.stale = False\n",
         120,
@@ -247,7 +247,7 @@ BUGS = (
     ),
     Bug(
         "ids are admitted without writing them down",
-        "progress.py",
+        "progress/shard_work.py",
         """            draft.changes.append(Create(key, b"".join(marks)))\n""",
         "            pass\n",
         20,
@@ -264,8 +264,8 @@ BUGS = (
     ),
     Bug(
         "suspects are run in the member",
-        "progress.py",
-        "            run.apart, run.alone = not alone, self._stage(place) is Stage.ACCUSED\n",
+        "progress/shard_work.py",
+        "            run.apart, run.alone = not alone, self.suspects.accused(place)\n",
         "            pass\n",
         30,
         "P5: ",
@@ -305,8 +305,8 @@ BUGS = (
     ),
     Bug(
         "nobody says that a suspect is alone in the member",
-        "progress.py",
-        "                self._blame(place, ALONE)\n",
+        "progress/shard_work.py",
+        "                self.suspects.blame(place, ALONE)\n",
         "                pass\n",
         60,
         "P5: ",
@@ -446,8 +446,8 @@ UNFOUND = (
     ),
     Bug(
         "tasks are taken for added before that is acknowledged",
-        "progress.py",
-        "        draft.sent.extend(texts)\n",
+        "progress/draft.py",
+        "        self._sent.extend(texts)\n",
         "        self._terms.sent.add(list(texts))\n",
         60,
         "P[37]: ",

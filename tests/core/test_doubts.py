@@ -149,7 +149,7 @@ def test_what_was_read_and_is_lost_is_not_admitted() -> None:
     past = bench.store.past()
     bench.chunk("j-a", "lost")
     work.backlog.fill(bench.backend, 1)
-    assert work.backlog.ready()
+    assert work.backlog.promising()
     bench.store.go_back(past)
     bench.chunk("j-a", "new")
     assert work.carry_on(bench.read())

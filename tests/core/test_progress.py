@@ -187,7 +187,7 @@ def test_a_failed_task_is_tried_again_after_a_delay_that_doubles() -> None:
     (run,) = bench.start(work)
     finish(work, failed(run))
     bench.commit(work, 1, now=100.0)
-    assert (recorded(bench), work.next_retry(), work.startable(109.0), work.startable(110.0)) == (
+    assert (recorded(bench), work.backlog.next_retry(), work.startable(109.0), work.startable(110.0)) == (
         [],
         110.0,
         False,
@@ -198,12 +198,13 @@ def test_a_failed_task_is_tried_again_after_a_delay_that_doubles() -> None:
     (run,) = bench.commit(work, 1, now=110.0)
     finish(work, failed(run))
     bench.commit(work, now=200.0)
-    assert (run.context.attempt, work.next_retry()) == (2, 220.0)
+    assert (run.context.attempt, work.backlog.next_retry()) == (2, 220.0)
     (run,) = bench.commit(work, 1, now=220.0)
     finish(work, failed(run, "thrice"))
     bench.commit(work, now=220.0)
     (outcome,) = recorded(bench)
-    assert (outcome.state, outcome.error, outcome.attempts, work.next_retry()) == (State.FAILED, "thrice", 3, None)
+    assert (outcome.state, outcome.error, outcome.attempts) == (State.FAILED, "thrice", 3)
+    assert work.backlog.next_retry() is None
 
 
 def test_starts_that_nothing_came_of_are_no_failures() -> None:
@@ -214,7 +215,7 @@ def test_starts_that_nothing_came_of_are_no_failures() -> None:
     (run,) = bench.start(work)
     finish(work, failed(run))
     bench.commit(work)
-    assert (recorded(bench), work.next_retry()) == ([], 1.0)
+    assert (recorded(bench), work.backlog.next_retry()) == ([], 1.0)
 
 
 @pytest.mark.parametrize("state", [RunState.NOT_STARTED, RunState.INTERRUPTED])

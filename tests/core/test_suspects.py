@@ -10,11 +10,12 @@ from smoothcluster.chunks import encode_task
 from smoothcluster.cluster import outcomes
 from smoothcluster.model import Outcome, State, Task
 from smoothcluster.pool import RunState
-from smoothcluster.progress import CONFIRM, ShardWork
+from smoothcluster.progress import ShardWork
+from smoothcluster.progress.suspects import CONFIRM, TOLD
 from smoothcluster.quarantine import Condemned
 from smoothcluster.records import Open, Shard
 from smoothcluster.suspicion import KILLS
-from smoothcluster.workload import INTERVAL, RAMP, TOLD, Workload
+from smoothcluster.workload import INTERVAL, RAMP, Workload
 
 GONE = "x@1:process_gone"
 
@@ -53,7 +54,7 @@ def test_suspects_start_apart_and_others_do_not_wait_for_them(bench: Bench) -> N
         ("a", True, False, 2),
         ("b", False, False, 1),
     ]
-    assert (bench.read().record.open["j-0"].run, work.in_children, work.outstanding) == (0b011, 1, 2)
+    assert (bench.read().record.open["j-0"].run, work.suspects.in_children, work.outstanding) == (0b011, 1, 2)
     assert bench.commit(work, 10) == []
 
 
@@ -62,7 +63,7 @@ def test_what_comes_through_in_a_child_is_recorded(bench: Bench) -> None:
     work = taken_over(bench, [GONE])
     (run,) = bench.commit(work, apart=1)
     work.finish(done(run, value="7"), 0.0)
-    assert work.in_children == 0
+    assert work.suspects.in_children == 0
     bench.commit(work)
     assert recorded(bench) == [Outcome("a", State.DONE, 7, None, 2, "runner", 2)]
 
@@ -87,11 +88,11 @@ def test_a_death_counts_when_the_member_has_outlived_it(bench: Bench) -> None:
     work = taken_over(bench, [GONE])
     (run,) = bench.commit(work, apart=1)
     work.finish(died(run, "child_exit_3"), 10.0)
-    assert (work.next_verdict(), work.quiet()) == (10.0 + CONFIRM, True)
+    assert (work.suspects.next_verdict(), work.quiet()) == (10.0 + CONFIRM, True)
     assert bench.commit(work, 1, 10.0 + CONFIRM / 2, apart=1) == []
     assert (bench.read().record.open["j-0"].run, blame(bench)) == (1, [GONE])
     (run,) = bench.commit(work, 1, 10.0 + CONFIRM, apart=1)
-    assert (run.apart, run.alone, run.context.attempt, work.next_verdict()) == (True, True, 3, None)
+    assert (run.apart, run.alone, run.context.attempt, work.suspects.next_verdict()) == (True, True, 3, None)
     assert blame(bench) == [GONE, "me@2:child_exit_3@1700000000"]
 
 
@@ -178,7 +179,7 @@ def test_where_all_tasks_run_apart_only_the_accused_are_special() -> None:
     runs = bench.commit(work, 10)
     assert [(run.task.id, run.apart, run.alone) for run in runs] == [("a", True, False), ("b", True, False)]
     (run,) = bench.commit(work, apart=5)
-    assert (run.task.id, run.alone, work.in_children) == ("c", True, 1)
+    assert (run.task.id, run.alone, work.suspects.in_children) == ("c", True, 1)
     work.finish(failed(runs[0], "why"), 0.0)
     bench.commit(work)
     assert [each.state for each in recorded(bench)] == [State.FAILED]

@@ -6,14 +6,17 @@ and added the others to ``seen``, in the same commit. Of what is only listed not
 so a long queue costs little memory. Jobs take turns, a chunk each.
 """
 
+import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import cast
 
 from smoothcluster.backend import CoordinationBackend, Entry
 from smoothcluster.chunks import CHUNK_TASKS, decode_chunk, digest, job_of
 from smoothcluster.errors import BackendError
 from smoothcluster.model import Task
+from smoothcluster.pool import Run
 from smoothcluster.records import GarbageError, Keys, Open, Shard, last_part
 from smoothcluster.suspicion import Stage, stage
 from smoothcluster.view import Report
@@ -23,6 +26,11 @@ Place = tuple[str, int]
 
 DIGEST = 16
 """Bytes of one digest in a ``seen`` key."""
+
+
+def place_of(run: Run) -> Place:
+    """Where the run's task stands in its shard."""
+    return cast("tuple[object, Place]", run.key)[1]
 
 
 class Backlog:
@@ -44,6 +52,7 @@ class Backlog:
         self.arm: Callable[[], None] = lambda: None
         """Called before the first listing: whatever comes from then on must set `stale`."""
         self._armed = False
+        self._delayed: list[tuple[float, Place]] = []
         self._unread = deque(record.open)
         self._read: deque[tuple[str, list[Task]]] = deque()
         self._listed: dict[str, deque[str]] = {}
@@ -69,12 +78,12 @@ class Backlog:
             names.append(self._next_name())
         self._fetch(backend, names)
 
-    def admit(self) -> tuple[str, list[bytes]] | None:
-        """Open the next chunk that was read: its name and the digests that are new to its job.
+    def admit(self, fits: Callable[[int], bool]) -> tuple[str, list[bytes]] | None:
+        """Open the next chunk that was read, if so many tasks fit: its name and the digests that are new to its job.
 
         The caller must commit, at once and together, the shard's record and the digests.
         """
-        if not self._read:
+        if not self._read or not fits(len(self._read[0][1])):
             return None
         name, tasks = self._read.popleft()
         job = job_of(name)
@@ -92,10 +101,6 @@ class Backlog:
                 fresh.append(mark)
                 self.queue.append((name, index))
         return name, fresh
-
-    def ready(self) -> int:
-        """How many tasks in the next chunk that `admit` would open; 0 if there is none."""
-        return len(self._read[0][1]) if self._read else 0
 
     def forget(self, name: str) -> None:
         """The chunk is finished and its key goes. Names of chunks are never used twice."""
@@ -171,6 +176,24 @@ class Backlog:
             self.suspects.append(place)
         else:
             (self.queue.appendleft if first else self.queue.append)(place)
+
+    def start_again(self, place: Place) -> None:
+        """As `put_back`, for one that is marked as running."""
+        self._record.open[place[0]].run &= ~(1 << place[1])
+        self.put_back(place)
+
+    def put_off(self, place: Place, until: float) -> None:
+        """A task that failed is to be started again, but not before *until*."""
+        heapq.heappush(self._delayed, (until, place))
+
+    def next_retry(self) -> float | None:
+        """When a task that failed is to be tried again."""
+        return self._delayed[0][0] if self._delayed else None
+
+    def put_back_due(self, now: float) -> None:
+        """Those that were put off until now have had their turn: they go to the end."""
+        while self._delayed and self._delayed[0][0] <= now:
+            self.put_back(heapq.heappop(self._delayed)[1], first=False)
 
     def _abandon(self, name: str, chunk: Open) -> None:
         """An open chunk was taken away or overwritten by a stranger: its tasks cannot be run."""
