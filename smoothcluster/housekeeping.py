@@ -5,13 +5,14 @@ record, with the sums. Every owner then drops what its own shards kept for it: t
 shard's record and the digests under ``seen``, in its own fenced commits. Results stay.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.jobs import FINISHED, SEALED, mark_finished
 from smoothcluster.progress import ShardWork
 from smoothcluster.records import GarbageError, Job, Keys, Spec, last_part
-from smoothcluster.view import Report
+from smoothcluster.surroundings import Surroundings
+from smoothcluster.view import Report, View
 
 
 def states(backend: CoordinationBackend, keys: Keys, report: Report) -> dict[str, str]:
@@ -42,3 +43,24 @@ def tidy(backend: CoordinationBackend, keys: Keys, work: ShardWork, finished: se
     """Have the shard's next commit drop what it keeps for *finished* jobs."""
     for job in sorted(finished & work.record.counts.keys()):
         work.forget(job, backend.keys(keys.seen(job, work.number)))
+
+
+class Housekeeping:
+    """What one incarnation tidies up, *every* so many seconds, and only if there is anything."""
+
+    def __init__(
+        self, backend: CoordinationBackend, keys: Keys, around: Surroundings, every: float, report: Report
+    ) -> None:
+        self._backend, self._keys, self._around, self._every, self._report = backend, keys, around, every, report
+        self._next = 0.0
+
+    def turn(self, view: View | None, works: Mapping[int, ShardWork]) -> None:
+        """Do so, if it is time."""
+        now = self._around.clock.monotonic()
+        if view is None or now < self._next or not any(work.record.counts for work in works.values()):
+            return
+        self._next = now + self._every
+        judge = view.spec.record if 0 in works else None  # One member decides, so that not all do.
+        finished = finished_jobs(self._backend, self._keys, judge, self._around.new_id, self._report)
+        for work in works.values():
+            tidy(self._backend, self._keys, work, finished)

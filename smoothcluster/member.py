@@ -180,9 +180,7 @@ class MemberLoop:
         assert self.life is not None
         while self._proofs:
             self.life.proved_gone(*self._proofs.popleft())
-        if self._running and not self.life.me.record.running:
-            self.life.set_running()
-        self.life.set_fitness(self._around.fitness())
+        self.life.tell(running=self._running)
         self.life.turn(leaving=leaving)
 
     def _stay_away(self) -> float:

@@ -50,7 +50,7 @@ BUGS = (
     Bug(
         "a second death is judged by a look that does not show the first claim",
         "incarnation.py",
-        "        if self.view is None or self._unsure or self._claimed or self._gifted:\n",
+        "        if self.view is None or self._unsure or self._claims.tried or self._gifted:\n",
         "        if self.view is None or self._unsure or self._gifted:\n",
         60,
         "P[16]: ",

@@ -9,11 +9,11 @@ from core.by_hand import incarnation, submit, work_off
 from core_kit import KEYS, Group, put
 
 from smoothcluster.adoption import EXCHANGE
+from smoothcluster.agenda import SOON
 from smoothcluster.assignment import Plan
 from smoothcluster.breaker import Pacing
 from smoothcluster.cluster import Cluster
 from smoothcluster.events import read_events
-from smoothcluster.incarnation import SOON
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Role
 

@@ -6,9 +6,10 @@ import pytest
 from core.by_hand import incarnation, submit, work_off
 from core_kit import KEYS, Group, put
 
+from smoothcluster.agenda import SETTLE, SOON
 from smoothcluster.backend import Delete
+from smoothcluster.claims import HEIR
 from smoothcluster.errors import NameInUseError, UnavailableError
-from smoothcluster.incarnation import HEIR, SETTLE, SOON
 from smoothcluster.member import FIRST_PAUSE, LONGEST_PAUSE
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Role

@@ -11,9 +11,9 @@ import pytest
 from core.by_hand import incarnation, submit, work_off
 from core_kit import KEYS, Group, Kennel, all_run, member, picture
 
+from smoothcluster.agenda import SETTLE
 from smoothcluster.cluster import Cluster
 from smoothcluster.election import PATIENCE, candidates, fit, seat_to_claim
-from smoothcluster.incarnation import SETTLE
 from smoothcluster.member import MemberLoop
 from smoothcluster.model import Role
 from smoothcluster.readiness import EVERY, FIRST, HURRY, LARGEST, LONGEST, Fitness, Readiness

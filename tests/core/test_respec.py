@@ -156,10 +156,10 @@ def test_a_claim_decided_before_the_change_is_refused_after_it(*, used: bool) ->
     while not candidate.try_join():
         pass
     assert candidate.life is not None
-    view, me = group.view(), candidate.life.me
+    view = group.view()
     Cluster(group.backend, "g", clock=group.clock).change_spec(runner=1)
     # Its own record may be as it was: what has changed is the seat.
-    me = group.view().members[me.record.incarnation]
+    me = group.view().members[candidate.life.id]
     move = claim(KEYS, view, me, SeatClaim(1, None, Evidence.LEFT), [], "c", group.backend.guarantees)
     assert isinstance(group.backend.commit([], move.changes), Refused)
 
