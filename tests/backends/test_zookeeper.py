@@ -94,7 +94,7 @@ def reached(act: Callable[[], Answer]) -> Answer | None:
 
 def session_of(owner: Lease | ZookeeperBackend) -> Session:
     """The session of a lease, or the one a backend reads through."""
-    session = owner.session if isinstance(owner, SessionLease) else owner._session  # type: ignore[union-attr]
+    session = owner.session if isinstance(owner, SessionLease) else owner._connection.session  # type: ignore[union-attr]
     assert isinstance(session, Session)
     return session
 

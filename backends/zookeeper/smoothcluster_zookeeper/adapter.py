@@ -1,7 +1,5 @@
 """ZooKeeper as a `CoordinationBackend`."""
 
-import threading
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -25,9 +23,7 @@ from smoothcluster.backend import (
     Watch,
     check_commit,
 )
-from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
-    AccessDeniedError,
     BackendError,
     LeaseLostError,
     MisplacedKeyError,
@@ -36,11 +32,13 @@ from smoothcluster.errors import (
     UsageError,
 )
 from smoothcluster_zookeeper.address import Address, parse_url, tls_context
+from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.driver import Transaction
-from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate
+from smoothcluster_zookeeper.errors import translate
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
-from smoothcluster_zookeeper.lease import SURE, SessionLease, lease_id
+from smoothcluster_zookeeper.lease import SURE, Leases
+from smoothcluster_zookeeper.reads import Reads
 from smoothcluster_zookeeper.requests import Failed, MultiRead
 from smoothcluster_zookeeper.session import Session, Settings
 from smoothcluster_zookeeper.watches import Watches
@@ -50,12 +48,8 @@ _NAMESPACE = "smoothcluster"
 _REQUEST = 0xFFFFF
 """Bytes of the largest request, unless a server's `jute.maxbuffer` says otherwise."""
 
-_LONGEST_SESSION = 3600.0
 _SHORTEST_SESSION = 0.001
-"""Seconds to ask for so that the longest and shortest that the servers grant are granted."""
-
-_AT_ONCE = 256
-"""Reads in one request."""
+"""Seconds to ask for so that the shortest that the servers grant is granted."""
 
 
 @final
@@ -93,19 +87,16 @@ class ZookeeperBackend(CoordinationBackend):
         tls = None
         if use_ssl or ca or certfile:
             tls = tls_context(ca, certfile, keyfile, keyfile_password, verify=verify_certs, hostname=check_hostname)
-        self._settings = Settings(self._address.hosts, timeout, credentials, tls)
+        settings = Settings(self._address.hosts, timeout, credentials, tls)
         self._layout = Layout(self._address.root)
         self._access = Access.of(authenticated=bool(credentials))
+        self._connection = Connection(settings, self._layout.root)
+        self._watches = Watches(self._layout, self._connection)
+        self._reads = Reads(self._connection, self._layout)
         self._directories = Directories(self._layout, self._access)
-        self._watches = Watches(self._layout, self._reader, timeout)
+        self._leases = Leases(settings, self._layout, self._access, self._directories)
         self._guarantees = _guarantees(self._layout.root)
         self._bounds_known = False
-        self._lock = threading.Lock()
-        self._session: Session | None = None
-        self._leases: set[SessionLease] = set()
-        self._seen = 0
-        """The latest state of the store that any of our sessions has shown."""
-        self._closed = False
 
     @classmethod
     def from_url(
@@ -144,10 +135,10 @@ class ZookeeperBackend(CoordinationBackend):
     @property
     def guarantees(self) -> Guarantees:
         # The servers tell the bounds of lease times by what they grant. Not worth waiting for a connection.
-        longest = self._session
-        if not self._bounds_known and longest is not None and longest.connected:
+        longest = self._connection.live
+        if not self._bounds_known and longest is not None:
             self._bounds_known = True
-            shortest = Session(self._settings, _SHORTEST_SESSION, ping=False)
+            shortest = Session(self._connection.settings, _SHORTEST_SESSION, ping=False)
             with suppress(BackendError):
                 shortest.ready(self._deadline())
                 self._guarantees = replace(
@@ -160,83 +151,22 @@ class ZookeeperBackend(CoordinationBackend):
     def url(self) -> str:
         return self._address.url(_NAMESPACE)
 
+    def _deadline(self) -> float:
+        return self._connection.settings.deadline()
+
     # Reading.
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
-        return self._entries(keys, [self._layout.key(key) for key in keys], self._deadline())
+        return self._reads.entries(keys, self._deadline())
 
     def keys(self, directory: str) -> list[str]:
-        names = self._names(self._layout.directory(directory), self._deadline())
-        return [f"{directory}/{name}" for name in names]
-
-    def sync(self) -> None:
-        deadline = self._deadline()
-        session = self._connected(deadline)
-        session.wait(session.kazoo.sync(self._layout.root), deadline)
-        self._note(session)
-
-    def _names(self, directory: str, deadline: float) -> list[str]:
-        """What lies in *directory*, a znode: keys, and directories that lead to some."""
-        names, deeper = sort_names(self._children([directory], deadline)[0])
-        below = [f"{directory}/{name}" for name in deeper]
-        for name, znode, found in zip(deeper, below, self._children(below, deadline), strict=True):
-            keys, directories = sort_names(found)
-            # One that holds only directories may lead to nothing: they may have been left empty.
-            if keys or any(self._names(f"{znode}/{each}", deadline) for each in directories):
-                names.append(name)
-        return sorted(names)
-
-    def _entries(self, keys: Sequence[str], znodes: Sequence[str], deadline: float) -> list[Entry | None]:
-        return self._as_entries(keys, self._read(znodes, deadline), deadline)
-
-    def _as_entries(self, keys: Sequence[str], answers: Sequence[Any], deadline: float) -> list[Entry | None]:
-        entries: list[Entry | None] = []
-        for key, answer in zip(keys, answers, strict=True):
-            if isinstance(answer, Failed):
-                if answer.code == NO_AUTH:
-                    self._deny_unless_directory(key, deadline)
-                elif answer.code != NO_NODE:
-                    raise UnavailableError(f"ZooKeeper at {self._settings.hosts}: error {answer.code} for {key!r}")
-                entries.append(None)
-            else:
-                owner = lease_id(answer.owner) if answer.owner else None
-                entries.append(Entry(key, answer.data, str(answer.version), answer.created, owner))
-        return entries
-
-    def _children(self, znodes: Sequence[str], deadline: float) -> list[list[str]]:
-        listings: list[list[str]] = []
-        for answer in self._read(znodes, deadline, children=True):
-            if isinstance(answer, Failed):
-                if answer.code != NO_NODE:
-                    raise translate(NoAuthError(), self._settings.hosts)
-                listings.append([])
-            else:
-                listings.append(answer)
-        return listings
-
-    def _read(self, znodes: Sequence[str], deadline: float, *, children: bool = False) -> list[Any]:
-        if not znodes:
-            return []
-        session = self._reader(deadline)
-        parts = [znodes[start : start + _AT_ONCE] for start in range(0, len(znodes), _AT_ONCE)]
-        pending = [session.kazoo.send(MultiRead(part, children=children)) for part in parts]
-        answers = [answer for each in pending for answer in session.wait(each, deadline)]
-        self._note(session)
-        return answers
-
-    def _deny_unless_directory(self, key: str, deadline: float) -> None:
-        """What may not be read is a directory's stand-in, or somebody else's."""
-        session = self._connected(deadline)
-        if not self._directories.exists(session, self._layout.directory(key), deadline):
-            raise translate(NoAuthError(), self._settings.hosts)
+        return [f"{directory}/{name}" for name in self._reads.names(directory, self._deadline())]
 
     def list(self, directory: str) -> "list[Entry]":
-        here = self._layout.directory(directory)
-        deadline = self._deadline()
-        names, _ = sort_names(self._children([here], deadline)[0])
-        keys = [f"{directory}/{name}" for name in names]
-        found = self._entries(keys, [self._layout.key_in(here, name) for name in names], deadline)
-        return [entry for entry in found if entry is not None]
+        return self._reads.entries_in(directory, self._deadline())
+
+    def sync(self) -> None:
+        self._connection.sync()
 
     # Changing.
 
@@ -253,16 +183,14 @@ class ZookeeperBackend(CoordinationBackend):
         znodes = [self._layout.key(key) for key in mine]
         after = [MultiRead([here], children=True), *([MultiRead(znodes)] if mine else [])]
         outcome, (listing, *own) = self._commit(conditions, changes, deadline, after)
-        names = [] if isinstance(listing[0], Failed) else sort_names(listing[0])[0]
-        keys = [f"{directory}/{name}" for name in names]
+        found: Sequence[str] = () if isinstance(listing[0], Failed) else listing[0]
         try:
-            if set(keys) == set(mine):
-                read: Sequence[Any] = own[0] if own else ()
-                return outcome, [entry for entry in self._as_entries(mine, read, deadline) if entry is not None]
-            found = self._entries(keys, [self._layout.key_in(here, name) for name in names], deadline)
+            if {f"{directory}/{name}" for name in sort_names(found)[0]} != set(mine):
+                return outcome, self._reads.listed(directory, found, deadline)
+            entries = self._reads.answered(mine, own[0] if own else (), deadline)
         except UnavailableError as error:
             raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
-        return outcome, [entry for entry in found if entry is not None]
+        return outcome, [entry for entry in entries if entry is not None]
 
     def _commit(
         self,
@@ -272,9 +200,9 @@ class ZookeeperBackend(CoordinationBackend):
         after: Sequence[MultiRead] = (),
     ) -> tuple[Committed | Refused, Sequence[Any]]:
         """The outcome, and the answers to what is to be asked *after* it."""
-        lease = self._own(check_commit(self._guarantees, conditions, changes))
+        lease = self._leases.own(check_commit(self._guarantees, conditions, changes))
         self._directories.tidy()
-        session = lease.session if lease else self._connected(deadline)
+        session = lease.session if lease else self._connection.ready(deadline)
         parts = (*conditions, *changes)
         while True:
             session.ready(deadline)
@@ -284,7 +212,7 @@ class ZookeeperBackend(CoordinationBackend):
             for part in parts:
                 self._add(transaction, part)
             results, failed, answers = session.run(transaction, deadline, OutcomeUnknownError, after)
-            self._note(session)
+            self._connection.note(session)
             if lease:
                 if failed == 0:
                     lease.lose()
@@ -299,8 +227,9 @@ class ZookeeperBackend(CoordinationBackend):
 
     def _look_at_directories(self, deleted: Sequence[str]) -> None:
         # Not through a lease's session, which that would keep alive.
-        if deleted and self._session is not None and self._session.connected:
-            self._directories.look_at(self._session, deleted)
+        session = self._connection.live
+        if deleted and session is not None:
+            self._directories.look_at(session, deleted)
 
     def _add(self, transaction: Transaction, part: Condition | Change) -> None:
         znode = self._layout.key(part.key)
@@ -334,116 +263,22 @@ class ZookeeperBackend(CoordinationBackend):
             return False  # Its stand-in: there is no such key.
         if isinstance(error, BadVersionError | NoNodeError | NotEmptyError):
             return False
-        raise translate(error, self._settings.hosts)
+        raise translate(error, session.settings.hosts)
 
     # Leases and watches.
 
     def lease(self, ttl: float) -> Lease:
         if ttl <= 0:
             raise ValueError("a lease takes a positive time")
-        deadline = self._deadline()
-        self._drop_lost_leases()
-        asked = SYSTEM_CLOCK.monotonic()
-        session = Session(self._settings, ttl / SURE, ping=False, expired=LeaseLostError)
-        lease = None
-        try:
-            session.ready(deadline)
-            lease = SessionLease(session, f"{self._layout.leases}/{uuid.uuid4().hex}", asked)
-            self._stand_for(lease, deadline)
-            with self._lock:
-                if self._closed:
-                    raise UnavailableError("closed")
-                self._leases.add(lease)
-        except LeaseLostError as error:
-            session.abandon()
-            raise UnavailableError(str(error)) from error
-        except BaseException:
-            session.close(deadline)
-            raise
-        return lease
+        return self._leases.grant(ttl)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         return self._watches.add(path, notify, values=values)
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            session, self._session = self._session, None
-            leases, self._leases = self._leases, set()
-        if session:
-            session.close(self._deadline())
-        for lease in leases:
-            lease.session.abandon()
+        self._connection.close()
+        self._leases.close()
         self._watches.close()
-
-    def _stand_for(self, lease: SessionLease, deadline: float) -> None:
-        """Make the znode that stands for *lease*."""
-        while True:
-            pending = lease.session.kazoo.create(lease.znode, self._access.all, ephemeral=True)
-            try:
-                lease.session.wait(pending, deadline, OutcomeUnknownError)
-            except NoNodeError:
-                self._directories.make(lease.session, self._layout.leases, deadline)
-            else:
-                return
-
-    def _own(self, lease: Lease | None) -> SessionLease | None:
-        if lease is None:
-            return None
-        if not isinstance(lease, SessionLease):
-            raise ValueError(f"lease {lease.id} was not granted by this backend")  # noqa: TRY004  # The contract says so.
-        if lease.gone:
-            raise LeaseLostError(f"lease {lease.id} is gone")
-        return lease
-
-    def _drop_lost_leases(self) -> None:
-        with self._lock:
-            lost = {lease for lease in self._leases if lease.gone or lease.session.lost}
-            self._leases -= lost
-        for lease in lost:
-            lease.lose()
-
-    # The session for everything but leases.
-
-    def _deadline(self) -> float:
-        return SYSTEM_CLOCK.monotonic() + self._settings.timeout
-
-    def _reader(self, deadline: float) -> Session:
-        """A connected session whose reads will not go back behind what we have seen."""
-        session = self._connected(deadline)
-        if session.zxid < self._seen:
-            # Not waited for: a session's requests are answered in order.
-            session.kazoo.sync(self._layout.root)
-        return session
-
-    def _connected(self, deadline: float) -> Session:
-        while True:
-            with self._lock:
-                if self._closed:
-                    raise UnavailableError("closed")
-                lost = self._session if self._session and self._session.lost else None
-                if self._session is None or lost:
-                    self._session = Session(self._settings, _LONGEST_SESSION, ping=True, changed=self._on_change)
-                session = self._session
-            if lost:
-                lost.abandon()
-            try:
-                session.ready(deadline)
-            except AccessDeniedError:
-                raise
-            except UnavailableError:
-                if not session.lost:
-                    raise
-            else:
-                return session
-
-    def _on_change(self, session: Session) -> None:
-        if session is self._session and not session.connected:
-            self._watches.disconnected()
-
-    def _note(self, session: Session) -> None:
-        with self._lock:
-            self._seen = max(self._seen, session.zxid)
 
 
 def _guarantees(root: str) -> Guarantees:

@@ -7,6 +7,7 @@ directory has a *stand-in* where its key would be: it takes the name, may be nei
 written (so that conditions and updates fail), and has a child (so that it cannot be deleted).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kazoo.security import ACL, Id, Permissions
@@ -69,7 +70,7 @@ class Layout:
         return f"{self.root}/{LEASES}"
 
 
-def sort_names(names: list[str]) -> tuple[list[str], list[str]]:
+def sort_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Part what a listing shows into names of keys and names of directories, each sorted."""
     directories = {name for name in names if not name.endswith(_MARK) and not name.startswith(_MARK)}
     keys = {name.removesuffix(_MARK) for name in names if name.endswith(_MARK)} - directories - {""}

@@ -10,14 +10,18 @@ But an answer to a write proves that what our server had noted half a tick befor
 So a renewal counts from the one before it, and `ttl` leaves out the time between the two.
 """
 
+import threading
+import uuid
 from typing import final
 
 from kazoo.exceptions import NoNodeError
 
 from smoothcluster.backend import Lease
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import LeaseLostError, OutcomeUnknownError
-from smoothcluster_zookeeper.session import Session
+from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UnavailableError
+from smoothcluster_zookeeper.directories import Directories
+from smoothcluster_zookeeper.layout import Access, Layout
+from smoothcluster_zookeeper.session import Session, Settings
 
 SURE = 0.7
 """Of the time that the servers grant, what a holder can rely on if it renews every third of that."""
@@ -83,7 +87,7 @@ class SessionLease(Lease):
         if self.gone:
             return
         self.gone = True
-        deadline = SYSTEM_CLOCK.monotonic() + self.session.settings.timeout
+        deadline = self.session.settings.deadline()
         try:
             self.session.ready(deadline)
             told = self.session.close(deadline)
@@ -97,4 +101,74 @@ class SessionLease(Lease):
     def lose(self) -> None:
         """It is gone: make sure that nothing can hang on it, nor its session live on."""
         self.gone = True
-        self.session.close(SYSTEM_CLOCK.monotonic() + self.session.settings.timeout)
+        self.session.close(self.session.settings.deadline())
+
+
+@final
+class Leases:
+    """Those that one backend has granted."""
+
+    def __init__(self, settings: Settings, layout: Layout, access: Access, directories: Directories) -> None:
+        self._settings, self._layout, self._access, self._directories = settings, layout, access, directories
+        self._lock = threading.Lock()
+        self._leases: set[SessionLease] = set()
+        self._closed = False
+
+    def grant(self, ttl: float) -> SessionLease:
+        """A new one, for *ttl* seconds if the servers agree."""
+        deadline = self._settings.deadline()
+        self._drop_lost()
+        asked = SYSTEM_CLOCK.monotonic()
+        session = Session(self._settings, ttl / SURE, ping=False, expired=LeaseLostError)
+        try:
+            session.ready(deadline)
+            lease = SessionLease(session, f"{self._layout.leases}/{uuid.uuid4().hex}", asked)
+            self._stand_for(lease, deadline)
+            with self._lock:
+                if self._closed:
+                    raise UnavailableError("closed")
+                self._leases.add(lease)
+        except LeaseLostError as error:
+            session.abandon()
+            raise UnavailableError(str(error)) from error
+        except BaseException:
+            session.close(deadline)
+            raise
+        return lease
+
+    @staticmethod
+    def own(lease: Lease | None) -> SessionLease | None:
+        """*lease*, as one of ours that is not gone."""
+        if lease is None:
+            return None
+        if not isinstance(lease, SessionLease):
+            raise ValueError(f"lease {lease.id} was not granted by this backend")  # noqa: TRY004  # The contract says so.
+        if lease.gone:
+            raise LeaseLostError(f"lease {lease.id} is gone")
+        return lease
+
+    def close(self) -> None:
+        """They run out by themselves; there will be no others."""
+        with self._lock:
+            self._closed = True
+            leases, self._leases = self._leases, set()
+        for lease in leases:
+            lease.session.abandon()
+
+    def _stand_for(self, lease: SessionLease, deadline: float) -> None:
+        """Make the znode that stands for *lease*."""
+        while True:
+            pending = lease.session.kazoo.create(lease.znode, self._access.all, ephemeral=True)
+            try:
+                lease.session.wait(pending, deadline, OutcomeUnknownError)
+            except NoNodeError:
+                self._directories.make(lease.session, self._layout.leases, deadline)
+            else:
+                return
+
+    def _drop_lost(self) -> None:
+        with self._lock:
+            lost = {lease for lease in self._leases if lease.gone or lease.session.lost}
+            self._leases -= lost
+        for lease in lost:
+            lease.lose()

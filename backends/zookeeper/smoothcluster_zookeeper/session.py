@@ -38,6 +38,10 @@ class Settings:
         """Seconds for trying one server, so that the others are tried in time, or it again: it may be starting."""
         return self.timeout / max(3, self.hosts.count(",") + 1)
 
+    def deadline(self) -> float:
+        """By when a call that begins now must have ended."""
+        return SYSTEM_CLOCK.monotonic() + self.timeout
+
 
 @final
 class Session:

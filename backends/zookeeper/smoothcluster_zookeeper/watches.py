@@ -15,8 +15,8 @@ from kazoo.exceptions import NoNodeError
 from kazoo.protocol.states import EventType
 
 from smoothcluster.backend import Watch
-from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.driver import Event, Pending
 from smoothcluster_zookeeper.layout import Layout, sort_names
 from smoothcluster_zookeeper.session import Session
@@ -50,12 +50,12 @@ class _Order(Watch):
 
 @final
 class Watches:
-    """All watches of one backend. *session* gives the session for reads by a deadline."""
+    """All watches of one backend."""
 
-    def __init__(self, layout: Layout, session: Callable[[float], Session], timeout: float) -> None:
+    def __init__(self, layout: Layout, connection: Connection) -> None:
         self.layout = layout
-        self._session = session
-        self._timeout = timeout
+        self._connection = connection
+        connection.disconnected = self._disconnected
         self._lock = threading.Lock()
         self._orders: dict[str, set[_Order]] = {}
         """By the znodes of their key and of their directory."""
@@ -116,7 +116,7 @@ class Watches:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
-    def disconnected(self) -> None:
+    def _disconnected(self) -> None:
         """All that was armed is gone with the connection."""
         with self._lock:
             everyone = {order for orders in self._orders.values() for order in orders}
@@ -132,7 +132,7 @@ class Watches:
     def _fired(self, event: Event) -> None:
         """Called by kazoo, which forgot the watch."""
         if event.type == EventType.NONE:
-            return  # The connection is gone; `disconnected` is called.
+            return  # The connection is gone; `_disconnected` is called.
         znode = event.path
         with self._lock:
             for order in self._orders.get(znode, ()):
@@ -174,8 +174,8 @@ class Watches:
 
     def _arm(self, orders: Iterable[_Order]) -> None:
         """Arm whatever *orders* have unarmed."""
-        deadline = SYSTEM_CLOCK.monotonic() + self._timeout
-        session = self._armed_on = self._session(deadline)
+        deadline = self._connection.settings.deadline()
+        session = self._armed_on = self._connection.for_reading(deadline)
         asked = [(order, znode, self._ask(session, order, znode)) for order, znode in self._unarmed(orders)]
         children: list[Pending] = []
         for order, znode, pending in asked:

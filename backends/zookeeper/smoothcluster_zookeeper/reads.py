@@ -1,0 +1,100 @@
+"""Reading keys and directories, many in one request, never behind what was seen before."""
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from kazoo.exceptions import NoAuthError
+
+from smoothcluster.backend import Entry
+from smoothcluster.errors import UnavailableError
+from smoothcluster_zookeeper.connection import Connection
+from smoothcluster_zookeeper.directories import Directories
+from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate
+from smoothcluster_zookeeper.layout import Layout, sort_names
+from smoothcluster_zookeeper.lease import lease_id
+from smoothcluster_zookeeper.requests import Failed, MultiRead
+
+_AT_ONCE = 256
+"""Reads in one request."""
+
+
+@final
+class Reads:
+    """What one backend reads, each call until a *deadline*."""
+
+    def __init__(self, connection: Connection, layout: Layout) -> None:
+        self._connection, self._layout = connection, layout
+
+    def entries(self, keys: Sequence[str], deadline: float) -> list[Entry | None]:
+        """The entry of each of *keys*, None where there is none."""
+        return self.answered(keys, self._read([self._layout.key(key) for key in keys], deadline), deadline)
+
+    def entries_in(self, directory: str, deadline: float) -> list[Entry]:
+        """The keys directly in *directory*."""
+        (found,) = self._children([self._layout.directory(directory)], deadline)
+        return self.listed(directory, found, deadline)
+
+    def listed(self, directory: str, found: Sequence[str], deadline: float) -> list[Entry]:
+        """The keys directly in *directory*, in whose znode all this was *found*."""
+        here = self._layout.directory(directory)
+        names, _ = sort_names(found)
+        answers = self._read([self._layout.key_in(here, name) for name in names], deadline)
+        entries = self.answered([f"{directory}/{name}" for name in names], answers, deadline)
+        return [entry for entry in entries if entry is not None]
+
+    def answered(self, keys: Sequence[str], answers: Sequence[Any], deadline: float) -> list[Entry | None]:
+        """The entries that a `MultiRead` of the znodes of *keys* has shown."""
+        entries: list[Entry | None] = []
+        for key, answer in zip(keys, answers, strict=True):
+            if isinstance(answer, Failed):
+                if answer.code == NO_AUTH:
+                    self._deny_unless_directory(key, deadline)
+                elif answer.code != NO_NODE:
+                    hosts = self._connection.settings.hosts
+                    raise UnavailableError(f"ZooKeeper at {hosts}: error {answer.code} for {key!r}")
+                entries.append(None)
+            else:
+                owner = lease_id(answer.owner) if answer.owner else None
+                entries.append(Entry(key, answer.data, str(answer.version), answer.created, owner))
+        return entries
+
+    def names(self, directory: str, deadline: float) -> list[str]:
+        """What lies in *directory*: names of keys, and of directories that lead to some, sorted."""
+        return self._names(self._layout.directory(directory), deadline)
+
+    def _names(self, znode: str, deadline: float) -> list[str]:
+        names, deeper = sort_names(self._children([znode], deadline)[0])
+        below = [f"{znode}/{name}" for name in deeper]
+        for name, each, found in zip(deeper, below, self._children(below, deadline), strict=True):
+            keys, directories = sort_names(found)
+            # One that holds only directories may lead to nothing: they may have been left empty.
+            if keys or any(self._names(f"{each}/{deepest}", deadline) for deepest in directories):
+                names.append(name)
+        return sorted(names)
+
+    def _children(self, znodes: Sequence[str], deadline: float) -> list[list[str]]:
+        listings: list[list[str]] = []
+        for answer in self._read(znodes, deadline, children=True):
+            if isinstance(answer, Failed):
+                if answer.code != NO_NODE:
+                    raise translate(NoAuthError(), self._connection.settings.hosts)
+                listings.append([])
+            else:
+                listings.append(answer)
+        return listings
+
+    def _read(self, znodes: Sequence[str], deadline: float, *, children: bool = False) -> list[Any]:
+        if not znodes:
+            return []
+        session = self._connection.for_reading(deadline)
+        parts = [znodes[start : start + _AT_ONCE] for start in range(0, len(znodes), _AT_ONCE)]
+        pending = [session.kazoo.send(MultiRead(part, children=children)) for part in parts]
+        answers = [answer for each in pending for answer in session.wait(each, deadline)]
+        self._connection.note(session)
+        return answers
+
+    def _deny_unless_directory(self, key: str, deadline: float) -> None:
+        """What may not be read is a directory's stand-in, or somebody else's."""
+        session = self._connection.ready(deadline)
+        if not Directories.exists(session, self._layout.directory(key), deadline):
+            raise translate(NoAuthError(), self._connection.settings.hosts)
