@@ -68,7 +68,7 @@ class Incarnation:
         self._outlook = Outlook(backend, keys, settings, around, self.id, agenda.look_again, agenda.look_soon)
         self._patience = Patience(self.id, settings.order, session.ttl)
         self._housekeeping = Housekeeping(backend, keys, around, session.ttl / 3, report)
-        self.workload.on_start = lambda shard, tasks: self._deaths.resumed(shard)
+        self.workload.on_start = self._deaths.resumed
         self.workload.on_lost = self._fenced
         self.released = False
         self._gifted = False

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from smoothcluster.backend import CoordinationBackend, Entry, Refused, Watch
 from smoothcluster.clock import Clock
-from smoothcluster.pool import Pool, Run, RunState
+from smoothcluster.pool import Pool, Run
 from smoothcluster.progress import ShardWork, Terms, shard_of
 from smoothcluster.records import GarbageError, Shard
 from smoothcluster.view import Read
@@ -46,10 +46,8 @@ class Workload:
         self.works: dict[int, ShardWork] = {}
         self.stopping = False
         """Start nothing more."""
-        self.refused = 0
-        """Outcomes that came too late: their shard had another owner by then."""
-        self.on_start: Callable[[int, int], None] = lambda shard, tasks: None
-        """Told how many tasks of a shard were handed to the pool."""
+        self.on_start: Callable[[int], None] = lambda shard: None
+        """Told of a shard when tasks of it were handed to the pool."""
         self.on_lost: Callable[[int], None] = lambda shard: None
         self.on_behind: Callable[[int, int, int], None] = lambda shard, kept, acknowledged: None
         """Told of a shard of ours whose record is not the one we left: commits kept and acknowledged."""
@@ -182,10 +180,8 @@ class Workload:
 
     def _return(self, run: Run, now: float) -> None:
         work = shard_of(run)
-        if not work.lost:
+        if not work.lost:  # If it is, the outcome is its next owner's to find.
             work.finish(run, now)
-        elif run.state is not RunState.NOT_STARTED:
-            self.refused += 1
 
     def hand_back(self, wanted: Callable[[ShardWork], bool] = lambda work: True) -> None:
         """Take back from the pool what has not started, of the shards *wanted*."""
@@ -295,7 +291,7 @@ class Workload:
     def _dispatch(self, work: ShardWork, runs: list[Run]) -> int:
         if runs:
             self._pool.put(runs)
-            self.on_start(work.number, len(runs))
+            self.on_start(work.number)
         return len(runs)
 
     def _settle(self, work: ShardWork, key: str) -> str | None:
@@ -317,7 +313,6 @@ class Workload:
             if entry.version == work.version and record.owner == self._terms.incarnation:
                 work.mend(key)
                 return None
-        self.refused += len(work.finished) + 1
         self.drop(work.number)
         if record is not None and (record.owner, record.epoch) == (self._terms.incarnation, work.record.epoch):
             self.on_behind(work.number, record.seq, work.record.seq - 1)  # The last one was never acknowledged.

@@ -252,16 +252,6 @@ class HandPool(Pool):
         self.waiting.clear()
         return taken
 
-    @property
-    def running(self) -> int:
-        """How many were started."""
-        return len(self.started)
-
-    @property
-    def free(self) -> int:
-        """Always enough."""
-        return 100
-
     def stop(self, timeout: float) -> int:
         """Take note of it."""
         self.stopped = True

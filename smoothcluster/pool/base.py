@@ -11,7 +11,7 @@ from smoothcluster.pool.run import Run
 
 
 class Pool(Protocol):
-    """Runs handlers. Called by one coordinator; `running` and `free` by anyone."""
+    """Runs handlers. Called by one coordinator."""
 
     finished: deque[Run]
     """Runs that are over, in the order in which they ended. The coordinator takes them out on the left.
@@ -28,16 +28,6 @@ class Pool(Protocol):
     @abstractmethod
     def take_back(self) -> list[Run]:
         """Take out what has not been started, in order. Whatever is in here will not start."""
-
-    @property
-    @abstractmethod
-    def running(self) -> int:
-        """How many runs are under way: for an instant it may say too many, never too few."""
-
-    @property
-    @abstractmethod
-    def free(self) -> int:
-        """How many more runs would start at once; for an instant it may say too few."""
 
     @abstractmethod
     def stop(self, timeout: float) -> int:

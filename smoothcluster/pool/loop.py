@@ -59,15 +59,6 @@ class AsyncHandlerPool(Pool):
     def take_back(self) -> list[Run]:
         return emptied(self._queue)
 
-    @property
-    def running(self) -> int:
-        return len(self._active)
-
-    @property
-    def free(self) -> int:
-        room = 0 if self._stopping else self._concurrency
-        return max(room - len(self._active) - len(self._queue), 0)
-
     def stop(self, timeout: float) -> int:
         self._stopping = True
         self._call_in_loop(self._look)

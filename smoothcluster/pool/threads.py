@@ -80,14 +80,6 @@ class HandlerPool(Pool):
     def take_back(self) -> list[Run]:
         return emptied(self._queue)
 
-    @property
-    def running(self) -> int:
-        return max(self._concurrency - len(self._idle) - len(self._left), 0)
-
-    @property
-    def free(self) -> int:
-        return max(len(self._idle) - len(self._queue), 0)
-
     def stop(self, timeout: float) -> int:
         self._stopping = True
         while worker := self._take_idle():

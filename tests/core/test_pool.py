@@ -405,7 +405,6 @@ def test_runs_at_most_concurrency_at_once(member: Member, gate: Gate) -> None:
     pool = member.pool(gate.handler, concurrency=3)
     pool.put(new_runs(10))
     eventually(lambda: len(gate.inside) == 3)
-    assert pool.running == 3
     gate.open.set()
     assert {run.task.id for run in member.wait(pool, 10)} == {str(number) for number in range(10)}
     assert gate.most == 3
@@ -428,20 +427,6 @@ def test_nothing_put_is_nothing_done(member: Member, flavour: Callable[[Handler]
     pool.put([])
     pool.put([new_run()])
     member.wait(pool, 1)
-
-
-def test_free_counts_room_that_nothing_waits_for(member: Member, gate: Gate) -> None:
-    """`free` is what could start at once; it comes back when runs end."""
-    pool = member.pool(gate.handler, concurrency=3)
-    assert pool.free == 3
-    pool.put(new_runs(2))
-    eventually(lambda: len(gate.inside) == 2 and pool.free == 1)
-    pool.put(new_runs(5))
-    eventually(lambda: len(gate.inside) == 3)
-    assert pool.free == 0
-    gate.open.set()
-    member.wait(pool, 7)
-    eventually(lambda: (pool.free, pool.running) == (3, 0))
 
 
 def test_taken_back_runs_never_start(member: Member, gate: Gate) -> None:
@@ -499,7 +484,6 @@ def test_stop_lets_running_handlers_finish(member: Member, gate: Gate) -> None:
     assert pool.stop(DEADLINE) == 0
     assert {run.state for run in member.wait(pool, 2)} == {RunState.DONE}
     assert pool.take_back() == runs[2:]
-    assert (pool.running, pool.free) == (0, 0)
 
 
 def test_stopped_pool_takes_nothing(member: Member, flavour: Callable[[Handler], Handler]) -> None:
@@ -528,7 +512,6 @@ def test_late_sync_handler_still_hands_in(member: Member) -> None:
     assert pool.stop(0) == 1
     gate.open.set()
     assert member.wait(pool, 1)[0].state is RunState.DONE
-    eventually(lambda: pool.running == 0)
 
 
 def test_stop_cancels_async_handlers(member: Member) -> None:

@@ -72,14 +72,6 @@ class SimPool(Pool):
         self._queue.clear()
         return runs
 
-    @property
-    def running(self) -> int:
-        return self._running
-
-    @property
-    def free(self) -> int:
-        return max(0, self._concurrency - self._running - len(self._queue))
-
     def stop(self, timeout: float) -> int:  # noqa: ARG002  # nothing is waited for
         return self._running
 
