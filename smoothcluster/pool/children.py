@@ -1,15 +1,14 @@
 """A member's child processes: brought up one by one as they are needed, and kept warm.
 
-All are spawned by one thread that stays: the kernel ends a child when the *thread* that spawned it
-ends. A task that is to run alone gets a fresh one, beside a bystander that runs nothing: whoever
-kills children at random kills bystanders, too.
+A task that is to run alone gets a fresh one, beside a bystander that runs nothing: whoever kills
+children at random kills bystanders, too.
 """
 
 import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from queue import SimpleQueue
+from functools import partial
 from typing import final
 
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
@@ -18,6 +17,7 @@ from smoothcluster.pool.base import always
 from smoothcluster.pool.origin import Origin
 from smoothcluster.pool.parent import LONGEST_START, Child, UnableError
 from smoothcluster.pool.run import Run, RunState
+from smoothcluster.pool.spawner import Spawner
 
 log = logging.getLogger("smoothcluster")
 
@@ -28,9 +28,6 @@ TRIES = 3
 """Children in a row that die while they get ready, before it is believed that they always will."""
 
 DIE = "child processes die while they get ready"
-
-_Order = tuple[SimpleQueue[Child | None], bool]
-"""Where a child that is wanted is to go, and whether it is to be patient."""
 
 
 @final
@@ -80,7 +77,7 @@ class Children(Apart):
         """One that is to run a task alone."""
         self._disturbed_at = self._grown_at = -1e9
         self._closed = False
-        self._orders: SimpleQueue[_Order | None] | None = None
+        self._spawner = Spawner()
 
     @property
     def able(self) -> bool | None:
@@ -154,8 +151,7 @@ class Children(Apart):
             self._closed = True
             children, self._all = list(self._all), set()
             self._change.notify_all()
-            if self._orders is not None:
-                self._orders.put(None)
+        self._spawner.close()
         for child in children:
             child.end()
 
@@ -269,32 +265,12 @@ class Children(Apart):
 
     def _spawned(self, *, patient: bool = False) -> Child | None:
         """A new child; None if there can be none now."""
-        arrived: SimpleQueue[Child | None] = SimpleQueue()
-        with self._change:
-            if self._closed:
-                return None
-            if self._orders is None:
-                self._orders = SimpleQueue()
-                threading.Thread(
-                    target=self._serve, args=(self._orders,), name="smoothcluster-spawner", daemon=True
-                ).start()
-            self._orders.put((arrived, patient))
-        return arrived.get()
-
-    def _serve(self, orders: "SimpleQueue[_Order | None]") -> None:
-        """Spawn children, as long as there is a use for them."""
-        while (order := orders.get()) is not None:
-            arrived, patient = order
-            try:
-                assert self._origin is not None
-                child = self._spawn(self._origin, self._memory, self._clock, patient=patient)
-            except OSError as error:
-                log.warning("no child process can be started: %s", error)
-                arrived.put(None)
-                continue
+        assert self._origin is not None
+        child = self._spawner.spawned(partial(self._spawn, self._origin, self._memory, self._clock, patient=patient))
+        if child is not None:
             with self._change:
-                closed = self._closed
                 self._all.add(child)
+                closed = self._closed
             if closed:
                 child.end()
-            arrived.put(child)
+        return child
