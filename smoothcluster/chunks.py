@@ -21,16 +21,19 @@ CHUNK_TASKS = 256
 CHUNK_BYTES = LARGEST_VALUE + 1024
 """Bytes of one chunk at most: one task of the largest size must fit."""
 
+DIGEST = 16
+"""Bytes of one digest: so many that two ids never share one by accident."""
+
 
 _to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def digest(task_id: str) -> bytes:
-    """What a job remembers of an id: 16 bytes, so that two ids never share one by accident.
+    """What a job remembers of an id.
 
     An id may hold lone surrogates: links are found in pages that were decoded in spite of errors.
     """
-    return hashlib.blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=DIGEST).digest()
 
 
 def shard_of(mark: bytes, shards: int) -> int:

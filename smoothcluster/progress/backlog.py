@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import cast
 
 from smoothcluster.backend import CoordinationBackend, Entry
-from smoothcluster.chunks import CHUNK_TASKS, decode_chunk, digest, job_of
+from smoothcluster.chunks import CHUNK_TASKS, DIGEST, decode_chunk, digest, job_of
 from smoothcluster.errors import BackendError
 from smoothcluster.model import Task
 from smoothcluster.pool import Run
@@ -23,9 +23,6 @@ from smoothcluster.view import Report
 
 Place = tuple[str, int]
 """A task of the shard: its chunk's name and its index there."""
-
-DIGEST = 16
-"""Bytes of one digest in a ``seen`` key."""
 
 
 def place_of(run: Run) -> Place:

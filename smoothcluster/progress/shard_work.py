@@ -14,7 +14,7 @@ from collections import deque
 from typing import cast
 
 from smoothcluster.backend import Create, Delete
-from smoothcluster.chunks import job_of
+from smoothcluster.chunks import DIGEST, job_of
 from smoothcluster.model import State, TaskContext
 from smoothcluster.pool import Run, RunState
 from smoothcluster.progress.backlog import Backlog, Place, place_of
@@ -218,7 +218,7 @@ class ShardWork:
 
     def _admit(self, draft: Draft) -> bool:
         """Open one more chunk, if there is one and it fits; its skipped repeats need nothing more."""
-        admitted = self.backlog.admit(lambda tasks: draft.book(16 * tasks + 512, 2))
+        admitted = self.backlog.admit(lambda tasks: draft.book(DIGEST * tasks + 512, 2))
         if admitted is None:
             return False
         name, marks = admitted

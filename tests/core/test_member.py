@@ -29,6 +29,20 @@ def test_before_it_has_joined_a_member_has_no_role() -> None:
     assert (loop.role, loop.name) == (None, None)
 
 
+def test_a_strangers_directory_where_a_seat_should_be_is_reported_and_waited_out() -> None:
+    """Nobody can take that seat; whoever would, looks again in a moment, and has it when it is free."""
+    group = Group()
+    stray = f"{KEYS.seat(0)}/stray"
+    put(group.backend, stray, b"")
+    loop = group.member()
+    group.turn(loop)
+    assert (loop.role, "garbage" in group.kinds("m_0")) == (Role.BACKUP_RUNNER, True)
+    group.backend.commit([], [Delete(stray)])
+    group.clock.advance(SOON)
+    group.turn(loop)
+    assert loop.role is Role.RUNNER
+
+
 def test_one_runner_takes_all_shards_and_does_all_tasks() -> None:
     """Each once."""
     group = Group()

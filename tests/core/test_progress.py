@@ -52,6 +52,15 @@ def test_a_run_says_where_it_is_from(bench: Bench) -> None:
     assert (shard_of(run), place_of(run)) == (work, ("j-0", 0))
 
 
+def test_what_a_claim_has_marked_can_be_left_to_others(bench: Bench) -> None:
+    """It was not begun, so no start of it is counted."""
+    bench.chunk("j-0", "a", "b")
+    work = bench.own(0, Shard(open={"j-0": Open(2, run=0b01)}))
+    assert not work.quiet()
+    work.unmark()
+    assert (work.quiet(), work.record.open["j-0"].run, work.resume()) == (True, 0, [])
+
+
 def test_nothing_to_say_is_no_commit(bench: Bench) -> None:
     """An idle shard costs nothing."""
     work = bench.own()

@@ -9,7 +9,7 @@ from typing import final
 
 import pytest
 from core.by_hand import incarnation, submit, work_off
-from core_kit import KEYS, Group, Kennel, all_run, member, picture
+from core_kit import KEYS, Group, Kennel, all_run, member, picture, put
 
 from smoothcluster.agenda import SETTLE
 from smoothcluster.cluster import Cluster
@@ -230,6 +230,20 @@ def test_who_learns_that_children_cannot_run_the_handler_says_so() -> None:
         loop._around = loop.life._around = replace(loop._around, apart=Kennel(can=can))
         group.turn(loop)
         assert cluster.status()["members"][0]["suspects"] == said
+
+
+def test_what_was_found_is_told_again_if_the_record_had_changed() -> None:
+    """By somebody's gift, say: that is not written over."""
+    group = Group(runner=1, backup=1)
+    runner, standby = group.member(), group.member()
+    group.turn(runner, standby)
+    assert standby.life is not None
+    put(group.backend, KEYS.member(standby.life.id), replace(standby.life.me.record, id="gift").to_json())
+    unfit_because(standby, "no disk")
+    standby.life.tell(running=True)
+    assert (group.view().members[standby.life.id].record.id, group.kinds("m_1").count("fitness")) == ("gift", 0)
+    group.turn(standby)
+    assert (group.view().members[standby.life.id].record.unfit, group.kinds("m_1").count("fitness")) == ("no disk", 1)
 
 
 def test_a_runner_is_never_unfit() -> None:
