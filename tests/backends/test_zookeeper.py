@@ -618,10 +618,11 @@ def test_the_largest_commit_is_one_that_the_server_takes(backend: ZookeeperBacke
     assert len(backend.keys("a")) == len(changes)
 
 
-def test_a_foreign_lease_is_refused(backend: ZookeeperBackend) -> None:
+def test_a_foreign_lease_is_refused(backend: ZookeeperBackend, connect: Callable[..., ZookeeperBackend]) -> None:
     """A lease of some other backend cannot be meant."""
-    with pytest.raises(ValueError, match="not granted"):
-        backend.commit([], [Create("a", b"", Faulty(backend).lease(1.0))])
+    for lease in (Faulty(backend).lease(1.0), connect().lease(1.0)):
+        with pytest.raises(ValueError, match="not granted"):
+            backend.commit([], [Create("a", b"", lease)])
 
 
 @pytest.mark.parametrize("version", ["", "x", "-1", "2147483648"])

@@ -136,13 +136,12 @@ class Leases:
             raise
         return lease
 
-    @staticmethod
-    def own(lease: Lease | None) -> SessionLease | None:
+    def own(self, lease: Lease | None) -> SessionLease | None:
         """*lease*, as one of ours that is not gone."""
         if lease is None:
             return None
-        if not isinstance(lease, SessionLease):
-            raise ValueError(f"lease {lease.id} was not granted by this backend")  # noqa: TRY004  # The contract says so.
+        if not isinstance(lease, SessionLease) or lease.session.settings is not self._settings:
+            raise ValueError(f"lease {lease.id} was not granted by this backend")
         if lease.gone:
             raise LeaseLostError(f"lease {lease.id} is gone")
         return lease
