@@ -31,7 +31,7 @@ class Watcher(threading.Thread):
 
     def __init__(self, url: str, group: str) -> None:
         super().__init__(daemon=True)
-        self.backend, self.keys = connect(url), Keys(group)
+        self.backend, self.keys = connect(url).for_group(group), Keys(group)
         self.over = threading.Event()
         self.gaps: list[float] = []
         self.readings: list[float] = []

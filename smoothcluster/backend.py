@@ -279,6 +279,17 @@ class CoordinationBackend(Protocol):
     def close(self) -> None:
         """Let go of connections and threads; leases not revoked run out. Repeatable."""
 
+    def for_group(self, group: str) -> "CoordinationBackend":  # noqa: ARG002  # for those who override it
+        """The part of the store in which *group* lies, named as the first segment of a key may be.
+
+        No group touches another's keys, so a store that spreads over servers may keep each by itself. What is
+        promised here holds in a part as it does in the whole, and nothing does across: keys, leases and versions
+        of one part mean nothing in another, and hanging a key on a lease of another is ValueError. Whatever part
+        one asks, and how often, a group's is the same object; they are clients all in one: closing any closes all.
+        Stores that keep everything in one place need not override it.
+        """
+        return self
+
     def sync(self) -> None:
         """Make later reads through this object see every commit acknowledged before this call.
 

@@ -35,7 +35,7 @@ class Access:
     """How a client gets at its group: patiently, and with an eye for garbage."""
 
     def __init__(self, backend: CoordinationBackend, group: str, clock: Clock, patience: float) -> None:
-        self.backend, self.group, self.clock, self.patience = backend, group, clock, patience
+        self.backend, self.group, self.clock, self.patience = backend.for_group(group), group, clock, patience
         self.keys = Keys(group)
         self.garbage: dict[str, str] = {}
 

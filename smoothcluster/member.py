@@ -46,7 +46,7 @@ class MemberLoop:
         """Whether `run` is under way."""
         self.wake = around.clock.signal()
         self.pool = around.make_pool(self._ring, self._may_start)
-        self._backend, self._settings, self._around = backend, settings, around
+        self._backend, self._settings, self._around = backend.for_group(settings.group), settings, around
         self._clock = around.clock
         self._keys = Keys(settings.group)
         self.session: Session | None = None

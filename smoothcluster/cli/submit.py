@@ -44,7 +44,7 @@ def submit(*, tasks: tuple[str, ...], job: str | None, wait: bool, as_json: bool
     with opened(url) as backend:
         cluster = Cluster(backend, group)
         # A store that is away now is told soon; one that goes away later is waited for.
-        patiently(SYSTEM_CLOCK, PATIENCE, lambda: backend.get(Keys(cluster.group).job(name)))
+        patiently(SYSTEM_CLOCK, PATIENCE, lambda: backend.for_group(group).get(Keys(group).job(name)))
         total = _check(feed) if feed.repeatable else None
         with shown("submitting", total) as bar:
             _hand_in(cluster, feed, name, bar)

@@ -15,7 +15,7 @@ class Tail:
     """The events of a group, or of one member of it, each returned once."""
 
     def __init__(self, backend: CoordinationBackend, group: str, member: str | None = None) -> None:
-        self._backend, self._keys, self._member = backend, Keys(group), member
+        self._backend, self._keys, self._member = backend.for_group(group), Keys(group), member
         self._next: dict[str, int] = {}
         """For each member's ring, the number that its next event will have."""
 

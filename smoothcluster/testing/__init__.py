@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ability", "BackendConformance", "Faulty", "HeldClock", "Lagging", "backend_machine", "eventually"]
 
-_RULES = ("kit", "keys", "commits", "outcomes", "leases", "watches", "connection", "locks")
+_RULES = ("kit", "keys", "commits", "outcomes", "leases", "watches", "connection", "locks", "parts")
 
 
 if not TYPE_CHECKING:  # Else no type checker would notice a misspelt name.

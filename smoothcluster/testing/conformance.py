@@ -18,10 +18,13 @@ from smoothcluster.testing.conformance_kit import Ability
 from smoothcluster.testing.conformance_leases import LeaseRules
 from smoothcluster.testing.conformance_locks import LockRules
 from smoothcluster.testing.conformance_outcomes import OutcomeRules
+from smoothcluster.testing.conformance_parts import PartRules
 from smoothcluster.testing.conformance_watches import WatchRules
 
 __all__ = ["Ability", "BackendConformance"]
 
 
-class BackendConformance(OutcomeRules, CommitRules, LeaseRules, WatchRules, KeyRules, LockRules, ConnectionRules):
+class BackendConformance(
+    OutcomeRules, CommitRules, LeaseRules, WatchRules, KeyRules, LockRules, PartRules, ConnectionRules
+):
     """Subclass it in a test file, provide `connect` and `expire`, and declare what else the store can be made to do."""

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Literal, TypeVar, final
 
@@ -34,6 +34,18 @@ class _Fault(Enum):
     REFUSED = "not sent"
 
 
+@dataclass(slots=True)
+class _Line:
+    """The connection that all parts of one client have in common."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    faults: dict[Act, deque[_Fault]] = field(default_factory=dict[Act, deque[_Fault]])
+    held: list[Callable[[], object]] = field(default_factory=list[Callable[[], object]])
+    cut: type[BackendError] | None = None
+    muted: dict[object, Callable[[], None]] = field(default_factory=dict[object, Callable[[], None]])
+    parts: "dict[str, Faulty]" = field(default_factory=dict[str, "Faulty"])
+
+
 @final
 class _Lease(Lease):
     def __init__(self, backend: "Faulty", inner: Lease) -> None:
@@ -60,52 +72,49 @@ class Faulty(CoordinationBackend):
     """A client of the same store as *inner*, whose connection does as it is told.
 
     `drop_answer`, `hold` and `refuse` each befall the next *act* of one kind that has nothing
-    ahead of it; faults of one kind are used up in order.
+    ahead of it; faults of one kind are used up in order. A group's part of the store is reached over the
+    same connection: what befalls one befalls the other.
     """
 
-    def __init__(self, inner: CoordinationBackend) -> None:
+    def __init__(self, inner: CoordinationBackend, line: _Line | None = None) -> None:
         self.inner = inner
-        self._lock = threading.Lock()
-        self._faults: dict[Act, deque[_Fault]] = {}
-        self._held: list[Callable[[], object]] = []
-        self._cut: type[BackendError] | None = None
-        self._muted: dict[object, Callable[[], None]] = {}
+        self._line = line or _Line()
 
     def drop_answer(self, act: Act = "commit") -> None:
         """The next *act* is done, and then raises OutcomeUnknownError."""
-        self._faults.setdefault(act, deque()).append(_Fault.DROPPED)
+        self._line.faults.setdefault(act, deque()).append(_Fault.DROPPED)
 
     def hold(self, act: Act = "commit") -> None:
         """The next *act* raises OutcomeUnknownError and is done when `deliver` is called, or never."""
-        self._faults.setdefault(act, deque()).append(_Fault.HELD)
+        self._line.faults.setdefault(act, deque()).append(_Fault.HELD)
 
     def refuse(self, act: Act = "commit", times: int = 1) -> None:
         """The next *act*, and as many as *times*, raises UnavailableError and is never done."""
-        self._faults.setdefault(act, deque()).extend([_Fault.REFUSED] * times)
+        self._line.faults.setdefault(act, deque()).extend([_Fault.REFUSED] * times)
 
     def deliver(self) -> list[object]:
         """Do what was held, in order; return what each came to: the answer or the error."""
-        held, self._held = self._held, []
+        held, self._line.held = self._line.held, []
         return [_outcome(call) for call in held]
 
     def cut(self, error: type[BackendError] = UnavailableError) -> None:
         """From now on every act raises *error* undone, and no watch wakes."""
-        self._cut = error
+        self._line.cut = error
 
     def mend(self) -> None:
         """End a `cut`, and wake every watch: each may have missed something."""
-        with self._lock:
-            self._cut = None
-            waiting = list(self._muted.values())
+        with self._line.lock:
+            self._line.cut = None
+            waiting = list(self._line.muted.values())
         for notify in waiting:
             notify()
 
     def through(self, act: Act, call: Callable[[], Answer]) -> Answer:
         """Do *call*, or what the next fault of *act* makes of it."""
-        if self._cut is not None:
-            raise self._cut(f"{act}: cut off")
-        with self._lock:
-            faults = self._faults.get(act)
+        if self._line.cut is not None:
+            raise self._line.cut(f"{act}: cut off")
+        with self._line.lock:
+            faults = self._line.faults.get(act)
             fault = faults.popleft() if faults else None
         match fault:
             case None:
@@ -113,7 +122,7 @@ class Faulty(CoordinationBackend):
             case _Fault.REFUSED:
                 raise UnavailableError(f"{act}: not sent")
             case _Fault.HELD:
-                self._held.append(call)
+                self._line.held.append(call)
             case _Fault.DROPPED:
                 call()
         raise OutcomeUnknownError(f"{act}: no answer")
@@ -125,6 +134,13 @@ class Faulty(CoordinationBackend):
     @property
     def url(self) -> str:
         return self.inner.url
+
+    def for_group(self, group: str) -> "Faulty":
+        inner = self.inner.for_group(group)
+        if inner is self.inner:
+            return self
+        with self._line.lock:
+            return self._line.parts.setdefault(group, Faulty(inner, self._line))
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         return self.through("read", lambda: self.inner.get_many(keys))
@@ -150,15 +166,16 @@ class Faulty(CoordinationBackend):
         token = object()
 
         def unless_cut() -> None:
-            if self._cut is None:
+            if self._line.cut is None:
                 notify()
 
-        with self._lock:
-            self._muted[token] = notify
-        return _FaultyWatch(self.inner.watch(path, unless_cut, values=values), lambda: self._muted.pop(token, None))
+        with self._line.lock:
+            self._line.muted[token] = notify
+        inner = self.inner.watch(path, unless_cut, values=values)
+        return _FaultyWatch(inner, lambda: self._line.muted.pop(token, None))
 
     def close(self) -> None:
-        self._muted.clear()
+        self._line.muted.clear()
         self.inner.close()
 
 

@@ -6,6 +6,7 @@ import secrets
 import socket
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,13 +18,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from pages import block
 from proxy import Proxy
-from redis_server import RedisCluster, RedisSentinels, RedisServer
+from redis_server import RedisSentinels, RedisServer
 from servers import free_port
 from smoothcluster_redis import RedisBackend
 from smoothcluster_redis.lease import RedisLease
 from smoothcluster_redis.link import CAP
 from smoothcluster_redis.servers import Servers
 
+from smoothcluster import Cluster, Task
 from smoothcluster.backend import (
     AtVersion,
     Committed,
@@ -66,17 +68,17 @@ def number(version: str) -> int:
 
 
 def servers_of(backend: CoordinationBackend) -> Servers:
-    """How a backend reaches its server."""
+    """How a backend, or a part of it, reaches its server."""
     assert isinstance(backend, RedisBackend)
-    return backend._servers  # pyright: ignore[reportPrivateUsage]
+    return backend.servers
 
 
 def expire(lease: Lease, hosts: str) -> None:
     """Have the store end a lease, as when its time is over."""
     assert isinstance(lease, RedisLease)
-    namespace = lease._servers.address.namespace  # pyright: ignore[reportPrivateUsage]
+    namespace, _, group = lease.servers.prefix.strip("{}:").partition("/")
     with closing(RedisBackend(hosts, namespace=namespace)) as other:
-        servers_of(other).run("revoke", [lease.id])
+        servers_of(other.for_group(group) if group else other).run("revoke", [lease.id])
 
 
 class TestRedis(BackendConformance):
@@ -94,9 +96,9 @@ class TestRedis(BackendConformance):
             proxy.close()
 
     def connect(self) -> CoordinationBackend:
-        """A client with a proxy of its own."""
+        """A client with a proxy of its own, in the part of a group: what a group relies on is tried there."""
         proxy = Proxy(int(self.hosts.partition(":")[2]))
-        client = RedisBackend(proxy.hosts, namespace=self.namespace, timeout=1.0)
+        client = RedisBackend(proxy.hosts, namespace=self.namespace, timeout=1.0).for_group("group")
         self.proxies[client] = proxy
         return client
 
@@ -320,14 +322,48 @@ def test_what_is_gone_leaves_nothing(server: RedisServer) -> None:
         assert 0 < int(server.ask("PTTL", f"{servers_of(backend).prefix}stream:g")) <= 3_600_000
 
 
-def test_all_of_a_store_lies_in_one_slot(server: RedisServer) -> None:
-    """The namespace is the hash tag of every key."""
-    with closing(RedisBackend(server.hosts, namespace="docs")) as backend:
-        create(backend, "a/1", b"", backend.lease(10.0))
-        create(backend, "b/1")
-        names = server.ask("KEYS", "*").split()
-        assert len(names) > 8
-        assert all(name.startswith("{docs}:") for name in names)
+def test_each_group_lies_in_a_slot_of_its_own(server: RedisServer) -> None:
+    """Every key has the hash tag of its group, or the namespace's if it is of none; no name leads to another's."""
+    with (
+        closing(RedisBackend(server.hosts, namespace="docs")) as backend,
+        closing(RedisBackend(server.hosts, namespace="docs:a")) as other,
+    ):
+        for client in (backend, backend.for_group("a"), backend.for_group("b"), other, other.for_group("a")):
+            assert client.get("x/1") is None
+            create(client, "x/1", b"", client.lease(10.0))
+        tags = Counter(name.partition(":lease:")[0].rpartition("}")[0] for name in server.ask("KEYS", "*").split())
+        kinds = {"meta", "values", "marks", "children:x", "leases", "ttls", "lease:", "stream:x"}
+        assert tags == {tag: len(kinds) for tag in ("{docs", "{docs/a", "{docs/b", "{docs:a", "{docs:a/a")}
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b"])
+def test_what_cannot_be_a_groups_name_has_no_part(backend: RedisBackend, name: str) -> None:
+    """It might lead into another one's."""
+    with pytest.raises(ValueError, match="not a"):
+        backend.for_group(name)
+
+
+def test_a_process_of_one_group_has_no_more_connections_for_it(server: RedisServer) -> None:
+    """One that asks and one that watches: where nobody asks for more than the group, nothing else is opened."""
+    with closing(RedisBackend(server.hosts)) as backend:
+        part, wakes = backend.for_group("g"), Wakes()
+        part.watch("g", wakes)
+        eventually(lambda: wakes.count)
+        assert part.get("g/1") is None
+        assert server.ask("CLIENT", "LIST").count("\n") == 2  # And the one that asks for this.
+
+
+def test_each_part_looks_at_its_server_itself(server: RedisServer) -> None:
+    """After a restart nothing read before holds, in any part, whichever is asked first."""
+    with closing(RedisBackend(server.hosts)) as backend:
+        parts = [backend, backend.for_group("a"), backend.for_group("b")]
+        versions = [create(part, "x") for part in parts]
+        histories = [part.history() for part in parts]
+        server.restart()
+        for part, version, history in zip(parts, versions, histories, strict=True):
+            assert eventually(lambda part=part: reached(lambda: part.keys("none") == []))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+            assert refused(part.commit([], [Update("x", b"", version)])) == "x"
+            assert part.history() != history
 
 
 def test_a_stranger_in_the_store_is_an_error_of_ours(server: RedisServer) -> None:
@@ -422,14 +458,21 @@ def test_a_broken_connection_alone_wakes_nobody(server: RedisServer) -> None:
         assert wakes.count == before
 
 
-def test_groups_do_not_wake_each_other(connect: Callable[..., RedisBackend], server: RedisServer) -> None:
+def test_groups_do_not_wake_each_other(server: RedisServer) -> None:
     """Each group has a stream of its own: what happens in another one is not even sent."""
     with closing(RedisBackend(server.hosts)) as backend:
-        backend.watch("one/a", Wakes())
-        create(backend, "one/a/1")
-        create(backend, "two/a/1")
-        assert {"stream:one", "stream:two"} <= keys_left(backend, server)
-        assert server.ask("XLEN", f"{servers_of(backend).prefix}stream:one") == "1"
+        one, two, wakes = backend.for_group("one"), backend.for_group("two"), [Wakes(), Wakes()]
+        for client, wake in zip((one, two), wakes, strict=True):
+            client.watch("g/a", wake)
+        eventually(lambda: all(wake.count for wake in wakes))
+        before = [wake.count for wake in wakes]
+        create(two, "g/a/1")
+        create(two, "g/a/2")
+        create(one, "g/a/1")
+        for wake, count in zip(wakes, before, strict=True):
+            wake.since(count)
+        assert server.ask("XLEN", f"{servers_of(one).prefix}stream:g") == "1"
+        assert wakes[0].count == before[0] + 1
 
 
 def test_waiting_costs_little(server: RedisServer) -> None:
@@ -637,11 +680,11 @@ def test_no_driver_retries_behind_our_back(server: RedisServer) -> None:
 def test_a_server_that_keeps_nothing_is_warned_of(
     lines: dict[str, object], complaint: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once for each backend, in the log, with what to set."""
+    """Once for each backend, whichever groups are asked for, in the log, with what to set."""
     with RedisServer(lines) as server, closing(RedisBackend(server.hosts)) as backend:
-        for _ in range(2):
-            backend.get("a")
-            servers_of(backend).connect(SYSTEM_CLOCK.monotonic() + 5.0).close()
+        for part in (backend.for_group("one"), backend, backend.for_group("two")):
+            part.get("a")
+            servers_of(part).connect(SYSTEM_CLOCK.monotonic() + 5.0).close()
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warnings) == (1 if complaint else 0)
     assert complaint is None or complaint in warnings[0]
@@ -660,7 +703,12 @@ ACL = (
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[RedisServer]:
     """A server that demands a password, and knows some users."""
-    users = [f"crawler {ACL}", f"weak {ACL} -xadd", f"elsewhere {ACL.replace('{smoothcluster}', 'other')}"]
+    users = [
+        f"crawler {ACL}",
+        f"weak {ACL} -xadd",
+        f"elsewhere {ACL.replace('{smoothcluster', '{other')}",
+        f"docs {ACL.replace('~{smoothcluster}:* ~{smoothcluster/*}', '~{smoothcluster/docs}')}",
+    ]
     with RedisServer({"requirepass": f'"{SECRET}"', "user": users}) as server:
         yield server
 
@@ -711,16 +759,27 @@ def test_the_right_credentials_are_let_in(
     """With a password or as a user of the server's; neither the log nor what can be printed shows them."""
     caplog.set_level(logging.NOTSET)
     with closing(RedisBackend(guarded.hosts, **options)) as backend:  # type: ignore[arg-type]
-        wakes = Wakes()
-        backend.watch("a", wakes)
-        lease = backend.lease(10.0)
-        create(backend, "a/1", b"", lease)
-        wakes.since(0)
-        assert backend.keys("a") == ["a/1"]
-        lease.revoke()
-        assert backend.get("a/1") is None
+        for part in (backend, backend.for_group("docs")):
+            wakes = Wakes()
+            part.watch("a", wakes)
+            lease = part.lease(10.0)
+            create(part, "a/1", b"", lease)
+            wakes.since(0)
+            assert part.keys("a") == ["a/1"]
+            lease.revoke()
+            assert part.get("a/1") is None
         shown = f"{backend!r} {backend.url} {vars(backend)!r} {caplog.text}"
     assert options["password"] not in shown
+
+
+def test_a_user_can_be_let_in_to_one_group_alone(guarded: RedisServer) -> None:
+    """By the hash tag of that group: what belongs to others, or to none, is out of reach."""
+    with closing(RedisBackend(guarded.hosts, username="docs", password="secret-of-acl")) as backend:
+        job = Cluster(backend, "docs").submit([Task(id="a")])
+        assert job.progress().pending == 1
+        for part in (backend, backend.for_group("other"), backend.for_group("docs2")):
+            with pytest.raises(AccessDeniedError, match="no permissions"):
+                part.get("docs/spec")
 
 
 def test_credentials_that_a_server_does_not_know_of_are_refused(redis_hosts: str) -> None:
@@ -837,48 +896,6 @@ def test_tls_and_plain_do_not_mix(tls: RedisServer, redis_hosts: str) -> None:
 
 
 # Several servers.
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[RedisCluster]:
-    """Three nodes."""
-    with RedisCluster() as nodes:
-        yield nodes
-
-
-@pytest.mark.parametrize("namespace", ["a", "b", "c", "docs"])
-def test_on_a_redis_cluster(cluster: RedisCluster, namespace: str) -> None:
-    """Whichever node the namespace's slot is on, it is found from any other; leases, watches and commits work."""
-    for node in cluster.servers:
-        with closing(RedisBackend(node.hosts, namespace=namespace)) as backend:
-            wakes = Wakes()
-            backend.watch("g", wakes)
-            lease = backend.lease(10.0)
-            backend.commit([], [Create("g/1", b"", lease), Create("h/deep/2", b"", lease), Create("g/3", b"")])
-            wakes.since(0)
-            assert backend.keys("g") == ["g/1", "g/3"]
-            lease.revoke()
-            delete(backend, "g/3")
-            assert backend.keys("h") == []
-
-
-def test_a_slot_that_moves_is_followed(cluster: RedisCluster) -> None:
-    """A command sent to the node that had the slot was not applied; the next one finds the node that has it."""
-    with closing(RedisBackend(cluster.hosts, namespace="moving")) as backend:
-        create(backend, "a")
-        delete(backend, "a")
-        slot = cluster.servers[0].ask("CLUSTER", "KEYSLOT", servers_of(backend).prefix)
-        ids = [node.ask("CLUSTER", "MYID") for node in cluster.servers]
-        home = next(node for node in cluster.servers if "moving" in node.ask("KEYS", "*"))
-        target = next(node for node in cluster.servers if node is not home)
-        for name in home.ask("KEYS", "{moving}*").split():
-            home.ask("DEL", name)
-        for node in (target, home, *cluster.servers):
-            node.ask("CLUSTER", "SETSLOT", slot, "NODE", ids[cluster.servers.index(target)])
-        with pytest.raises(UnavailableError, match="moved"):
-            backend.commit([], [Create("b", b"")])
-        create(backend, "b")
-        assert "moving" in target.ask("KEYS", "*")
 
 
 @pytest.fixture
@@ -1083,13 +1100,14 @@ def test_a_forked_child_has_connections_of_its_own(backend: RedisBackend) -> Non
 
 @pytest.mark.parametrize("state", ["connected", "never connected", "cut off", "silent"])
 def test_closing_leaves_no_thread(server: RedisServer, state: str) -> None:
-    """Whatever it was doing, and soon."""
+    """Whatever it was doing, in whichever parts of the store, and soon."""
     before = set(threading.enumerate())
     hosts = f"127.0.0.1:{free_port()}" if state == "never connected" else server.hosts
     backend = RedisBackend(hosts, timeout=1.0)
-    backend.watch("a", Wakes())
-    if state != "never connected":
-        backend.lease(10.0)
+    for part in (backend, backend.for_group("one"), backend.for_group("two")):
+        part.watch("a", Wakes())
+        if state != "never connected":
+            part.lease(10.0)
     if state == "cut off":
         server.kill()
     if state == "silent":
@@ -1099,6 +1117,17 @@ def test_closing_leaves_no_thread(server: RedisServer, state: str) -> None:
     backend.close()
     assert SYSTEM_CLOCK.monotonic() - start < 2.0
     assert set(threading.enumerate()) <= before
+    with pytest.raises(UnavailableError, match="closed"):
+        backend.for_group("three").watch("a", Wakes())
+
+
+def test_closing_leaves_no_connection(server: RedisServer) -> None:
+    """Those of all parts end."""
+    with closing(RedisBackend(server.hosts)) as backend:
+        for part in (backend, backend.for_group("one"), backend.for_group("two")):
+            assert part.get("a") is None
+        assert server.ask("CLIENT", "LIST").count("\n") == 3  # And the one that asks for this.
+    assert eventually(lambda: server.ask("CLIENT", "LIST").count("\n") == 0)
 
 
 def test_closing_revokes_nothing(connect: Callable[..., RedisBackend]) -> None:

@@ -150,7 +150,7 @@ class Group:
     def __init__(self, url: str, folder: Path, **options: Any) -> None:
         self.name = f"test-{secrets.token_hex(6)}"
         self.members: list[Member] = []
-        self.backend = connect(url)
+        self.backend = connect(url).for_group(self.name)
         self.cluster = Cluster(self.backend, self.name)
         self._folder = folder
         log = folder / "log"

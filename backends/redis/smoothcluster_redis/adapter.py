@@ -1,6 +1,8 @@
 """Redis as a `CoordinationBackend`."""
 
+import threading
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import lru_cache
 from typing import Final, final
 
@@ -26,7 +28,7 @@ from smoothcluster.backend import (
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster_redis.address import NAMESPACE, Address, parse_url, tls_context
 from smoothcluster_redis.lease import RedisLease
-from smoothcluster_redis.servers import Servers
+from smoothcluster_redis.servers import Access, Servers
 from smoothcluster_redis.watches import Watches
 
 _GUARANTEES: Final = Guarantees(
@@ -49,11 +51,11 @@ class RedisBackend(CoordinationBackend, HasHistory):
     """The Redis server, or the nodes of the Redis Cluster, at *hosts*, such as ``h1:6379,h2:6379``.
 
     With *service*, *hosts* are Sentinels that know the primary by that name. Everything lies under
-    *namespace* in the database *db*. It connects when it is first used. No call blocks for longer
-    than *timeout* seconds. *username* (default: Redis's ``default``) and *password* are for the
-    server, *sentinel_username* and *sentinel_password* for Sentinels. With *use_ssl*, or any other
-    TLS option: *ca* (default: the system's), *certfile* and *keyfile* for a client's certificate,
-    *verify_certs*, *check_hostname*.
+    *namespace* in the database *db*, each group in a slot of its own. It connects when it is first
+    used. No call blocks for longer than *timeout* seconds. *username* (default: Redis's ``default``)
+    and *password* are for the server, *sentinel_username* and *sentinel_password* for Sentinels. With
+    *use_ssl*, or any other TLS option: *ca* (default: the system's), *certfile* and *keyfile* for a
+    client's certificate, *verify_certs*, *check_hostname*.
     """
 
     def __init__(
@@ -85,14 +87,18 @@ class RedisBackend(CoordinationBackend, HasHistory):
         if use_ssl or ca or certfile:
             tls = tls_context(ca, certfile, keyfile, keyfile_password, verify=verify_certs, hostname=check_hostname)
         self._address = Address.of(hosts, db, service, namespace, tls=tls is not None)
-        self._servers = Servers(
+        access = Access(
             self._address,
             timeout,
             tls,
             {"username": username, "password": password},
             {"username": sentinel_username, "password": sentinel_password},
         )
-        self._watches = Watches(self._servers)
+        self.servers = Servers(access)
+        self.watches = Watches(self.servers)
+        self._parting = threading.Lock()
+        self._parts: dict[str | None, RedisBackend] = {None: self}
+        """This client by group, each with servers and watches of its own; None is what belongs to no group."""
 
     @classmethod
     def from_url(
@@ -141,6 +147,17 @@ class RedisBackend(CoordinationBackend, HasHistory):
     def url(self) -> str:
         return self._address.url
 
+    def for_group(self, group: str) -> "RedisBackend":
+        if "/" in _check_key(group):
+            raise ValueError(f"not a group's name: {group!r}")
+        with self._parting:
+            if group not in self._parts:
+                part = copy(self)  # It shares all the rest.
+                part.servers = Servers(self.servers.access, group)
+                part.watches = Watches(part.servers)
+                self._parts[group] = part
+            return self._parts[group]
+
     # Reading: every read is made by the server that takes the commits, after all of them.
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
@@ -148,52 +165,56 @@ class RedisBackend(CoordinationBackend, HasHistory):
             _check_key(key)
         if not keys:
             return []
-        head, *values = self._servers.run("get", keys)
+        head, *values = self.servers.run("get", keys)
         return _entries(keys, head.decode(), values)
 
     def keys(self, directory: str) -> list[str]:
-        names: bytes = self._servers.run("keys", [_check_key(directory)])
+        names: bytes = self.servers.run("keys", [_check_key(directory)])
         return sorted(_within(directory, names.decode()))
 
     def list(self, directory: str) -> "list[Entry]":
-        head, *values = self._servers.run("list", [_check_key(directory)])
+        head, *values = self.servers.run("list", [_check_key(directory)])
         return _listing(directory, head.decode(), values)
 
     # Changing.
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
-        words = _commit(conditions, changes)
-        return _outcome(self._servers.run("commit", words, OutcomeUnknownError).decode(), changes)
+        words = _commit(self.servers, conditions, changes)
+        return _outcome(self.servers.run("commit", words, OutcomeUnknownError).decode(), changes)
 
     def commit_and_list(
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
-        words = _commit(conditions, changes)
-        head, *values = self._servers.run("commit", [*words, _check_key(directory)], OutcomeUnknownError)
+        words = _commit(self.servers, conditions, changes)
+        head, *values = self.servers.run("commit", [*words, _check_key(directory)], OutcomeUnknownError)
         said, listing = head.decode().split("\n", 1)
         return _outcome(said, changes), _listing(directory, listing, values)
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
             raise ValueError("a lease takes a positive time")
-        return RedisLease(self._servers, min(max(ttl, _GUARANTEES.shortest_ttl), _GUARANTEES.longest_ttl))
+        return RedisLease(self.servers, min(max(ttl, _GUARANTEES.shortest_ttl), _GUARANTEES.longest_ttl))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
-        return self._watches.add(path, notify, values=values)
+        return self.watches.add(path, notify, values=values)
 
     def history(self) -> str:
-        return self._servers.history()
+        return self.servers.history()
 
     def close(self) -> None:
-        self._servers.close()
-        self._watches.close()
+        with self._parting:
+            parts = [*self._parts.values()]
+        for part in parts:
+            part.servers.close()
+        for part in parts:
+            part.watches.close()
 
 
-def _commit(conditions: Sequence[Condition], changes: Sequence[Change]) -> "list[str | bytes]":
+def _commit(servers: Servers, conditions: Sequence[Condition], changes: Sequence[Change]) -> "list[str | bytes]":
     """What the script is told of a commit: its lease, and four words for each part."""
     lease = check_commit(_GUARANTEES, conditions, changes)
-    if lease is not None and not isinstance(lease, RedisLease):
-        raise ValueError(f"lease {lease.id} was not granted by this backend")
+    if lease is not None and not (isinstance(lease, RedisLease) and lease.servers is servers):
+        raise ValueError(f"lease {lease.id} was not granted by this backend, or for another part of the store")
     words: list[str | bytes] = [lease.id if lease else ""]
     for part in (*conditions, *changes):
         words += _words(part)

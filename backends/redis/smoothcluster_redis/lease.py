@@ -19,7 +19,8 @@ class RedisLease(Lease):
     """Granted on construction. Raise UnavailableError or OutcomeUnknownError."""
 
     def __init__(self, servers: Servers, ttl: float) -> None:
-        self._servers = servers
+        self.servers = servers
+        """Whose it is: it means nothing to another part of the store."""
         self._id = uuid.uuid4().hex
         self._ttl = ttl
         self._granted = round((ttl + 2 * CAP) * 1000)
@@ -34,7 +35,7 @@ class RedisLease(Lease):
         return self._ttl
 
     def renew(self) -> bool:
-        return bool(self._servers.run("renew", [self._id, self._granted], OutcomeUnknownError))
+        return bool(self.servers.run("renew", [self._id, self._granted], OutcomeUnknownError))
 
     def revoke(self) -> None:
-        self._servers.run("revoke", [self._id], OutcomeUnknownError)
+        self.servers.run("revoke", [self._id], OutcomeUnknownError)

@@ -4,7 +4,8 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, final
 
 from redis.exceptions import MovedError, RedisError, ResponseError
@@ -20,31 +21,39 @@ _LOG = logging.getLogger("smoothcluster_redis")
 Answer = TypeVar("Answer")
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Where one client's servers are, how it is let in, and what all its parts have in common."""
+
+    address: Address
+    timeout: float
+    tls: ssl.SSLContext | None
+    credentials: Mapping[str, Any] = field(repr=False)
+    sentinel_credentials: Mapping[str, Any] = field(repr=False)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    warned_of: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+    closed: threading.Event = field(default_factory=threading.Event)
+
+
 @final
 class Servers:
-    """The server that holds the store at *address*. Each command takes a connection that nobody uses, or a new one."""
+    """The server that holds one part of the store. Each command takes a connection that nobody uses, or a new one.
 
-    def __init__(
-        self,
-        address: Address,
-        timeout: float,
-        tls: ssl.SSLContext | None,
-        credentials: dict[str, Any],
-        sentinel_credentials: dict[str, Any],
-    ) -> None:
-        self.address = address
-        self.prefix = f"{{{address.namespace}}}:"
+    A part is *group*'s, or, without one, what belongs to no group. On a Redis Cluster each may be on another node,
+    and each has a history of its own to be looked at with every new connection: so no connection serves two.
+    """
+
+    def __init__(self, access: Access, group: str | None = None) -> None:
+        namespace = access.address.namespace
+        self.access = access
+        self.address = access.address
+        self.timeout = access.timeout
+        self.prefix = f"{{{namespace if group is None else f'{namespace}/{group}'}}}:"
         """Of every Redis key. The braces put all of them into one slot of a Redis Cluster."""
-        self.timeout = timeout
-        self._tls = tls
-        self._credentials = credentials
-        self._sentinel_credentials = sentinel_credentials
         self._lock = threading.Lock()
         self._idle: list[Link] = []
         self._owner = os.getpid()
         self._last: tuple[str, int] | None = None
-        self._warned = False
-        self._closed = False
 
     def run(self, act: str, words: Sequence[Any] = (), unknown: type[BackendError] = UnavailableError) -> Any:
         """Have the script do *act*; raise *unknown* if that may have happened."""
@@ -92,11 +101,11 @@ class Servers:
                 return self._follow(host, port, left(deadline) / max(1, len(self.address.hosts) - tried))
             except (RedisError, OSError) as error:
                 said.append(_problem(error, host, port))
-        raise unreachable(self.address.where, self.timeout, said[-1] if said else None, tls=self._tls is not None)
+        raise unreachable(self.address.where, self.timeout, said[-1] if said else None, tls=self.access.tls is not None)
 
     def close(self) -> None:
-        """End all connections that nobody uses; those in use end when they are given back."""
-        self._closed = True
+        """End all connections that nobody uses; those in use, and those of other parts, when they are given back."""
+        self.access.closed.set()
         self._drop()
 
     def _candidates(self, deadline: float, said: list[object]) -> Iterator[tuple[str, int]]:
@@ -119,7 +128,7 @@ class Servers:
                 said.append(f"the Sentinel at {written(host, port)} knows no service {self.address.service!r}")
 
     def _ask_sentinel(self, host: str, port: int, timeout: float) -> tuple[str, int] | None:
-        link = Link(host, port, timeout, self._tls, **self._sentinel_credentials)
+        link = Link(host, port, timeout, self.access.tls, **self.access.sentinel_credentials)
         try:
             deadline = SYSTEM_CLOCK.monotonic() + timeout
             found = link.ask(deadline, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.address.service)
@@ -136,42 +145,23 @@ class Servers:
 
     def _open(self, host: str, port: int, timeout: float) -> Link:
         deadline = SYSTEM_CLOCK.monotonic() + timeout
-        link = Link(host, port, timeout, self._tls, db=self.address.db, **self._credentials)
+        link = Link(host, port, timeout, self.access.tls, db=self.address.db, **self.access.credentials)
         try:
             link.identify(deadline, self.prefix, "hello")
-            if not self._warned:
-                self._warned = True
-                self._warn(link, deadline)
+            with self.access.lock:
+                new = (host, port) not in self.access.warned_of
+                self.access.warned_of.add((host, port))
+            if new:
+                _warn(link, deadline, written(host, port))
         except BaseException:
             link.close()
             raise
         self._last = (host, port)
         return link
 
-    def _warn(self, link: Link, deadline: float) -> None:
-        """Say so if the server keeps nothing, or throws away what it should keep."""
-        try:
-            words = [link.ask(deadline, "CONFIG", "GET", name) for name in ("appendonly", "save", "maxmemory-policy")]
-        except ResponseError:
-            return  # Not permitted, as with most hosted servers.
-        appendonly, save, policy = (pair[1] if pair else b"?" for pair in words)
-        if appendonly == b"no" and not save:
-            _LOG.warning(
-                "Redis at %s has no persistence (appendonly no, save ''): a restart loses everything that was "
-                "acknowledged; set appendonly yes",
-                self.address.where,
-            )
-        if policy.startswith(b"allkeys"):
-            _LOG.warning(
-                "Redis at %s evicts any key when memory is short (maxmemory-policy %s), and with it whole groups; "
-                "set noeviction",
-                self.address.where,
-                policy.decode(),
-            )
-
     def _take(self, deadline: float) -> Link:
         with self._lock:
-            if self._closed:
+            if self.access.closed.is_set():
                 raise UnavailableError("closed")
             if self._owner != os.getpid():  # A forked child has its parent's connections: they are not its own.
                 self._owner, self._idle = os.getpid(), []
@@ -185,7 +175,7 @@ class Servers:
 
     def _give_back(self, link: Link) -> None:
         with self._lock:
-            if not self._closed:
+            if not self.access.closed.is_set():
                 self._idle.append(link)
                 return
         link.close()
@@ -196,6 +186,28 @@ class Servers:
             links, self._idle = self._idle, []
         for link in links:
             link.close()
+
+
+def _warn(link: Link, deadline: float, where: str) -> None:
+    """Say so if the server keeps nothing, or throws away what it should keep."""
+    try:
+        words = [link.ask(deadline, "CONFIG", "GET", name) for name in ("appendonly", "save", "maxmemory-policy")]
+    except ResponseError:
+        return  # Not permitted, as with most hosted servers.
+    appendonly, save, policy = (pair[1] if pair else b"?" for pair in words)
+    if appendonly == b"no" and not save:
+        _LOG.warning(
+            "Redis at %s has no persistence (appendonly no, save ''): a restart loses everything that was "
+            "acknowledged; set appendonly yes",
+            where,
+        )
+    if policy.startswith(b"allkeys"):
+        _LOG.warning(
+            "Redis at %s evicts any key when memory is short (maxmemory-policy %s), and with it whole groups; "
+            "set noeviction",
+            where,
+            policy.decode(),
+        )
 
 
 def _problem(error: Exception, host: str, port: int) -> BackendError:

@@ -44,13 +44,13 @@ class _Order(Watch):
 
 @final
 class Watches:
-    """All watches of one backend."""
+    """All watches of one part of the store."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._changed = threading.Condition()
         self._orders: dict[str, dict[_Order, None]] = {}
-        self._closed = threading.Event()
+        self._closed = servers.access.closed
         self._thread: threading.Thread | None = None
         self._store: bytes = b""
         self._seen: dict[str, int] = {}
