@@ -318,8 +318,8 @@ def test_what_is_gone_leaves_nothing(server: RedisServer) -> None:
             delete(backend, f"g/a/b/{number}")
         lease.revoke()
         delete(backend, "g/a/b/4")
-        assert keys_left(backend, server) == {"meta", "stream:g"}
-        assert 0 < int(server.ask("PTTL", f"{servers_of(backend).prefix}stream:g")) <= 3_600_000
+        assert keys_left(backend, server) == {"meta", "stream"}
+        assert 0 < int(server.ask("PTTL", f"{servers_of(backend).prefix}stream")) <= 3_600_000
 
 
 def test_each_group_lies_in_a_slot_of_its_own(server: RedisServer) -> None:
@@ -332,7 +332,7 @@ def test_each_group_lies_in_a_slot_of_its_own(server: RedisServer) -> None:
             assert client.get("x/1") is None
             create(client, "x/1", b"", client.lease(10.0))
         tags = Counter(name.partition(":lease:")[0].rpartition("}")[0] for name in server.ask("KEYS", "*").split())
-        kinds = {"meta", "values", "marks", "children:x", "leases", "ttls", "lease:", "stream:x"}
+        kinds = {"meta", "values", "marks", "children:x", "leases", "ttls", "lease:", "stream"}
         assert tags == {tag: len(kinds) for tag in ("{docs", "{docs/a", "{docs/b", "{docs:a", "{docs:a/a")}
 
 
@@ -433,7 +433,7 @@ def test_a_watcher_that_has_fallen_behind_is_woken(server: RedisServer) -> None:
         create(other, "g/heard")  # On its way to the watcher, who cannot ask for what follows.
         other.commit([], [Update("g/quiet/1", b"missed")])
         before = wakes.count
-        server.ask("XTRIM", f"{servers_of(other).prefix}stream:g", "MAXLEN", 0)
+        server.ask("XTRIM", f"{servers_of(other).prefix}stream", "MAXLEN", 0)
         create(other, "g/other")
         proxy.mend()
         wakes.since(before)
@@ -471,7 +471,7 @@ def test_groups_do_not_wake_each_other(server: RedisServer) -> None:
         create(one, "g/a/1")
         for wake, count in zip(wakes, before, strict=True):
             wake.since(count)
-        assert server.ask("XLEN", f"{servers_of(one).prefix}stream:g") == "1"
+        assert server.ask("XLEN", f"{servers_of(one).prefix}stream") == "1"
         assert wakes[0].count == before[0] + 1
 
 

@@ -1,21 +1,20 @@
--- Every read and every change of the store, each one step that nothing else can come between.
+-- Every read and every change of one part of the store, each one step that nothing else can come between.
 -- KEYS[1] is the prefix of all keys and "meta". ARGV: what to do, and what that needs.
--- Nothing is written before it is certain that all of it will be.
+-- Nothing is written before it is certain that all of it will be. All of this is run for each act, so it is
+-- ordered by what is asked for most, and nothing is made that most acts do without.
 
 local CAP, STEP = $CAP, 100
 local call, ARGV, act = redis.call, ARGV, ARGV[1]
 local META = KEYS[1]
 local prefix = string.sub(META, 1, -5)
 local VALUES, MARKS, CHILDREN = prefix .. 'values', prefix .. 'marks', prefix .. 'children:'
-local LEASES, TTLS, LEASED = prefix .. 'leases', prefix .. 'ttls', prefix .. 'lease:'
 
 local time = call('TIME')
 local stamp = time[1] * 1000 + math.floor(time[2] / 1000)
--- Of the group that a commit changes first: its last commit is asked for along with the rest.
-local group = act == 'commit' and string.match(ARGV[4], '^[^/]+') or ''
-local known = call('HMGET', META, 'clock', 'stamp', 'number', 'store', 'since', 'last:' .. group)
+local known = call('HMGET', META, 'clock', 'stamp', 'number', 'store', 'since')
 local clock = tonumber(known[1] or 0)
 local number = tonumber(known[3] or 0)  -- Of the last commit. Below 2^53, where Lua's numbers are exact.
+local store = known[4]
 local since = known[5]  -- The number from which on this history is certain. In every version: none of before holds.
 
 local function whole(n)
@@ -27,147 +26,10 @@ local passed = stamp - (tonumber(known[2]) or stamp)
 local moved = false
 if passed >= 0 and passed < STEP then
     clock = clock + passed  -- Not worth writing down.
-elseif known[4] then
+elseif store then
     moved = true
     clock = clock + math.max(0, math.min(passed, CAP))
     call('HSET', META, 'clock', whole(clock), 'stamp', whole(stamp))
-end
-
--- What was changed, by the first segment of the keys; every such group has a stream.
-local news, last = {}, {[group] = known[6]}
-
-local function note(sign, key)
-    local where = string.match(key, '^[^/]+')
-    local list = news[where] or {}
-    news[where] = list
-    list[#list + 1] = sign .. key
-end
-
-local function publish()
-    local text = whole(number)
-    local written = {'number', text}
-    for where, list in pairs(news) do
-        local stream, field = prefix .. 'stream:' .. where, 'last:' .. where
-        local before = last[where] or call('HGET', META, field) or '0'
-        call('XADD', stream, 'MAXLEN', '~', 1000, text .. '-0', 'after', before, 'changed', table.concat(list, ' '))
-        -- Now and then is enough: who finds entries missing wakes everybody.
-        if before == '0' or number % 50 == 0 then call('PEXPIRE', stream, 3600000) end
-        last[where] = text
-        written[#written + 1] = field
-        written[#written + 1] = text
-    end
-    call('HSET', META, unpack(written))
-    news = {}
-    return text
-end
-
--- Lua's stack, and so a command, holds 8000 words at most.
-local function in_slices(command, key, words)
-    for first = 1, #words, 4000 do
-        call(command, key, unpack(words, first, math.min(first + 3999, #words)))
-    end
-end
-
--- Keys and the directories they imply.
-
-local function split(name)
-    return string.match(name, '^(.*)/([^/]*)$')
-end
-
-local function is_directory(name)
-    return call('EXISTS', CHILDREN .. name) == 1
-end
-
-local function link(directory, leaves)
-    in_slices('SADD', CHILDREN .. directory, leaves)
-    local above, leaf = split(directory)
-    while above and call('SADD', CHILDREN .. above, leaf) == 1 do above, leaf = split(above) end
-end
-
-local function unlink(name)
-    local directory, leaf = split(name)
-    while directory do
-        call('SREM', CHILDREN .. directory, leaf)
-        if is_directory(directory) then return end
-        directory, leaf = split(directory)
-    end
-end
-
-local function remove(key)
-    call('HDEL', MARKS, key)
-    call('HDEL', VALUES, key)
-    unlink(key)
-    note('+', key)
-end
-
--- Leases.
-
-local function finish(lease)
-    local keys = call('SMEMBERS', LEASED .. lease)
-    number = number + 1
-    for _, key in ipairs(keys) do remove(key) end
-    call('DEL', LEASED .. lease)
-    call('ZREM', LEASES, lease)
-    call('HDEL', TTLS, lease)
-    publish()
-end
-
-local function lives(lease)
-    return call('ZSCORE', LEASES, lease)
-end
-
--- A store that another server process has taken over may lack what was acknowledged last: renewals
--- too, so every lease gets its full time again; and no number may ever be given twice.
-local function identify(jump)
-    local info = call('INFO', 'server') .. call('INFO', 'replication')
-    local run, replication = string.match(info, 'run_id:(%w+)'), string.match(info, 'master_replid:(%w+)')
-    local store = run .. replication
-    if store ~= known[4] then
-        number = math.max(number + jump, stamp * 1000)
-        since = whole(number)
-        local history = 'server process ' .. run .. ', replication ' .. replication .. ', commits from ' .. since
-        local former, offset = string.match(info, 'master_replid2:(%w+)'), string.match(info, 'second_repl_offset:(%d+)')
-        if offset then history = history .. ', after ' .. former .. ' up to offset ' .. offset end
-        call('HSET', META, 'store', store, 'since', since, 'history', history,
-             'number', since, 'clock', whole(clock), 'stamp', whole(stamp))
-        local ttls = call('HGETALL', TTLS)
-        for i = 1, #ttls, 2 do
-            call('ZADD', LEASES, 'XX', 'GT', whole(clock + ttls[i + 1]), ttls[i])
-        end
-    end
-    return store .. ':' .. since
-end
-
-local function permitted()
-    local key = prefix .. 'x'
-    local needed = {
-        {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HGET', key, 'x'}, {'HGETALL', key},
-        {'HMGET', key, 'x'}, {'HSET', key, 'x', 'x'}, {'PEXPIRE', key, 1}, {'SADD', key, 'x'}, {'SMEMBERS', key},
-        {'SREM', key, 'x'}, {'XADD', key, '*', 'x', 'x'}, {'XREAD', 'STREAMS', key, '0'}, {'ZADD', key, 1, 'x'},
-        {'ZRANGEBYSCORE', key, 0, 1}, {'ZREM', key, 'x'}, {'ZSCORE', key, 'x'},
-    }
-    for _, each in ipairs(needed) do
-        if not redis.acl_check_cmd(unpack(each)) then return each[1] end
-    end
-end
-
-local store = known[4]
-if act == 'hello' then
-    if not redis.acl_check_cmd then return redis.error_reply('OLDSERVER') end
-    local missing = permitted()
-    if missing then
-        return redis.error_reply('NOPERM this user must be allowed ' .. missing .. ' on keys ' .. prefix .. '*')
-    end
-end
-if act == 'hello' or act == 'tick' then
-    store = identify(tonumber(ARGV[2]))
-elseif not store then
-    return redis.error_reply('NOSTORE')
-end
-
--- A lease ends when the clock that is written down has passed its end.
-if moved then
-    for _, lease in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', whole(clock))) do finish(lease) end
 end
 
 -- Reading. A mark is "version created lease", and nothing for a key that is not there. All but the values is
@@ -191,92 +53,226 @@ local function list(head, directory)
     return read(head, names, 1)
 end
 
--- Changing. From ARGV[3] come four words for each part of a commit, of which there are 4000 at most: what it is,
--- key, version or nothing, value. One word more is a directory to list afterwards.
+local function look()
+    if act == 'get' then return read('', ARGV, 2) end
+    if act == 'list' then return list('', ARGV[2]) end
+    return table.concat(call('SMEMBERS', CHILDREN .. ARGV[2]), ' ')
+end
 
-local function failing(marks)
-    for i, mark in ipairs(marks) do
-        local what, version = ARGV[4 * i - 1], ARGV[4 * i + 1]
-        local created = what == 'create' or what == 'hang'
-        if created == (mark ~= false) or (version ~= '' and string.match(mark, '^%d+') .. '-' .. since ~= version) then
-            return ARGV[4 * i]
+local reads = act == 'get' or act == 'list' or act == 'keys'
+if reads and store and not moved then return look() end
+
+-- Keys and the directories they imply.
+
+local function split(name)
+    return string.match(name, '^(.*)/(.*)$')
+end
+
+-- Lua's stack, and so a command, holds 8000 words at most.
+local function in_slices(command, key, words)
+    for first = 1, #words, 4000 do
+        call(command, key, unpack(words, first, math.min(first + 3999, #words)))
+    end
+end
+
+local function by_directory(keys)
+    local found = {}
+    for _, key in ipairs(keys) do
+        local directory, leaf = split(key)
+        if directory then
+            local leaves = found[directory] or {}
+            found[directory] = leaves
+            leaves[#leaves + 1] = leaf
+        end
+    end
+    return found
+end
+
+local function link(keys)
+    for directory, leaves in pairs(by_directory(keys)) do
+        in_slices('SADD', CHILDREN .. directory, leaves)
+        local above, leaf = split(directory)
+        while above and call('SADD', CHILDREN .. above, leaf) == 1 do above, leaf = split(above) end
+    end
+end
+
+local function unlink(keys)
+    for directory, leaves in pairs(by_directory(keys)) do
+        in_slices('SREM', CHILDREN .. directory, leaves)
+        local above, leaf = split(directory)
+        while above and call('EXISTS', CHILDREN .. directory) == 0 do
+            call('SREM', CHILDREN .. above, leaf)
+            directory = above
+            above, leaf = split(above)
         end
     end
 end
 
-local function misplaced(keys, marks)
-    local made, places, above = {}, {}, {}
-    for i, mark in ipairs(marks) do
-        if not mark then
-            made[keys[i]] = true
-            places[#places + 1] = CHILDREN .. keys[i]
-        end
-    end
-    if #places == 0 then return end
-    local one_is = call('EXISTS', unpack(places)) > 0
-    for key in pairs(made) do
-        if one_is and is_directory(key) then return 'directory ' .. key end
-        local name = split(key)
-        while name and not above[name] do
-            if made[name] then return 'bytes ' .. name end
-            above[name] = true
-            above[#above + 1] = name
-            name = split(name)
-        end
-    end
-    for first = 1, #above, 4000 do
-        local there = call('HMGET', MARKS, unpack(above, first, math.min(first + 3999, #above)))
-        for i, mark in ipairs(there) do
-            if mark then return 'bytes ' .. above[first + i - 1] end
-        end
-    end
+-- What was changed, for those who watch.
+local news = {}
+
+local function publish()
+    local text, stream = whole(number), prefix .. 'stream'
+    call('XADD', stream, 'MAXLEN', '~', 1000, text .. '-0', 'changed', table.concat(news, ' '))
+    -- Now and then is enough: who finds entries missing wakes everybody.
+    if number % 50 == 0 or number == since + 1 then call('PEXPIRE', stream, 3600000) end
+    call('HSET', META, 'number', text)
+    news = {}
+    return text
 end
 
-local function delete(key, mark)
-    remove(key)
-    local born = string.match(mark, '(%S*)$')
-    if born ~= '' then call('SREM', LEASED .. born, key) end
+local function remove(keys)
+    in_slices('HDEL', MARKS, keys)
+    in_slices('HDEL', VALUES, keys)
+    unlink(keys)
+    for _, key in ipairs(keys) do news[#news + 1] = '+' .. key end
 end
 
-local function apply(keys, marks, lease)
-    local new_marks, new_values, hung, leaves = {}, {}, {}, {}
-    local version = whole(number)
-    for i, mark in ipairs(marks) do
-        local what, key = ARGV[4 * i - 1], keys[i]
-        if what == 'delete' then
-            delete(key, mark)
-        elseif what ~= 'if' then
-            local rest = mark and string.match(mark, ' .*$') or ' ' .. version .. ' ' .. (what == 'hang' and lease or '')
-            local place = #new_marks
-            new_marks[place + 1], new_marks[place + 2] = key, version .. rest
-            new_values[place + 1], new_values[place + 2] = key, ARGV[4 * i + 2]
-            note(mark and '=' or '+', key)
-            if what == 'hang' then hung[#hung + 1] = key end
-            local directory, leaf
-            if not mark then directory, leaf = split(key) end
-            if directory then
-                leaves[directory] = leaves[directory] or {}
-                table.insert(leaves[directory], leaf)
+-- Leases.
+
+local LEASES, TTLS, LEASED = prefix .. 'leases', prefix .. 'ttls', prefix .. 'lease:'
+
+local function finish(lease)
+    local keys = call('SMEMBERS', LEASED .. lease)
+    if #keys > 0 then
+        number = number + 1
+        remove(keys)
+        publish()
+        call('DEL', LEASED .. lease)
+    end
+    call('ZREM', LEASES, lease)
+    call('HDEL', TTLS, lease)
+end
+
+local function lives(lease)
+    return call('ZSCORE', LEASES, lease)
+end
+
+if act == 'hello' or act == 'tick' then
+    if act == 'hello' then
+        if not redis.acl_check_cmd then return redis.error_reply('OLDSERVER') end
+        local key = prefix .. 'x'
+        for _, each in ipairs({
+            {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HGET', key, 'x'}, {'HGETALL', key},
+            {'HMGET', key, 'x'}, {'HSET', key, 'x', 'x'}, {'PEXPIRE', key, 1}, {'SADD', key, 'x'}, {'SMEMBERS', key},
+            {'SREM', key, 'x'}, {'XADD', key, '*', 'x', 'x'}, {'XREAD', 'STREAMS', key, '0'}, {'ZADD', key, 1, 'x'},
+            {'ZRANGEBYSCORE', key, 0, 1}, {'ZREM', key, 'x'}, {'ZSCORE', key, 'x'},
+        }) do
+            if not redis.acl_check_cmd(unpack(each)) then
+                return redis.error_reply('NOPERM this user must be allowed ' .. each[1] .. ' on keys ' .. prefix .. '*')
             end
         end
     end
-    in_slices('HSET', MARKS, new_marks)
-    in_slices('HSET', VALUES, new_values)
-    in_slices('SADD', LEASED .. lease, hung)
-    for directory, names in pairs(leaves) do link(directory, names) end
+    -- A store that another server process has taken over may lack what was acknowledged last: renewals
+    -- too, so every lease gets its full time again; and no number may ever be given twice.
+    local info = call('INFO', 'server') .. call('INFO', 'replication')
+    local run, replication = string.match(info, 'run_id:(%w+)'), string.match(info, 'master_replid:(%w+)')
+    if run .. replication ~= store then
+        store = run .. replication
+        number = math.max(number + tonumber(ARGV[2]), stamp * 1000)
+        since = whole(number)
+        local history = 'server process ' .. run .. ', replication ' .. replication .. ', commits from ' .. since
+        local former, offset = string.match(info, 'master_replid2:(%w+)'), string.match(info, 'second_repl_offset:(%d+)')
+        if offset then history = history .. ', after ' .. former .. ' up to offset ' .. offset end
+        call('HSET', META, 'store', store, 'since', since, 'history', history,
+             'number', since, 'clock', whole(clock), 'stamp', whole(stamp))
+        local ttls = call('HGETALL', TTLS)
+        for i = 1, #ttls, 2 do
+            call('ZADD', LEASES, 'XX', 'GT', whole(clock + ttls[i + 1]), ttls[i])
+        end
+    end
+elseif not store then
+    return redis.error_reply('NOSTORE')
+end
+
+-- A lease ends when the clock that is written down has passed its end.
+if moved then
+    for _, lease in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', whole(clock))) do finish(lease) end
+    if reads then return look() end
+end
+
+-- Changing. From ARGV[3] come four words for each part of a commit, of which there are 4000 at most: what it is,
+-- key, version or nothing, value. One word more is a directory to list afterwards.
+
+local function marks_of(names)
+    if #names <= 4000 then return call('HMGET', MARKS, unpack(names)) end
+    local marks = {}
+    for first = 1, #names, 4000 do
+        local found = call('HMGET', MARKS, unpack(names, first, math.min(first + 3999, #names)))
+        for _, mark in ipairs(found) do marks[#marks + 1] = mark end
+    end
+    return marks
 end
 
 local function commit(lease)
     if lease ~= '' and not lives(lease) then return 'lost ' .. lease end
-    local keys = {}
-    for i = 4, #ARGV, 4 do keys[#keys + 1] = ARGV[i] end
-    local marks = call('HMGET', MARKS, unpack(keys))
-    local failed = failing(marks)
-    if failed then return 'refused ' .. failed end
-    local wrong = misplaced(keys, marks)
-    if wrong then return wrong end
+
+    -- The keys, and behind them every directory in which one is to be made: it must not hold bytes.
+    local names, made, places, above = {}, {}, {}, {}
+    for i = 4, #ARGV, 4 do names[#names + 1] = ARGV[i] end
+    local count = #names
+    for i = 1, count do
+        local what, key = ARGV[4 * i - 1], names[i]
+        if what == 'create' or what == 'hang' then
+            made[key] = true
+            places[#places + 1] = CHILDREN .. key
+            local name = split(key)
+            while name and not above[name] do
+                above[name] = true
+                names[#names + 1] = name
+                name = split(name)
+            end
+        end
+    end
+    local marks = marks_of(names)
+    for i = 1, count do
+        local what, version, mark = ARGV[4 * i - 1], ARGV[4 * i + 1], marks[i]
+        local created = what == 'create' or what == 'hang'
+        if created == (mark ~= false) or (version ~= '' and string.match(mark, '^%d+') .. '-' .. since ~= version) then
+            return 'refused ' .. names[i]
+        end
+    end
+    if #places > 0 and call('EXISTS', unpack(places)) > 0 then
+        for key in pairs(made) do
+            if call('EXISTS', CHILDREN .. key) == 1 then return 'directory ' .. key end
+        end
+    end
+    for i = count + 1, #names do
+        if marks[i] or made[names[i]] then return 'bytes ' .. names[i] end
+    end
+
     number = number + 1
-    apply(keys, marks, lease)
+    local version = whole(number)
+    local new_marks, new_values, gone, new, hung = {}, {}, {}, {}, {}
+    for i = 1, count do
+        local what, key, mark = ARGV[4 * i - 1], names[i], marks[i]
+        if what == 'delete' then
+            gone[#gone + 1] = key
+            local born = string.match(mark, '(%S*)$')
+            if born ~= '' then call('SREM', LEASED .. born, key) end
+        elseif what ~= 'if' then
+            local place, rest = #new_marks + 1, nil
+            if mark then
+                rest = string.match(mark, ' .*$')
+                news[#news + 1] = '=' .. key
+            else
+                rest = ' ' .. version .. ' '
+                new[#new + 1] = key
+                news[#news + 1] = '+' .. key
+                if what == 'hang' then
+                    rest = rest .. lease
+                    hung[#hung + 1] = key
+                end
+            end
+            new_marks[place], new_marks[place + 1] = key, version .. rest
+            new_values[place], new_values[place + 1] = key, ARGV[4 * i + 2]
+        end
+    end
+    if #gone > 0 then remove(gone) end
+    in_slices('HSET', MARKS, new_marks)
+    in_slices('HSET', VALUES, new_values)
+    in_slices('SADD', LEASED .. lease, hung)
+    if #new > 0 then link(new) end
     return 'done ' .. publish() .. '-' .. since
 end
 
@@ -290,10 +286,7 @@ if act == 'commit' then
     local answer = commit(ARGV[2])
     return #ARGV % 4 == 3 and list(answer .. '\n', ARGV[#ARGV]) or answer
 end
-if act == 'get' then return read('', ARGV, 2) end
-if act == 'list' then return list('', ARGV[2]) end
-if act == 'keys' then return table.concat(call('SMEMBERS', CHILDREN .. ARGV[2]), ' ') end
 if act == 'lease' then return grant(ARGV[2], ARGV[3]) end
 if act == 'renew' then return lives(ARGV[2]) and grant(ARGV[2], ARGV[3]) or 0 end
 if act == 'revoke' then return lives(ARGV[2]) and finish(ARGV[2]) end
-return {whole(number), store, call('HGET', META, 'history')}
+return {whole(number), store .. ':' .. since, call('HGET', META, 'history')}

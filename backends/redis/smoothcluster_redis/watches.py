@@ -1,9 +1,9 @@
-"""Standing orders, woken by what is read from the groups' streams.
+"""Standing orders, woken by what is read from the stream of one part of the store.
 
 One thread with a connection of its own waits for entries after those it has seen, and asks the
-script now and then to let time pass: the lease clock needs to be looked at to go on. Each entry
-names the one before it, so an entry that was trimmed away is noticed; then, and when another
-server has taken over, everybody concerned is woken.
+script now and then to let time pass: the lease clock needs to be looked at to go on. Each commit
+has an entry of its number, so one that was trimmed away is noticed; then, and when another
+server has taken over, everybody is woken.
 """
 
 import logging
@@ -53,10 +53,8 @@ class Watches:
         self._closed = servers.access.closed
         self._thread: threading.Thread | None = None
         self._store: bytes = b""
-        self._seen: dict[str, int] = {}
-        """By group, the number up to which its stream was read."""
-        self._number = 0
-        """Who was not there when we last looked came after the commit of this number."""
+        self._seen = 0
+        """The number up to which the stream was read."""
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
         """Watch *path* from now on. If the store is away, from when it is back."""
@@ -108,11 +106,9 @@ class Watches:
         """Read what comes until the end, or the connection's."""
         looked = SYSTEM_CLOCK.monotonic()
         self._arrive(link)
-        while groups := self._groups():
-            self._seen = {group: self._seen.get(group, self._number) for group in groups}
-            self._number = link.number
+        while self._wanted():
             deadline = SYSTEM_CLOCK.monotonic() + CAP + self._servers.timeout
-            self._read(link.ask(deadline, *self._next(groups)))
+            self._read(link.ask(deadline, *self._next()))
             if SYSTEM_CLOCK.monotonic() - looked >= _BLOCK:
                 looked = SYSTEM_CLOCK.monotonic()
                 link.identify(deadline, self._servers.prefix, "tick")
@@ -122,38 +118,35 @@ class Watches:
         """Note how far the store is. Wake everybody if it is not the one that was read before."""
         if link.store != self._store:
             self._store = link.store
-            self._number = link.number
-            self._seen.clear()
+            self._seen = link.number
             with self._changed:
-                everybody = [order for orders in self._orders.values() for order in orders]
+                everybody = self._all()
             self._wake(everybody)
 
-    def _groups(self) -> list[str]:
-        """The first segments of all that is watched; none if closed. Waits until there is something."""
+    def _wanted(self) -> bool:
+        """Wait until something is watched; False if closed."""
         with self._changed:
             while not self._orders and not self._closed.is_set():
                 self._changed.wait()
-            return sorted({path.partition("/")[0] for path in self._orders})
+            return not self._closed.is_set()
 
-    def _next(self, groups: list[str]) -> list[Any]:
-        streams = [f"{self._servers.prefix}stream:{group}" for group in groups]
-        after = [f"{self._seen[group]}-0" for group in groups]
-        return ["XREAD", "COUNT", 1000, "BLOCK", round(_BLOCK * 1000), "STREAMS", *streams, *after]
+    def _next(self) -> list[Any]:
+        stream, after = f"{self._servers.prefix}stream", f"{self._seen}-0"
+        return ["XREAD", "COUNT", 1000, "BLOCK", round(_BLOCK * 1000), "STREAMS", stream, after]
 
     def _read(self, answer: Any) -> None:
         woken: dict[_Order, None] = {}
-        for stream, entries in answer or ():
-            group = stream.decode().removeprefix(f"{self._servers.prefix}stream:")
+        for _, entries in answer or ():
             for name, fields in entries:
-                changes = _changes(fields, self._seen[group])
-                self._seen[group] = int(name.partition(b"-")[0])
+                number = int(name.partition(b"-")[0])
+                changes = _changes(fields) if number == self._seen + 1 else None
+                self._seen = number
                 with self._changed:
-                    concerned = self._all_of(group) if changes is None else self._concerned(changes)
-                    woken |= dict.fromkeys(concerned)
+                    woken |= dict.fromkeys(self._all() if changes is None else self._concerned(changes))
         self._wake(woken)
 
-    def _all_of(self, group: str) -> list[_Order]:
-        return [order for path, orders in self._orders.items() if path.partition("/")[0] == group for order in orders]
+    def _all(self) -> list[_Order]:
+        return [order for orders in self._orders.values() for order in orders]
 
     def _concerned(self, changes: Iterable[str]) -> Iterable[_Order]:
         found: list[_Order] = []
@@ -170,10 +163,10 @@ class Watches:
                 order.notify()
 
 
-def _changes(fields: list[bytes], seen: int) -> list[str] | None:
-    """What an entry tells; None if there was one before it that was not *seen*, or if it is none of ours."""
+def _changes(fields: list[bytes]) -> list[str] | None:
+    """What an entry tells; None if it is none of ours."""
     try:
-        _, before, _, changed = fields
-        return None if int(before) > seen else changed.decode().split(" ")
+        _, changed = fields
+        return changed.decode().split(" ")
     except ValueError:
         return None
