@@ -475,6 +475,20 @@ def test_groups_do_not_wake_each_other(server: RedisServer) -> None:
         assert wakes[0].count == before[0] + 1
 
 
+def test_a_lease_without_keys_ends_unheard(server: RedisServer) -> None:
+    """Nothing has changed, and no entry is missing: the next one wakes whom it concerns, and nobody else."""
+    with closing(RedisBackend(server.hosts)) as backend:
+        quiet, control = Wakes(), Wakes()
+        backend.watch("quiet", quiet)
+        backend.watch("a", control)
+        eventually(lambda: quiet.count and control.count)
+        before = quiet.count, control.count
+        backend.lease(10.0).revoke()
+        create(backend, "a/1")
+        control.since(before[1])
+        assert quiet.count == before[0]
+
+
 def test_waiting_costs_little(server: RedisServer) -> None:
     """A watcher of a quiet group asks for some commands a second; one who watches nothing, for none."""
     with closing(RedisBackend(server.hosts)) as backend:
