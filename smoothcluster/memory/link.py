@@ -92,8 +92,6 @@ class Links:
             self._drop()  # The others lead to the same server.
             raise
         self._idle.append(link)
-        if self._closed:
-            self._drop()
         return answer
 
     def close(self) -> None:

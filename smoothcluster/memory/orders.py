@@ -99,6 +99,7 @@ class Orders:
         with self._lock:
             self._link = link
             link.socket.sendall(frame(["watch", [order.words for order in self._orders.values()]]))
+            link.socket.settimeout(None)
         while not self._closed.is_set():
             for heard in link.hear(None):
                 for number in heard.words:
@@ -122,11 +123,10 @@ class Orders:
     def _say(self, *words: object) -> None:
         if self._link is None:
             return
-        try:
-            whole = frame(words)
-            if self._link.socket.send(whole, socket.MSG_DONTWAIT) < len(whole):
-                self._hang_up()
-        except OSError:
+        whole, sent = frame(words), 0
+        with suppress(OSError):
+            sent = self._link.socket.send(whole, socket.MSG_DONTWAIT)
+        if sent < len(whole):
             self._hang_up()  # It is stuck, or gone. Another connection is told everything.
 
     def _hang_up(self) -> None:
