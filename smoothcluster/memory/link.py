@@ -6,10 +6,12 @@ from typing import final
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError, UsageError
-from smoothcluster.memory.wire import Frame, Frames
+from smoothcluster.memory.wire import Frame, Frames, frame
 
 _LONGEST = 107
 """Bytes of a socket's path, by the kernel."""
+
+_GREETING = frame(["history"])
 
 
 def check_path(path: Path | str) -> Path:
@@ -22,14 +24,14 @@ def check_path(path: Path | str) -> Path:
 
 @final
 class Link:
-    """A connection to the server at *path*. Raise UnavailableError if there is none."""
+    """A connection to the server at *path*. Raise UnavailableError if there is none that answers *until* then."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
-        self._path, self._timeout = path, timeout
+    def __init__(self, path: Path, until: float) -> None:
+        self._path = path
         self._frames = Frames()
         self.socket = socket.socket(socket.AF_UNIX)
         try:
-            self.socket.settimeout(timeout)
+            self._wait(until)
             self.socket.connect(str(path))
         except OSError as error:
             self.socket.close()
@@ -37,15 +39,15 @@ class Link:
                 f"no connection to memory://{path}: {error}; check that `python -m smoothcluster.memory {path}` runs,"
                 " and that the socket is yours"
             ) from error
+        self.ask(_GREETING, until, UnavailableError)  # One that is stopped is connected to, and answers nothing.
 
     def __del__(self) -> None:
         self.close()
 
-    def ask(self, question: bytes, unknown: type[BackendError]) -> Frame:
-        """The answer. Raise UnavailableError if *question* was not sent, *unknown* if no answer came."""
-        until = SYSTEM_CLOCK.monotonic() + self._timeout
+    def ask(self, question: bytes, until: float, unknown: type[BackendError]) -> Frame:
+        """The answer. Raise UnavailableError if *question* was not sent, *unknown* if no answer came *until* then."""
         try:
-            self.socket.settimeout(self._timeout)
+            self._wait(until)
             self.socket.sendall(question)
         except OSError as error:
             # The server acts on whole frames alone, and this one will never be.
@@ -53,17 +55,15 @@ class Link:
                 f"memory://{self._path} was not asked: {error}; check that its server runs"
             ) from error
         try:
-            while not (answers := self.hear(until - SYSTEM_CLOCK.monotonic())):
+            while not (answers := self.hear(until)):
                 pass
             return answers[0]
         except (OSError, ValueError, TypeError) as error:
             raise unknown(f"memory://{self._path} did not answer: {error}; check that its server runs") from error
 
-    def hear(self, seconds: float | None) -> list[Frame]:
+    def hear(self, until: float | None) -> list[Frame]:
         """Wait for something to come in; the frames that it completes. Raise OSError if nothing does, or will."""
-        if seconds is not None and seconds <= 0:
-            raise TimeoutError("timed out")
-        self.socket.settimeout(seconds)
+        self._wait(until)
         data = self.socket.recv(65_536)
         if not data:
             raise ConnectionResetError("it hung up")
@@ -71,6 +71,13 @@ class Link:
 
     def close(self) -> None:
         self.socket.close()
+
+    def _wait(self, until: float | None) -> None:
+        """Have the next act on the socket wait until then, and no longer."""
+        left = None if until is None else until - SYSTEM_CLOCK.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError("timed out")
+        self.socket.settimeout(left)
 
 
 @final
@@ -83,10 +90,11 @@ class Links:
         self._closed = False
 
     def ask(self, question: bytes, unknown: type[BackendError]) -> Frame:
-        """As `Link.ask`."""
-        link = self._take()
+        """As `Link.ask`, within the timeout."""
+        until = SYSTEM_CLOCK.monotonic() + self._timeout
+        link = self._take(until)
         try:
-            answer = link.ask(question, unknown)
+            answer = link.ask(question, until, unknown)
         except BaseException:
             link.close()  # An answer that comes late must not be taken for another's.
             self._drop()  # The others lead to the same server.
@@ -98,13 +106,13 @@ class Links:
         self._closed = True
         self._drop()
 
-    def _take(self) -> Link:
+    def _take(self, until: float) -> Link:
         if self._closed:
             raise UnavailableError(f"this client of memory://{self._path} is closed")
         try:
             return self._idle.pop()
         except IndexError:
-            return Link(self._path, self._timeout)
+            return Link(self._path, until)
 
     def _drop(self) -> None:
         idle, self._idle = self._idle, []

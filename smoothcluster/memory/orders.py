@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import final
 
 from smoothcluster.backend import Watch, check_key
+from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UnavailableError
 from smoothcluster.memory.link import Link
 from smoothcluster.memory.wire import frame
@@ -89,7 +90,7 @@ class Orders:
     def _run(self) -> None:
         while not self._closed.is_set():
             try:
-                self._listen(Link(self._path, self._timeout))
+                self._listen(Link(self._path, SYSTEM_CLOCK.monotonic() + self._timeout))
             except (UnavailableError, OSError, ValueError, TypeError) as error:
                 _log.debug("watches of memory://%s: %s", self._path, error)
             self._lost()

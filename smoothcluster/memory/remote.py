@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 from smoothcluster.backend import (
     Change,
@@ -112,7 +112,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
         return self.ask(lambda got: [str(name) for name in got.words[0]], ["keys", _check_key(directory)])
 
     def list(self, directory: str) -> "list[Entry]":
-        return list(self._whole(*self.ask(_listing, ["list", _check_key(directory)])))
+        return list(self._whole(*self.ask(lambda got: _listing(got, *got.words), ["list", _check_key(directory)])))
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         return self._commit(conditions, changes, None)[0]
@@ -129,11 +129,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
             raise ValueError(f"a lease needs a positive time, not {ttl}")
-        return self.ask(
-            lambda got: SocketLease(self, str(got.words[0]), float(got.words[1])),
-            ["grant", ttl],
-            unknown=OutcomeUnknownError,
-        )
+        return self.ask(self._granted, ["grant", ttl], unknown=OutcomeUnknownError)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         return self._orders.add(path, notify, values=values)
@@ -145,6 +141,13 @@ class SocketBackend(CoordinationBackend, HasHistory):
         self._links.close()
         self._orders.close()
 
+    def _granted(self, got: Frame) -> Lease:
+        match got.words:
+            case [str(name), int() | float() as ttl]:
+                return SocketLease(self, name, ttl)
+            case _:
+                raise ValueError("no lease")
+
     def _commit(
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str | None
     ) -> tuple[Committed | Refused, tuple[Sequence[Entry], Sequence[str]]]:
@@ -152,7 +155,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
         parts = [told(part) for part in conditions], [told(part) for part in changes]
         values = [change.value for change in changes if not isinstance(change, Delete)]
         words = ["commit", lease and lease.id, *parts, directory]
-        return self.ask(lambda got: (_outcome(got), _listing(got)), words, values, OutcomeUnknownError)
+        return self.ask(lambda got: (_outcome(got), _listing(got, *got.words[2:])), words, values, OutcomeUnknownError)
 
     def _whole(self, found: Sequence[Entry], others: Sequence[str]) -> Sequence[Entry]:
         """A listing of which *others* did not fit in one frame."""
@@ -166,8 +169,7 @@ def _page(got: Frame) -> list[Entry | None]:
     return found
 
 
-def _listing(got: Frame) -> tuple[list[Entry], list[str]]:
-    *_, rows, others = got.words
+def _listing(got: Frame, rows: Sequence[Any], others: Sequence[str]) -> tuple[Sequence[Entry], Sequence[str]]:
     return [entry for entry in entries(rows, got) if entry is not None], others
 
 

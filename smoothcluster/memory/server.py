@@ -5,6 +5,7 @@ may do everything; that is its owner alone.
 """
 
 import asyncio
+import errno
 import fcntl
 import os
 import secrets
@@ -17,9 +18,9 @@ from types import TracebackType
 from typing import Self, final
 
 from smoothcluster.clock import SYSTEM_CLOCK, Clock, Signal
-from smoothcluster.errors import UnavailableError, UsageError
+from smoothcluster.errors import UsageError
 from smoothcluster.memory.answers import Client
-from smoothcluster.memory.link import Link, check_path
+from smoothcluster.memory.link import check_path
 from smoothcluster.memory.store import MemoryStore
 from smoothcluster.memory.wire import SHARED
 
@@ -120,7 +121,7 @@ def _listen(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX)
     try:
         with _alone_in(path.parent):
-            if path.is_socket() and not _answers(path):
+            if path.is_socket() and _is_left(path):
                 path.unlink()
             listening.bind(str(path))
             path.chmod(0o600)  # Nobody connects before it listens.
@@ -142,9 +143,8 @@ def _alone_in(folder: Path) -> Generator[None]:
         os.close(descriptor)
 
 
-def _answers(path: Path) -> bool:
-    try:
-        Link(path, 1.0).close()
-    except UnavailableError:
-        return False
-    return True
+def _is_left(path: Path) -> bool:
+    """Whether it is the socket of a server that is dead. One that is merely stopped does not refuse."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) == errno.ECONNREFUSED

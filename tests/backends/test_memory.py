@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -201,7 +202,8 @@ class TestMemoryAwayForAWhile(ConnectionRules):
 
 def end_lease(server: MemoryServer, lease: Lease) -> None:
     """Have *server* end it before its time."""
-    server._loop.call_soon_threadsafe(server._store.end, lease.id)
+    with closing(SocketBackend(server.url.removeprefix("memory://"))) as stranger:
+        stranger.ask(lambda got: None, ["end", lease.id])
 
 
 @pytest.mark.parametrize("expiring", [False, True], ids=["", "expiring"])
