@@ -71,7 +71,7 @@ class Frames:
     def __init__(self) -> None:
         self._data = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """The frames that *data* completes."""
         self._data += data
         while len(self._data) >= _LENGTHS.size:
