@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from smoothcluster.errors import (
     UsageError,
 )
 from smoothcluster.memory import SocketBackend
+from smoothcluster.memory import server as server_module
 from smoothcluster.memory.link import Link
 from smoothcluster.memory.server import MemoryServer
 from smoothcluster.memory.wire import LARGEST, PAGE, Frame, Frames, frame
@@ -102,21 +104,30 @@ def leave_socket(path: Path) -> None:
         left.bind(str(path))
 
 
-def test_what_a_dead_server_has_left_is_replaced(path: Path) -> None:
-    """By one server, however many come for it at once."""
-    servers = [MemoryServer(path) for _ in range(8)]
+def test_what_a_dead_server_has_left_is_replaced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one server, even if another looked before it was, and would do it afterwards."""
+    leave_socket(path)
+    look, looks, done = server_module._is_left, count(), threading.Event()  # pyright: ignore[reportPrivateUsage]
 
-    def start(server: MemoryServer) -> bool:
+    def looks_early(path: Path) -> bool:
+        left = look(path)
+        if next(looks) == 0:
+            done.wait(0.3)
+        return left
+
+    monkeypatch.setattr(server_module, "_is_left", looks_early)
+
+    def serves(server: MemoryServer) -> bool:
         with suppress(UsageError):
             server.start()
+            done.set()
             return True
         return False
 
-    for _ in range(20):
-        leave_socket(path)
-        assert sum(in_parallel([partial(start, server) for server in servers])) == 1
-        for server in servers:
-            server.stop()
+    servers = [MemoryServer(path) for _ in range(2)]
+    assert sorted(in_parallel([partial(serves, server) for server in servers])) == [False, True]
+    for server in servers:
+        server.stop()
 
 
 @pytest.mark.parametrize("there", ["a file", "no folder"])
@@ -204,18 +215,32 @@ def test_a_commit_whose_answer_is_lost(server: MemoryServer, path: Path) -> None
         assert isinstance(client.commit([], [Update("g/a", b"new", version)]), Refused)
 
 
+def test_an_answer_that_comes_late_is_nobodys(store: MemoryStore) -> None:
+    """Least of all the next question's."""
+    with closing(SocketBackend(store.path, timeout=QUICK)) as client:
+        create(client, "g/a")
+        create(client, "g/b")
+        store.pause()
+        with pytest.raises(UnavailableError):
+            client.get("g/a")
+        store.resume()
+        entry = client.get("g/b")
+        assert entry is not None
+        assert entry.key == "g/b"
+
+
 def test_a_commit_and_a_listing_are_one_round_trip(backend: SocketBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a lock needs it."""
     asked: list[bytes] = []
     ask = Link.ask
 
-    def count(link: Link, question: bytes, until: float, unknown: type[BackendError]) -> Frame:
+    def note(link: Link, question: bytes, until: float, unknown: type[BackendError]) -> Frame:
         asked.append(question)
         return ask(link, question, until, unknown)
 
     backend.get("g/a")
 
-    monkeypatch.setattr(Link, "ask", count)
+    monkeypatch.setattr(Link, "ask", note)
     backend.commit_and_list([], [Create("g/a", b"")], "g")
     assert len(asked) == 1
 
@@ -496,7 +521,7 @@ def test_who_does_not_listen_costs_little(backend: SocketBackend, path: Path, se
     many = 300
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.connect(str(path))
-        deaf.sendall(frame(["watch", [[number, "g/a", True] for number in range(many)]]))
+        deaf.sendall(frame(["watch", [[number, "g/a", True] for number in range(many)] + [[many, "h", True]]]))
         frames, heard = Frames(), list[int]()
 
         def listen(until: Callable[[], bool]) -> None:
@@ -504,16 +529,17 @@ def test_who_does_not_listen_costs_little(backend: SocketBackend, path: Path, se
                 for each in frames.feed(deaf.recv(65_536)):
                     heard.extend(each.words)
 
-        listen(lambda: len(heard) == many)
+        listen(lambda: len(heard) == many + 1)
         for number in range(200):
             outcome = backend.commit([], [Update("g/a", str(number).encode(), version)])
             assert isinstance(outcome, Committed)
             version = outcome.versions["g/a"]
+        create(backend, "h/a")
         heard.clear()
         deaf.settimeout(1.0)
         with suppress(TimeoutError):
             listen(lambda: False)
-        assert set(heard) == set(range(many))
+        assert set(heard) == set(range(many + 1))
         assert len(heard) < 200 * many / 2
         backend.commit([], [Update("g/a", b"", version)])
         listen(lambda: len(heard) > 0)
