@@ -5,7 +5,7 @@ import logging
 from functools import partial
 from typing import final
 
-from smoothcluster.backend import Committed, Refused, Watch
+from smoothcluster.backend import Refused, Watch
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError
 from smoothcluster.memory.client import MemoryBackend, MemoryLease
 from smoothcluster.memory.store import Granted, MemoryStore
@@ -98,11 +98,7 @@ class Client(asyncio.BufferedProtocol):
             return "lost", name
         except MisplacedKeyError as error:
             return "misplaced", [error.key, error.what]
-        match outcome:
-            case Committed():
-                return "done", outcome.versions
-            case Refused():
-                return "refused", outcome.key
+        return ("refused", outcome.key) if isinstance(outcome, Refused) else ("done", outcome.versions)
 
     def _list(self, directory: str | None) -> tuple[list[object], list[bytes], list[str]]:
         found = self._backend.list(directory) if directory else []

@@ -120,7 +120,7 @@ def told(part: Condition | Change) -> tuple[object, ...]:
             return "create", part.key, len(part.value), part.lease is not None
         case Update():
             return "update", part.key, len(part.value), part.version
-        case Delete():
+        case _:
             return "delete", part.key, part.version
 
 

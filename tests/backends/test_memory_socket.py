@@ -9,18 +9,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+from click.testing import CliRunner
 from memory_store import MemoryStore
 from processes import spawn
 from proxy import Proxy
 
 from smoothcluster import connect
-from smoothcluster.backend import Committed, Create, HasHistory, Refused, Update
+from smoothcluster.backend import Committed, CoordinationBackend, Create, HasHistory, Lease, Refused, Update
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
     BackendError,
@@ -31,11 +34,13 @@ from smoothcluster.errors import (
 )
 from smoothcluster.memory import SocketBackend
 from smoothcluster.memory import server as server_module
+from smoothcluster.memory.__main__ import main
 from smoothcluster.memory.link import Link
 from smoothcluster.memory.server import MemoryServer
 from smoothcluster.memory.wire import LARGEST, PAGE, Frame, Frames, frame
 from smoothcluster.testing import eventually
-from smoothcluster.testing.conformance_kit import Wakes, create, in_parallel
+
+Answer = TypeVar("Answer")
 
 QUICK = 0.3
 """Seconds of a timeout that a test waits for."""
@@ -71,6 +76,28 @@ def store() -> Iterator[MemoryStore]:
     own.stop()
 
 
+def create(client: CoordinationBackend, key: str, value: bytes = b"", lease: Lease | None = None) -> str:
+    """Create *key*, which must succeed; its version."""
+    outcome = client.commit([], [Create(key, value, lease)])
+    assert isinstance(outcome, Committed)
+    return outcome.versions[key]
+
+
+def in_parallel(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
+    """What each comes to, in a thread of its own."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return list(pool.map(lambda call: call(), calls))
+
+
+class Wakes:
+    """Counts the calls of a watch."""
+
+    count = 0
+
+    def __call__(self) -> None:
+        self.count += 1
+
+
 def passed(seconds: float) -> None:
     """Wait for a stretch of time in which nothing is to happen."""
     since = SYSTEM_CLOCK.monotonic()
@@ -89,6 +116,7 @@ def test_the_socket_is_its_owners_alone(path: Path) -> None:
 def test_a_path_is_served_once(server: MemoryServer, path: Path, backend: SocketBackend) -> None:
     """A second server is an error, and harms nobody; when the first has stopped, its socket is gone and can be had."""
     create(backend, "g/a")
+    assert server.start() is server, "it does already"
     with pytest.raises(UsageError, match=f"no store can be served at {path}: Address already in use"):
         MemoryServer(path).start()
     assert backend.get("g/a") is not None
@@ -174,6 +202,11 @@ def test_the_command_serves_until_it_is_told_to_end(path: Path, end: signal.Sign
         assert (url, process.returncode, path.exists()) == (f"memory://{path}", 0, False)
 
 
+def test_the_command_explains_itself() -> None:
+    """As all commands do."""
+    assert "Serve a store in memory" in CliRunner().invoke(main, ["--help"]).stdout
+
+
 @pytest.mark.usefixtures("server")
 def test_the_command_says_what_is_in_its_way(path: Path) -> None:
     """In one line, with the status that mistakes of the user's have."""
@@ -185,6 +218,22 @@ def test_the_command_says_what_is_in_its_way(path: Path) -> None:
 
 
 # Connections that are lost.
+
+
+def test_where_nothing_serves(path: Path, server: MemoryServer) -> None:
+    """The error says what to check; there is no time to wait, where there is none."""
+    with closing(SocketBackend(path.with_name("none"))) as client:
+        with pytest.raises(UnavailableError, match=r"check that `python -m smoothcluster\.memory .*/none` runs"):
+            client.get("g/a")
+        client.watch("g", lambda: None).close()
+    with pytest.raises(UnavailableError, match="timed out"):
+        Link(path, SYSTEM_CLOCK.monotonic())
+
+
+def test_a_lease_of_no_time(backend: SocketBackend) -> None:
+    """Nobody is asked."""
+    with pytest.raises(ValueError, match="positive"):
+        backend.lease(0)
 
 
 def test_who_was_connected_is_told_once(server: MemoryServer, backend: SocketBackend) -> None:
@@ -309,14 +358,15 @@ def test_a_watch_that_a_stuck_server_could_not_be_told_of(store: MemoryStore) ->
 
 def test_a_watch_armed_while_the_store_is_away(server: MemoryServer, backend: SocketBackend) -> None:
     """It is woken when the store is back, and stands from then on."""
-    backend.watch("g/first", lambda: None)
+    first = backend.watch("g/first", lambda: None)
     server.stop()
+    first.close()
     wakes = Wakes()
     since = SYSTEM_CLOCK.monotonic()
     backend.watch("g", wakes)
     assert SYSTEM_CLOCK.monotonic() - since < 4.0, "it does not wait for what is not there"
     server.start()
-    wakes.since(0)
+    eventually(lambda: wakes.count)
 
 
 def test_who_closes_in_a_wake_up_does_not_wait_for_itself(server: MemoryServer) -> None:
@@ -357,6 +407,13 @@ def test_a_store_that_was_away_ends_no_lease(store: MemoryStore, away: str) -> N
         assert eventually(renewed) == [True]
         passed(1.0)
         eventually(lambda: client.get("g/a") is None)
+
+
+def test_the_stores_time_is_the_machines_while_it_is_looked_at() -> None:
+    """And its wall clock, which is for people."""
+    clock = server_module._OwnTime()  # pyright: ignore[reportPrivateUsage]
+    assert 0.0 <= clock.monotonic() <= clock.monotonic() < 60.0
+    assert clock.wall() <= SYSTEM_CLOCK.wall()
 
 
 def test_another_server_is_another_history(path: Path) -> None:
