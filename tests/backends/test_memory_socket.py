@@ -86,7 +86,8 @@ def create(client: CoordinationBackend, key: str, value: bytes = b"", lease: Lea
 def in_parallel(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
     """What each comes to, in a thread of its own."""
     with ThreadPoolExecutor(len(calls)) as pool:
-        return list(pool.map(lambda call: call(), calls))
+        running = [pool.submit(call) for call in calls]
+        return [each.result() for each in running]
 
 
 class Wakes:
@@ -95,6 +96,7 @@ class Wakes:
     count = 0
 
     def __call__(self) -> None:
+        """One more."""
         self.count += 1
 
 
