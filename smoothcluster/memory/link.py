@@ -3,6 +3,7 @@
 import socket
 from pathlib import Path
 from typing import final
+from weakref import finalize
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError, UsageError
@@ -29,20 +30,17 @@ class Link:
     def __init__(self, path: Path, until: float) -> None:
         self._path = path
         self._frames = Frames()
-        self.socket = socket.socket(socket.AF_UNIX)
         try:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.close = finalize(self, self.socket.close)  # Also where nobody calls it.
             self._wait(until)
             self.socket.connect(str(path))
         except OSError as error:
-            self.socket.close()
             raise UnavailableError(
                 f"no connection to memory://{path}: {error}; check that `python -m smoothcluster.memory {path}` runs,"
                 " and that the socket is yours"
             ) from error
         self.ask(_GREETING, until, UnavailableError)  # One that is stopped is connected to, and answers nothing.
-
-    def __del__(self) -> None:
-        self.close()
 
     def ask(self, question: bytes, until: float, unknown: type[BackendError]) -> Frame:
         """The answer. Raise UnavailableError if *question* was not sent, *unknown* if no answer came *until* then."""
@@ -68,9 +66,6 @@ class Link:
         if not data:
             raise ConnectionResetError("it hung up")
         return list(self._frames.feed(data))
-
-    def close(self) -> None:
-        self.socket.close()
 
     def _wait(self, until: float | None) -> None:
         """Have the next act on the socket wait until then, and no longer."""

@@ -44,7 +44,6 @@ class MemoryServer:
         # Clients outlive a server that is killed: what its successor counts must not look like anything of before.
         self._store = MemoryStore(clock=_OwnTime(), guarantees=SHARED, begin=secrets.randbits(48))
         self._thread: threading.Thread | None = None
-        self._serving = threading.Event()
 
     @property
     def url(self) -> str:
@@ -54,10 +53,13 @@ class MemoryServer:
     def start(self) -> Self:
         """Serve from now on, in a thread. Raise UsageError if nothing can be served at the path."""
         if self._thread is None:
-            serve = self._serve(_listen(self._path))
-            self._thread = threading.Thread(target=asyncio.run, args=[serve], name="smoothcluster-memory", daemon=True)
+            listening = _listen(self._path)
+            runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+            self._loop, self._over = runner.get_loop(), asyncio.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=[runner, listening], name="smoothcluster-memory", daemon=True
+            )
             self._thread.start()
-            self._serving.wait()
         return self
 
     def stop(self) -> None:
@@ -75,16 +77,17 @@ class MemoryServer:
     ) -> None:
         self.stop()
 
+    def _run(self, runner: asyncio.Runner, listening: socket.socket) -> None:
+        with runner:
+            runner.run(self._serve(listening))
+
     async def _serve(self, listening: socket.socket) -> None:
-        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         clients = set[Client]()
         server = await self._loop.create_unix_server(lambda: Client(self._store, clients), sock=listening)
-        self._serving.set()
         while not self._over.is_set():
             self._store.expire()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), _TICK)
-        self._serving.clear()
         self._path.unlink(missing_ok=True)  # While we listen: nobody else has made it theirs.
         server.close()
         for client in clients:
