@@ -89,10 +89,12 @@ class MemoryServer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), _TICK)
         self._path.unlink(missing_ok=True)  # While we listen: nobody else has made it theirs.
+        self._loop.remove_reader(listening)
+        for _ in range(3):  # Turns of the loop. Who is being let in when a Server closes is never let go.
+            await asyncio.sleep(0)
         server.close()
         for client in clients:
             client.hang_up()
-        await server.wait_closed()
         await asyncio.sleep(0)
 
 

@@ -1,5 +1,6 @@
 """What a store in memory that processes share does beyond the contract: its socket, its time, and nonsense."""
 
+import gc
 import json
 import signal
 import socket
@@ -126,6 +127,25 @@ def test_a_path_is_served_once(server: MemoryServer, path: Path, backend: Socket
     assert not path.exists()
     with MemoryServer(path), closing(connect(server.url)) as other:
         assert other.get("g/a") is None
+
+
+def test_who_comes_while_it_stops_is_hung_up_on(path: Path) -> None:
+    """Whoever was let in or was about to be; nothing is left open."""
+    for _ in range(30):
+        server = MemoryServer(path).start()
+        stopping = threading.Thread(target=server.stop)
+        callers: list[socket.socket] = []
+        with suppress(OSError):
+            while True:
+                callers.append(socket.socket(socket.AF_UNIX))
+                callers[-1].connect(str(path))
+                if len(callers) == 3:
+                    stopping.start()
+        stopping.join()
+        for caller in callers:
+            with caller, suppress(OSError):
+                assert caller.recv(1) == b""
+    gc.collect()  # Which complains of what was not closed.
 
 
 def leave_socket(path: Path) -> None:
