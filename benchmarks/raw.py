@@ -10,7 +10,6 @@ import uuid
 from abc import abstractmethod
 from contextlib import suppress
 from multiprocessing.connection import Client, Connection, Listener
-from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -195,16 +194,23 @@ def serve(path: str) -> None:
             threading.Thread(target=attend, args=[listener.accept()], daemon=True).start()
 
 
+def dial(path: str) -> Connection:
+    """Connect to what `serve` is about to serve at *path*."""
+    while True:
+        try:
+            return Client(path)
+        except OSError:
+            time.sleep(0.01)
+
+
 class RawMemory(Raw):
     """A dictionary in another process, by the standard library's multiprocessing.connection."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, _: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
         path = f"{self._folder.name}/socket"
         self._server = subprocess.Popen([sys.executable, __file__, path])
-        while not Path(path).exists():
-            time.sleep(0.01)
-        self._client = Client(path)
+        self._client = dial(path)
         self.write_many()
 
     def _ask(self, act: str, what: object) -> object:
