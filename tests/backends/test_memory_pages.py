@@ -18,11 +18,14 @@ def test_the_command_that_serves(tmp_path: Path) -> None:
     place = Place(tmp_path, f"memory://{path}")
     command = block("docs/howto/run-on-memory.md", "sh", "python -m").replace("/var/tmp/crawl.sock", str(path))
     with place.start("bash", "-c", f"exec {command}") as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == f"memory://{path}\n"
-        assert "it is in this history" in place.type("smoothcluster doctor")
-        server.send_signal(signal.SIGINT)
-        assert server.wait(PATIENCE) == 0
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == f"memory://{path}\n"
+            assert "it is in this history" in place.type("smoothcluster doctor")
+            server.send_signal(signal.SIGINT)
+            assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()
 
 
 def test_the_test_of_a_crawler(tmp_path: Path) -> None:
