@@ -9,12 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import median
-
-from smoothcluster import ClusterCrawler, connect
-from smoothcluster.backend import Create, Delete
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,36 +44,10 @@ class Log:
         return [(float(at), member, int(shard), task) for at, member, shard, task in rows]
 
 
-_LOOK = """
-import sys
-from smoothcluster import connect
-store = connect(sys.argv[1])
-store.sync()
-print("seen" if store.get(sys.argv[2]) else "not seen")
-store.close()
-"""
-
-
-@cache
-def shared(url: str) -> bool:
-    """Whether another process sees what this one writes to the store at *url*: it is tried."""
-    store, key = connect(url), f"shared-{secrets.token_hex(4)}"
-    store.commit([], [Create(key, b"x")])
-    said = subprocess.run([sys.executable, "-c", _LOOK, url, key], check=True, capture_output=True, text=True).stdout
-    store.commit([], [Delete(key)])
-    store.close()
-    return said.strip() == "seen"
-
-
 class Members:
     """Processes that run *program* of ``benchmarks/``."""
 
     def __init__(self, url: str, group: str, *options: str, program: str = "bench_member.py") -> None:
-        if not shared(url):
-            raise SystemExit(
-                f"{url}: other processes do not see what is written there, and this benchmark's members are processes,"
-                " to be killed one by one; throughput.py, locks.py and commits.py measure what can be within one"
-            )
         self._command = [sys.executable, str(ROOT / "benchmarks" / program), url, group, *options]
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -97,30 +67,6 @@ class Members:
             process.kill()
         for process in self.processes.values():
             process.wait()
-
-
-class Threads:
-    """Members as `Members` has them, but as threads of this process, for a store that no other can reach."""
-
-    def __init__(self, url: str, group: str, *options: str) -> None:
-        os.environ["BENCH"] = " ".join((url, group, *options))
-        self._members: list[ClusterCrawler] = []
-
-    def start(self) -> None:
-        """One more."""
-        import bench_member  # It reads the environment.
-
-        self._members.append(bench_member.crawler().start())
-
-    def close(self) -> None:
-        """Have them leave."""
-        for member in self._members:
-            member.stop()
-
-
-def members(url: str, group: str, *options: str) -> Members | Threads:
-    """Members that nobody is going to kill: processes, where the store at *url* can be shared by several."""
-    return Members(url, group, *options) if shared(url) else Threads(url, group, *options)
 
 
 def figures(values: Iterable[float], digits: int = 2) -> str:

@@ -12,8 +12,7 @@ from smoothcluster import ClusterCrawler, Task, TaskContext, connect
 
 ARGUMENTS = os.environ.setdefault("BENCH", " ".join(sys.argv[1:])).split()
 URL, GROUP, PATH, RUNNER, BACKUP, CONCURRENCY, SECONDS = ARGUMENTS
-"""Who imports this, to run suspects in a child process or a member in a thread, has no such arguments, but the
-environment."""
+"""Who imports this, to run suspects in a child process, has no such arguments, but the environment."""
 
 WAIT = float(SECONDS)
 

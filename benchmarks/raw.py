@@ -1,9 +1,15 @@
 """The stores' own drivers, as plainly as one would use them: what the adapters are measured against."""
 
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import threading
+import time
 import uuid
 from abc import abstractmethod
+from contextlib import suppress
+from multiprocessing.connection import Client, Connection, Listener
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -165,32 +171,70 @@ class RawSqlite(Raw):
         self._connection.close()
 
 
+def serve(path: str) -> None:
+    """Keep a dictionary for whoever connects to the socket at *path*, each in a thread."""
+    data: dict[str, bytes] = {}
+
+    def attend(client: Connection) -> None:
+        with suppress(EOFError):
+            while True:
+                act, changes = client.recv()
+                match act:
+                    case "get":
+                        client.send(data.get(changes))
+                    case "set":
+                        data.update(changes)
+                        client.send(True)
+                    case _:
+                        del data[changes]
+                        client.send(True)
+
+    with Listener(path) as listener:
+        while True:
+            threading.Thread(target=attend, args=[listener.accept()], daemon=True).start()
+
+
+def dial(path: str) -> Connection:
+    """Connect to what `serve` is about to serve at *path*."""
+    while True:
+        try:
+            return Client(path)
+        except OSError:
+            time.sleep(0.01)
+
+
 class RawMemory(Raw):
-    """A dictionary and a lock."""
+    """A dictionary in another process, by the standard library's multiprocessing.connection."""
 
     def __init__(self, _: str) -> None:
-        self._lock, self._data = threading.Lock(), {str(number): VALUE for number in range(KEYS)}
+        self._folder = tempfile.TemporaryDirectory()
+        path = f"{self._folder.name}/socket"
+        self._server = subprocess.Popen([sys.executable, __file__, path])
+        self._client = dial(path)
+        self.write_many()
+
+    def _ask(self, act: str, what: object) -> object:
+        self._client.send((act, what))
+        return self._client.recv()
 
     def read(self) -> None:
-        with self._lock:
-            self._data.get("0")
+        self._ask("get", "0")
 
     def write(self) -> None:
-        with self._lock:
-            self._data["0"] = VALUE
+        self._ask("set", {"0": VALUE})
 
     def write_many(self) -> None:
-        with self._lock:
-            self._data.update((str(number), VALUE) for number in range(KEYS))
+        self._ask("set", {str(number): VALUE for number in range(KEYS)})
 
     def make_and_remove(self) -> None:
-        with self._lock:
-            self._data["lock"] = VALUE
-        with self._lock:
-            del self._data["lock"]
+        self._ask("set", {"lock": VALUE})
+        self._ask("delete", "lock")
 
     def close(self) -> None:
-        self._data.clear()
+        self._client.close()
+        self._server.kill()
+        self._server.wait()
+        self._folder.cleanup()
 
 
 def raw(url: str) -> Raw:
@@ -202,3 +246,7 @@ def raw(url: str) -> Raw:
     if parts.scheme not in kinds:
         raise SystemExit(f"no raw client for {parts.scheme}://; there are {', '.join(kinds)}")
     return kinds[parts.scheme](parts.path.removeprefix("/") if parts.scheme == "sqlite" else parts.netloc)  # type: ignore[call-arg]  # each takes its place
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

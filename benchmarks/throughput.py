@@ -4,8 +4,7 @@
 
 One Runner, eight workers. *submit* is the client writing the tasks, *run* from the Runner's start
 to the last outcome in the store, *both* the two one after another. Beside them, in the same run:
-the store's own rate for one client setting one key again and again. Where no other process can reach the
-store, the Runner is a thread of this one.
+the store's own rate for one client setting one key again and again.
 """
 
 import argparse
@@ -14,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import machine, members, until
+from bench import Members, machine, until
 
 from smoothcluster import Cluster, Task, connect
 from smoothcluster.backend import Committed, Create, Update
@@ -47,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory) / "starts"
         log.touch()
-        runners = members(options.backend, group, str(log), "1", "0", "8", "0")
+        runners = Members(options.backend, group, str(log), "1", "0", "8", "0")
         try:
             runners.start()
             until(lambda: cluster.status()["tasks"]["done"] > 0, what="the first outcome")

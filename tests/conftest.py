@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from memory_store import MemoryStore
 from redis_server import RedisServer
 from servers import ServerMissingError, logs
 from zookeeper_server import ZookeeperServer
@@ -105,3 +106,11 @@ def redis_hosts(request: pytest.FixtureRequest) -> str:
         return named.removeprefix("redis://")
     server: RedisServer = request.getfixturevalue("own_redis")
     return server.hosts
+
+
+@pytest.fixture(scope="session")
+def memory_store() -> Iterator[MemoryStore]:
+    """A process of our own that serves a store in memory. Not to be stopped or paused."""
+    store = MemoryStore().start()
+    yield store
+    store.stop()

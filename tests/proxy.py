@@ -1,27 +1,36 @@
 """What stands between a client and a server, and may let nothing pass."""
 
+import secrets
 import socket
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import final
 
 
 @final
 class Proxy:
-    """A port that leads to another one, until it is cut: then nothing passes and nobody is told.
+    """A port that leads to another one, or a socket's path to another's, until it is cut: then nothing passes and
+    nobody is told.
 
     What was sent while it was cut arrives after `mend`, as on a network, if both ends still wait for it.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int | Path) -> None:
         self._target = target
         self._open = threading.Event()
         self._open.set()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._deaf = False
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        if isinstance(target, int):
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.port: int = self._listener.getsockname()[1]
+        else:
+            self.path = target.with_name(f"proxy-{secrets.token_hex(4)}")
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(self.path))
+            self._listener.listen()
         self._run(self._accept)
 
     @property
@@ -72,7 +81,7 @@ class Proxy:
                 return
             self._open.wait()
             try:
-                outer = socket.create_connection(("127.0.0.1", self._target), 5.0)
+                outer = self._dial()
             except OSError:
                 inner.close()
                 continue
@@ -80,6 +89,17 @@ class Proxy:
             self._sockets += [inner, outer]
             self._run(self._pump, inner, outer, False)
             self._run(self._pump, outer, inner, True)
+
+    def _dial(self) -> socket.socket:
+        if isinstance(self._target, int):
+            return socket.create_connection(("127.0.0.1", self._target), 5.0)
+        outer = socket.socket(socket.AF_UNIX)
+        try:
+            outer.connect(str(self._target))
+        except OSError:
+            outer.close()
+            raise
+        return outer
 
     def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with suppress(OSError):

@@ -15,6 +15,8 @@ PUBLIC = {
 ELSEWHERE = [
     ("smoothcluster.errors", "SmoothclusterError"),
     ("smoothcluster.memory", "MemoryBackend"),
+    ("smoothcluster.memory", "SocketBackend"),
+    ("smoothcluster.memory.server", "MemoryServer"),
     ("smoothcluster_etcd", "EtcdBackend"),
     ("smoothcluster_redis", "RedisBackend"),
     ("smoothcluster_sqlite", "SqliteBackend"),

@@ -6,10 +6,13 @@ commit tie in `Entry.created`, a watch does not hear of keys deeper down. A key 
 is a directory: a commit that would make it both raises MisplacedKeyError.
 
 It is deterministic: ids are counted, and time comes from the clock it is given.
+
+Processes share one through `smoothcluster.memory.server.MemoryServer`, each as a `SocketBackend`.
 """
 
 from smoothcluster.memory.client import MemoryBackend, MemoryLease
+from smoothcluster.memory.remote import SocketBackend
 from smoothcluster.memory.store import WEAKEST, MemoryStore, Past
 from smoothcluster.memory.tree import Applied, Tree
 
-__all__ = ["WEAKEST", "Applied", "MemoryBackend", "MemoryLease", "MemoryStore", "Past", "Tree"]
+__all__ = ["WEAKEST", "Applied", "MemoryBackend", "MemoryLease", "MemoryStore", "Past", "SocketBackend", "Tree"]

@@ -19,6 +19,7 @@ from smoothcluster.backend import (
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import UnavailableError, UsageError
+from smoothcluster.memory.remote import SocketBackend
 from smoothcluster.memory.store import WEAKEST, Granted, MemoryStore
 
 
@@ -59,15 +60,22 @@ class MemoryBackend(CoordinationBackend, HasHistory):
         self._closed = False
 
     @classmethod
-    def from_url(cls, url: str) -> "MemoryBackend":
-        """A client of the store that this process knows by the URL: ``memory://`` or ``memory://NAME``."""
+    def from_url(cls, url: str, *, timeout: float = 5.0) -> "MemoryBackend | SocketBackend":
+        """A client of the store that this process knows as ``memory://`` or ``memory://NAME``, which need no *timeout*.
+
+        ``memory:///path`` is the one that some process serves at that socket.
+        """
         name = url.removeprefix("memory://")
+        if name.startswith("/"):
+            return SocketBackend(name, timeout=timeout)
         try:
             known = not name or "/" not in check_key(name)
         except ValueError:
             known = False
         if name == url or not known:
-            raise UsageError(f"{url!r} names no store in memory: use memory:// or memory://NAME")
+            raise UsageError(
+                f"{url!r} names no store in memory: use memory://, memory://NAME or memory:///path/to/socket"
+            )
         with cls._naming:
             return cls(cls._named.setdefault(name, MemoryStore(name=name)))
 

@@ -71,10 +71,18 @@ class Granted:
 
 
 class MemoryStore:
-    """What several `MemoryBackend` objects share. It keeps to *guarantees*, the weak ones included."""
+    """What several `MemoryBackend` objects share. It keeps to *guarantees*, the weak ones included.
+
+    Commits, leases and histories are counted from *begin*.
+    """
 
     def __init__(
-        self, *, clock: Clock = SYSTEM_CLOCK, guarantees: Guarantees = WEAKEST, name: str = "(private)"
+        self,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        guarantees: Guarantees = WEAKEST,
+        name: str = "(private)",
+        begin: int = 0,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -84,8 +92,7 @@ class MemoryStore:
         self.observers: list[Callable[[Applied], None]] = []
         """Each is called with every step, in order, before anybody is woken by it."""
         self._leases: dict[str, Granted] = {}
-        self._number = 0
-        self._grants = 0
+        self._number = self._grants = self._begin = begin
         self._restored = 0
         self._soonest = math.inf  # No lease is due before this.
         self._lock = threading.RLock()
@@ -189,8 +196,8 @@ class MemoryStore:
 
     @property
     def history(self) -> str:
-        """How often it has lost commits."""
-        return f"history {self._restored}"
+        """Another one each time it has lost commits."""
+        return f"history {self._begin + self._restored}"
 
     def grant(self, ttl: float) -> Granted:
         """A lease of *ttl* seconds, or of what the guarantees make of that."""

@@ -2,15 +2,22 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
+from proxy import Proxy
 
+from smoothcluster import connect
 from smoothcluster.backend import CoordinationBackend, Guarantees, Lease
-from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
+from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore, SocketBackend
+from smoothcluster.memory.server import MemoryServer
 from smoothcluster.testing import Ability, BackendConformance, Faulty, HeldClock, Lagging, backend_machine
+from smoothcluster.testing.conformance_connection import ConnectionRules
 
 COARSE = replace(
     WEAKEST,
@@ -127,6 +134,85 @@ class TestMemoryThroughLaggingClients(BackendConformance):
     def pass_time(self, seconds: float) -> None:
         """No time passes but this."""
         self.clock.advance(seconds)
+
+
+class TestMemoryThroughASocket(BackendConformance):
+    """As other processes reach it, through connections that can be cut. A server that is killed takes all with it."""
+
+    abilities = frozenset({Ability.CUT, Ability.RESTART})
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tmp_path: Path) -> Iterator[None]:
+        self.path = tmp_path / "store"
+        self.proxies: dict[CoordinationBackend, Proxy] = {}
+        self.server = MemoryServer(self.path).start()
+        yield
+        for proxy in self.proxies.values():
+            proxy.close()
+        self.server.stop()
+
+    def connect(self) -> CoordinationBackend:
+        """A client with a proxy of its own."""
+        proxy = Proxy(self.path)
+        client = SocketBackend(proxy.path, timeout=0.5)
+        self.proxies[client] = proxy
+        return client
+
+    def expire(self, lease: Lease) -> None:
+        """Take it away before its time."""
+        end_lease(self.server, lease)
+
+    def cut(self, backend: CoordinationBackend) -> None:
+        """Both ends stay connected to the proxy, which lets nothing pass."""
+        self.proxies[backend].cut()
+
+    def mend(self, backend: CoordinationBackend) -> None:
+        """What was held back arrives."""
+        self.proxies[backend].mend()
+
+    def restart_store(self) -> None:
+        """Another server, which has nothing."""
+        self.server.stop()
+        self.server = MemoryServer(self.path).start()
+
+
+class TestMemoryAwayForAWhile(ConnectionRules):
+    """The rules for outages, on a store that is taken away and brought back with what it held."""
+
+    abilities = frozenset({Ability.RESTART})
+
+    @pytest.fixture(autouse=True)
+    def _server(self, tmp_path: Path) -> Iterator[None]:
+        with MemoryServer(tmp_path / "store") as self.server:
+            yield
+
+    def connect(self) -> CoordinationBackend:
+        """A client."""
+        return connect(self.server.url)
+
+    def expire(self, lease: Lease) -> None:
+        """Take it away before its time."""
+        end_lease(self.server, lease)
+
+    def restart_store(self) -> None:
+        """Every connection is lost."""
+        self.server.stop()
+        self.server.start()
+
+
+def end_lease(server: MemoryServer, lease: Lease) -> None:
+    """Have *server* end it before its time."""
+    with closing(SocketBackend(server.url.removeprefix("memory://"))) as stranger:
+        stranger.ask(lambda got: None, ["end", lease.id])
+
+
+@pytest.mark.parametrize("expiring", [False, True], ids=["", "expiring"])
+def test_random_moves_through_a_socket(tmp_path: Path, expiring: bool) -> None:
+    """Likewise between processes."""
+    with MemoryServer(tmp_path / "store") as server:
+        expire = partial(end_lease, server) if expiring else None
+        machine = backend_machine(lambda: connect(server.url), expire)
+        run_state_machine_as_test(machine, settings=settings(deadline=None, max_examples=10))
 
 
 @pytest.mark.parametrize("guarantees", [WEAKEST, COARSE], ids=["weakest", "coarse"])

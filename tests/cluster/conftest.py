@@ -1,4 +1,4 @@
-"""Whole groups on every store that several processes can share."""
+"""Whole groups on every store."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

@@ -10,6 +10,7 @@ from typing import Protocol
 import pytest
 from cluster import topologies
 from cluster.topologies import Topology
+from memory_store import MemoryStore
 from redis_server import RedisServer
 from servers import free_port
 from sqlite_store import SqliteStore
@@ -20,9 +21,6 @@ from smoothcluster.registry import GROUP, connect
 
 VARIABLE = "SMOOTHCLUSTER_TEST_BACKENDS"
 """Names the kinds to try, with commas; without it, all that are installed."""
-
-SINGLE_PROCESS = frozenset({"memory"})
-"""Backends that no two processes can share."""
 
 
 class Store(Protocol):
@@ -98,7 +96,19 @@ def _shared_redis(request: pytest.FixtureRequest) -> str:
     return f"redis://{request.getfixturevalue('redis_hosts')}"
 
 
+def _shared_memory(request: pytest.FixtureRequest) -> str:
+    store: Store = request.getfixturevalue("memory_store")
+    return store.url
+
+
 KINDS: Iterable[Kind] = [
+    Kind(
+        "memory",
+        shared=_shared_memory,
+        nowhere=lambda: "memory:///nowhere/cluster.sock",
+        own=lambda: MemoryStore().start(),
+        plain=lambda: MemoryStore().start(),
+    ),
     Kind(
         "sqlite",
         shared=_shared_sqlite,
@@ -134,10 +144,10 @@ KINDS: Iterable[Kind] = [
 
 
 def installed() -> set[str]:
-    """The schemes whose driver is there, of those that several processes can share; one for each backend."""
+    """The schemes whose driver is there; one for each backend."""
     points = sorted(entry_points(group=GROUP), key=lambda point: len(point.name), reverse=True)
     shortest = {point.value: point.name for point in points}
-    return {scheme for scheme in shortest.values() if scheme not in SINGLE_PROCESS and _has_driver(scheme)}
+    return {scheme for scheme in shortest.values() if _has_driver(scheme)}
 
 
 def _has_driver(scheme: str) -> bool:

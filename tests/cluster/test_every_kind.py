@@ -12,7 +12,7 @@ from smoothcluster.cli.doctor import HELD, WEAKER
 
 
 def test_whole_groups_are_tried_on_every_backend() -> None:
-    """Each registered backend that several processes can share has a kind of store here."""
+    """Each registered backend has a kind of store here."""
     assert installed() <= {kind.scheme for kind in KINDS}
 
 

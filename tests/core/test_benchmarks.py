@@ -1,30 +1,33 @@
-"""The benchmarks on a store that no other process can reach: what can be measured is, and the rest is refused."""
+"""The benchmarks run: here on memory, as on any store that processes share."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from smoothcluster.memory.server import MemoryServer
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def run(program: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run one of them."""
-    command = [sys.executable, str(BENCHMARKS / program), "--backend", "memory://bench", *options]
+@pytest.mark.parametrize(
+    ("program", "options", "said"),
+    [
+        ("throughput.py", ("--tasks", "500"), "500 no-op tasks through one Runner; memory:///"),
+        ("locks.py", ("--times", "5"), "medians of 5"),
+        ("commits.py", ("--times", "5"), "medians of 5"),
+    ],
+)
+def test_what_can_be_measured_in_moments(tmp_path: Path, program: str, options: tuple[str, ...], said: str) -> None:
+    """Members are processes, and the raw driver is another; figures come out."""
     # They import each other, from the folder that they are in.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-
-
-def test_a_runner_can_be_a_thread() -> None:
-    """Throughput is measured within one process where the store is in one."""
-    done = run("throughput.py", "--tasks", "500")
+    with MemoryServer(tmp_path / "store") as server:
+        done = subprocess.run(
+            [sys.executable, str(BENCHMARKS / program), "--backend", server.url, *options],
+            env=environment, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "500 no-op tasks through one Runner; memory://bench" in done.stdout
-
-
-def test_what_kills_processes_says_that_it_cannot() -> None:
-    """At once, with the reason, and without a trace."""
-    done = run("takeover.py", "--kills", "1")
-    assert done.returncode == 1
-    assert done.stderr.startswith("memory://bench: other processes do not see what is written there")
+    assert said in done.stdout

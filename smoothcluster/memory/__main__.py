@@ -1,0 +1,27 @@
+"""``python -m smoothcluster.memory PATH`` serves a store in memory at the socket PATH, until it is told to end."""
+
+import signal
+from pathlib import Path
+
+import click
+
+from smoothcluster.errors import UsageError
+from smoothcluster.memory.server import MemoryServer
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+def main(path: Path) -> None:
+    """Serve a store in memory at the socket PATH, and print its URL. It goes with this process."""
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # For the server's thread, too: they are waited for below.
+    try:
+        with MemoryServer(path) as server:
+            click.echo(server.url)
+            signal.sigwait(ends)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""Connections to a `MemoryServer`: each carries one question at a time."""
+
+import socket
+from pathlib import Path
+from typing import final
+from weakref import finalize
+
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.errors import BackendError, UnavailableError, UsageError
+from smoothcluster.memory.wire import Frame, Frames, frame
+
+_LONGEST = 107
+"""Bytes of a socket's path, by the kernel."""
+
+_GREETING = frame(["history"])
+
+
+def check_path(path: Path | str) -> Path:
+    """*path* as an absolute one, if a socket can be there."""
+    absolute = Path(path).absolute()
+    if len(bytes(absolute)) > _LONGEST or "\0" in str(path):
+        raise UsageError(f"no socket can be at {str(absolute)!r}: a path has at most {_LONGEST} bytes, none of them 0")
+    return absolute
+
+
+@final
+class Link:
+    """A connection to the server at *path*. Raise UnavailableError if there is none that answers *until* then."""
+
+    def __init__(self, path: Path, until: float) -> None:
+        self._path = path
+        self._frames = Frames()
+        try:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.close = finalize(self, self.socket.close)  # Also where nobody calls it.
+            self._wait(until)
+            self.socket.connect(str(path))
+        except OSError as error:
+            raise UnavailableError(
+                f"no connection to memory://{path}: {error}; check that `python -m smoothcluster.memory {path}` runs,"
+                " and that the socket is yours"
+            ) from error
+        self.ask(_GREETING, until, UnavailableError)  # One that is stopped is connected to, and answers nothing.
+
+    def ask(self, question: bytes, until: float, unknown: type[BackendError]) -> Frame:
+        """The answer. Raise UnavailableError if *question* was not sent, *unknown* if no answer came *until* then."""
+        try:
+            self._wait(until)
+            self.socket.sendall(question)
+        except OSError as error:
+            # The server acts on whole frames alone, and this one will never be.
+            raise UnavailableError(
+                f"memory://{self._path} was not asked: {error}; check that its server runs"
+            ) from error
+        try:
+            while not (answers := self.hear(until)):
+                pass
+            return answers[0]
+        except (OSError, ValueError, TypeError) as error:
+            raise unknown(f"memory://{self._path} did not answer: {error}; check that its server runs") from error
+
+    def hear(self, until: float | None) -> list[Frame]:
+        """Wait for something to come in; the frames that it completes. Raise OSError if nothing does, or will."""
+        self._wait(until)
+        data = self.socket.recv(65_536)
+        if not data:
+            raise ConnectionResetError("it hung up")
+        return list(self._frames.feed(data))
+
+    def _wait(self, until: float | None) -> None:
+        """Have the next act on the socket wait until then, and no longer."""
+        left = None if until is None else until - SYSTEM_CLOCK.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError("timed out")
+        self.socket.settimeout(left)
+
+
+@final
+class Links:
+    """The connections of one client: as many as there are threads that ask at once."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self._path, self._timeout = path, timeout
+        self._idle: list[Link] = []
+        self._closed = False
+
+    def ask(self, question: bytes, unknown: type[BackendError]) -> Frame:
+        """As `Link.ask`, within the timeout."""
+        until = SYSTEM_CLOCK.monotonic() + self._timeout
+        link = self._take(until)
+        try:
+            answer = link.ask(question, until, unknown)
+        except BaseException:
+            link.close()  # An answer that comes late must not be taken for another's.
+            self._drop()  # The others lead to the same server.
+            raise
+        self._idle.append(link)
+        return answer
+
+    def close(self) -> None:
+        self._closed = True
+        self._drop()
+
+    def _take(self, until: float) -> Link:
+        if self._closed:
+            raise UnavailableError(f"this client of memory://{self._path} is closed")
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Link(self._path, until)
+
+    def _drop(self) -> None:
+        idle, self._idle = self._idle, []
+        for link in idle:
+            link.close()

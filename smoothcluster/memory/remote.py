@@ -1,0 +1,187 @@
+"""A client of a store that another process serves: see `smoothcluster.memory.server`."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar, final
+
+from smoothcluster.backend import (
+    Change,
+    Committed,
+    Condition,
+    CoordinationBackend,
+    Delete,
+    Entry,
+    Guarantees,
+    HasHistory,
+    Lease,
+    Refused,
+    Watch,
+    check_commit,
+    check_key,
+)
+from smoothcluster.errors import (
+    BackendError,
+    LeaseLostError,
+    MisplacedKeyError,
+    OutcomeUnknownError,
+    UnavailableError,
+    UsageError,
+)
+from smoothcluster.memory.link import Links, check_path
+from smoothcluster.memory.orders import Orders
+from smoothcluster.memory.wire import SHARED, Frame, entries, frame, told
+
+Answer = TypeVar("Answer")
+
+_MOST_ASKED = 1000
+"""Keys that are asked for at once."""
+
+_check_key = lru_cache(65_536)(check_key)
+
+
+@final
+class SocketLease(Lease):
+    """A lease of the store that *backend* is a client of."""
+
+    def __init__(self, backend: "SocketBackend", name: str, ttl: float) -> None:
+        self._backend, self._id, self._ttl = backend, name, ttl
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    @property
+    def ttl(self) -> float:
+        return self._ttl
+
+    def renew(self) -> bool:
+        return self._backend.ask(lambda got: bool(got.words[0]), ["renew", self._id], unknown=OutcomeUnknownError)
+
+    def revoke(self) -> None:
+        self._backend.ask(lambda got: None, ["end", self._id], unknown=OutcomeUnknownError)
+
+
+@final
+class SocketBackend(CoordinationBackend, HasHistory):
+    """The store in memory that a process of this machine serves at the socket *path*.
+
+    It connects when it is first used. No call blocks for longer than *timeout* seconds.
+    """
+
+    def __init__(self, path: Path | str, *, timeout: float = 5.0) -> None:
+        if not timeout > 0:
+            raise UsageError("memory: timeout must be positive")
+        self._path = check_path(path)
+        self._links = Links(self._path, timeout)
+        self._orders = Orders(self._path, timeout)
+
+    @property
+    def guarantees(self) -> Guarantees:
+        return SHARED
+
+    @property
+    def url(self) -> str:
+        return f"memory://{self._path}"
+
+    def ask(
+        self,
+        read: Callable[[Frame], Answer],
+        words: Sequence[object],
+        values: Sequence[bytes] = (),
+        unknown: type[BackendError] = UnavailableError,
+    ) -> Answer:
+        """What *read* makes of the server's answer. Raise *unknown* if it was asked and that cannot be told."""
+        answer = self._links.ask(frame(words, values), unknown)
+        try:
+            return read(answer)
+        except BackendError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise unknown(f"what {self.url} answers makes no sense; check what serves there") from error
+
+    def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
+        for key in keys:
+            _check_key(key)
+        found: list[Entry | None] = []
+        while len(found) < len(keys):
+            found += self.ask(_page, ["get", keys[len(found) :][:_MOST_ASKED]])
+        return found
+
+    def keys(self, directory: str) -> "list[str]":
+        return self.ask(lambda got: [str(name) for name in got.words[0]], ["keys", _check_key(directory)])
+
+    def list(self, directory: str) -> "list[Entry]":
+        return list(self._whole(*self.ask(lambda got: _listing(got, *got.words), ["list", _check_key(directory)])))
+
+    def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        return self._commit(conditions, changes, None)[0]
+
+    def commit_and_list(
+        self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
+    ) -> tuple[Committed | Refused, Sequence[Entry]]:
+        outcome, listing = self._commit(conditions, changes, _check_key(directory))
+        try:
+            return outcome, self._whole(*listing)
+        except UnavailableError as error:
+            raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
+
+    def lease(self, ttl: float) -> Lease:
+        if not ttl > 0:
+            raise ValueError(f"a lease needs a positive time, not {ttl}")
+        return self.ask(self._granted, ["grant", ttl], unknown=OutcomeUnknownError)
+
+    def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        return self._orders.add(path, notify, values=values)
+
+    def history(self) -> str:
+        return self.ask(lambda got: str(got.words[0]), ["history"])
+
+    def close(self) -> None:
+        self._links.close()
+        self._orders.close()
+
+    def _granted(self, got: Frame) -> Lease:
+        match got.words:
+            case [str(name), int() | float() as ttl]:
+                return SocketLease(self, name, ttl)
+            case _:
+                raise ValueError("no lease")
+
+    def _commit(
+        self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str | None
+    ) -> tuple[Committed | Refused, tuple[Sequence[Entry], Sequence[str]]]:
+        lease = check_commit(SHARED, conditions, changes)
+        parts = [told(part) for part in conditions], [told(part) for part in changes]
+        values = [change.value for change in changes if not isinstance(change, Delete)]
+        words = ["commit", lease and lease.id, *parts, directory]
+        return self.ask(lambda got: (_outcome(got), _listing(got, *got.words[2:])), words, values, OutcomeUnknownError)
+
+    def _whole(self, found: Sequence[Entry], others: Sequence[str]) -> Sequence[Entry]:
+        """A listing of which *others* did not fit in one frame."""
+        return [*found, *(entry for entry in self.get_many(others) if entry is not None)] if others else found
+
+
+def _page(got: Frame) -> list[Entry | None]:
+    found = entries(got.words[0], got)
+    if not found:
+        raise ValueError("nothing of what was asked for")
+    return found
+
+
+def _listing(got: Frame, rows: Sequence[Any], others: Sequence[str]) -> tuple[Sequence[Entry], Sequence[str]]:
+    return [entry for entry in entries(rows, got) if entry is not None], others
+
+
+def _outcome(got: Frame) -> Committed | Refused:
+    match got.words[0], got.words[1]:
+        case "done", versions:
+            return Committed(dict(versions))
+        case "refused", str(key):
+            return Refused(key)
+        case "lost", str(lease):
+            raise LeaseLostError(f"{lease} is gone")
+        case "misplaced", [str(key), str(what)]:
+            raise MisplacedKeyError(key, what)
+        case _:
+            raise ValueError("no such outcome")

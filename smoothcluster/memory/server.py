@@ -1,0 +1,155 @@
+"""A store in memory that other processes reach, too: over a Unix socket, for as long as this process lives.
+
+It is for groups of processes on one machine, in tests and trials. Whoever can write to the socket's file
+may do everything; that is its owner alone.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self, final
+
+from smoothcluster.clock import SYSTEM_CLOCK, Clock, Signal
+from smoothcluster.errors import UsageError
+from smoothcluster.memory.answers import Client
+from smoothcluster.memory.link import check_path
+from smoothcluster.memory.store import MemoryStore
+from smoothcluster.memory.wire import SHARED
+
+_TICK = 0.05
+"""Seconds between two looks at which leases have run out."""
+
+_COUNTED = 0.5
+"""Seconds, at most, that pass for leases between two looks at the clock."""
+
+
+@final
+class MemoryServer:
+    """A store, served at the socket *path* while this is started; also a context manager.
+
+    `stop` takes the store away from its clients, and `start` brings it back as it was. What it holds goes with
+    this object or its process.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self._path = check_path(path)
+        # Clients outlive a server that is killed: what its successor counts must not look like anything of before.
+        self._store = MemoryStore(clock=_OwnTime(), guarantees=SHARED, begin=secrets.randbits(48))
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """What `connect` takes."""
+        return f"memory://{self._path}"
+
+    def start(self) -> Self:
+        """Serve from now on, in a thread. Raise UsageError if nothing can be served at the path."""
+        if self._thread is None:
+            listening = _listen(self._path)
+            runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+            self._loop, self._over = runner.get_loop(), asyncio.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=[runner, listening], name="smoothcluster-memory", daemon=True
+            )
+            self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Hang up on everybody. Repeatable."""
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._over.set)
+            self._thread.join()
+            self._thread = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self, runner: asyncio.Runner, listening: socket.socket) -> None:
+        with runner:
+            runner.run(self._serve(listening))
+
+    async def _serve(self, listening: socket.socket) -> None:
+        clients = set[Client]()
+        server = await self._loop.create_unix_server(lambda: Client(self._store, clients), sock=listening)
+        while not self._over.is_set():
+            self._store.expire()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), _TICK)
+        self._path.unlink(missing_ok=True)  # While we listen: nobody else has made it theirs.
+        self._loop.remove_reader(listening)
+        for _ in range(3):  # Turns of the loop. Who is being let in when a Server closes is never let go.
+            await asyncio.sleep(0)
+        server.close()
+        for client in clients:
+            client.hang_up()
+        await asyncio.sleep(0)
+
+
+@final
+class _OwnTime(Clock):
+    """The machine's time, but for stretches in which it was not looked at: this process was stopped, or served nobody.
+
+    Nobody could renew a lease meanwhile, so none ends by it.
+    """
+
+    def __init__(self) -> None:
+        self._seen = SYSTEM_CLOCK.monotonic()
+        self._passed = 0.0
+
+    def monotonic(self) -> float:
+        seen, self._seen = self._seen, SYSTEM_CLOCK.monotonic()
+        self._passed += min(self._seen - seen, _COUNTED)
+        return self._passed
+
+    def wall(self) -> float:
+        return SYSTEM_CLOCK.wall()
+
+    def signal(self) -> Signal:
+        return SYSTEM_CLOCK.signal()
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket at *path*, for its owner alone. One that a dead server has left is replaced."""
+    listening = socket.socket(socket.AF_UNIX)
+    try:
+        with _alone_in(path.parent):
+            if path.is_socket() and _is_left(path):
+                path.unlink()
+            listening.bind(str(path))
+            path.chmod(0o600)  # Nobody connects before it listens.
+            listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise UsageError(f"no store can be served at {path}: {error.strerror}") from error
+    return listening
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Generator[None]:
+    """Of two servers that find what a dead one has left, one must see what the other makes of it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_left(path: Path) -> bool:
+    """Whether it is the socket of a server that is dead. One that is merely stopped does not refuse."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) == errno.ECONNREFUSED
