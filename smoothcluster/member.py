@@ -127,6 +127,13 @@ class MemberLoop:
             if self.life.settled:
                 return self.life.role()
 
+    def recover(self, error: OutcomeUnknownError | LeaseLostError) -> None:
+        """Take note of what *error* leaves of this incarnation: nothing, or doubts."""
+        if isinstance(error, LeaseLostError):
+            self._end(str(error))
+        elif self.life is not None:
+            self.life.unsure()
+
     def _report(self, key: str, what: str) -> None:
         log.warning("garbage at %s: %s", key, what)
         if self.life is not None:
@@ -155,7 +162,7 @@ class MemberLoop:
         try:
             self._turn(leaving=leaving)
         except LeaseLostError as error:
-            self._end(str(error))
+            self.recover(error)
             return 0.0
         except NameInUseError:
             return self._stay_away()
@@ -164,8 +171,8 @@ class MemberLoop:
             return self._stay_away()
         except BackendError as error:
             log.warning("the store is away: %s", error)
-            if self.life is not None and isinstance(error, OutcomeUnknownError):
-                self.life.unsure()
+            if isinstance(error, OutcomeUnknownError):
+                self.recover(error)
             return self._stay_away()
         self._away_until, self._pause = 0.0, FIRST_PAUSE
         if self.life is None or self.wake.is_set():

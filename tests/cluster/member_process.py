@@ -6,11 +6,30 @@ has left.
 
 import json
 import logging
+import os
+import signal
 import sys
+from collections.abc import Sequence
 
 from cluster.handlers import be_member, by_name
 
 from smoothcluster import ClusterCrawler, Pacing, connect
+from smoothcluster.backend import Change, Committed, Condition, CoordinationBackend, Refused
+from smoothcluster.progress import ShardWork
+
+
+def mortal(backend: CoordinationBackend, part: str) -> CoordinationBackend:
+    """End this process by SIGKILL as soon as *backend* has committed a change of a key that has *part* in it."""
+    commit = backend.commit
+
+    def once(conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        answer = commit(conditions, changes)
+        if isinstance(answer, Committed) and any(part in change.key for change in changes):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    vars(backend)["commit"] = once
+    return backend
 
 
 def main() -> None:
@@ -22,7 +41,12 @@ def main() -> None:
     handler = by_name(options.pop("handler"))
     if "pacing" in options:
         options["pacing"] = Pacing(**options["pacing"])
-    crawler = ClusterCrawler(backend=connect(options.pop("url")), handler=handler, **options)
+    # So that a test can be sure to be faster than the second that a child's death waits to count.
+    vars(sys.modules[ShardWork.__module__])["CONFIRM"] *= options.pop("patience", 1)
+    backend = connect(options.pop("url"))
+    if "dies_of" in options:
+        backend = mortal(backend, options.pop("dies_of"))
+    crawler = ClusterCrawler(backend=backend, handler=handler, **options)
     sys.stdout.write(json.dumps({"name": crawler.name, "role": crawler.role}) + "\n")
     sys.stdout.flush()
     crawler.run()
