@@ -66,7 +66,8 @@ def is_calm(group: Group) -> None:
     group.converged()
     before, since = processor_time(group), SYSTEM_CLOCK.monotonic()
     group.eventually(lambda: SYSTEM_CLOCK.monotonic() > since + 1.0)
-    assert processor_time(group) - before < 1.0
+    # On a busy machine we are told late that the second is over, and members have had all that time.
+    assert processor_time(group) - before < SYSTEM_CLOCK.monotonic() - since
 
 
 def fails_over(group: Group, topology: Topology, prefix: str) -> None:
