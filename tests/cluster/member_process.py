@@ -1,4 +1,4 @@
-"""One member of a group as a process of its own: python -m cluster.member_process '{"url": …}'.
+"""One member of a group as a process of its own, which `cluster.nursery` forks.
 
 Writes a line of JSON with its name and role once it is constructed, and ends with status 0 once it
 has left.
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from cluster.handlers import be_member, by_name
 
@@ -32,9 +33,8 @@ def mortal(backend: CoordinationBackend, part: str) -> CoordinationBackend:
     return backend
 
 
-def main() -> None:
+def main(options: dict[str, Any]) -> None:
     """Be a member until told to leave."""
-    options = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("smoothcluster.pool.run").setLevel(logging.WARNING)  # Handlers that raise are meant to.
     be_member(options.pop("log"), options.pop("folder"))
@@ -50,7 +50,3 @@ def main() -> None:
     sys.stdout.write(json.dumps({"name": crawler.name, "role": crawler.role}) + "\n")
     sys.stdout.flush()
     crawler.run()
-
-
-if __name__ == "__main__":
-    main()
