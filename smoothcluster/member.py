@@ -128,7 +128,7 @@ class MemberLoop:
                 return self.life.role()
 
     def recover(self, error: OutcomeUnknownError | LeaseLostError) -> None:
-        """Take note of what *error* leaves of this incarnation: nothing, or doubts."""
+        """Begin anew, or look again, after an *error* of joining or settling."""
         if isinstance(error, LeaseLostError):
             self._end(str(error))
         elif self.life is not None:
@@ -162,7 +162,7 @@ class MemberLoop:
         try:
             self._turn(leaving=leaving)
         except LeaseLostError as error:
-            self.recover(error)
+            self._end(str(error))
             return 0.0
         except NameInUseError:
             return self._stay_away()
@@ -171,8 +171,8 @@ class MemberLoop:
             return self._stay_away()
         except BackendError as error:
             log.warning("the store is away: %s", error)
-            if isinstance(error, OutcomeUnknownError):
-                self.recover(error)
+            if self.life is not None and isinstance(error, OutcomeUnknownError):
+                self.life.unsure()
             return self._stay_away()
         self._away_until, self._pause = 0.0, FIRST_PAUSE
         if self.life is None or self.wake.is_set():

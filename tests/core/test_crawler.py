@@ -271,6 +271,23 @@ def test_a_store_that_was_silent_while_a_member_joins_is_no_error(
     assert len(Cluster(MemoryBackend(store)).status()["members"]) == 1
 
 
+def test_a_store_that_loses_every_lease_is_an_error_of_the_constructor(
+    store: MemoryStore, crawlers: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though not before joining was tried again."""
+    monkeypatch.setattr("smoothcluster.crawler.JOINING", -15.0)  # as above
+    backend, tried = MemoryBackend(store), count()
+
+    def forgetful(conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        next(tried)
+        raise LeaseLostError("gone")
+
+    monkeypatch.setattr(backend, "commit", forgetful)
+    with pytest.raises(LeaseLostError, match="gone"):
+        crawlers(backend=backend)
+    assert next(tried) >= 2
+
+
 def test_what_ends_a_member_in_the_background_is_raised_by_stop(store: MemoryStore, crawlers: Make) -> None:
     """Once: here the group's numbers have become garbage."""
     crawler = crawlers(lease_ttl=0.5).start()
