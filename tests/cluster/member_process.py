@@ -16,7 +16,7 @@ from cluster.handlers import be_member, by_name
 
 from smoothcluster import ClusterCrawler, Pacing, connect
 from smoothcluster.backend import Change, Committed, Condition, CoordinationBackend, Refused
-from smoothcluster.progress import ShardWork
+from smoothcluster.progress import suspects
 
 
 def mortal(backend: CoordinationBackend, part: str) -> CoordinationBackend:
@@ -42,7 +42,7 @@ def main(options: dict[str, Any]) -> None:
     if "pacing" in options:
         options["pacing"] = Pacing(**options["pacing"])
     # So that a test can be sure to be faster than the second that a child's death waits to count.
-    vars(sys.modules[ShardWork.__module__])["CONFIRM"] *= options.pop("patience", 1)
+    suspects.CONFIRM *= options.pop("patience", 1)
     backend = connect(options.pop("url"))
     if "dies_of" in options:
         backend = mortal(backend, options.pop("dies_of"))
