@@ -65,7 +65,7 @@ def test_a_whole_group_killed_and_started_again(new_group: NewGroup) -> None:
         done = {outcome.task_id for outcome in job.results()}
         recorded.append((min(member.kill() for member in group.living), done))
     group.start(5)
-    group.finish(job, named(600))
+    group.finish(job, named(450))
     for since, done in recorded:
         assert done
         assert not [line for line in group.log() if line.what == START and line.at > since and line.task in done]
