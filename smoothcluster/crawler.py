@@ -40,6 +40,9 @@ from smoothcluster.surroundings import Settings, Surroundings
 
 log = logging.getLogger("smoothcluster")
 
+JOINING = 2.0
+"""Seconds, besides one and a half lease times, within which joining may begin again."""
+
 
 class ClusterCrawler:
     """One member of a group of crawlers: a Runner, or a Backup Runner that stands by.
@@ -186,12 +189,13 @@ class ClusterCrawler:
         """Join the group and take a seat if one is free; does nothing if joined. Raise as the constructor does."""
         if self._loop.life is None:
             self._check_guarantees()
-        deadline = SYSTEM_CLOCK.monotonic() + 1.5 * self._lease_ttl + 2.0
+        began = SYSTEM_CLOCK.monotonic()
+        deadline = began + (1.5 * self._lease_ttl + JOINING)
         told = False
-        while self._loop.life is None:
+        while True:
             try:
-                if not patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join):
-                    continue
+                if self._loop.life is not None or patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join):
+                    return self._loop.settle()
             except NameInUseError as error:
                 if SYSTEM_CLOCK.monotonic() > deadline:
                     raise
@@ -200,10 +204,12 @@ class ClusterCrawler:
                     told = True
                 SYSTEM_CLOCK.sleep(0.05)
             except (OutcomeUnknownError, LeaseLostError) as error:
-                if SYSTEM_CLOCK.monotonic() > deadline:
+                # The store was silent for long: what counts is when we asked, not when we heard.
+                if began > deadline:
                     raise
                 log.warning("joining again: %s", error)
-        return self._loop.settle()
+                self._loop.recover(error)
+            began = SYSTEM_CLOCK.monotonic()
 
     def _check_guarantees(self) -> None:
         if not self._require:

@@ -127,6 +127,13 @@ class MemberLoop:
             if self.life.settled:
                 return self.life.role()
 
+    def recover(self, error: OutcomeUnknownError | LeaseLostError) -> None:
+        """Begin anew, or look again, after an *error* of joining or settling."""
+        if isinstance(error, LeaseLostError):
+            self._end(str(error))
+        elif self.life is not None:
+            self.life.unsure()
+
     def _report(self, key: str, what: str) -> None:
         log.warning("garbage at %s: %s", key, what)
         if self.life is not None:

@@ -126,6 +126,7 @@ class TestEtcdOutages(ConnectionRules):
         self.server.restart()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expiring", [False, True], ids=["", "expiring"])
 def test_random_moves(etcd_server: EtcdServer, expiring: bool) -> None:
     """Whatever two clients do, the store holds what a dict would, and wakes whom it should."""

@@ -137,6 +137,7 @@ class TestRedisOutages(ConnectionRules):
         self.server.restart()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expiring", [False, True], ids=["", "expiring"])
 def test_random_moves(redis_hosts: str, expiring: bool) -> None:
     """Whatever two clients do, the store holds what a dict would, and wakes whom it should."""
@@ -204,6 +205,7 @@ def set_back(server: RedisServer, seconds: float) -> None:
     server.ask("HSET", meta, "stamp", stamp - round(seconds * 1000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jump", [86_400.0, -86_400.0], ids=["forward", "back"])
 def test_a_server_whose_clock_is_set_ends_no_lease_early(server: RedisServer, jump: float) -> None:
     """The store's clock goes on by no more than a cap, forward: once is within what the holder was not told of."""
@@ -219,6 +221,7 @@ def test_a_server_whose_clock_is_set_ends_no_lease_early(server: RedisServer, ju
         assert SYSTEM_CLOCK.monotonic() - start >= lease.ttl
 
 
+@pytest.mark.slow
 def test_a_server_that_stood_still_ends_no_lease_early(server: RedisServer) -> None:
     """Stopped for longer than the leases, and going on, it gives their holders time to renew."""
     with closing(RedisBackend(server.hosts, timeout=0.5)) as backend:
@@ -232,6 +235,7 @@ def test_a_server_that_stood_still_ends_no_lease_early(server: RedisServer) -> N
         assert backend.get("a") is not None
 
 
+@pytest.mark.slow
 def test_a_server_that_was_away_gives_every_lease_its_full_time_again(server: RedisServer) -> None:
     """Renewals may be among what it has lost: a lease nearly over is as good as new after a restart."""
     with closing(RedisBackend(server.hosts)) as backend:
@@ -489,6 +493,7 @@ def test_a_lease_without_keys_ends_unheard(server: RedisServer) -> None:
         assert quiet.count == before[0]
 
 
+@pytest.mark.slow
 def test_waiting_costs_little(server: RedisServer) -> None:
     """A watcher of a quiet group asks for some commands a second; one who watches nothing, for none."""
     with closing(RedisBackend(server.hosts)) as backend:

@@ -74,6 +74,7 @@ class TestSqlite(BackendConformance):
         backend.mend()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expiring", [False, True], ids=["", "expiring"])
 def test_random_moves(path: Path, expiring: bool) -> None:
     """Whatever two clients do, the store holds what a dict would, and wakes whom it should."""

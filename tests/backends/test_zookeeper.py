@@ -164,6 +164,7 @@ class TestZookeeperOutages(ConnectionRules):
         self.server.restart()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expiring", [False, True], ids=["", "expiring"])
 def test_random_moves(zookeeper_hosts: str, expiring: bool) -> None:
     """Whatever two clients do, the store holds what a dict would, and wakes whom it should."""
@@ -351,6 +352,7 @@ def test_a_lease_that_ran_out_while_the_server_was_away(server: ZookeeperServer)
         assert eventually(lambda: reached(lambda: [lease.renew()])) == [False]
 
 
+@pytest.mark.slow
 def test_a_renewal_is_one_write_if_made_in_time_and_two_if_late(
     backend: ZookeeperBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,7 +392,8 @@ def ensemble(three_servers: ZookeeperEnsemble) -> ZookeeperEnsemble:
     return three_servers.start()
 
 
-@pytest.mark.parametrize("pause", [1 / 3, pytest.param(0.8, marks=pytest.mark.slow)], ids=["in time", "late"])
+@pytest.mark.slow
+@pytest.mark.parametrize("pause", [1 / 3, 0.8], ids=["in time", "late"])
 def test_a_renewed_lease_outlives_the_server_it_was_renewed_through(ensemble: ZookeeperEnsemble, pause: float) -> None:
     """Not the leader but another server heard of the renewal, and is lost at once: the time given still holds."""
     doomed = ensemble.followers[0]

@@ -5,7 +5,6 @@ import os
 import random
 import secrets
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -16,7 +15,8 @@ from typing import Any, Self, TypeVar, final
 
 from cluster.audit import Line, LogReader, audit
 from cluster.handlers import END, RAISED, START
-from processes import pause, spawn
+from cluster.nursery import Born
+from processes import pause
 
 from smoothcluster import Cluster, JobHandle, Outcome, Task, connect
 from smoothcluster.backend import Delete
@@ -39,16 +39,7 @@ class Member:
     def __init__(self, options: dict[str, Any], files: Path, can_write: Callable[[], bool]) -> None:
         self._can_write = can_write
         self._out, self._err = files.with_suffix(".out"), files.with_suffix(".err")
-        with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = spawn(
-                [sys.executable, "-m", "cluster.member_process", json.dumps(options)],
-                cwd=files.parent,
-                env=child_environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
+        self._process = Born(options, files.parent, self._out, self._err)
         self.pid = self._process.pid
         self.paused = False
 

@@ -1,4 +1,4 @@
-"""One member of a group as a process of its own: python -m cluster.member_process '{"url": …}'.
+"""One member of a group as a process of its own, which `cluster.nursery` forks.
 
 Writes a line of JSON with its name and role once it is constructed, and ends with status 0 once it
 has left.
@@ -6,27 +6,47 @@ has left.
 
 import json
 import logging
+import os
+import signal
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from cluster.handlers import be_member, by_name
 
 from smoothcluster import ClusterCrawler, Pacing, connect
+from smoothcluster.backend import Change, Committed, Condition, CoordinationBackend, Refused
+from smoothcluster.progress import suspects
 
 
-def main() -> None:
+def mortal(backend: CoordinationBackend, part: str) -> CoordinationBackend:
+    """End this process by SIGKILL as soon as *backend* has committed a change of a key that has *part* in it."""
+    commit = backend.commit
+
+    def once(conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        answer = commit(conditions, changes)
+        if isinstance(answer, Committed) and any(part in change.key for change in changes):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    vars(backend)["commit"] = once
+    return backend
+
+
+def main(options: dict[str, Any]) -> None:
     """Be a member until told to leave."""
-    options = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(name)s: %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("smoothcluster.pool.run").setLevel(logging.WARNING)  # Handlers that raise are meant to.
     be_member(options.pop("log"), options.pop("folder"))
     handler = by_name(options.pop("handler"))
     if "pacing" in options:
         options["pacing"] = Pacing(**options["pacing"])
-    crawler = ClusterCrawler(backend=connect(options.pop("url")), handler=handler, **options)
+    # So that a test can be sure to be faster than the second that a child's death waits to count.
+    suspects.CONFIRM *= options.pop("patience", 1)
+    backend = connect(options.pop("url"))
+    if "dies_of" in options:
+        backend = mortal(backend, options.pop("dies_of"))
+    crawler = ClusterCrawler(backend=backend, handler=handler, **options)
     sys.stdout.write(json.dumps({"name": crawler.name, "role": crawler.role}) + "\n")
     sys.stdout.flush()
     crawler.run()
-
-
-if __name__ == "__main__":
-    main()

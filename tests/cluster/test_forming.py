@@ -24,16 +24,18 @@ def test_roles_are_settled_when_constructors_return_and_a_job_is_done_exactly_on
 
 def test_members_that_come_later_get_their_share(group: Group) -> None:
     """The first member runs the job alone; each that comes is a Runner while there are seats, and gets shards."""
-    job = group.submit(600, nap=0.05)
+    job = group.submit(60, nap=0.05)
     first = group.start_one()
     group.progressed(20)
     assert (first.role, group.shards()) == ("runner", {first.pid: 32})
+    late = group.submit(200, "late", hold="gate")  # However long the others take to start, there is work for them.
     for role in ("runner", "runner", "backup-runner", "backup-runner"):
         member = group.start_one()
         assert member.role == role
         group.converged()
     assert sorted(group.shards().values()) == [0, 0, 10, 11, 11]
-    outcomes = group.finish(job, named(600))
+    group.open("gate")
+    outcomes = [*group.finish(job, named(60)), *group.finish(late, named(200, "late"))]
     assert len({outcome.runner for outcome in outcomes}) == 3
     assert {outcome.attempts for outcome in outcomes} == {1}
 

@@ -77,7 +77,7 @@ def test_runners_that_wake_in_the_middle_of_recording(new_group: NewGroup) -> No
     group.start(5)
     group.converged()
     jobs = list[JobHandle]()
-    for number in range(3):
+    for number in range(2):
         jobs.append(group.submit(2000, f"{number}", nap=0.03))  # So that there is work, however long a round takes.
         group.progressed(group.ended() + 300)
         victims = group.runners()

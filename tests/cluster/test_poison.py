@@ -209,7 +209,7 @@ def test_isolation(new_group: NewGroup) -> None:
 
 def test_a_task_that_takes_too_long_or_too_much(new_group: NewGroup) -> None:
     """It is failed, and the reason given; the others are done."""
-    group = new_group(runner=1, backup=0, isolation="process", concurrency=2, task_timeout=0.5, task_memory=HOG // 2)
+    group = new_group(runner=1, backup=0, isolation="process", concurrency=2, task_timeout=1.5, task_memory=HOG // 2)
     group.start(1)
     tasks = [
         Task(id="slow", meta={"nap": 60}),
@@ -218,7 +218,7 @@ def test_a_task_that_takes_too_long_or_too_much(new_group: NewGroup) -> None:
     ]
     outcomes = {each.task_id: each for each in _results(group, group.cluster.submit(tasks))}
     assert (outcomes["slow"].state, outcomes["hog"].state) == (State.FAILED, State.FAILED)
-    assert "task_timeout=0.5 seconds" in (outcomes["slow"].error or "")
+    assert "task_timeout=1.5 seconds" in (outcomes["slow"].error or "")
     assert outcomes["hog"].error == "MemoryError (more than task_memory allows)"
     assert {outcomes[name].state for name in named(20)} == {State.DONE}
     assert group.dead == 0

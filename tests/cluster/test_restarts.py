@@ -56,16 +56,16 @@ def test_a_lone_member_started_again_under_its_own_name(new_group: NewGroup) -> 
 def test_a_whole_group_killed_and_started_again(new_group: NewGroup) -> None:
     """With tasks half done, it goes on where it stood; what was recorded is not run again."""
     group = new_group(lease_ttl=1.0)
-    job = group.submit(600, nap=0.2)  # More than is done while the last of five processes starts.
+    job = group.submit(450, nap=0.2)  # More than is done while the last of five processes starts.
     recorded: list[tuple[float, set[str]]] = []
-    for _ in range(3):
+    for _ in range(2):
         before = group.ended()
         group.start(5)
         group.progressed(before + 50)
         done = {outcome.task_id for outcome in job.results()}
         recorded.append((min(member.kill() for member in group.living), done))
     group.start(5)
-    group.finish(job, named(600))
+    group.finish(job, named(450))
     for since, done in recorded:
         assert done
         assert not [line for line in group.log() if line.what == START and line.at > since and line.task in done]

@@ -66,16 +66,18 @@ def is_calm(group: Group) -> None:
     group.converged()
     before, since = processor_time(group), SYSTEM_CLOCK.monotonic()
     group.eventually(lambda: SYSTEM_CLOCK.monotonic() > since + 1.0)
-    assert processor_time(group) - before < 1.0
+    # On a busy machine we are told late that the second is over, and members have had all that time.
+    assert processor_time(group) - before < SYSTEM_CLOCK.monotonic() - since
 
 
 def fails_over(group: Group, topology: Topology, prefix: str) -> None:
     """Kill the leader amid quick tasks, when some are recorded that only it knows of, if it is one to do that."""
-    job, doubts = group.submit(TASKS, prefix, nap=0.004), len(group.events("doubt"))
-    group.eventually(lambda: job.progress().done > TASKS // 10)
+    # Held until we are ready: on a busy machine they might all be done before we have looked.
+    job, doubts = group.submit(TASKS, prefix, hold=prefix, nap=0.004), len(group.events("doubt"))
+    group.all_running(3 * 8)
     topology.run_ahead()
-    done = job.progress().done
-    group.eventually(lambda: job.progress().done > done + TASKS // 10)
+    group.open(prefix)
+    group.eventually(lambda: job.progress().done > TASKS // 10)
     topology.kill_leader()
     if group.backend.guarantees.survives_failover:
         holds(group, job, named(TASKS, prefix))

@@ -133,13 +133,14 @@ def test_children_come_up_as_they_are_needed(make: Make) -> None:
     for thread in threads:
         thread.join()
     assert [run.encoded for run in busy] == ["true", "true"]
-    eventually(lambda: not children._all, 5.0)  # What was told to stop is not used again.
+    eventually(lambda: not children._all)  # What was told to stop is not used again.
 
 
 def test_a_task_that_takes_too_long(make: Make) -> None:
     """Its child is ended; the next has another."""
     children = make(timeout=0.2)
     assert ran(children, act="wait").error == "took longer than task_timeout=0.2 seconds, and was ended"
+    children._timeout = None  # That would be short on a busy machine.
     assert ran(children).state is RunState.DONE
 
 

@@ -230,7 +230,7 @@ def test_several_members_are_started_again_when_they_die(module: Callable[[str],
         cluster.change_spec(runner=2)
         victim = cluster.status()["members"][0]["pid"]
         os.kill(victim, signal.SIGKILL)
-        words = f"process {victim} has ended (-9); another in 0.5 s"
+        words = f"process {victim} has ended (-9); another in "  # Longer if it was not the first of its place to end.
         assert any(words in line for line in err), "members write there, too"
         eventually(lambda: victim not in {each["pid"] for each in cluster.status()["members"]}, DEADLINE)
         eventually(lambda: [each["running"] for each in cluster.status()["members"]] == [True, True], DEADLINE)

@@ -2,15 +2,26 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import pytest
 from core_kit import put
 
+from smoothcluster.backend import Change, Committed, Condition, Delete, Refused
 from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
-from smoothcluster.errors import GuaranteeError, NameInUseError, SpecMismatchError, UnavailableError, UsageError
+from smoothcluster.errors import (
+    BackendError,
+    GuaranteeError,
+    LeaseLostError,
+    NameInUseError,
+    OutcomeUnknownError,
+    SpecMismatchError,
+    UnavailableError,
+    UsageError,
+)
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.model import Role, Task, TaskContext
 from smoothcluster.records import GarbageError
@@ -232,6 +243,49 @@ def test_an_answer_lost_while_joining_is_looked_up(store: MemoryStore, crawlers:
     crawler = crawlers(backend=faulty)
     assert crawler.role is Role.RUNNER
     assert len(Cluster(MemoryBackend(store)).status()["members"]) == 1
+
+
+@pytest.mark.parametrize("commit", [1, 2], ids=["joining", "taking a seat"])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("error", [LeaseLostError, OutcomeUnknownError])
+def test_a_store_that_was_silent_while_a_member_joins_is_no_error(
+    store: MemoryStore, crawlers: Make, monkeypatch: pytest.MonkeyPatch,
+    commit: int, late: bool, error: type[BackendError],
+) -> None:  # fmt: skip
+    """Be it for longer than the lease, or than joining may take: its constructor joins anew."""
+    monkeypatch.setattr("smoothcluster.crawler.JOINING", -15.0 if late else 60.0)  # with its lease of ten seconds
+    backend, number = MemoryBackend(store), count(1)
+    inner = backend.commit
+
+    def silent(conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        answer = inner(conditions, changes)
+        if next(number) == commit:
+            if error is LeaseLostError:
+                backend.commit([], [Delete(key) for key in backend.keys("default/members")])
+            raise error("silence")
+        return answer
+
+    monkeypatch.setattr(backend, "commit", silent)
+    crawler = crawlers(backend=backend, backup=0)
+    assert (crawler.name, crawler.role) == ("crawler_0", Role.RUNNER)
+    assert len(Cluster(MemoryBackend(store)).status()["members"]) == 1
+
+
+def test_a_store_that_loses_every_lease_is_an_error_of_the_constructor(
+    store: MemoryStore, crawlers: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though not before joining was tried again."""
+    monkeypatch.setattr("smoothcluster.crawler.JOINING", -15.0)  # as above
+    backend, tried = MemoryBackend(store), count()
+
+    def forgetful(conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        next(tried)
+        raise LeaseLostError("gone")
+
+    monkeypatch.setattr(backend, "commit", forgetful)
+    with pytest.raises(LeaseLostError, match="gone"):
+        crawlers(backend=backend)
+    assert next(tried) >= 2
 
 
 def test_what_ends_a_member_in_the_background_is_raised_by_stop(store: MemoryStore, crawlers: Make) -> None:
