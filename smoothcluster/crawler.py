@@ -239,8 +239,10 @@ class ClusterCrawler:
         _thread.start_new_thread(self._leave_for, (signal.Signals(number).name,))
 
     def _leave_for(self, name: str) -> None:
-        log.warning("%s: leaving; once more to stop at once", name)
-        self._loop.ask_to_leave()
+        try:
+            log.warning("%s: leaving; once more to stop at once", name)
+        finally:  # Whoever writes the log may raise.
+            self._loop.ask_to_leave()
 
     def _work(self) -> None:
         if self._over:

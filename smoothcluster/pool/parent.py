@@ -112,11 +112,16 @@ class Child:
             self._fill_in(run, answer)
 
     def _next(self, run: Run, deadline: float | None) -> dict[str, Any] | None:
-        """What it says next; None if it has said nothing by the deadline."""
+        """What it says next; None if it has said nothing by the deadline. Raise EOFError if it is dead."""
+        dead = False
         while deadline is None or self._clock.monotonic() < deadline:
             try:
                 return self._reader.next()
             except TimeoutError:
+                # What it has forked may hold its end of the connection for as long as that likes.
+                if dead:
+                    raise EOFError from None
+                dead = not self.alive()
                 if run.context.stopping.is_set() and not self.spent:
                     self.spent = True
                     send(self._link, {"stop": True})

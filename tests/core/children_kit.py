@@ -82,6 +82,15 @@ def _show(orders: dict[str, Any], context: TaskContext) -> object:
     return None
 
 
+def _fork(orders: dict[str, Any], context: TaskContext) -> object:
+    """Leave a copy of this process behind, with all that it has open, and die."""
+    if (copy := os.fork()) == 0:
+        SYSTEM_CLOCK.sleep(orders["seconds"])
+        os._exit(0)
+    Path(orders["file"]).write_text(str(copy))
+    os._exit(4)
+
+
 def _wait(orders: dict[str, Any], context: TaskContext) -> object:
     return context.stopping.wait(30.0)
 
@@ -89,6 +98,7 @@ def _wait(orders: dict[str, Any], context: TaskContext) -> object:
 _ACTS = {
     "tell": _tell, "raise": _raise, "kill": _kill, "exit": _exit, "crash": _crash,
     "eat": _eat, "wait": _wait, "nap": _nap, "leave": _leave, "show": _show,
+    "fork": _fork,
 }  # fmt: skip
 
 

@@ -75,6 +75,15 @@ def test_what_children_die_of(make: Make) -> None:
     assert ran(children, act="kill", signal=SIGTERM).encoded == '"still here"'
 
 
+def test_what_a_child_has_forked_does_not_hide_its_death(make: Make, tmp_path: Path) -> None:
+    """The copy has the child's end of their connection, too, so that does not end; a browser that goes on, say."""
+    began = SYSTEM_CLOCK.monotonic()
+    run = ran(make(), act="fork", seconds=30, file=str(tmp_path / "copy"))
+    assert (run.state, run.death) == (RunState.DIED, "child_exit_4")
+    assert SYSTEM_CLOCK.monotonic() - began < 25, "waited for the copy"
+    os.kill(int((tmp_path / "copy").read_text()), SIGKILL)
+
+
 def test_a_child_is_used_again_and_a_task_that_runs_alone_has_one_of_its_own(make: Make) -> None:
     """And a bystander beside it."""
     children = make()

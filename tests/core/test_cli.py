@@ -1,6 +1,7 @@
 """The commands: what they print, how they end, and that no mistake of a user shows a stack trace."""
 
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -169,6 +170,18 @@ def test_a_closed_output_is_no_failure() -> None:
     command = [sys.executable, "-m", "smoothcluster", "--version"]
     done = subprocess.run(["bash", "-c", '"$@" >&-', "bash", *command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("args", [("--version",), ("submit", "http://h/"), ("demo", "--help")])
+def test_an_output_that_takes_nothing_is_told_in_one_line(args: tuple[str, ...]) -> None:
+    """A disk that is full is not the command's fault, but what was asked for is not there."""
+    environment = os.environ | {"SMOOTHCLUSTER_BACKEND": "memory://"}
+    command = [sys.executable, "-m", "smoothcluster", *args]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment, timeout=DEADLINE
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: cannot write the output: No space left on device\n")
 
 
 # spec, status, results

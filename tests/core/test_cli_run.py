@@ -164,6 +164,17 @@ def test_run_tells_what_becomes_of_its_member(module: Callable[[str], None], tmp
         assert process.returncode == 0
 
 
+def test_run_leaves_though_nobody_hears_it(module: Callable[[str], None], tmp_path: Path) -> None:
+    """What a member says may go to a pipe whose reader has died, or to a disk that is full: it works on, and leaves."""
+    module(HANDLER)
+    with started("run", "crawl:handler", "--runner", "1", cwd=tmp_path) as (process, out, err):
+        assert out.readline().startswith("crawler_0 runner")
+        assert "took shards" in err.readline()
+        err.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+
+
 def test_run_can_be_told_to_leave_while_it_waits_for_its_name(module: Callable[[str], None], tmp_path: Path) -> None:
     """A member that has not joined yet leaves nothing behind, and ends as well as any other."""
     module(
