@@ -33,6 +33,7 @@ from smoothcluster.model import Handler, Role, check_name
 from smoothcluster.peers import Listener, Prober
 from smoothcluster.pool import Pool, Run, child, make_pool
 from smoothcluster.pool.isolation import Isolation
+from smoothcluster.pool.kinds import check_handler
 from smoothcluster.readiness import Readiness
 from smoothcluster.retry import patiently
 from smoothcluster.session import Session
@@ -121,8 +122,7 @@ class ClusterCrawler:
             raise UsageError("a child process imports this module for its handler: make crawlers in functions")
         wanted = Wanted(name, runner, backup, shards).check()
         _check_numbers(concurrency, max_attempts, lease_ttl, grace, retry_delay, capacity)
-        if not callable(handler):
-            raise UsageError(f"handler must be a function of a task and a context, not {handler!r:.80}")
+        check_handler(handler)
         isolated = Isolation(isolation, task_timeout, task_memory).check()
         self.group = check_name("group", group)
         settings = Settings(
@@ -308,8 +308,10 @@ def _check_numbers(
     for what, number in (("concurrency", concurrency), ("max_attempts", max_attempts)):
         if type(number) is not int or number < 1:
             raise UsageError(f"{what} must be a whole number of at least 1, not {number!r}")
-    for what, seconds in (("lease_ttl", lease_ttl), ("grace", grace + 1), ("retry_delay", retry_delay + 1)):
-        if not seconds > 0:
-            raise UsageError(f"{what} is not a number of seconds that makes sense")
+    if not lease_ttl > 0:
+        raise UsageError(f"lease_ttl must be more than 0 seconds, not {lease_ttl!r}")
+    for what, seconds in (("grace", grace), ("retry_delay", retry_delay)):
+        if not seconds >= 0:
+            raise UsageError(f"{what} must be 0 seconds or more, not {seconds!r}")
     if capacity is not None and (type(capacity) is not int or capacity < 1):
         raise UsageError(f"capacity must be a whole number of at least 1, or None, not {capacity!r}")

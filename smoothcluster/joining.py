@@ -23,6 +23,17 @@ SHARDS = 32
 ENOUGH = 4
 """Shards for each Runner, so that shares differ by a quarter at most."""
 
+MOST = 4096
+"""Runners of a group: a slip of the finger must not fill the store with shards."""
+
+
+def check_number(what: str, number: int | None, least: int, most: int) -> None:
+    """Raise UsageError unless *number* makes sense, or is left out."""
+    if number is not None and (type(number) is not int or number < least):
+        raise UsageError(f"{what} must be a whole number of at least {least}, not {number!r}")
+    if number is not None and number > most:
+        raise UsageError(f"{what} must be at most {most}, not {number}")
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -41,9 +52,9 @@ class Wanted:
         """Return it, or raise UsageError saying what is wrong with it."""
         if self.runner is None and self.backup is not None:
             raise UsageError(f"backup={self.backup} without runner; give both, or neither for what the group has")
-        for what, number, least in (("runner", self.runner, 1), ("backup", self.backup, 0), ("shards", self.shards, 1)):
-            if number is not None and (type(number) is not int or number < least):
-                raise UsageError(f"{what} must be a whole number of at least {least}, not {number!r}")
+        check_number("runner", self.runner, 1, MOST)
+        check_number("backup", self.backup, 0, MOST)
+        check_number("shards", self.shards, 1, MOST * ENOUGH)
         check_name("name", self.name.replace(INDEX, "0"))
         return self
 

@@ -61,11 +61,10 @@ def main(fd: int, parent: int) -> None:
         return
     _State.importing = False
     _end_with(None)
-    memory = first["memory"]
-    if memory is not None:
-        _limit(int(memory))
     inbox = _Inbox(reader)
     threading.Thread(target=inbox.read, name="smoothcluster-inbox", daemon=True).start()
+    if first["memory"] is not None:
+        _limit(int(first["memory"]))
     send(link, {"ready": True})
     _serve(link, inbox, handler, parent)
 

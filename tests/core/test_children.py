@@ -23,6 +23,7 @@ from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Handler
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
 from smoothcluster.pool.children import TRIES, Children
+from smoothcluster.pool.isolation import LEAST_MEMORY
 from smoothcluster.pool.origin import MAIN, NoOriginError, Origin, load, origin_of
 from smoothcluster.pool.parent import LONGEST_START, NICE, Child
 from smoothcluster.testing import HeldClock, eventually
@@ -160,6 +161,11 @@ def test_a_task_that_takes_too_much(make: Make) -> None:
     run = ran(children, act="eat", bytes=128 * 2**20)
     assert (run.state, run.error) == (RunState.FAILED, "MemoryError (more than task_memory allows)")
     assert first not in children._all
+
+
+def test_the_least_memory_is_enough_for_a_task_that_takes_none(make: Make) -> None:
+    """What a child needs for itself is not counted, its threads' stacks included."""
+    assert ran(make(memory=LEAST_MEMORY), act="eat", bytes=1000).encoded == "1000"
 
 
 def test_nothing_starts_that_may_not_by_the_time_there_is_a_child(make: Make) -> None:

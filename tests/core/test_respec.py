@@ -277,6 +277,7 @@ def test_a_seat_is_taken_from_its_holder_even_if_its_record_was_spoilt() -> None
         (0, None, "runner must be a whole number of at least 1, not 0"),
         (None, -1, "backup must be a whole number of at least 0, not -1"),
         (True, None, "runner .* not True"),
+        (4097, None, "runner must be at most 4096"),
         (None, None, "say what is to change"),
     ],
 )
