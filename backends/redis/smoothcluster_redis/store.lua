@@ -153,7 +153,7 @@ end
 
 local store = known[4]
 if act == 'hello' then
-    if not redis.acl_check_cmd then return redis.error_reply('OLDSERVER') end
+    if not redis.acl_check_cmd then return redis.error_reply('OLDSERVER it lacks acl_check_cmd') end
     local missing = permitted()
     if missing then
         return redis.error_reply('NOPERM this user must be allowed ' .. missing .. ' on keys ' .. prefix .. '*')
@@ -162,7 +162,7 @@ end
 if act == 'hello' or act == 'tick' then
     store = identify(tonumber(ARGV[2]))
 elseif not store then
-    return redis.error_reply('NOSTORE')
+    return redis.error_reply('NOSTORE it is empty')
 end
 
 -- A lease ends when the clock that is written down has passed its end.
