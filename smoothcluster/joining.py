@@ -5,6 +5,7 @@ wins read a complete list of members: names are unique, joins are ordered, and "
 living member" can be decided.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,8 @@ from smoothcluster.errors import NameInUseError, OutcomeUnknownError, SpecMismat
 from smoothcluster.model import check_name
 from smoothcluster.records import Keys, Member, Spec
 from smoothcluster.view import Read, Report, parse_spec, read_members
+
+log = logging.getLogger("smoothcluster")
 
 INDEX = "<index>"
 """In a name, stands for the smallest number that no living member has."""
@@ -84,6 +87,8 @@ def try_join(
     Raise NameInUseError or SpecMismatchError if the group as it is now does not take it.
     """
     spec = parse_spec(backend.get(keys.spec))
+    if spec is None and wanted.again:
+        log.warning("the store has lost the group, its tasks and outcomes too, or was emptied: the group begins anew")
     members = read_members(backend, keys, report) if spec else {}
     if card.incarnation in members:
         return members[card.incarnation]
