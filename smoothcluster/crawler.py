@@ -25,6 +25,7 @@ from smoothcluster.errors import (
     NameInUseError,
     OutcomeUnknownError,
     SmoothclusterError,
+    UnavailableError,
     UsageError,
 )
 from smoothcluster.joining import INDEX, Wanted
@@ -190,8 +191,9 @@ class ClusterCrawler:
         told = False
         while self._loop.life is None:
             try:
-                if not patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join):
-                    continue
+                joined = patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join)
+                if not joined and SYSTEM_CLOCK.monotonic() > deadline:
+                    raise UnavailableError("the store takes nobody in, or others were faster again and again")
             except NameInUseError as error:
                 if SYSTEM_CLOCK.monotonic() > deadline:
                     raise

@@ -244,6 +244,15 @@ def test_an_answer_lost_while_joining_is_looked_up(store: MemoryStore, crawlers:
     assert len(Cluster(MemoryBackend(store)).status()["members"]) == 1
 
 
+def test_a_store_that_answers_and_takes_nobody_in_is_not_asked_for_ever(store: MemoryStore, crawlers: Make) -> None:
+    """Its disk is full, say."""
+    faulty = Faulty(MemoryBackend(store))
+    for _ in range(200_000):
+        faulty.hold()
+    with pytest.raises(UnavailableError, match="takes nobody in"):
+        crawlers(backend=faulty, lease_ttl=0.1)
+
+
 def test_what_ends_a_member_in_the_background_is_raised_by_stop(store: MemoryStore, crawlers: Make) -> None:
     """Once: here the group's numbers have become garbage."""
     crawler = crawlers(lease_ttl=0.5).start()
