@@ -342,6 +342,14 @@ def test_a_status_that_is_watched_is_shown_again() -> None:
         assert process.returncode == 0
 
 
+def test_following_a_group_that_is_not_there_says_so_and_waits() -> None:
+    """It may begin later; or its name was written wrongly."""
+    with started("events", "--follow", "--group", "g") as (process, _, err):
+        assert "there is no group g yet; waiting for its first event" in err.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 0
+
+
 def test_following_ends_quietly_with_ctrl_c() -> None:
     """Events come as they happen; Ctrl-C is the way to end it, so it is no failure."""
     with started("events", "--follow", code=GROUP_AT_WORK) as (process, out, _):
