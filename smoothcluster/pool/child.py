@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.model import Handler, Task, TaskContext
+from smoothcluster.pool.forks import count, end_copies
 from smoothcluster.pool.kinds import is_async
 from smoothcluster.pool.link import Reader, send
 from smoothcluster.pool.origin import load
@@ -121,6 +122,7 @@ class _Inbox:
 
 
 def _serve(link: socket.socket, inbox: _Inbox, handler: Handler, parent: int) -> None:
+    forks = count()
     loop = asyncio.Runner() if is_async(handler) else None
     while True:
         message = inbox.tasks.get()
@@ -129,6 +131,7 @@ def _serve(link: socket.socket, inbox: _Inbox, handler: Handler, parent: int) ->
         _end_with(parent)
         send(link, {"begun": True})
         exhausted = _call(handler, run, loop)
+        end_copies(forks)
         _end_with(None)
         answer: dict[str, object] = {"error": run.error, "exhausted": exhausted}
         if run.state is RunState.DONE:

@@ -85,6 +85,20 @@ def test_what_a_child_has_forked_does_not_hide_its_death(make: Make, tmp_path: P
     os.kill(int((tmp_path / "copy").read_text()), SIGKILL)
 
 
+def test_a_handler_that_comes_back_twice_is_answered_for_once(make: Make) -> None:
+    """A child that it has copied is one child all the same: the next task has its own answer."""
+    children = make()
+    assert [ran(children, act="copy").encoded for _ in range(5)] == ["null"] * 5
+    assert ran(children).encoded == '["m","j",5,7,2,true]'
+
+
+def test_a_task_that_meddles_with_its_childs_connection(make: Make) -> None:
+    """Has meddled with its own alone."""
+    children = make()
+    assert ran(children, act="write").state is RunState.DIED
+    assert ran(children).state is RunState.DONE
+
+
 def test_a_child_is_used_again_and_a_task_that_runs_alone_has_one_of_its_own(make: Make) -> None:
     """And a bystander beside it."""
     children = make()
