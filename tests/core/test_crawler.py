@@ -1,5 +1,8 @@
 """A crawler on real threads and sockets: roles at construction, takeover, leaving, and errors that help."""
 
+# pyright: reportUnknownLambdaType=false
+# Handlers that are refused need no types.
+
 import signal
 import threading
 from collections.abc import Callable, Iterator
