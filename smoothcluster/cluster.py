@@ -189,8 +189,10 @@ class Cluster:
         step: Callable[[], Spec | None] = lambda: try_change(  # noqa: E731  # as above
             access.backend, access.keys, wanted, new_id, access.report
         )
+        until = access.clock.monotonic() + access.patience
         while (spec := access.ask(step)) is None:
-            pass
+            if access.clock.monotonic() > until:
+                raise OutcomeUnknownError("the store does not take the change, or others were faster again and again")
         if spec.shards < ENOUGH * (spec.runner or 0):
             log.warning(
                 "%d shards for %s Runners: shares differ, or some have none; their number stays",

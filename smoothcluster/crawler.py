@@ -25,6 +25,7 @@ from smoothcluster.errors import (
     NameInUseError,
     OutcomeUnknownError,
     SmoothclusterError,
+    UnavailableError,
     UsageError,
 )
 from smoothcluster.joining import INDEX, Wanted
@@ -33,6 +34,7 @@ from smoothcluster.model import Handler, Role, check_name
 from smoothcluster.peers import Listener, Prober
 from smoothcluster.pool import Pool, Run, child, make_pool
 from smoothcluster.pool.isolation import Isolation
+from smoothcluster.pool.kinds import check_handler
 from smoothcluster.readiness import Readiness
 from smoothcluster.retry import patiently
 from smoothcluster.session import Session
@@ -124,8 +126,7 @@ class ClusterCrawler:
             raise UsageError("a child process imports this module for its handler: make crawlers in functions")
         wanted = Wanted(name, runner, backup, shards).check()
         _check_numbers(concurrency, max_attempts, lease_ttl, grace, retry_delay, capacity)
-        if not callable(handler):
-            raise UsageError(f"handler must be a function of a task and a context, not {handler!r:.80}")
+        check_handler(handler)
         isolated = Isolation(isolation, task_timeout, task_memory).check()
         self.group = check_name("group", group)
         settings = Settings(
@@ -194,8 +195,14 @@ class ClusterCrawler:
         told = False
         while True:
             try:
+<<<<<<< HEAD
                 if self._loop.life is not None or patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join):
                     return self._loop.settle()
+=======
+                joined = patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join)
+                if not joined and SYSTEM_CLOCK.monotonic() > deadline:
+                    raise UnavailableError("the store takes nobody in, or others were faster again and again")
+>>>>>>> stranger
             except NameInUseError as error:
                 if SYSTEM_CLOCK.monotonic() > deadline:
                     raise
@@ -245,8 +252,10 @@ class ClusterCrawler:
         _thread.start_new_thread(self._leave_for, (signal.Signals(number).name,))
 
     def _leave_for(self, name: str) -> None:
-        log.warning("%s: leaving; once more to stop at once", name)
-        self._loop.ask_to_leave()
+        try:
+            log.warning("%s: leaving; once more to stop at once", name)
+        finally:  # Whoever writes the log may raise.
+            self._loop.ask_to_leave()
 
     def _work(self) -> None:
         if self._over:
@@ -312,8 +321,10 @@ def _check_numbers(
     for what, number in (("concurrency", concurrency), ("max_attempts", max_attempts)):
         if type(number) is not int or number < 1:
             raise UsageError(f"{what} must be a whole number of at least 1, not {number!r}")
-    for what, seconds in (("lease_ttl", lease_ttl), ("grace", grace + 1), ("retry_delay", retry_delay + 1)):
-        if not seconds > 0:
-            raise UsageError(f"{what} is not a number of seconds that makes sense")
+    if not lease_ttl > 0:
+        raise UsageError(f"lease_ttl must be more than 0 seconds, not {lease_ttl!r}")
+    for what, seconds in (("grace", grace), ("retry_delay", retry_delay)):
+        if not seconds >= 0:
+            raise UsageError(f"{what} must be 0 seconds or more, not {seconds!r}")
     if capacity is not None and (type(capacity) is not int or capacity < 1):
         raise UsageError(f"capacity must be a whole number of at least 1, or None, not {capacity!r}")

@@ -189,13 +189,16 @@ class Submission:
 
         It is sent unchanged, with the version first expected, so it is applied once at most.
         """
+        until = self._clock.monotonic() + self._patience
+        said: OutcomeUnknownError | None = None
 
         def attempt() -> bool | None:
+            nonlocal said
             try:
                 if not isinstance(self._backend.commit([], changes), Refused):
                     return True
-            except OutcomeUnknownError:
-                pass
+            except OutcomeUnknownError as error:
+                said = error
             self._backend.sync()
             now = self._read()
             if now is not None and now.record.id == job.id:
@@ -203,6 +206,8 @@ class Submission:
             return None if self._unchanged(now, changes[0]) else False
 
         while (answer := patiently(self._clock, self._patience, attempt)) is None:
+            if said is not None and self._clock.monotonic() > until:  # It answers, and takes nothing: a full disk.
+                raise said
             self._clock.sleep(0.01)
         return answer
 

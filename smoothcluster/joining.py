@@ -5,6 +5,7 @@ wins read a complete list of members: names are unique, joins are ordered, and "
 living member" can be decided.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ from smoothcluster.model import check_name
 from smoothcluster.records import Keys, Member, Spec
 from smoothcluster.view import Read, Report, parse_spec, read_members
 
+log = logging.getLogger("smoothcluster")
+
 INDEX = "<index>"
 """In a name, stands for the smallest number that no living member has."""
 
@@ -22,6 +25,17 @@ SHARDS = 32
 
 ENOUGH = 4
 """Shards for each Runner, so that shares differ by a quarter at most."""
+
+MOST = 4096
+"""Runners of a group: a slip of the finger must not fill the store with shards."""
+
+
+def check_number(what: str, number: int | None, least: int, most: int) -> None:
+    """Raise UsageError unless *number* makes sense, or is left out."""
+    if number is not None and (type(number) is not int or number < least):
+        raise UsageError(f"{what} must be a whole number of at least {least}, not {number!r}")
+    if number is not None and number > most:
+        raise UsageError(f"{what} must be at most {most}, not {number}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +55,9 @@ class Wanted:
         """Return it, or raise UsageError saying what is wrong with it."""
         if self.runner is None and self.backup is not None:
             raise UsageError(f"backup={self.backup} without runner; give both, or neither for what the group has")
-        for what, number, least in (("runner", self.runner, 1), ("backup", self.backup, 0), ("shards", self.shards, 1)):
-            if number is not None and (type(number) is not int or number < least):
-                raise UsageError(f"{what} must be a whole number of at least {least}, not {number!r}")
+        check_number("runner", self.runner, 1, MOST)
+        check_number("backup", self.backup, 0, MOST)
+        check_number("shards", self.shards, 1, MOST * ENOUGH)
         check_name("name", self.name.replace(INDEX, "0"))
         return self
 
@@ -73,6 +87,8 @@ def try_join(
     Raise NameInUseError or SpecMismatchError if the group as it is now does not take it.
     """
     spec = parse_spec(backend.get(keys.spec))
+    if spec is None and wanted.again:
+        log.warning("the store has lost the group, its tasks and outcomes too, or was emptied: the group begins anew")
     members = read_members(backend, keys, report) if spec else {}
     if card.incarnation in members:
         return members[card.incarnation]

@@ -33,6 +33,9 @@ log = logging.getLogger("smoothcluster")
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 """Seconds without asking a store that is away: doubled each time."""
 
+AGAIN = 60.0
+"""Seconds after which it is said once more that the store is away, if there is nothing new to say."""
+
 
 class MemberLoop:
     """One member."""
@@ -57,6 +60,8 @@ class MemberLoop:
         self._leaving = around.clock.signal()
         self._proofs: deque[tuple[str, float]] = deque()
         self._away_until, self._pause = 0.0, FIRST_PAUSE
+        self._away, self._say_again = "", 0.0
+        """Why the store is away, as was told; empty while it is not."""
 
     # For others to call, from any thread
 
@@ -170,11 +175,14 @@ class MemberLoop:
             self._report(error.key, error.what)
             return self._stay_away()
         except BackendError as error:
-            log.warning("the store is away: %s", error)
+            self._tell_away(str(error))
             if self.life is not None and isinstance(error, OutcomeUnknownError):
                 self.life.unsure()
             return self._stay_away()
         self._away_until, self._pause = 0.0, FIRST_PAUSE
+        if self._away:
+            log.warning("the store is back")
+            self._away = ""
         if self.life is None or self.wake.is_set():
             return 0.0
         return max(0.0, self.life.next_time() - self._clock.monotonic())
@@ -189,6 +197,12 @@ class MemberLoop:
             self.life.proved_gone(*self._proofs.popleft())
         self.life.tell(running=self._running)
         self.life.turn(leaving=leaving)
+
+    def _tell_away(self, why: str) -> None:
+        now = self._clock.monotonic()
+        if why != self._away or now >= self._say_again:
+            log.warning("the store is away: %s", why)
+            self._away, self._say_again = why, now + AGAIN
 
     def _stay_away(self) -> float:
         self._away_until = self._clock.monotonic() + self._pause

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Update
 from smoothcluster.errors import OutcomeUnknownError, UsageError
-from smoothcluster.joining import numbers
+from smoothcluster.joining import MOST, check_number, numbers
 from smoothcluster.records import Keys, Member, Seat, Spec
 from smoothcluster.view import Read, Report, parse_spec, read_members, read_seats
 
@@ -28,9 +28,8 @@ class Respec:
 
     def check(self) -> "Respec":
         """Return it, or raise UsageError saying what is wrong with it."""
-        for what, number, least in (("runner", self.runner, 1), ("backup", self.backup, 0)):
-            if number is not None and (type(number) is not int or number < least):
-                raise UsageError(f"{what} must be a whole number of at least {least}, not {number!r}")
+        check_number("runner", self.runner, 1, MOST)
+        check_number("backup", self.backup, 0, MOST)
         if self.runner is None and self.backup is None:
             raise UsageError("say what is to change: runner, backup, or both")
         return self

@@ -7,6 +7,7 @@ import click
 
 from smoothcluster.cli.frame import PATIENCE, common, opened
 from smoothcluster.cli.tail import Tail
+from smoothcluster.cli.words import plain
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.events import line
@@ -28,6 +29,8 @@ def events(follow: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
         cluster = Cluster(backend, group, patience=PATIENCE)
         if not follow:
             cluster.spec()  # Raises if there is no such group: nothing to print is not the same.
+        elif patiently(SYSTEM_CLOCK, PATIENCE, cluster.absent):
+            click.echo(f"there is no group {plain(group)} yet; waiting for its first event", err=True)
         tail = Tail(backend, cluster.group)
         with suppress(KeyboardInterrupt) if follow else nullcontext():
             while True:

@@ -1,11 +1,12 @@
 """What all commands have in common: options, how errors are told, how the process ends."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import click
 
@@ -67,13 +68,14 @@ class Commands(click.Group):
             if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  # as after >&-
                 sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read our output has had enough. What is still buffered must not be tried again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+            _give_up_output()  # Whoever read it has had enough.
         except KeyboardInterrupt:
             raise Failure("interrupted", Exit.INTERRUPTED) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
+            if _is_full(error):
+                _give_up_output()
             raise failure(error) from error
 
     def main(
@@ -93,13 +95,28 @@ class Commands(click.Group):
                 status = error.status if isinstance(error, Failure) else error.exit_code
             except click.Abort:
                 status = Exit.INTERRUPTED
+            except OSError as error:  # There was no room for a help, say; whatever commands do is a failure by now.
+                _tell(failure(error))
+                status = Exit.FAILED
             if standalone_mode:
                 sys.exit(status)
             return status
 
 
+def _is_full(error: Exception) -> TypeGuard[OSError]:
+    """Whether it comes of writing the output: an error of a file that was opened names it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None
+
+
+def _give_up_output() -> None:
+    """Have what is still buffered not tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+
+
 def failure(error: Exception) -> Failure:
     """How *error* is told."""
+    if _is_full(error):
+        return Failure(f"cannot write the output: {error.strerror}", Exit.FAILED)
     if isinstance(error, UsageError):
         return Failure(str(error), Exit.USAGE)
     if isinstance(error, BackendError):

@@ -7,7 +7,7 @@ may set up logging as it likes.
 import logging
 import re
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import final
 
 import click
@@ -49,7 +49,9 @@ def scrubbed(text: str) -> str:
 @final
 class _Teller(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(scrubbed(self.format(record)), err=True)
+        # Standard error may be closed, a pipe whose reader has died, on a disk that is full: no reason to stop working.
+        with suppress(OSError, ValueError):
+            click.echo(scrubbed(self.format(record)), err=True)
 
 
 def _new_teller(level: int) -> _Teller:

@@ -1,5 +1,6 @@
 """``smoothcluster run``: this process as a member of a group."""
 
+import os
 import signal
 import threading
 from collections.abc import Generator
@@ -22,7 +23,7 @@ from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.joining import INDEX
-from smoothcluster.registry import masked
+from smoothcluster.registry import DEFAULT, VARIABLE, masked
 
 AGAIN = "--again"
 """Given to a member that is started again: it takes the numbers that the group has by now."""
@@ -83,6 +84,9 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
         options = [] if url is None else ["--backend", url]
         given = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if value is not None}
         options += [str(word) for pair in given.items() for word in pair]
+        if not (url or os.environ.get(VARIABLE)):
+            with opened(None):  # That tells which file it is. It need not be told by each of them, too.
+                options += ["--backend", DEFAULT]
         click.get_current_context().exit(supervise(["run", handler, *options], AGAIN, members))
     with opened(url) as backend, _sigterm_interrupts():
         try:
@@ -172,7 +176,7 @@ def handover(event: Event) -> str:
     shards = ranges(number for number in numbers if isinstance(number, int)) or "none"
     if event.get("from") is None:
         return f"took shards {shards}"
-    if event["from"] == event.get("member"):
+    if event["from"] == event.get("member") != event.get("to"):  # Not from an earlier process of the same name.
         return f"handed shards {shards} to {event.get('to')}"
     times = {what: event.get(f"{what}_ms") for what in ("detected", "claimed", "resumed")}
     details = [str(event.get("evidence")), *(f"{what} {ms} ms" for what, ms in times.items() if ms is not None)]

@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.model import Handler, Task, TaskContext
+from smoothcluster.pool.forks import count, end_copies
 from smoothcluster.pool.kinds import is_async
 from smoothcluster.pool.link import Reader, send
 from smoothcluster.pool.origin import load
@@ -61,11 +62,10 @@ def main(fd: int, parent: int) -> None:
         return
     _State.importing = False
     _end_with(None)
-    memory = first["memory"]
-    if memory is not None:
-        _limit(int(memory))
     inbox = _Inbox(reader)
     threading.Thread(target=inbox.read, name="smoothcluster-inbox", daemon=True).start()
+    if first["memory"] is not None:
+        _limit(int(first["memory"]))
     send(link, {"ready": True})
     _serve(link, inbox, handler, parent)
 
@@ -122,6 +122,7 @@ class _Inbox:
 
 
 def _serve(link: socket.socket, inbox: _Inbox, handler: Handler, parent: int) -> None:
+    forks = count()
     loop = asyncio.Runner() if is_async(handler) else None
     while True:
         message = inbox.tasks.get()
@@ -130,6 +131,7 @@ def _serve(link: socket.socket, inbox: _Inbox, handler: Handler, parent: int) ->
         _end_with(parent)
         send(link, {"begun": True})
         exhausted = _call(handler, run, loop)
+        end_copies(forks)
         _end_with(None)
         answer: dict[str, object] = {"error": run.error, "exhausted": exhausted}
         if run.state is RunState.DONE:

@@ -11,6 +11,9 @@ from smoothcluster.pool.origin import NoOriginError, Origin, origin_of
 
 log = logging.getLogger("smoothcluster")
 
+LEAST_MEMORY = 2**20
+"""Bytes that it takes to be given a task, and to answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
@@ -34,6 +37,10 @@ class Isolation:
                 raise UsageError(f"{what} must be more than 0, not {limit!r:.80}")
             if self.kind is None:
                 raise UsageError(f'{what} needs isolation="process": a task can only be ended with its process')
+        if self.memory is not None and self.memory < LEAST_MEMORY:
+            raise UsageError(
+                f"task_memory is in bytes: {self.memory} are not enough for any task; give {LEAST_MEMORY} or more"
+            )
         return self
 
     def children(self, handler: Handler, most: int) -> Children:

@@ -12,6 +12,7 @@ from typing import cast, final
 from smoothcluster.model import Handler, Task, TaskContext
 from smoothcluster.pool.apart import Apart, NoChildren
 from smoothcluster.pool.base import Pool, always, check_concurrency, emptied
+from smoothcluster.pool.forks import count, end_copies
 from smoothcluster.pool.run import Run, RunState, raised, settle
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class AsyncHandlerPool(Pool):
         self._can_start = can_start
         self._apart = apart or NoChildren()
         self._queue: deque[Run] = deque()
+        self._forks = count()
         self._active: set[asyncio.Task[None]] = set()
         self._summoned = False
         self._stopping = False
@@ -110,6 +112,7 @@ class AsyncHandlerPool(Pool):
                 raised(run, error)
         else:
             settle(run, value)
+        end_copies(self._forks)
 
     async def _run_apart(self, run: Run) -> None:
         """Wait in a thread of its own; a daemon, which does not keep the process."""

@@ -97,9 +97,9 @@ class Child:
         begun = None
         try:
             send(self._link, {"task": run.task.to_json(), "context": told})
-            self._next(run, None)
+            self._next(run, "begun", None)
             begun = run.began = self._clock.monotonic()
-            answer = self._next(run, None if timeout is None else begun + timeout)
+            answer = self._next(run, "error", None if timeout is None else begun + timeout)
         except (OSError, EOFError):
             death = self._died()
             if begun is not None:
@@ -111,12 +111,20 @@ class Child:
         else:
             self._fill_in(run, answer)
 
-    def _next(self, run: Run, deadline: float | None) -> dict[str, Any] | None:
-        """What it says next; None if it has said nothing by the deadline."""
+    def _next(self, run: Run, what: str, deadline: float | None) -> dict[str, Any] | None:
+        """*what* it says next; None if it has said nothing by the deadline. Raise EOFError if it is dead."""
+        dead = False
         while deadline is None or self._clock.monotonic() < deadline:
             try:
-                return self._reader.next()
+                if what in (message := self._reader.next()):
+                    return message
+                self._process.kill()  # The task has meddled with the connection.
+                raise EOFError
             except TimeoutError:
+                # What it has forked may hold its end of the connection for as long as that likes.
+                if dead:
+                    raise EOFError from None
+                dead = not self.alive()
                 if run.context.stopping.is_set() and not self.spent:
                     self.spent = True
                     send(self._link, {"stop": True})

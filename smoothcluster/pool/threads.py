@@ -8,6 +8,7 @@ from typing import final
 from smoothcluster.model import Handler
 from smoothcluster.pool.apart import Apart, NoChildren
 from smoothcluster.pool.base import Pool, always, check_concurrency, emptied
+from smoothcluster.pool.forks import count, end_copies
 from smoothcluster.pool.run import Run, raised, settle
 
 
@@ -59,6 +60,7 @@ class HandlerPool(Pool):
         self._can_start = can_start
         self._apart = apart or NoChildren()
         self._queue: deque[Run] = deque()
+        self._forks = count()
         workers = [_Worker() for _ in range(concurrency)]
         self._idle = dict.fromkeys(workers, True)
         self._waking = False
@@ -106,7 +108,7 @@ class HandlerPool(Pool):
 
     def _run_what_waits(self) -> None:
         queue, idle, finished = self._queue, self._idle, self.finished
-        handler, can_start, deliver = self._handler, self._can_start, self._deliver
+        handler, can_start, deliver, forks = self._handler, self._can_start, self._deliver, self._forks
         while not self._stopping:
             try:
                 run = queue.popleft()
@@ -119,6 +121,7 @@ class HandlerPool(Pool):
                     self._apart.run(run)
                 else:
                     _call(handler, run)
+                    end_copies(forks)
             finished.append(run)
             deliver()
 

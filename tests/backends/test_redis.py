@@ -18,11 +18,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from pages import block
 from proxy import Proxy
+from redis.exceptions import ResponseError
 from redis_server import RedisSentinels, RedisServer
 from servers import free_port
 from smoothcluster_redis import RedisBackend
+from smoothcluster_redis.errors import translate
 from smoothcluster_redis.lease import RedisLease
-from smoothcluster_redis.link import CAP
+from smoothcluster_redis.link import CAP, Link
 from smoothcluster_redis.servers import Servers
 
 from smoothcluster import Cluster, Task
@@ -293,6 +295,13 @@ def test_an_emptied_store_does_not_begin_anew(server: RedisServer) -> None:
         assert lease.renew() is False
         assert number(create(backend, "a")) > number(old)
         assert refused(backend.commit([], [Update("a", b"", old)])) == "a"
+
+
+def test_the_error_of_an_emptied_store_is_known(server: RedisServer) -> None:
+    """Whoever meets it connects anew. (Redis puts ERR before an error of a single word.)"""
+    with closing(Link("127.0.0.1", server.port, 5.0, None)) as link, pytest.raises(ResponseError) as caught:
+        link.run(SYSTEM_CLOCK.monotonic() + 5.0, "{never}:", "get")
+    assert str(translate(caught.value, "h")) == "Redis at h: the database was emptied (NOSTORE)"
 
 
 def test_leases_run_out_while_nobody_but_a_watcher_is_there(connect: Callable[..., RedisBackend]) -> None:

@@ -415,6 +415,12 @@ def test_names_are_found_among_names_that_begin_alike(backend: SqliteBackend) ->
 # The file.
 
 
+def test_settings_that_other_stores_have_are_not_taken_for_a_name() -> None:
+    """Whoever writes them expects something to come of it, and that is no file with an odd name."""
+    with pytest.raises(UsageError, match="takes no settings, such as"):
+        connect("sqlite:///file.db?namespace=docs")
+
+
 @pytest.mark.parametrize("url", ["sqlite://host/file.db", "sqlite:///", "sqlite://file.db"])
 def test_a_url_without_a_file_is_refused(url: str) -> None:
     """The message shows how it is to be written."""

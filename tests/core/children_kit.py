@@ -4,13 +4,16 @@ import asyncio
 import ctypes
 import os
 import signal
+import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.model import Task, TaskContext
 from smoothcluster.pool import Run
+from smoothcluster.pool.link import send
 
 
 def handle(task: Task, context: TaskContext) -> object:
@@ -82,6 +85,30 @@ def _show(orders: dict[str, Any], context: TaskContext) -> object:
     return None
 
 
+def _fork(orders: dict[str, Any], context: TaskContext) -> object:
+    """Leave a copy of this process behind, with all that it has open, and die."""
+    if (copy := os.fork()) == 0:
+        SYSTEM_CLOCK.sleep(orders["seconds"])
+        os._exit(0)
+    Path(orders["file"]).write_text(str(copy))
+    os._exit(4)
+
+
+def _copy(orders: dict[str, Any], context: TaskContext) -> object:
+    """Return twice: here, and in a copy of this process."""
+    os.fork()
+    return None
+
+
+def _write(orders: dict[str, Any], context: TaskContext) -> object:
+    """Answer out of turn, on whatever is open."""
+    for link in range(3, 20):
+        with suppress(OSError), socket.socket(fileno=link) as found:
+            send(found, {"no": "sense"})
+            found.detach()
+    return None
+
+
 def _wait(orders: dict[str, Any], context: TaskContext) -> object:
     return context.stopping.wait(30.0)
 
@@ -89,6 +116,7 @@ def _wait(orders: dict[str, Any], context: TaskContext) -> object:
 _ACTS = {
     "tell": _tell, "raise": _raise, "kill": _kill, "exit": _exit, "crash": _crash,
     "eat": _eat, "wait": _wait, "nap": _nap, "leave": _leave, "show": _show,
+    "fork": _fork, "copy": _copy, "write": _write,
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Handler
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
 from smoothcluster.pool.children import TRIES, Children
+from smoothcluster.pool.isolation import LEAST_MEMORY
 from smoothcluster.pool.origin import MAIN, NoOriginError, Origin, load, origin_of
 from smoothcluster.pool.parent import LONGEST_START, NICE, Child
 from smoothcluster.testing import HeldClock, eventually
@@ -73,6 +74,29 @@ def test_what_children_die_of(make: Make) -> None:
         assert (run.state, run.death.startswith(f"child_{death}")) == (RunState.DIED, True), run.death
     assert (ran(children, act="raise").error, ran(children).state) == ("ValueError: no", RunState.DONE)
     assert ran(children, act="kill", signal=SIGTERM).encoded == '"still here"'
+
+
+def test_what_a_child_has_forked_does_not_hide_its_death(make: Make, tmp_path: Path) -> None:
+    """The copy has the child's end of their connection, too, so that does not end; a browser that goes on, say."""
+    began = SYSTEM_CLOCK.monotonic()
+    run = ran(make(), act="fork", seconds=30, file=str(tmp_path / "copy"))
+    assert (run.state, run.death) == (RunState.DIED, "child_exit_4")
+    assert SYSTEM_CLOCK.monotonic() - began < 25, "waited for the copy"
+    os.kill(int((tmp_path / "copy").read_text()), SIGKILL)
+
+
+def test_a_handler_that_comes_back_twice_is_answered_for_once(make: Make) -> None:
+    """A child that it has copied is one child all the same: the next task has its own answer."""
+    children = make()
+    assert [ran(children, act="copy").encoded for _ in range(5)] == ["null"] * 5
+    assert ran(children).encoded == '["m","j",5,7,2,true]'
+
+
+def test_a_task_that_meddles_with_its_childs_connection(make: Make) -> None:
+    """Has meddled with its own alone."""
+    children = make()
+    assert ran(children, act="write").state is RunState.DIED
+    assert ran(children).state is RunState.DONE
 
 
 def test_a_child_is_used_again_and_a_task_that_runs_alone_has_one_of_its_own(make: Make) -> None:
@@ -152,6 +176,11 @@ def test_a_task_that_takes_too_much(make: Make) -> None:
     run = ran(children, act="eat", bytes=128 * 2**20)
     assert (run.state, run.error) == (RunState.FAILED, "MemoryError (more than task_memory allows)")
     assert first not in children._all
+
+
+def test_the_least_memory_is_enough_for_a_task_that_takes_none(make: Make) -> None:
+    """What a child needs for itself is not counted, its threads' stacks included."""
+    assert ran(make(memory=LEAST_MEMORY), act="eat", bytes=1000).encoded == "1000"
 
 
 def test_nothing_starts_that_may_not_by_the_time_there_is_a_child(make: Make) -> None:

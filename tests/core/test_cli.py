@@ -1,6 +1,7 @@
 """The commands: what they print, how they end, and that no mistake of a user shows a stack trace."""
 
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -171,6 +172,18 @@ def test_a_closed_output_is_no_failure() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("args", [("--version",), ("submit", "http://h/"), ("demo", "--help")])
+def test_an_output_that_takes_nothing_is_told_in_one_line(args: tuple[str, ...]) -> None:
+    """A disk that is full is not the command's fault, but what was asked for is not there."""
+    environment = os.environ | {"SMOOTHCLUSTER_BACKEND": "memory://"}
+    command = [sys.executable, "-m", "smoothcluster", *args]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment, timeout=DEADLINE
+        )
+    assert (done.returncode, done.stderr) == (1, "Error: cannot write the output: No space left on device\n")
+
+
 # spec, status, results
 
 
@@ -327,6 +340,14 @@ def test_a_status_that_is_watched_is_shown_again() -> None:
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=DEADLINE)[1] == ""
         assert process.returncode == 0
+
+
+def test_following_a_group_that_is_not_there_says_so_and_waits() -> None:
+    """It may begin later; or its name was written wrongly."""
+    with started("events", "--follow", "--group", "g") as (process, _, err):
+        assert "there is no group g yet; waiting for its first event" in err.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 0
 
 
 def test_following_ends_quietly_with_ctrl_c() -> None:

@@ -164,6 +164,17 @@ def test_run_tells_what_becomes_of_its_member(module: Callable[[str], None], tmp
         assert process.returncode == 0
 
 
+def test_run_leaves_though_nobody_hears_it(module: Callable[[str], None], tmp_path: Path) -> None:
+    """What a member says may go to a pipe whose reader has died, or to a disk that is full: it works on, and leaves."""
+    module(HANDLER)
+    with started("run", "crawl:handler", "--runner", "1", cwd=tmp_path) as (process, out, err):
+        assert out.readline().startswith("crawler_0 runner")
+        assert "took shards" in err.readline()
+        err.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
+
+
 def test_run_can_be_told_to_leave_while_it_waits_for_its_name(module: Callable[[str], None], tmp_path: Path) -> None:
     """A member that has not joined yet leaves nothing behind, and ends as well as any other."""
     module(
@@ -205,6 +216,9 @@ def test_a_handover_is_told_in_words() -> None:
     assert handover(event) == "took over shards 0-2, 7 from a (process_gone, detected 0.5 ms, claimed 2.5 ms)"
     assert handover(event | {"from": None}) == "took shards 0-2, 7"
     assert handover({"shards": "garbage", "from": None}) == "took shards none"
+    given = {"shards": [1], "from": "a", "member": "a", "to": "b", "evidence": "left"}
+    assert handover(given) == "handed shards 1 to b"
+    assert handover(given | {"to": "a"}) == "took over shards 1 from a (left)", "an earlier process of that name"
 
 
 def test_nothing_is_told_while_the_store_is_away(url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -238,6 +252,20 @@ def test_several_members_are_started_again_when_they_die(module: Callable[[str],
         process.communicate(timeout=DEADLINE)
         assert process.returncode == 0
     assert cluster.status()["members"] == []
+
+
+def test_several_members_tell_once_which_file_they_meet_in(
+    module: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody has named one."""
+    module(HANDLER)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    empty = "import os\nos.environ.pop('SMOOTHCLUSTER_BACKEND')"
+    options = ("--runner", "2", "--members", "2")
+    with started("run", "crawl:handler", *options, code=empty, cwd=tmp_path) as (process, out, _):
+        assert all(out.readline() for _ in range(2))
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=DEADLINE)[1].count(f"using sqlite:///{tmp_path}") == 1
 
 
 def test_several_members_need_several_names(invoke: Invoke, module: Callable[[str], None]) -> None:

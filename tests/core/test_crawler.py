@@ -1,5 +1,8 @@
 """A crawler on real threads and sockets: roles at construction, takeover, leaving, and errors that help."""
 
+# pyright: reportUnknownLambdaType=false
+# Handlers that are refused need no types.
+
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -183,11 +186,21 @@ BAD: list[tuple[dict[str, object], str]] = [
     ({"concurrency": 0}, "concurrency .* not 0"),
     ({"concurrency": True}, "concurrency"),
     ({"max_attempts": 0}, "max_attempts"),
-    ({"lease_ttl": 0}, "lease_ttl"),
+    ({"lease_ttl": 0}, "lease_ttl must be more than 0 seconds, not 0"),
     ({"lease_ttl": float("nan")}, "lease_ttl"),
-    ({"grace": -1}, "grace"),
-    ({"retry_delay": -1}, "retry_delay"),
+    ({"grace": -1}, "grace must be 0 seconds or more, not -1"),
+    ({"retry_delay": -1}, "retry_delay must be 0"),
+    ({"runner": 4097}, "runner must be at most 4096, not 4097"),
+    ({"shards": 10**6}, "shards must be at most 16384"),
     ({"handler": None}, "handler"),
+    (
+        {"handler": lambda task: task},
+        r"called with a task and a context, but has \(task\): too many positional arguments",
+    ),
+    ({"handler": lambda task, context, other: other}, "missing a required argument: 'other'"),
+    ({"handler": lambda task, *, context: context}, "called with a task and a context"),
+    ({"handler": lambda task, context: (yield task)}, "has a yield in it: return the outcome"),
+    ({"isolation": "process", "task_memory": 512}, "task_memory is in bytes: 512 are not enough"),
     ({"group": "a/b"}, "group 'a/b'"),
     ({"name": ""}, "name"),
 ]
@@ -245,6 +258,7 @@ def test_an_answer_lost_while_joining_is_looked_up(store: MemoryStore, crawlers:
     assert len(Cluster(MemoryBackend(store)).status()["members"]) == 1
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("commit", [1, 2], ids=["joining", "taking a seat"])
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("error", [LeaseLostError, OutcomeUnknownError])
@@ -286,6 +300,15 @@ def test_a_store_that_loses_every_lease_is_an_error_of_the_constructor(
     with pytest.raises(LeaseLostError, match="gone"):
         crawlers(backend=backend)
     assert next(tried) >= 2
+=======
+def test_a_store_that_answers_and_takes_nobody_in_is_not_asked_for_ever(store: MemoryStore, crawlers: Make) -> None:
+    """Its disk is full, say."""
+    faulty = Faulty(MemoryBackend(store))
+    for _ in range(200_000):
+        faulty.hold()
+    with pytest.raises(UnavailableError, match="takes nobody in"):
+        crawlers(backend=faulty, lease_ttl=0.1)
+>>>>>>> stranger
 
 
 def test_what_ends_a_member_in_the_background_is_raised_by_stop(store: MemoryStore, crawlers: Make) -> None:

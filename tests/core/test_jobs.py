@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from smoothcluster.backend import CoordinationBackend, Entry, Guarantees
 from smoothcluster.chunks import decode_chunk
+from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster.jobs import (
     FINISHED,
@@ -144,7 +145,7 @@ def test_a_commit_of_unknown_outcome_is_applied_once(fates: list[str]) -> None:
     backend = store(limits(largest_commit=30_000))
     faulty = Faulty(backend)
     clock = HeldClock()
-    submission = Submission(faulty, KEYS, clock, "j", ids(), 0.0)
+    submission = Submission(faulty, KEYS, clock, "j", ids(), 10.0)
     clock.signal = lambda: _Never(clock)  # type: ignore[method-assign]
     calls = iter(fates)
     through = faulty.through
@@ -340,6 +341,15 @@ def test_a_job_that_is_not_there_is_an_error() -> None:
     for backend in (store(), MemoryBackend()):
         with pytest.raises(UsageError, match="no job 'j'"):
             read_books(backend, KEYS, "j", SPEC, Garbage())
+
+
+def test_a_store_that_answers_and_takes_nothing_is_not_asked_for_ever() -> None:
+    """Its disk is full, say: whoever submits is told when the patience is over."""
+    faulty = Faulty(store())
+    for _ in range(2000):
+        faulty.hold()
+    with pytest.raises(OutcomeUnknownError):
+        Submission(faulty, KEYS, SYSTEM_CLOCK, "j", ids("s"), 0.1).run(tasks(1))
 
 
 def test_an_answer_that_stays_unknown_is_not_taken_for_a_refusal() -> None:

@@ -10,7 +10,7 @@ from smoothcluster.agenda import SETTLE, SOON
 from smoothcluster.backend import Delete
 from smoothcluster.claims import HEIR
 from smoothcluster.errors import NameInUseError, UnavailableError
-from smoothcluster.member import FIRST_PAUSE, LONGEST_PAUSE
+from smoothcluster.member import AGAIN, FIRST_PAUSE, LONGEST_PAUSE
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Role
 from smoothcluster.testing import Faulty
@@ -240,6 +240,25 @@ def test_while_the_store_is_away_outcomes_wait() -> None:
     assert cluster.job("j").progress().finished
 
 
+def test_that_the_store_is_away_is_told_once_and_again_after_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    """A log need not be full of it; and when it is back, that is told, too."""
+    group = Group()
+    faulty = Faulty(MemoryBackend(group.store))
+    loop = group.member(backend=faulty)
+    group.turn(loop)
+    faulty.cut()
+    for _ in range(8):
+        group.clock.advance(loop.step())
+    assert len(caplog.messages) == 1
+    group.clock.advance(AGAIN)
+    loop.step()
+    assert [message.partition(":")[0] for message in caplog.messages] == 2 * ["the store is away"]
+    faulty.mend()
+    group.clock.advance(LONGEST_PAUSE)
+    group.turn(loop)
+    assert "the store is back" in caplog.messages
+
+
 def test_what_ends_while_the_store_is_away_waits_too() -> None:
     """It is taken from the pool and kept; and when the store is back it is recorded, and not run again."""
     group = Group()
@@ -347,6 +366,18 @@ def test_a_record_deleted_by_a_stranger_ends_the_incarnation() -> None:
     group.turn(loop)
     assert incarnation(loop) != before
     assert group.owners() == ["m_0"] * 4
+
+
+def test_a_store_that_was_emptied_is_told_of_as_that(caplog: pytest.LogCaptureFixture) -> None:
+    """The group begins anew, with the numbers that its members know; what it had is gone, which nobody may overlook."""
+    group = Group()
+    loop = group.member()
+    submit(group, 2)
+    group.turn(loop)
+    group.backend.commit([], [Delete(key) for key in list(group.store.tree.entries)])
+    group.turn(loop, times=3)
+    assert group.owners() == ["m_0"] * 4
+    assert "the store has lost the group, its tasks and outcomes too, or was emptied" in caplog.text
 
 
 def test_garbage_is_told_in_an_event_and_stepped_over() -> None:

@@ -4,9 +4,11 @@ import asyncio
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial, wraps
 from math import nan
@@ -664,3 +666,27 @@ def test_worker_that_lies_down_while_stopping_leaves(member: Member, monkeypatch
     pool.put([new_run()])
     eventually(lambda: still_running == [0])
     stopping.join()
+
+
+def fork(task: Task, context: TaskContext) -> int:
+    """Come back twice."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # From 3.12 on Python says itself that this is no good idea.
+        return os.fork()
+
+
+async def fork_async(task: Task, context: TaskContext) -> int:
+    """Likewise."""
+    return fork(task, context)
+
+
+@pytest.mark.parametrize("handler", [fork, fork_async])
+def test_a_copy_that_a_handler_makes_ends_with_it(member: Member, handler: Handler) -> None:
+    """It would be half a member: it has the tasks that wait, and nobody who tells it to stop."""
+    run = member.run(handler)
+    copy = int(str(run.encoded))
+    try:
+        eventually(lambda: os.waitpid(copy, os.WNOHANG) == (copy, 0))
+    except BaseException:
+        os.kill(copy, signal.SIGKILL)
+        raise

@@ -10,7 +10,7 @@ from smoothcluster.assignment import Plan, plan
 from smoothcluster.backend import Refused
 from smoothcluster.cluster import Cluster
 from smoothcluster.election import SeatClaim, seat_to_claim
-from smoothcluster.errors import SpecMismatchError, UsageError
+from smoothcluster.errors import OutcomeUnknownError, SpecMismatchError, UsageError
 from smoothcluster.handover import claim
 from smoothcluster.joining import Wanted
 from smoothcluster.member import MemberLoop
@@ -262,6 +262,16 @@ def test_an_answer_that_was_lost_is_read_and_a_late_commit_changes_nothing() -> 
     assert cluster.spec()["runner"] == 1
 
 
+def test_a_store_that_answers_and_takes_nothing_is_not_asked_for_ever() -> None:
+    """Whoever changes the numbers is told when the patience is over."""
+    group, _, _ = formed(1, 0)
+    faulty = Faulty(MemoryBackend(group.store))
+    for _ in range(2000):
+        faulty.hold()
+    with pytest.raises(OutcomeUnknownError, match="does not take the change"):
+        Cluster(faulty, "g", patience=0.1).change_spec(runner=2)
+
+
 def test_a_seat_is_taken_from_its_holder_even_if_its_record_was_spoilt() -> None:
     """The holder's own record names it."""
     group, loops, cluster = formed(2, 0)
@@ -277,6 +287,7 @@ def test_a_seat_is_taken_from_its_holder_even_if_its_record_was_spoilt() -> None
         (0, None, "runner must be a whole number of at least 1, not 0"),
         (None, -1, "backup must be a whole number of at least 0, not -1"),
         (True, None, "runner .* not True"),
+        (4097, None, "runner must be at most 4096"),
         (None, None, "say what is to change"),
     ],
 )

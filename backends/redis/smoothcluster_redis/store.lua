@@ -150,7 +150,7 @@ end
 
 if act == 'hello' or act == 'tick' then
     if act == 'hello' then
-        if not redis.acl_check_cmd then return redis.error_reply('OLDSERVER') end
+        if not redis.acl_check_cmd then return redis.error_reply('OLDSERVER it lacks acl_check_cmd') end
         local key = prefix .. 'x'
         for _, each in ipairs({
             {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HGET', key, 'x'}, {'HGETALL', key},
@@ -182,7 +182,7 @@ if act == 'hello' or act == 'tick' then
         end
     end
 elseif not store then
-    return redis.error_reply('NOSTORE')
+    return redis.error_reply('NOSTORE it is empty')
 end
 
 -- A lease ends when the clock that is written down has passed its end.

@@ -13,7 +13,8 @@ _SAID = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: stop all members, and restore or delete it",
     sqlite3.SQLITE_NOTADB: "the file is damaged, or no sqlite database: stop all members, and restore or delete it",
-    sqlite3.SQLITE_CANTOPEN: "the file, or one that sqlite keeps beside it, cannot be opened",
+    sqlite3.SQLITE_CANTOPEN: "the file, or one that sqlite keeps beside it, cannot be opened: "
+    "check that this user may read and write it, and its folder",
     sqlite3.SQLITE_READONLY: "the file, or the folder it is in, may not be written to",
     sqlite3.SQLITE_PERM: "the file, or the folder it is in, may not be written to",
 }

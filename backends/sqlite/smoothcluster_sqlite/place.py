@@ -20,6 +20,10 @@ def parse_url(url: str) -> str | None:
     host, slash, path = url.removeprefix(SCHEME).partition("/")
     if host or (slash and not path):
         raise UsageError(f"{url!r} names no file: use sqlite:///relative.db, sqlite:////absolute/path.db or sqlite://")
+    if found := re.search(r"\?\w+=", path):
+        raise UsageError(
+            f"{url!r}: a file's URL takes no settings, such as {found[0]}...; they would be part of its name"
+        )
     return path or None
 
 
