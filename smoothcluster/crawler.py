@@ -195,14 +195,10 @@ class ClusterCrawler:
         told = False
         while True:
             try:
-<<<<<<< HEAD
                 if self._loop.life is not None or patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join):
                     return self._loop.settle()
-=======
-                joined = patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join)
-                if not joined and SYSTEM_CLOCK.monotonic() > deadline:
+                if began > deadline:
                     raise UnavailableError("the store takes nobody in, or others were faster again and again")
->>>>>>> stranger
             except NameInUseError as error:
                 if SYSTEM_CLOCK.monotonic() > deadline:
                     raise

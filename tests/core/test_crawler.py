@@ -258,7 +258,6 @@ def test_an_answer_lost_while_joining_is_looked_up(store: MemoryStore, crawlers:
     assert len(Cluster(MemoryBackend(store)).status()["members"]) == 1
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("commit", [1, 2], ids=["joining", "taking a seat"])
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("error", [LeaseLostError, OutcomeUnknownError])
@@ -300,7 +299,8 @@ def test_a_store_that_loses_every_lease_is_an_error_of_the_constructor(
     with pytest.raises(LeaseLostError, match="gone"):
         crawlers(backend=backend)
     assert next(tried) >= 2
-=======
+
+
 def test_a_store_that_answers_and_takes_nobody_in_is_not_asked_for_ever(store: MemoryStore, crawlers: Make) -> None:
     """Its disk is full, say."""
     faulty = Faulty(MemoryBackend(store))
@@ -308,7 +308,6 @@ def test_a_store_that_answers_and_takes_nobody_in_is_not_asked_for_ever(store: M
         faulty.hold()
     with pytest.raises(UnavailableError, match="takes nobody in"):
         crawlers(backend=faulty, lease_ttl=0.1)
->>>>>>> stranger
 
 
 def test_what_ends_a_member_in_the_background_is_raised_by_stop(store: MemoryStore, crawlers: Make) -> None:
