@@ -21,7 +21,7 @@ def end_copies(before: int) -> None:
         os._exit(0)  # pragma: no cover  # by whoever is not there any more
 
 
-def _forked() -> None:
+def _forked() -> None:  # pragma: no cover  # copies do not live to tell
     _Forks.count += 1
 
 

@@ -216,6 +216,20 @@ def test_arguments_that_make_no_sense_are_refused_by_name(
     assert store.tree.entries == {}
 
 
+class Secretive:
+    """A handler that does not tell what it is called with, as some do that are written in C."""
+
+    __signature__ = 3
+
+    def __call__(self, task: Task, context: TaskContext) -> object:
+        """Whatever it does."""
+
+
+def test_a_handler_that_does_not_tell_is_believed(crawlers: Make) -> None:
+    """It may well be one."""
+    assert crawlers(handler=Secretive()).role is Role.RUNNER
+
+
 def test_a_store_that_promises_too_little_is_refused(store: MemoryStore, crawlers: Make) -> None:
     """Before joining, with what it lacks and what was required."""
     with pytest.raises(GuaranteeError, match=r"memory://.*largest_value is \d+, at least 1000000000 is required"):
