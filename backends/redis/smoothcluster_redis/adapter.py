@@ -95,6 +95,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
             {"username": sentinel_username, "password": sentinel_password},
         )
         self.servers = Servers(access)
+        """Of this part of the store, as are the watches; not for users."""
         self.watches = Watches(self.servers)
         self._parting = threading.Lock()
         self._parts: dict[str | None, RedisBackend] = {None: self}
