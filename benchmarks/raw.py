@@ -1,17 +1,15 @@
 """The stores' own drivers, as plainly as one would use them: what the adapters are measured against."""
 
 import sqlite3
-import subprocess
-import sys
-import tempfile
-import threading
-import time
 import uuid
 from abc import abstractmethod
-from contextlib import suppress
-from multiprocessing.connection import Client, Connection, Listener
+from collections.abc import Sequence
 from typing import Any, Protocol
 from urllib.parse import urlsplit
+
+from smoothcluster.errors import UnavailableError
+from smoothcluster.memory.link import Links, check_path
+from smoothcluster.memory.wire import Frame, frame
 
 KEYS = 14
 """Of a commit such as a claim: a member, a seat, and twelve shards."""
@@ -171,70 +169,43 @@ class RawSqlite(Raw):
         self._connection.close()
 
 
-def serve(path: str) -> None:
-    """Keep a dictionary for whoever connects to the socket at *path*, each in a thread."""
-    data: dict[str, bytes] = {}
-
-    def attend(client: Connection) -> None:
-        with suppress(EOFError):
-            while True:
-                act, changes = client.recv()
-                match act:
-                    case "get":
-                        client.send(data.get(changes))
-                    case "set":
-                        data.update(changes)
-                        client.send(True)
-                    case _:
-                        del data[changes]
-                        client.send(True)
-
-    with Listener(path) as listener:
-        while True:
-            threading.Thread(target=attend, args=[listener.accept()], daemon=True).start()
-
-
-def dial(path: str) -> Connection:
-    """Connect to what `serve` is about to serve at *path*."""
-    while True:
-        try:
-            return Client(path)
-        except OSError:
-            time.sleep(0.01)
-
-
 class RawMemory(Raw):
-    """A dictionary in another process, by the standard library's multiprocessing.connection."""
+    """The frames that the server of a store in memory takes: they are all the driver that it has."""
 
-    def __init__(self, _: str) -> None:
-        self._folder = tempfile.TemporaryDirectory()
-        path = f"{self._folder.name}/socket"
-        self._server = subprocess.Popen([sys.executable, __file__, path])
-        self._client = dial(path)
-        self.write_many()
+    def __init__(self, path: str) -> None:
+        if not path:
+            raise SystemExit("a store in memory has a driver where a process serves it: memory:///path.sock")
+        self._links = Links(check_path(path), 5.0)
+        self._root = f"raw-{uuid.uuid4().hex}"
+        self._lease = str(self._ask(["grant", 60.0]).words[0])
+        names = [f"{self._root}/{number}" for number in range(KEYS)]
+        self._change(*(["create", name, len(VALUE), False] for name in names))
+        self._updates = [["update", name, len(VALUE), None] for name in names]
 
-    def _ask(self, act: str, what: object) -> object:
-        self._client.send((act, what))
-        return self._client.recv()
+    def _ask(self, words: Sequence[object], *values: bytes) -> Frame:
+        return self._links.ask(frame(words, values), UnavailableError)
+
+    def _change(self, *changes: Sequence[object]) -> None:
+        values = [VALUE for change in changes if change[0] != "delete"]
+        assert self._ask(["commit", self._lease, [], [*changes], None], *values).words[0] == "done"
 
     def read(self) -> None:
-        self._ask("get", "0")
+        self._ask(["get", [f"{self._root}/0"]])
 
     def write(self) -> None:
-        self._ask("set", {"0": VALUE})
+        self._change(self._updates[0])
 
     def write_many(self) -> None:
-        self._ask("set", {str(number): VALUE for number in range(KEYS)})
+        self._change(*self._updates)
 
     def make_and_remove(self) -> None:
-        self._ask("set", {"lock": VALUE})
-        self._ask("delete", "lock")
+        self._change(["create", f"{self._root}/lock", len(VALUE), True])
+        self._change(["delete", f"{self._root}/lock", None])
 
     def close(self) -> None:
-        self._client.close()
-        self._server.kill()
-        self._server.wait()
-        self._folder.cleanup()
+        self._change(*(["delete", f"{self._root}/{number}", None] for number in range(KEYS)))
+        self._ask(["end", self._lease])
+        self._links.close()
 
 
 def raw(url: str) -> Raw:
@@ -245,8 +216,5 @@ def raw(url: str) -> Raw:
     }  # fmt: skip
     if parts.scheme not in kinds:
         raise SystemExit(f"no raw client for {parts.scheme}://; there are {', '.join(kinds)}")
-    return kinds[parts.scheme](parts.path.removeprefix("/") if parts.scheme == "sqlite" else parts.netloc)  # type: ignore[call-arg]  # each takes its place
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])
+    where = {"sqlite": parts.path.removeprefix("/"), "memory": parts.path}.get(parts.scheme, parts.netloc)
+    return kinds[parts.scheme](where)  # type: ignore[call-arg]  # each takes its place
