@@ -27,12 +27,12 @@ def events(follow: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
     """
     with opened(url) as backend:
         cluster = Cluster(backend, group, patience=PATIENCE)
-        if not follow:
-            cluster.spec()  # Raises if there is no such group: nothing to print is not the same.
-        elif patiently(SYSTEM_CLOCK, PATIENCE, cluster.absent):
-            click.echo(f"there is no group {plain(group)} yet; waiting for its first event", err=True)
         tail = Tail(backend, cluster.group)
         with suppress(KeyboardInterrupt) if follow else nullcontext():
+            if not follow:
+                cluster.spec()  # Raises if there is no such group: nothing to print is not the same.
+            elif patiently(SYSTEM_CLOCK, PATIENCE, cluster.absent):
+                click.echo(f"there is no group {plain(group)} yet; waiting for its first event", err=True)
             while True:
                 for event in patiently(SYSTEM_CLOCK, PATIENCE, tail.new):
                     print(line(event))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TextIO, TypeGuard, TypeVar
 
 import click
 
@@ -32,7 +32,7 @@ Exit status:
 PATIENCE = 3.0
 """Seconds for which a command goes on asking a store that is away; one question may take the backend longer."""
 
-STDOUT = 1
+STDOUT, STDERR = 1, 2
 """The descriptor."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,14 +68,12 @@ class Commands(click.Group):
             if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  # as after >&-
                 sys.stdout.flush()
         except BrokenPipeError:
-            _give_up_output()  # Whoever read it has had enough.
+            pass  # Whoever read it has had enough.
         except KeyboardInterrupt:
             raise Failure("interrupted", Exit.INTERRUPTED) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            if _is_full(error):
-                _give_up_output()
             raise failure(error) from error
 
     def main(
@@ -98,9 +96,11 @@ class Commands(click.Group):
             except OSError as error:  # There was no room for a help, say; whatever commands do is a failure by now.
                 _tell(failure(error))
                 status = Exit.FAILED
-            if standalone_mode:
-                sys.exit(status)
-            return status
+        if standalone_mode:
+            for stream, descriptor in ((sys.stdout, STDOUT), (sys.stderr, STDERR)):
+                _give_up(stream, descriptor)
+            sys.exit(status)
+        return status
 
 
 def _is_full(error: Exception) -> TypeGuard[OSError]:
@@ -108,9 +108,13 @@ def _is_full(error: Exception) -> TypeGuard[OSError]:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None
 
 
-def _give_up_output() -> None:
-    """Have what is still buffered not tried again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
+def _give_up(stream: TextIO | None, descriptor: int) -> None:
+    """Have what could not be written to *stream* not tried again at exit, whose status would tell of it."""
+    try:
+        if stream is not None:  # as after >&-
+            stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def failure(error: Exception) -> Failure:

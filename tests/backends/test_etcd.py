@@ -5,6 +5,7 @@ import logging
 import secrets
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -22,6 +23,7 @@ from servers import free_port
 from smoothcluster_etcd import EtcdBackend
 from smoothcluster_etcd.connection import Connection
 from smoothcluster_etcd.errors import translate
+from smoothcluster_etcd.watches import Watches
 
 from smoothcluster import ClusterCrawler, Task, TaskContext
 from smoothcluster.backend import (
@@ -459,6 +461,28 @@ def test_a_watch_armed_while_nothing_is_known_wakes_once_it_is(server: EtcdServe
         before = wakes.count
         create(other, "a/2")
         wakes.since(before)
+
+
+def test_a_call_that_has_ended_is_let_go_of_at_once(server: EtcdServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left to the garbage collector, gRPC's takes a lock at Python's end, for ever if a thread was stopped with it."""
+    calls: list[weakref.ref[Any]] = []
+    opened = Watches._open
+
+    def noted(self: Watches, stream: Any) -> None:
+        opened(self, stream)
+        calls.append(weakref.ref(stream.call))
+
+    monkeypatch.setattr(Watches, "_open", noted)
+    gc.disable()
+    try:
+        with closing(EtcdBackend(server.hosts, timeout=1.0)) as backend:
+            backend.watch("a", Wakes())
+            eventually(lambda: calls)
+            server.restart()
+            eventually(lambda: len(calls) > 1)
+        assert [call() for call in calls] == [None] * len(calls)
+    finally:
+        gc.enable()
 
 
 def test_a_watch_is_not_woken_for_what_lies_deeper(connect: Callable[..., EtcdBackend]) -> None:

@@ -45,7 +45,7 @@ def main(options: dict[str, Any]) -> None:
     suspects.CONFIRM *= options.pop("patience", 1)
     backend = connect(options.pop("url"))
     if "dies_of" in options:
-        backend = mortal(backend, options.pop("dies_of"))
+        backend = mortal(backend.for_group(options["group"]), options.pop("dies_of"))
     crawler = ClusterCrawler(backend=backend, handler=handler, **options)
     sys.stdout.write(json.dumps({"name": crawler.name, "role": crawler.role}) + "\n")
     sys.stdout.flush()

@@ -146,8 +146,9 @@ class Watches:
     @staticmethod
     def _end(stream: _Stream) -> None:
         stream.requests.put(None)
-        if stream.call is not None:
-            stream.call.cancel()
+        call = stream.call
+        if call is not None:
+            call.cancel()
 
     def _run(self) -> None:
         pause = _SHORT
@@ -169,9 +170,13 @@ class Watches:
         except grpc.RpcError as error:
             if stream.server is not None and not is_refusal(error):
                 self._connection.leave(stream.server)
+            error.__traceback__ = None  # It is the call itself, which would refer to itself.
         except (BackendError, ValueError):  # gRPC raises ValueError where a channel is closed.
             pass
         self._end(stream)
+        # Gone with the last that refers to it, and not at Python's end: it takes a lock to go, which a thread of
+        # gRPC's may have been stopped with.
+        stream.call = None
         return heard
 
     def _open(self, stream: _Stream) -> None:
