@@ -466,7 +466,7 @@ def test_a_watch_armed_while_nothing_is_known_wakes_once_it_is(server: EtcdServe
 def test_a_call_that_has_ended_is_let_go_of_at_once(server: EtcdServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Left to the garbage collector, gRPC's takes a lock at Python's end, for ever if a thread was stopped with it."""
     calls: list[weakref.ref[Any]] = []
-    opened = Watches._open
+    opened = Watches._open  # pyright: ignore[reportPrivateUsage]
 
     def noted(self: Watches, stream: Any) -> None:
         opened(self, stream)
