@@ -29,6 +29,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 from smoothcluster.errors import CommitTooLargeError, OutcomeUnknownError, UnavailableError
@@ -40,6 +41,7 @@ _OVERHEAD = 64
 """Bytes reckoned for each operation's framing, whatever the store: generous on purpose."""
 
 
+@lru_cache(65_536)
 def check_key(key: str) -> str:
     """Return *key* if every store can hold it; raise ValueError saying what is wrong.
 

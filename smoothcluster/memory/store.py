@@ -9,7 +9,6 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import final
 
 from smoothcluster.backend import (
@@ -41,8 +40,6 @@ WEAKEST = Guarantees(
     most_operations=128,
 )
 """The least that any supported store gives, but for its lease times."""
-
-_check_key = lru_cache(65_536)(check_key)
 
 
 _LEAP = 1_000_000
@@ -103,17 +100,17 @@ class MemoryStore:
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         self._expire_due()
         with self._lock:
-            return [self.tree.entries.get(_check_key(key)) for key in keys]
+            return [self.tree.entries.get(check_key(key)) for key in keys]
 
     def keys(self, directory: str) -> list[str]:
         self._expire_due()
         with self._lock:
-            return self.tree.names(_check_key(directory))
+            return self.tree.names(check_key(directory))
 
     def list(self, directory: str) -> "list[Entry]":
         self._expire_due()
         with self._lock:
-            return self.tree.list(_check_key(directory))
+            return self.tree.list(check_key(directory))
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         lease = check_commit(self.guarantees, conditions, changes)

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Sequence
 from copy import copy
-from functools import lru_cache
 from typing import Final, final
 
 from smoothcluster.backend import (
@@ -42,8 +41,6 @@ _GUARANTEES: Final = Guarantees(
     largest_commit=1_000_000,
     most_operations=4000,
 )
-
-_check_key = lru_cache(65_536)(check_key)
 
 
 @final
@@ -149,7 +146,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
         return self._address.url
 
     def for_group(self, group: str) -> "RedisBackend":
-        if "/" in _check_key(group):
+        if "/" in check_key(group):
             raise ValueError(f"not a group's name: {group!r}")
         with self._parting:
             if group not in self._parts:
@@ -163,18 +160,18 @@ class RedisBackend(CoordinationBackend, HasHistory):
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         for key in keys:
-            _check_key(key)
+            check_key(key)
         if not keys:
             return []
         head, *values = self.servers.run("get", keys)
         return _entries(keys, head.decode(), values)
 
     def keys(self, directory: str) -> list[str]:
-        names: bytes = self.servers.run("keys", [_check_key(directory)])
+        names: bytes = self.servers.run("keys", [check_key(directory)])
         return sorted(_within(directory, names.decode()))
 
     def list(self, directory: str) -> "list[Entry]":
-        head, *values = self.servers.run("list", [_check_key(directory)])
+        head, *values = self.servers.run("list", [check_key(directory)])
         return _listing(directory, head.decode(), values)
 
     # Changing.
@@ -187,7 +184,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         words = _commit(self.servers, conditions, changes)
-        head, *values = self.servers.run("commit", [*words, _check_key(directory)], OutcomeUnknownError)
+        head, *values = self.servers.run("commit", [*words, check_key(directory)], OutcomeUnknownError)
         said, listing = head.decode().split("\n", 1)
         return _outcome(said, changes), _listing(directory, listing, values)
 
