@@ -10,8 +10,8 @@ from bench import Pair, compare, options
 from raw import raw
 
 from smoothcluster import connect
-from smoothcluster.lock import Lock
-from smoothcluster.session import Session
+from smoothcluster.recipes.lock import Lock
+from smoothcluster.recipes.session import Session
 
 
 def main() -> None:

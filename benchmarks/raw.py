@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from smoothcluster.errors import UnavailableError
-from smoothcluster.memory.link import Links, check_path
+from smoothcluster.memory.connections import Links, check_path
 from smoothcluster.memory.wire import Frame, frame
 
 KEYS = 14

@@ -137,7 +137,8 @@ def measure_constants(sources: list[Source]) -> Measures:
     """Constants of a module or class that are named by one word."""
     found = Measures()
     for source in sources:
-        scopes = [source.tree, *(node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef))]
+        classes = [node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)]
+        scopes: list[ast.Module | ast.ClassDef] = [source.tree, *classes]
         for scope in scopes:
             if isinstance(scope, ast.ClassDef) and any("Enum" in ast.unparse(base) for base in scope.bases):
                 continue
@@ -191,8 +192,7 @@ def pronoun_counts(text: str) -> tuple[int, int]:
 
 def share(counts: list[tuple[int, int]]) -> float:
     """Pronouns per 100 words over several texts."""
-    pronouns, words = (sum(column) for column in zip(*counts, strict=True))
-    return 100 * pronouns / max(1, words)
+    return 100 * sum(pronouns for pronouns, _ in counts) / max(1, sum(words for _, words in counts))
 
 
 def sentences(text: str) -> list[str]:

@@ -5,11 +5,11 @@ Each name is imported when it is first asked for: see decision 24.
 
 TYPE_CHECKING = False  # Type checkers take it for true. To import it would take longer than all that is done here.
 if TYPE_CHECKING:
-    from smoothcluster.breaker import Pacing
     from smoothcluster.cluster import Cluster, JobHandle
     from smoothcluster.crawler import ClusterCrawler
-    from smoothcluster.jobs import Progress
+    from smoothcluster.jobs.submission import Progress
     from smoothcluster.model import Evidence, Outcome, Role, State, Task, TaskContext
+    from smoothcluster.records.breaker import Pacing
     from smoothcluster.registry import connect
     from smoothcluster.zookeeper_crawler import ZookeeperCrawler
 else:
@@ -33,8 +33,8 @@ _HOMES = {
     "Evidence": "model",
     "JobHandle": "cluster",
     "Outcome": "model",
-    "Pacing": "breaker",
-    "Progress": "jobs",
+    "Pacing": "records.breaker",
+    "Progress": "jobs.submission",
     "Role": "model",
     "State": "model",
     "Task": "model",

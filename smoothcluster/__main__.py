@@ -4,7 +4,7 @@ import os
 import sys
 
 INTERRUPTED = 130
-"""As `smoothcluster.cli.frame.Exit` has it, which is not imported yet."""
+"""As `smoothcluster.cli.common.Exit` has it, which is not imported yet."""
 
 
 def main() -> None:

@@ -261,7 +261,7 @@ class CoordinationBackend(Protocol):
     def lease(self, ttl: float) -> Lease:
         """Ask for a lease of *ttl* seconds; what is granted may differ: read `Lease.ttl`.
 
-        It is *not* renewed in the background: `smoothcluster.session` does that.
+        It is *not* renewed in the background: `smoothcluster.recipes.session` does that.
         Raise UnavailableError or OutcomeUnknownError; an unknown grant runs out by itself.
         """
 

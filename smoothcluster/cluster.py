@@ -8,17 +8,17 @@ from typing import Any, TypeVar
 
 from smoothcluster.backend import CoordinationBackend, Delete
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
-from smoothcluster.election import role_of
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
-from smoothcluster.events import read_events
-from smoothcluster.jobs import FINISHED, Progress, Submission, read_progress
-from smoothcluster.joining import ENOUGH
+from smoothcluster.group.election import role_of
+from smoothcluster.group.events import read_events
+from smoothcluster.group.joining import ENOUGH
+from smoothcluster.group.resizing import Respec, try_change
+from smoothcluster.group.view import View, parse_spec, read_view
+from smoothcluster.jobs.submission import FINISHED, Progress, Submission, read_progress
 from smoothcluster.model import Outcome, State, Task, check_name
-from smoothcluster.quarantine import Condemned, name_of_release
-from smoothcluster.records import COUNTS, GarbageError, Job, Keys, Spec, last_part, load
-from smoothcluster.respec import Respec, try_change
+from smoothcluster.records.group import COUNTS, GarbageError, Job, Keys, Spec, last_part, load
+from smoothcluster.records.quarantine import Condemned, name_of_release
 from smoothcluster.retry import patiently
-from smoothcluster.view import View, parse_spec, read_view
 
 log = logging.getLogger("smoothcluster")
 

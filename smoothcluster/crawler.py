@@ -16,9 +16,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from smoothcluster.backend import CoordinationBackend
-from smoothcluster.breaker import Pacing
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.election import Order, join_order
 from smoothcluster.errors import (
     GuaranteeError,
     LeaseLostError,
@@ -28,17 +26,20 @@ from smoothcluster.errors import (
     UnavailableError,
     UsageError,
 )
-from smoothcluster.joining import INDEX, Wanted
-from smoothcluster.member import MemberLoop
+from smoothcluster.failure_detector import Listener, Prober
+from smoothcluster.group.election import Order, join_order
+from smoothcluster.group.joining import INDEX, Wanted
+from smoothcluster.member.environment import Settings, Surroundings
+from smoothcluster.member.loop import MemberLoop
+from smoothcluster.member.readiness import Readiness
 from smoothcluster.model import Handler, Role, check_name
-from smoothcluster.peers import Listener, Prober
-from smoothcluster.pool import Pool, Run, child, make_pool
-from smoothcluster.pool.isolation import Isolation
-from smoothcluster.pool.kinds import check_handler
-from smoothcluster.readiness import Readiness
+from smoothcluster.pool import Pool, Run, make_pool
+from smoothcluster.pool.children.limits import Isolation
+from smoothcluster.pool.children.main import importing
+from smoothcluster.pool.handlers import check_handler
+from smoothcluster.recipes.session import Session
+from smoothcluster.records.breaker import Pacing
 from smoothcluster.retry import patiently
-from smoothcluster.session import Session
-from smoothcluster.surroundings import Settings, Surroundings
 
 log = logging.getLogger("smoothcluster")
 
@@ -122,7 +123,7 @@ class ClusterCrawler:
         task_memory: int | None = None,
         join: bool = True,
     ) -> None:
-        if child.importing():
+        if importing():
             raise UsageError("a child process imports this module for its handler: make crawlers in functions")
         wanted = Wanted(name, runner, backup, shards).check()
         _check_numbers(concurrency, max_attempts, lease_ttl, grace, retry_delay, capacity)

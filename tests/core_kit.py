@@ -7,20 +7,20 @@ from itertools import count
 from typing import final
 
 from smoothcluster.backend import CoordinationBackend, Create, Guarantees, Update
-from smoothcluster.breaker import CLOSED, Breaker, Pacing
-from smoothcluster.chunks import encode_task
-from smoothcluster.joining import Wanted
-from smoothcluster.member import MemberLoop
+from smoothcluster.failure_detector import Peer
+from smoothcluster.group.joining import Wanted
+from smoothcluster.group.view import Read, View, read_view
+from smoothcluster.jobs.chunks import encode_task
+from smoothcluster.member.environment import Settings, Surroundings
+from smoothcluster.member.loop import MemberLoop
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.model import Evidence, Stopping, Task
-from smoothcluster.peers import Peer
 from smoothcluster.pool import Apart, Pool, Run, RunState
-from smoothcluster.progress import Sent, ShardWork, Terms
-from smoothcluster.records import Keys, Member, Seat, Shard, Spec, load
-from smoothcluster.session import Session
-from smoothcluster.surroundings import Settings, Surroundings
+from smoothcluster.recipes.session import Session
+from smoothcluster.records.breaker import CLOSED, Breaker, Pacing
+from smoothcluster.records.group import Keys, Member, Seat, Shard, Spec, load
 from smoothcluster.testing import HeldClock
-from smoothcluster.view import Read, View, read_view
+from smoothcluster.work import Sent, ShardWork, Terms
 
 KEYS = Keys("g")
 

@@ -10,7 +10,7 @@ from typing import Self, final
 
 from processes import pause, spawn
 
-from smoothcluster.memory.link import check_path
+from smoothcluster.memory.connections import check_path
 
 _SERVER = """
 import sys

@@ -10,9 +10,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import smoothcluster.peers
+import smoothcluster.failure_detector
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
-from smoothcluster.peers import Peer, Prober, Proof
+from smoothcluster.failure_detector import Peer, Prober, Proof
 from smoothcluster.testing.clock import eventually
 
 DEADLINE = 20.0
@@ -21,7 +21,7 @@ LOOPBACK = "127.0.0.1"
 MEMBER = """
 import ctypes, os, resource, sys, time
 libc = ctypes.PyDLL(None)
-from smoothcluster.peers import Listener, listener
+from smoothcluster.failure_detector import Listener, listener
 if sys.argv[3] == "together":
     listener.keep_descriptors_apart = lambda keep: False
 listener = Listener(sys.argv[1])
@@ -40,7 +40,7 @@ class Process:
     """
 
     def __init__(self, incarnation: str = "i1", host: str = LOOPBACK, *, apart: bool = True) -> None:
-        environment = os.environ | {"PYTHONPATH": str(Path(smoothcluster.peers.__file__).parents[2])}
+        environment = os.environ | {"PYTHONPATH": str(Path(smoothcluster.failure_detector.__file__).parents[2])}
         self._popen = subprocess.Popen(
             [sys.executable, "-c", MEMBER, host, incarnation, "apart" if apart else "together"],
             stdin=subprocess.PIPE,

@@ -1,16 +1,16 @@
 """The command ``smoothcluster``.
 
 What may be read by scripts goes to standard output, everything said to people to standard
-error. How it ends says what to do next: see `smoothcluster.cli.frame.Exit`.
+error. How it ends says what to do next: see `smoothcluster.cli.common.Exit`.
 """
 
 import click
 
+from smoothcluster.cli.common import EPILOG, Commands, verbose
 from smoothcluster.cli.completion import completion
 from smoothcluster.cli.demo import demo
 from smoothcluster.cli.doctor import doctor
 from smoothcluster.cli.events import events
-from smoothcluster.cli.frame import EPILOG, Commands, verbose
 from smoothcluster.cli.quarantine import quarantine
 from smoothcluster.cli.results import results
 from smoothcluster.cli.run import run

@@ -3,7 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
-from smoothcluster.cli.frame import verbose
+from smoothcluster.cli.common import verbose
 
 VARIABLE = "_SMOOTHCLUSTER_COMPLETE"
 """By which the shell asks: click makes it of the program's name."""

@@ -9,9 +9,9 @@ from statistics import median
 import click
 
 from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete, Guarantees, HasHistory, Update
-from smoothcluster.cli.frame import PATIENCE, Exit, Failure, opened, verbose
+from smoothcluster.cli.common import PATIENCE, Exit, Failure, opened, verbose
+from smoothcluster.cli.formatting import table
 from smoothcluster.cli.logs import adapter_told
-from smoothcluster.cli.words import table
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.registry import masked
 from smoothcluster.retry import patiently

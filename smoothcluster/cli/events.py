@@ -5,12 +5,12 @@ from contextlib import nullcontext, suppress
 
 import click
 
-from smoothcluster.cli.frame import PATIENCE, common, opened
-from smoothcluster.cli.tail import Tail
-from smoothcluster.cli.words import plain
+from smoothcluster.cli.common import PATIENCE, common, opened
+from smoothcluster.cli.event_tail import Tail
+from smoothcluster.cli.formatting import plain
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
-from smoothcluster.events import line
+from smoothcluster.group.events import line
 from smoothcluster.retry import patiently
 
 PAUSE = 0.25

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import click
 
-from smoothcluster.cli.frame import PATIENCE, common, opened
-from smoothcluster.cli.words import table
+from smoothcluster.cli.common import PATIENCE, common, opened
+from smoothcluster.cli.formatting import table
 from smoothcluster.cluster import Cluster
-from smoothcluster.quarantine import Condemned
+from smoothcluster.records.quarantine import Condemned
 
 COLUMNS = ("ID", "JOB", "TASK", "SINCE", "STARTS", "EVIDENCE")
 

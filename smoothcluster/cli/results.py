@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from smoothcluster.cli.frame import PATIENCE, common, opened
-from smoothcluster.cli.words import plain
+from smoothcluster.cli.common import PATIENCE, common, opened
+from smoothcluster.cli.formatting import plain
 from smoothcluster.cluster import Cluster
 from smoothcluster.model import Outcome
 

@@ -12,17 +12,17 @@ from typing import Any, cast
 import click
 
 from smoothcluster.backend import CoordinationBackend
-from smoothcluster.cli.frame import common, opened
-from smoothcluster.cli.loading import load_handler
+from smoothcluster.cli.common import common, opened
+from smoothcluster.cli.event_tail import Event, Tail
+from smoothcluster.cli.formatting import ranges
+from smoothcluster.cli.handler_loading import load_handler
 from smoothcluster.cli.logs import log
-from smoothcluster.cli.supervise import supervise
-from smoothcluster.cli.tail import Event, Tail
-from smoothcluster.cli.words import ranges
+from smoothcluster.cli.supervisor import supervise
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import BackendError, UsageError
-from smoothcluster.joining import INDEX
+from smoothcluster.group.joining import INDEX
 from smoothcluster.registry import DEFAULT, VARIABLE, masked
 
 AGAIN = "--again"

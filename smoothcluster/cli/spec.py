@@ -4,8 +4,8 @@ import json
 
 import click
 
-from smoothcluster.cli.frame import PATIENCE, common, opened
-from smoothcluster.cli.words import plain, shape
+from smoothcluster.cli.common import PATIENCE, common, opened
+from smoothcluster.cli.formatting import plain, shape
 from smoothcluster.cluster import Cluster
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from smoothcluster.cli.frame import PATIENCE, common, opened
-from smoothcluster.cli.words import plain, ranges, shape, table
+from smoothcluster.cli.common import PATIENCE, common, opened
+from smoothcluster.cli.formatting import plain, ranges, shape, table
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.model import Role

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import click
 
-from smoothcluster.cli.bar import Bar, shown
-from smoothcluster.cli.feed import Feed
-from smoothcluster.cli.frame import PATIENCE, Exit, Failure, common, failure, opened
+from smoothcluster.cli.common import PATIENCE, Exit, Failure, common, failure, opened
+from smoothcluster.cli.progress_bar import Bar, shown
+from smoothcluster.cli.task_input import Feed
 from smoothcluster.cli.wait import watch
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import JobClosedError, SmoothclusterError, UsageError
 from smoothcluster.model import Task, check_name
-from smoothcluster.records import Keys
+from smoothcluster.records.group import Keys
 from smoothcluster.retry import patiently
 
 STEP = 100

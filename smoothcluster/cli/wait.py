@@ -5,11 +5,11 @@ from dataclasses import asdict
 
 import click
 
-from smoothcluster.cli.bar import shown
-from smoothcluster.cli.frame import PATIENCE, Exit, Failure, common, opened
+from smoothcluster.cli.common import PATIENCE, Exit, Failure, common, opened
+from smoothcluster.cli.progress_bar import shown
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster, JobHandle
-from smoothcluster.jobs import Progress
+from smoothcluster.jobs.submission import Progress
 
 PAUSE = 0.2
 """Seconds between two looks."""

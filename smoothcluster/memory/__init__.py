@@ -10,7 +10,7 @@ It is deterministic: ids are counted, and time comes from the clock it is given.
 Processes share one through `smoothcluster.memory.server.MemoryServer`, each as a `SocketBackend`.
 """
 
-from smoothcluster.memory.client import MemoryBackend, MemoryLease
+from smoothcluster.memory.backend import MemoryBackend, MemoryLease
 from smoothcluster.memory.remote import SocketBackend
 from smoothcluster.memory.store import WEAKEST, MemoryStore, Past
 from smoothcluster.memory.tree import Applied, Tree

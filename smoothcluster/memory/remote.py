@@ -27,8 +27,8 @@ from smoothcluster.errors import (
     UnavailableError,
     UsageError,
 )
-from smoothcluster.memory.link import Links, check_path
-from smoothcluster.memory.orders import Orders
+from smoothcluster.memory.connections import Links, check_path
+from smoothcluster.memory.remote_watches import Orders
 from smoothcluster.memory.wire import SHARED, Frame, entries, frame, told
 
 Answer = TypeVar("Answer")

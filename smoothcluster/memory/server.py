@@ -19,8 +19,8 @@ from typing import Self, final
 
 from smoothcluster.clock import SYSTEM_CLOCK, Clock, Signal
 from smoothcluster.errors import UsageError
-from smoothcluster.memory.answers import Client
-from smoothcluster.memory.link import check_path
+from smoothcluster.memory.connections import check_path
+from smoothcluster.memory.served_client import Client
 from smoothcluster.memory.store import MemoryStore
 from smoothcluster.memory.wire import SHARED
 

@@ -11,10 +11,10 @@ its place; the thread is a daemon, so it does not keep the process.
 from collections.abc import Callable
 
 from smoothcluster.model import Handler
-from smoothcluster.pool.apart import Apart, NoChildren
-from smoothcluster.pool.base import Pool, always
-from smoothcluster.pool.kinds import is_async
-from smoothcluster.pool.loop import AsyncHandlerPool
+from smoothcluster.pool.children.protocol import Apart, NoChildren
+from smoothcluster.pool.event_loop import AsyncHandlerPool
+from smoothcluster.pool.handlers import is_async
+from smoothcluster.pool.protocol import Pool, always
 from smoothcluster.pool.run import Run, RunState
 from smoothcluster.pool.threads import HandlerPool
 

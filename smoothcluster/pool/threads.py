@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import final
 
 from smoothcluster.model import Handler
-from smoothcluster.pool.apart import Apart, NoChildren
-from smoothcluster.pool.base import Pool, always, check_concurrency, emptied
-from smoothcluster.pool.forks import count, end_copies
+from smoothcluster.pool.children.protocol import Apart, NoChildren
+from smoothcluster.pool.fork_guard import count, end_copies
+from smoothcluster.pool.protocol import Pool, always, check_concurrency, emptied
 from smoothcluster.pool.run import Run, raised, settle
 
 

@@ -13,8 +13,8 @@ from smoothcluster.testing.faults import Faulty
 from smoothcluster.testing.lagging import Lagging
 
 if TYPE_CHECKING:
-    from smoothcluster.testing.conformance import Ability, BackendConformance
-    from smoothcluster.testing.machine import backend_machine
+    from smoothcluster.testing.conformance.suite import Ability, BackendConformance
+    from smoothcluster.testing.stateful import backend_machine
 
 __all__ = ["Ability", "BackendConformance", "Faulty", "HeldClock", "Lagging", "backend_machine", "eventually"]
 
@@ -27,8 +27,8 @@ if not TYPE_CHECKING:  # Else no type checker would notice a misspelt name.
         if name in ("Ability", "BackendConformance"):
             import pytest
 
-            pytest.register_assert_rewrite(*(f"{__name__}.conformance_{rules}" for rules in _RULES))
-            return getattr(import_module(f"{__name__}.conformance"), name)
+            pytest.register_assert_rewrite(*(f"{__name__}.conformance.{rules}" for rules in _RULES))
+            return getattr(import_module(f"{__name__}.conformance.suite"), name)
         if name == "backend_machine":
-            return import_module(f"{__name__}.machine").backend_machine
+            return import_module(f"{__name__}.stateful").backend_machine
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -42,8 +42,8 @@ from smoothcluster.backend import (
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import AccessDeniedError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster.testing import Ability, BackendConformance, Faulty, backend_machine, eventually
-from smoothcluster.testing.conformance_connection import ConnectionRules
-from smoothcluster.testing.conformance_kit import Wakes, create
+from smoothcluster.testing.conformance.connection import ConnectionRules
+from smoothcluster.testing.conformance.kit import Wakes, create
 
 SECRET = "open sesame"
 

@@ -17,7 +17,7 @@ from smoothcluster.backend import CoordinationBackend, Guarantees, Lease
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore, SocketBackend
 from smoothcluster.memory.server import MemoryServer
 from smoothcluster.testing import Ability, BackendConformance, Faulty, HeldClock, Lagging, backend_machine
-from smoothcluster.testing.conformance_connection import ConnectionRules
+from smoothcluster.testing.conformance.connection import ConnectionRules
 
 COARSE = replace(
     WEAKEST,

@@ -36,7 +36,7 @@ from smoothcluster.errors import (
 from smoothcluster.memory import SocketBackend
 from smoothcluster.memory import server as server_module
 from smoothcluster.memory.__main__ import main
-from smoothcluster.memory.link import Link
+from smoothcluster.memory.connections import Link
 from smoothcluster.memory.server import MemoryServer
 from smoothcluster.memory.wire import LARGEST, PAGE, Frame, Frames, frame
 from smoothcluster.testing import eventually

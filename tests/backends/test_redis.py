@@ -22,9 +22,9 @@ from redis.exceptions import ResponseError
 from redis_server import RedisSentinels, RedisServer
 from servers import free_port
 from smoothcluster_redis import RedisBackend
+from smoothcluster_redis.connection import CAP, Link
 from smoothcluster_redis.errors import translate
 from smoothcluster_redis.lease import RedisLease
-from smoothcluster_redis.link import CAP, Link
 from smoothcluster_redis.servers import Servers
 
 from smoothcluster import Cluster, Task
@@ -48,8 +48,8 @@ from smoothcluster.errors import (
     UsageError,
 )
 from smoothcluster.testing import Ability, BackendConformance, Faulty, backend_machine, eventually
-from smoothcluster.testing.conformance_connection import ConnectionRules
-from smoothcluster.testing.conformance_kit import Wakes, create, delete, refused
+from smoothcluster.testing.conformance.connection import ConnectionRules
+from smoothcluster.testing.conformance.kit import Wakes, create, delete, refused
 
 SECRET = "open sesame"
 

@@ -13,7 +13,7 @@ from smoothcluster_redis import RedisBackend
 from smoothcluster import JobHandle
 from smoothcluster.backend import Create
 from smoothcluster.errors import UnavailableError
-from smoothcluster.testing.conformance_kit import Wakes, create, delete
+from smoothcluster.testing.conformance.kit import Wakes, create, delete
 
 TASKS = 200
 

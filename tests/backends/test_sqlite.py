@@ -17,12 +17,12 @@ from cluster.group import Group, Member, NewGroup, named
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from processes import pause, states
-from smoothcluster_sqlite import SqliteBackend, place
+from smoothcluster_sqlite import SqliteBackend, address
+from smoothcluster_sqlite.address import check_shared_here
 from smoothcluster_sqlite.errors import translate
 from smoothcluster_sqlite.file import StoreFile
-from smoothcluster_sqlite.place import check_shared_here
-from smoothcluster_sqlite.turn import CAP, DONE, KEPT, SCRIPT, Act, take
-from smoothcluster_sqlite.writer import writer
+from smoothcluster_sqlite.lock_holder import writer
+from smoothcluster_sqlite.transaction import CAP, DONE, KEPT, SCRIPT, Act, take
 from sqlite_store import SqliteStore, Writer
 
 from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Delete, Lease, Update
@@ -36,7 +36,7 @@ from smoothcluster.errors import (
 )
 from smoothcluster.registry import connect
 from smoothcluster.testing import Ability, BackendConformance, Faulty, HeldClock, backend_machine, eventually
-from smoothcluster.testing.conformance_kit import Wakes, create
+from smoothcluster.testing.conformance.kit import Wakes, create
 
 
 def end_lease(path: Path, lease: Lease) -> None:
@@ -493,7 +493,7 @@ def test_whoever_comes_to_a_network_file_system_is_refused(
     """Before anything is made or opened there: here the test's own disk passes for one."""
     if is_there:
         create(open_client(), "a")
-    monkeypatch.setattr(place, "_NO_LOCKS", re.compile(".*"))
+    monkeypatch.setattr(address, "_NO_LOCKS", re.compile(".*"))
     client = open_client()
     for act in (lambda: client.get("a"), lambda: client.lease(5.0)):
         with pytest.raises(UsageError, match="is on a network file system"):

@@ -23,7 +23,7 @@ from proxy import Proxy
 from servers import free_port
 from smoothcluster_zookeeper import ZookeeperBackend
 from smoothcluster_zookeeper.driver import Driver, Pending
-from smoothcluster_zookeeper.handler import Handler
+from smoothcluster_zookeeper.kazoo_handler import Handler
 from smoothcluster_zookeeper.lease import SessionLease
 from smoothcluster_zookeeper.session import Session
 from zookeeper_server import ZookeeperEnsemble, ZookeeperServer
@@ -50,8 +50,8 @@ from smoothcluster.errors import (
     UsageError,
 )
 from smoothcluster.testing import Ability, BackendConformance, Faulty, backend_machine, eventually
-from smoothcluster.testing.conformance_connection import ConnectionRules
-from smoothcluster.testing.conformance_kit import Wakes, create, delete, refused
+from smoothcluster.testing.conformance.connection import ConnectionRules
+from smoothcluster.testing.conformance.kit import Wakes, create, delete, refused
 
 LONG_LEASES = {"tickTime": 100, "minSessionTimeout": 200, "maxSessionTimeout": 60_000}
 SECRET = "open sesame"

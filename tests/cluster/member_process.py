@@ -16,7 +16,7 @@ from cluster.handlers import be_member, by_name
 
 from smoothcluster import ClusterCrawler, Pacing, connect
 from smoothcluster.backend import Change, Committed, Condition, CoordinationBackend, Refused
-from smoothcluster.progress import suspects
+from smoothcluster.work import suspects
 
 
 def mortal(backend: CoordinationBackend, part: str) -> CoordinationBackend:

@@ -7,10 +7,10 @@ from cluster.group import Group, NewGroup, named
 from cluster.handlers import START
 
 from smoothcluster.backend import Change, Committed, Update
-from smoothcluster.handover import succeed
+from smoothcluster.group.handover import succeed
+from smoothcluster.group.view import View, read_view
 from smoothcluster.model import Evidence
-from smoothcluster.records import Keys
-from smoothcluster.view import View, read_view
+from smoothcluster.records.group import Keys
 
 TASKS = 24
 

@@ -7,8 +7,8 @@ from cluster.group import Group, NewGroup, named
 
 from smoothcluster import Task
 from smoothcluster.backend import Create, Delete, Update
-from smoothcluster.chunks import digest, shard_of
 from smoothcluster.errors import SmoothclusterError
+from smoothcluster.jobs.chunks import digest, shard_of
 
 JUNK = b'\xff{"not": what belongs here'
 WRONG = b'{"owner": 5, "holder": [], "state": null, "name": {}}'

@@ -3,7 +3,7 @@
 from core_kit import Group
 
 from smoothcluster.cluster import Cluster
-from smoothcluster.member import MemberLoop
+from smoothcluster.member.loop import MemberLoop
 from smoothcluster.model import Task
 
 

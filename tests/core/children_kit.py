@@ -13,7 +13,7 @@ from typing import Any, cast
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.model import Task, TaskContext
 from smoothcluster.pool import Run
-from smoothcluster.pool.link import send
+from smoothcluster.pool.children.messages import send
 
 
 def handle(task: Task, context: TaskContext) -> object:

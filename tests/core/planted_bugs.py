@@ -29,7 +29,7 @@ class Bug:
 BUGS = (
     Bug(
         "a seat that was closed after the spec was read is claimed",
-        "election.py",
+        "group/election.py",
         "        if read.record.closed > view.spec.record.joins:\n            continue",
         "        if False:\n            continue",
         120,
@@ -39,7 +39,7 @@ BUGS = (
     ),
     Bug(
         "of the seats that are too many, vacant ones are not closed",
-        "respec.py",
+        "group/resizing.py",
         "changes.append(Create(key, closed) if seat.version is None else Update(key, closed, seat.version))",
         "changes.extend([Update(key, closed, seat.version)] if seat.record.holder else [])",
         20,
@@ -49,7 +49,7 @@ BUGS = (
     ),
     Bug(
         "a second death is judged by a look that does not show the first claim",
-        "incarnation.py",
+        "member/incarnation.py",
         "        if self.view is None or self._unsure or self._claims.tried or self._gifted:\n",
         "        if self.view is None or self._unsure or self._gifted:\n",
         60,
@@ -57,7 +57,7 @@ BUGS = (
     ),
     Bug(
         "a claim marks what is recorded already",
-        "handover.py",
+        "group/handover.py",
         "            if not (chunk.closed >> index & 1 or chunk.attempts(index)):\n",
         "            if not chunk.attempts(index):\n",
         60,
@@ -65,7 +65,7 @@ BUGS = (
     ),
     Bug(
         "progress is not fenced",
-        "progress/draft.py",
+        "work/commit.py",
         "fence = Update(keys.shard(self._number), record.to_json(), version)",
         "fence = Update(keys.shard(self._number), record.to_json())",
         60,
@@ -73,7 +73,7 @@ BUGS = (
     ),
     Bug(
         "a retry carries a newer version, and names of its own",
-        "workload.py",
+        "work/workload.py",
         "            if record.id == work.pending.id:\n                # What was lost",
         """\
             if record.owner == self._terms.incarnation and entry.version != work.version:
@@ -93,7 +93,7 @@ BUGS = (
     ),
     Bug(
         "a submit's chunks are written without its record",
-        "jobs.py",
+        "jobs/submission.py",
         "                if not isinstance(self._backend.commit([], changes), Refused):\n                    return True\n",
         """\
                 for change in changes[1:]:
@@ -106,7 +106,7 @@ BUGS = (
     ),
     Bug(
         "who leaves deletes the records of ownership",
-        "handover.py",
+        "group/handover.py",
         "        change = Update(keys.shard(number), freed.to_json(), read.version)\n",
         "        change = Delete(keys.shard(number), read.version)\n",
         60,
@@ -114,7 +114,7 @@ BUGS = (
     ),
     Bug(
         "an incarnation outlives its lease",
-        "member.py",
+        "member/loop.py",
         "            self._incarnation = self._around.new_id()\n",
         "            self._incarnation = self._incarnation or self._around.new_id()\n",
         60,
@@ -122,7 +122,7 @@ BUGS = (
     ),
     Bug(
         "members are read before what they own",
-        "view.py",
+        "group/view.py",
         """\
     found = read_ownership(backend, keys, last.spec.record if last else None, report)
     if found is None:
@@ -140,7 +140,7 @@ BUGS = (
     ),
     Bug(
         "a claim does not name the claimant's own record",
-        "handover.py",
+        "group/handover.py",
         "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]\n",
         "    changes: list[Change] = []\n",
         60,
@@ -148,7 +148,7 @@ BUGS = (
     ),
     Bug(
         "the local deadline is not looked at",
-        "session.py",
+        "recipes/session.py",
         "        return not self.lost.is_set() and self.clock.monotonic() < self._deadline\n",
         "        return not self.lost.is_set()\n",
         90,
@@ -157,7 +157,7 @@ BUGS = (
     ),
     Bug(
         "a claim does not raise the epoch",
-        "handover.py",
+        "group/handover.py",
         "    after.epoch += 1\n",
         "",
         60,
@@ -165,7 +165,7 @@ BUGS = (
     ),
     Bug(
         "a task is not marked before it starts",
-        "progress/shard_work.py",
+        "work/shard_work.py",
         "        self.record.open[name].run |= 1 << index\n",
         "",
         60,
@@ -173,7 +173,7 @@ BUGS = (
     ),
     Bug(
         "starts are not counted when a shard is taken over",
-        "handover.py",
+        "group/handover.py",
         "            chunk.blame.setdefault(index, []).append(blamed)\n",
         "            pass\n",
         60,
@@ -181,7 +181,7 @@ BUGS = (
     ),
     Bug(
         "a successor does not load the ids that a job has",
-        "progress/backlog.py",
+        "work/backlog.py",
         "        values = (entry.value for entry in backend.list(self._keys.seen(job, self._number)))\n",
         "        values: list[bytes] = []\n",
         60,
@@ -189,7 +189,7 @@ BUGS = (
     ),
     Bug(
         "a join does not compare the counter",
-        "joining.py",
+        "group/joining.py",
         "Update(keys.spec, after.to_json(), spec.version)",
         "Update(keys.spec, after.to_json())",
         60,
@@ -197,7 +197,7 @@ BUGS = (
     ),
     Bug(
         "a watch is armed after reading",
-        "progress/backlog.py",
+        "work/backlog.py",
         """\
         if not self._armed:
             self.arm()
@@ -220,7 +220,7 @@ BUGS = (
     ),
     Bug(
         "what comes while we read is forgotten",
-        "progress/backlog.py",
+        "work/backlog.py",
         "        here = set(names)\n",
         "        here = set(names)\n        self.stale = False\n",
         120,
@@ -229,7 +229,7 @@ BUGS = (
     ),
     Bug(
         "the deadline counts from the answer of a renewal",
-        "session.py",
+        "recipes/session.py",
         "                self._deadline = max(self._deadline, before + self.ttl)\n",
         "                self._deadline = max(self._deadline, self.clock.monotonic() + self.ttl)\n",
         120,
@@ -238,7 +238,7 @@ BUGS = (
     ),
     Bug(
         "a seat is taken without comparing it",
-        "handover.py",
+        "group/handover.py",
         "    return Create(key, value) if version is None else Update(key, value, version)\n",
         "    return Create(key, value) if version is None else Update(key, value, None if '/seats/' in key else version)\n",
         60,
@@ -247,7 +247,7 @@ BUGS = (
     ),
     Bug(
         "ids are admitted without writing them down",
-        "progress/shard_work.py",
+        "work/shard_work.py",
         """            draft.changes.append(Create(key, b"".join(marks)))\n""",
         "            pass\n",
         20,
@@ -255,7 +255,7 @@ BUGS = (
     ),
     Bug(
         "what is refused is judged by a reading that lags",
-        "workload.py",
+        "work/workload.py",
         "        self._backend.sync()\n        entry = self._backend.get(self._key(work))\n",
         "        entry = self._backend.get(self._key(work))\n",
         30,
@@ -264,7 +264,7 @@ BUGS = (
     ),
     Bug(
         "suspects are run in the member",
-        "progress/shard_work.py",
+        "work/shard_work.py",
         "            run.apart, run.alone = not alone, self.suspects.accused(place)\n",
         "            pass\n",
         30,
@@ -272,7 +272,7 @@ BUGS = (
     ),
     Bug(
         "what was running when its process died is not suspect",
-        "suspicion.py",
+        "records/blame.py",
         "_DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)\n",
         "_DEADLY = (Evidence.LEASE_EXPIRED,)\n",
         30,
@@ -280,7 +280,7 @@ BUGS = (
     ),
     Bug(
         "what was running when its lease ran out is not suspect",
-        "suspicion.py",
+        "records/blame.py",
         "_DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)\n",
         "_DEADLY = (Evidence.PROCESS_GONE,)\n",
         60,
@@ -288,7 +288,7 @@ BUGS = (
     ),
     Bug(
         "one death of a child convicts",
-        "suspicion.py",
+        "records/blame.py",
         "    if crashes >= CRASHES or crashes + kills >= KILLS or",
         "    if crashes or kills or",
         30,
@@ -297,7 +297,7 @@ BUGS = (
     ),
     Bug(
         "blame is lost when a shard changes hands",
-        "records.py",
+        "records/group.py",
         "{k: list(v) for k, v in self.blame.items()}",
         "{}",
         30,
@@ -305,7 +305,7 @@ BUGS = (
     ),
     Bug(
         "nobody says that a suspect is alone in the member",
-        "progress/shard_work.py",
+        "work/shard_work.py",
         "                self.suspects.blame(place, ALONE)\n",
         "                pass\n",
         60,
@@ -313,7 +313,7 @@ BUGS = (
     ),
     Bug(
         "a suspect is alone in the member while outcomes of others wait",
-        "workload.py",
+        "work/workload.py",
         """\
             if work.unsaid():
                 self._commit(work, 0, now)
@@ -329,7 +329,7 @@ BUGS = (
     ),
     Bug(
         "shards never flow back when members return",
-        "assignment.py",
+        "group/assignment.py",
         "    return Plan(give=_surplus(owned, target, me, set(busy)), unplaced=tuple(free))\n",
         "    return Plan(unplaced=tuple(free))\n",
         20,
@@ -337,7 +337,7 @@ BUGS = (
     ),
     Bug(
         "a member's share takes no account of its capacity",
-        "assignment.py",
+        "group/assignment.py",
         "        full = [name for name in ranked if limits.get(name, inf) < level[name]]\n",
         "        full: list[str] = []\n",
         30,
@@ -345,7 +345,7 @@ BUGS = (
     ),
     Bug(
         "all shards of the dead are adopted at once",
-        "adoption.py",
+        "member/adoption.py",
         "        return 0 if stopped else self._pacing.shards\n",
         "        return 0 if stopped else None\n",
         60,
@@ -354,7 +354,7 @@ BUGS = (
     ),
     Bug(
         "the breaker opens after the first move",
-        "adoption.py",
+        "member/adoption.py",
         "        stopped = view.breaker.record.open or self._toll.series(now) or now < self._next_round\n",
         "        stopped = view.breaker.record.open or now < self._next_round\n",
         90,
@@ -363,7 +363,7 @@ BUGS = (
     ),
     Bug(
         "the breaker is not told of deaths",
-        "adoption.py",
+        "member/adoption.py",
         "        return self._toll.told(view, now, commit_id)\n",
         "        return None\n",
         10,
@@ -371,7 +371,7 @@ BUGS = (
     ),
     Bug(
         "the breaker stays open",
-        "adoption.py",
+        "member/adoption.py",
         "        if at is None or now < at or view.breaker.version is None:\n",
         "        if True:\n",
         60,
@@ -379,7 +379,7 @@ BUGS = (
     ),
     Bug(
         "two kills of a child convict",
-        "suspicion.py",
+        "records/blame.py",
         "            crashes += entry.crash\n",
         "            crashes += entry.crash or entry.evidence == KILLED\n",
         100,
@@ -388,7 +388,7 @@ BUGS = (
     ),
     Bug(
         "the links that a task has found are committed after its outcome",
-        "workload.py",
+        "work/workload.py",
         "            result = self._backend.commit([], work.pending.changes)\n",
         """\
             links = [each for each in work.pending.changes if "/tasks/" in each.key and hasattr(each, "value")]
@@ -402,7 +402,7 @@ BUGS = (
     ),
     Bug(
         "a claim does not compare the claimant's own record",
-        "handover.py",
+        "group/handover.py",
         "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]\n",
         "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json())]\n",
         120,
@@ -415,7 +415,7 @@ BUGS = (
 SELDOM = (
     Bug(
         "a claim is made on a look that may not show a gift",
-        "incarnation.py",
+        "member/incarnation.py",
         "        if self._gifted:\n",
         "        if False:\n",
         600,
@@ -430,7 +430,7 @@ in test_all_run, `test_a_look_that_may_not_show_a_gift_is_followed_by_another`.
 UNFOUND = (
     Bug(
         "a giver does not count anew what the other owns",
-        "gifts.py",
+        "member/rebalancing.py",
         "        return more <= (room(now, target) or 0)\n",
         "        return more <= (room(now, target) or 0) or True\n",
         60,
@@ -438,7 +438,7 @@ UNFOUND = (
     ),
     Bug(
         "a claim does not compare the breaker",
-        "handover.py",
+        "group/handover.py",
         "        conditions.append(AtVersion(keys.breaker, view.breaker.version))\n",
         "        pass\n",
         60,
@@ -446,7 +446,7 @@ UNFOUND = (
     ),
     Bug(
         "tasks are taken for added before that is acknowledged",
-        "progress/draft.py",
+        "work/commit.py",
         "        self._sent.extend(texts)\n",
         "        self._terms.sent.add(list(texts))\n",
         60,
@@ -454,7 +454,7 @@ UNFOUND = (
     ),
     Bug(
         "one reading is enough to call a job finished",
-        "jobs.py",
+        "jobs/submission.py",
         "    if not books.balanced() or books != read_books(backend, keys, job, spec, report):\n",
         "    if not books.balanced():\n",
         60,

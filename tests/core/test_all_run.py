@@ -8,14 +8,14 @@ import pytest
 from core.by_hand import incarnation, submit, work_off
 from core_kit import KEYS, Group, put
 
-from smoothcluster.adoption import EXCHANGE
-from smoothcluster.agenda import SOON
-from smoothcluster.assignment import Plan
-from smoothcluster.breaker import Pacing
 from smoothcluster.cluster import Cluster
-from smoothcluster.events import read_events
-from smoothcluster.member import MemberLoop
+from smoothcluster.group.assignment import Plan
+from smoothcluster.group.events import read_events
+from smoothcluster.member.adoption import EXCHANGE
+from smoothcluster.member.loop import MemberLoop
+from smoothcluster.member.schedule import SOON
 from smoothcluster.model import Role
+from smoothcluster.records.breaker import Pacing
 
 
 def group_of(count: int, shards: int, *, capacity: int | None = None, adopt: int = 4) -> tuple[Group, list[MemberLoop]]:

@@ -6,10 +6,10 @@ from core_kit import all_run, member, picture, runners
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothcluster.assignment import Plan, plan, shares, workers
+from smoothcluster.group.assignment import Plan, plan, shares, workers
+from smoothcluster.group.view import View
 from smoothcluster.model import Evidence
-from smoothcluster.records import Member
-from smoothcluster.view import View
+from smoothcluster.records.group import Member
 
 
 def test_only_seated_and_running_members_may_own() -> None:

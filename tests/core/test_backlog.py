@@ -6,12 +6,12 @@ import pytest
 from core_kit import KEYS, Garbage, put
 
 from smoothcluster.backend import CoordinationBackend, Delete, Entry
-from smoothcluster.chunks import digest
 from smoothcluster.errors import UnavailableError
+from smoothcluster.jobs.chunks import digest
 from smoothcluster.memory import MemoryBackend
-from smoothcluster.progress.backlog import Backlog
-from smoothcluster.records import Open, Shard
+from smoothcluster.records.group import Open, Shard
 from smoothcluster.testing import Faulty
+from smoothcluster.work.backlog import Backlog
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
 import pytest
 
-from smoothcluster.breaker import CLOSED, REMEMBERED, Breaker, Death, Pacing
 from smoothcluster.errors import UsageError
 from smoothcluster.model import Evidence
-from smoothcluster.records import GarbageError
+from smoothcluster.records.breaker import CLOSED, REMEMBERED, Breaker, Death, Pacing
+from smoothcluster.records.group import GarbageError
 
 DEATH = Death("a", Evidence.PROCESS_GONE)
 

@@ -22,10 +22,10 @@ from smoothcluster.errors import UsageError
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Handler
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
-from smoothcluster.pool.children import TRIES, Children
-from smoothcluster.pool.isolation import LEAST_MEMORY
-from smoothcluster.pool.origin import MAIN, NoOriginError, Origin, load, origin_of
-from smoothcluster.pool.parent import LONGEST_START, NICE, Child
+from smoothcluster.pool.children.handler_ref import MAIN, NoOriginError, Origin, load, origin_of
+from smoothcluster.pool.children.limits import LEAST_MEMORY
+from smoothcluster.pool.children.pool import TRIES, Children
+from smoothcluster.pool.children.process import LONGEST_START, NICE, Child
 from smoothcluster.testing import HeldClock, eventually
 
 Make = Callable[..., Children]
@@ -290,7 +290,7 @@ def test_children_that_are_always_killed_are_given_up(make: Make) -> None:
 
 def test_children_that_die_while_they_get_ready(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some in a row it is believed."""
-    monkeypatch.setattr("smoothcluster.pool.parent._START", "import os; os._exit(1)")
+    monkeypatch.setattr("smoothcluster.pool.children.process._START", "import os; os._exit(1)")
     children = make()
     assert ran(children).state is RunState.NOT_STARTED
     assert children.able is False
@@ -324,8 +324,8 @@ def test_children_end_with_their_parent() -> None:
     """However that ends, and whatever they are at."""
     script = """
 from core.children_kit import handle, new_run
-from smoothcluster.pool.children import Children
-from smoothcluster.pool.origin import origin_of
+from smoothcluster.pool.children.pool import Children
+from smoothcluster.pool.children.handler_ref import origin_of
 import os, threading
 children, run = Children(origin_of(handle), 1), new_run(act="wait")
 threading.Thread(target=children.run, args=(run,), daemon=True).start()
@@ -401,7 +401,7 @@ def _script(tmp_path: Path, text: str, *options: str) -> str:
 
 
 GUARDED = """
-from smoothcluster.pool.origin import NoOriginError, origin_of
+from smoothcluster.pool.children.handler_ref import NoOriginError, origin_of
 
 def fetch(task, context):
     return "script"
@@ -464,13 +464,13 @@ def test_isolation_that_makes_no_sense(options: dict[str, Any], why: str) -> Non
 
 def test_isolation_where_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Found out by a child, at once."""
-    monkeypatch.setattr("smoothcluster.pool.parent._START", "import os; os._exit(1)")
+    monkeypatch.setattr("smoothcluster.pool.children.process._START", "import os; os._exit(1)")
     with pytest.raises(UsageError, match="die while they get ready"):
         ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle, isolation="process")
 
 
 def test_a_child_that_imports_its_handler_makes_no_crawlers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module that joins a group while it is imported would have ghosts join it."""
-    monkeypatch.setattr("smoothcluster.pool.child._State.importing", True)
+    monkeypatch.setattr("smoothcluster.pool.children.main._State.importing", True)
     with pytest.raises(UsageError, match="a child process imports this module"):
         ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothcluster.chunks import (
+from smoothcluster.errors import UsageError
+from smoothcluster.jobs.chunks import (
     CHUNK_BYTES,
     CHUNK_TASKS,
     Packer,
@@ -15,9 +16,8 @@ from smoothcluster.chunks import (
     pack,
     shard_of,
 )
-from smoothcluster.errors import UsageError
 from smoothcluster.model import LARGEST_VALUE, Task
-from smoothcluster.records import GarbageError
+from smoothcluster.records.group import GarbageError
 
 
 def test_a_chunks_job_is_read_from_its_name() -> None:

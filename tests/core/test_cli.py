@@ -17,12 +17,12 @@ from click.testing import CliRunner
 
 from smoothcluster import Cluster, ClusterCrawler, Task, TaskContext, connect
 from smoothcluster.backend import Create, Update
-from smoothcluster.cli import frame, main
-from smoothcluster.cli.tail import Tail
+from smoothcluster.cli import common, main
+from smoothcluster.cli.event_tail import Tail
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UnavailableError
-from smoothcluster.events import RING, EventLog
-from smoothcluster.records import Keys, Member
+from smoothcluster.group.events import RING, EventLog
+from smoothcluster.records.group import Keys, Member
 from smoothcluster.testing import eventually
 
 
@@ -102,7 +102,7 @@ def test_other_failures_have_their_own_status(
     def refuse(url: str | None) -> None:
         raise error
 
-    monkeypatch.setattr(frame, "connect", refuse)
+    monkeypatch.setattr(common, "connect", refuse)
     assert str(error) in one_line(invoke("status"), status)
     assert "Traceback" in invoke("status", "--verbose").stderr
 
@@ -114,7 +114,7 @@ def test_an_interrupted_command_says_so(invoke: Invoke, monkeypatch: pytest.Monk
     def interrupt(url: str | None) -> None:
         raise stop
 
-    monkeypatch.setattr(frame, "connect", interrupt)
+    monkeypatch.setattr(common, "connect", interrupt)
     assert invoke("status").exit_code == 130
 
 
@@ -137,7 +137,7 @@ def test_no_secret_is_shown(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, fla
     def refuse(url: str | None) -> None:
         raise UnavailableError(f"cannot reach {url}, tried as user with 'pass/word', option key=private")
 
-    monkeypatch.setattr(frame, "connect", refuse)
+    monkeypatch.setattr(common, "connect", refuse)
     result = invoke("status", "--backend", "zookeeper://user:pass/word@h:2181?key=private", *flags)
     assert "zookeeper://***@h:2181?***" in result.stderr
     assert "pass/word" not in result.output
@@ -147,7 +147,7 @@ def test_no_secret_is_shown(invoke: Invoke, monkeypatch: pytest.MonkeyPatch, fla
 
 def test_exit_statuses_are_in_the_help(invoke: Invoke) -> None:
     """Scripts' authors find there what each status means."""
-    for status in frame.Exit:
+    for status in common.Exit:
         assert f"\n    {status.value} " in invoke("--help").stdout
 
 

@@ -7,7 +7,7 @@ from cli_kit import one_line
 from click.testing import CliRunner, Result
 
 from smoothcluster.cli import logs, main
-from smoothcluster.cli.options import VARIABLE
+from smoothcluster.cli.backend_options import VARIABLE
 
 
 def status(path: Path, url: str = "sqlite://") -> Result:

@@ -11,7 +11,7 @@ import pytest
 from cli_kit import Invoke, counts, invoke_on, on_terminal, one_line
 
 from smoothcluster import Cluster, ClusterCrawler, JobHandle, Task, TaskContext, connect
-from smoothcluster.cli.bar import shown
+from smoothcluster.cli.progress_bar import shown
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from smoothcluster.cluster import Cluster, outcomes
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, UnavailableError, UsageError
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Outcome, State, Task
-from smoothcluster.records import GarbageError, Job, Seat, Shard, Spec, dump
+from smoothcluster.records.group import GarbageError, Job, Seat, Shard, Spec, dump
 from smoothcluster.testing import Faulty, HeldClock, eventually
 
 

@@ -3,12 +3,12 @@
 import pytest
 from core_kit import KEYS, member, picture, runners
 
-from smoothcluster.deaths import Deaths
-from smoothcluster.events import EventLog, read_events
-from smoothcluster.handover import Move
+from smoothcluster.group.events import EventLog, read_events
+from smoothcluster.group.handover import Move
+from smoothcluster.member.takeover_log import Deaths
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Evidence
-from smoothcluster.records import Open, Shard
+from smoothcluster.records.group import Open, Shard
 from smoothcluster.testing import HeldClock
 
 

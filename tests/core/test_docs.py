@@ -14,7 +14,7 @@ from pages import FENCE, ROOT, Block, blocks_of, named, pages
 import smoothcluster
 from smoothcluster import Cluster, ClusterCrawler, JobHandle, TaskContext, errors
 from smoothcluster.cli import main
-from smoothcluster.cli.frame import Exit
+from smoothcluster.cli.common import Exit
 
 DOCS = ROOT / "docs"
 PAGES = pages()

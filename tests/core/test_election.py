@@ -4,10 +4,10 @@ from itertools import pairwise
 
 from core_kit import member, picture, runners
 
-from smoothcluster.election import SeatClaim, candidates, free_seats, role_of, seat_to_claim, watched_by
+from smoothcluster.group.election import SeatClaim, candidates, free_seats, role_of, seat_to_claim, watched_by
+from smoothcluster.group.view import View
 from smoothcluster.model import Evidence, Role
-from smoothcluster.records import Member
-from smoothcluster.view import View
+from smoothcluster.records.group import Member
 
 TTL = 10.0
 

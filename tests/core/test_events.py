@@ -7,7 +7,7 @@ from core_kit import KEYS, put
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
-from smoothcluster.events import RING, EventLog, line, read_events
+from smoothcluster.group.events import RING, EventLog, line, read_events
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.testing import Faulty, HeldClock
 

@@ -7,13 +7,13 @@ import pytest
 from core_kit import KEYS, Garbage, ids, limits, member, put
 
 from smoothcluster.backend import Committed, Guarantees, Refused
-from smoothcluster.breaker import CLOSED, Death
-from smoothcluster.election import SeatClaim
-from smoothcluster.handover import Move, claim, give, leave, succeed
+from smoothcluster.group.election import SeatClaim
+from smoothcluster.group.handover import Move, claim, give, leave, succeed
+from smoothcluster.group.view import Read, View, read_view
 from smoothcluster.memory import WEAKEST, MemoryBackend
 from smoothcluster.model import Evidence
-from smoothcluster.records import Member, Open, Seat, Shard, Spec, bits
-from smoothcluster.view import Read, View, read_view
+from smoothcluster.records.breaker import CLOSED, Death
+from smoothcluster.records.group import Member, Open, Seat, Shard, Spec, bits
 
 SHARDS = 6
 

@@ -4,11 +4,11 @@ import pytest
 from core_kit import KEYS, Bench, Garbage, done, ids, put
 
 from smoothcluster.cluster import Cluster
-from smoothcluster.housekeeping import finished_jobs, states, tidy
-from smoothcluster.jobs import FINISHED
+from smoothcluster.jobs.submission import FINISHED
+from smoothcluster.member.cleanup import finished_jobs, states, tidy
 from smoothcluster.model import Task
-from smoothcluster.progress import ShardWork
-from smoothcluster.records import Job, Spec
+from smoothcluster.records.group import Job, Spec
+from smoothcluster.work import ShardWork
 
 SPEC = Spec(1, None, 1, 0, "")
 

@@ -22,8 +22,8 @@ from smoothcluster_sqlite import SqliteBackend
 from sqlite_store import Writer
 
 from smoothcluster import Cluster, ClusterCrawler, Task, TaskContext, connect
-from smoothcluster.quarantine import Condemned
-from smoothcluster.records import Keys
+from smoothcluster.records.group import Keys
+from smoothcluster.records.quarantine import Condemned
 from smoothcluster.testing import eventually
 
 pytestmark = pytest.mark.slow

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smoothcluster.backend import CoordinationBackend, Entry, Guarantees
-from smoothcluster.chunks import decode_chunk
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UnavailableError, UsageError
-from smoothcluster.jobs import (
+from smoothcluster.jobs.chunks import decode_chunk
+from smoothcluster.jobs.submission import (
     FINISHED,
     OPEN,
     SEALED,
@@ -25,7 +25,7 @@ from smoothcluster.jobs import (
 )
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.model import Task
-from smoothcluster.records import GarbageError, Job, Shard, Spec
+from smoothcluster.records.group import GarbageError, Job, Shard, Spec
 from smoothcluster.testing import Faulty, HeldClock
 
 SHARDS = 3

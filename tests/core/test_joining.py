@@ -8,11 +8,11 @@ from core_kit import KEYS, Garbage, ids, member, put
 
 from smoothcluster.backend import CoordinationBackend, Entry, Lease
 from smoothcluster.errors import LeaseLostError, NameInUseError, SpecMismatchError, UsageError
-from smoothcluster.joining import Wanted, free_name, new_spec, try_join
+from smoothcluster.group.joining import Wanted, free_name, new_spec, try_join
+from smoothcluster.group.view import Read, parse_spec, read_members
 from smoothcluster.memory import MemoryBackend, MemoryStore
-from smoothcluster.records import Member, Spec
+from smoothcluster.records.group import Member, Spec
 from smoothcluster.testing import Faulty
-from smoothcluster.view import Read, parse_spec, read_members
 
 
 @final

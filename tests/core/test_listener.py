@@ -10,8 +10,8 @@ import pytest
 from neighbours import DEADLINE, LOOPBACK, Process, call, greeting, heard, not_apart
 
 from smoothcluster.errors import UsageError
-from smoothcluster.peers import Listener, sockets
-from smoothcluster.peers import listener as listening
+from smoothcluster.failure_detector import Listener, sockets
+from smoothcluster.failure_detector import listener as listening
 from smoothcluster.testing.clock import eventually
 
 

@@ -12,9 +12,9 @@ import pytest
 from smoothcluster.backend import Change, Committed, Condition, Create, Delete, Guarantees, Refused
 from smoothcluster.clock import Clock, Signal
 from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
-from smoothcluster.lock import Lock
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
-from smoothcluster.session import LeaseState, Session
+from smoothcluster.recipes.lock import Lock
+from smoothcluster.recipes.session import LeaseState, Session
 from smoothcluster.testing import Faulty, HeldClock, Lagging, eventually
 
 TTL = 10.0

@@ -6,11 +6,11 @@ import pytest
 from core.by_hand import incarnation, submit, work_off
 from core_kit import KEYS, Group, put
 
-from smoothcluster.agenda import SETTLE, SOON
 from smoothcluster.backend import Delete
-from smoothcluster.claims import HEIR
 from smoothcluster.errors import NameInUseError, UnavailableError
-from smoothcluster.member import AGAIN, FIRST_PAUSE, LONGEST_PAUSE
+from smoothcluster.member.claims import HEIR
+from smoothcluster.member.loop import AGAIN, FIRST_PAUSE, LONGEST_PAUSE
+from smoothcluster.member.schedule import SETTLE, SOON
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Role
 from smoothcluster.testing import Faulty

@@ -43,7 +43,7 @@ def invoke(stores: dict[str, MemoryStore], monkeypatch: pytest.MonkeyPatch) -> I
         assert (url, options) == (None, {})
         return parted(stores)
 
-    monkeypatch.setattr("smoothcluster.cli.frame.connect", connect)
+    monkeypatch.setattr("smoothcluster.cli.common.connect", connect)
     return invoke_on("memory://parted")
 
 

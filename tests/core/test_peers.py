@@ -13,10 +13,10 @@ from statistics import median
 import pytest
 from neighbours import DEADLINE, LOOPBACK, Process, Stranger, Watcher, greeting, not_apart, peer_at
 
-import smoothcluster.peers.listener
+import smoothcluster.failure_detector.listener
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.peers import Listener, Peer, Prober, Proof, prober
-from smoothcluster.peers.sockets import dial
+from smoothcluster.failure_detector import Listener, Peer, Prober, Proof, prober
+from smoothcluster.failure_detector.sockets import dial
 from smoothcluster.testing.clock import HeldClock, eventually
 
 
@@ -509,7 +509,7 @@ def test_false_alarm_is_no_end(watcher: Watcher, stranger: Stranger, monkeypatch
 
 def test_held_connections_are_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ends of a held connection look after it, so that no firewall forgets it and none lasts for ever."""
-    monkeypatch.setattr(smoothcluster.peers.listener, "keep_descriptors_apart", not_apart)
+    monkeypatch.setattr(smoothcluster.failure_detector.listener, "keep_descriptors_apart", not_apart)
     listener = Listener(LOOPBACK)
     listener.announce("g", "m", "i1")
     with dial(*listener.address) as caller:

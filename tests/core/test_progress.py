@@ -12,8 +12,8 @@ from smoothcluster.backend import Create, Delete, Refused, Update, commit_size
 from smoothcluster.cluster import outcomes
 from smoothcluster.model import Outcome, State, Task
 from smoothcluster.pool import Run, RunState
-from smoothcluster.progress import Sent, ShardWork, place_of, shard_of
-from smoothcluster.records import Open, Shard
+from smoothcluster.records.group import Open, Shard
+from smoothcluster.work import Sent, ShardWork, place_of, shard_of
 
 
 @pytest.fixture

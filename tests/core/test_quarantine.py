@@ -12,8 +12,8 @@ from smoothcluster.cluster import Cluster
 from smoothcluster.errors import UsageError
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Task
-from smoothcluster.quarantine import LONGEST, Condemned, name_of_release
-from smoothcluster.records import GarbageError, Keys
+from smoothcluster.records.group import GarbageError, Keys
+from smoothcluster.records.quarantine import LONGEST, Condemned, name_of_release
 from smoothcluster.registry import connect
 from smoothcluster.testing import Faulty
 

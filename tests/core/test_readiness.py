@@ -11,12 +11,12 @@ import pytest
 from core.by_hand import incarnation, submit, work_off
 from core_kit import KEYS, Group, Kennel, all_run, member, picture, put
 
-from smoothcluster.agenda import SETTLE
 from smoothcluster.cluster import Cluster
-from smoothcluster.election import PATIENCE, candidates, fit, seat_to_claim
-from smoothcluster.member import MemberLoop
+from smoothcluster.group.election import PATIENCE, candidates, fit, seat_to_claim
+from smoothcluster.member.loop import MemberLoop
+from smoothcluster.member.readiness import EVERY, FIRST, HURRY, LARGEST, LONGEST, Fitness, Readiness
+from smoothcluster.member.schedule import SETTLE
 from smoothcluster.model import Role
-from smoothcluster.readiness import EVERY, FIRST, HURRY, LARGEST, LONGEST, Fitness, Readiness
 from smoothcluster.testing import Faulty, HeldClock, eventually
 
 

@@ -10,9 +10,9 @@ from core_kit import KEYS, member
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smoothcluster.chunks import decode_chunk
 from smoothcluster.cluster import outcomes
-from smoothcluster.records import (
+from smoothcluster.jobs.chunks import decode_chunk
+from smoothcluster.records.group import (
     LARGEST,
     GarbageError,
     Job,

@@ -6,20 +6,20 @@ from dataclasses import replace
 import pytest
 from core_kit import KEYS, Garbage, Group, ids, limits, member, picture, put, runners
 
-from smoothcluster.assignment import Plan, plan
 from smoothcluster.backend import Refused
 from smoothcluster.cluster import Cluster
-from smoothcluster.election import SeatClaim, seat_to_claim
 from smoothcluster.errors import OutcomeUnknownError, SpecMismatchError, UsageError
-from smoothcluster.handover import claim
-from smoothcluster.joining import Wanted
-from smoothcluster.member import MemberLoop
+from smoothcluster.group.assignment import Plan, plan
+from smoothcluster.group.election import SeatClaim, seat_to_claim
+from smoothcluster.group.handover import claim
+from smoothcluster.group.joining import Wanted
+from smoothcluster.group.resizing import Respec, try_change
+from smoothcluster.group.view import Read
+from smoothcluster.member.loop import MemberLoop
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.model import Evidence, Role, Task
-from smoothcluster.records import Seat
-from smoothcluster.respec import Respec, try_change
+from smoothcluster.records.group import Seat
 from smoothcluster.testing import Faulty
-from smoothcluster.view import Read
 
 
 def formed(runner: int, backup: int, shards: int = 8) -> tuple[Group, list[MemberLoop], Cluster]:

@@ -12,7 +12,7 @@ from smoothcluster.backend import CoordinationBackend, Create, Lease
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import AccessDeniedError, OutcomeUnknownError, UnavailableError
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
-from smoothcluster.session import LeaseState, Session
+from smoothcluster.recipes.session import LeaseState, Session
 from smoothcluster.testing import HeldClock, eventually
 
 TTL = 12.0

@@ -14,7 +14,7 @@ from core.planted_bugs import BUGS, SELDOM, Bug
 
 import smoothcluster
 from smoothcluster.testing.simulate import Scenario, play
-from smoothcluster.testing.simulate.trouble import FAULTS, FORGETTING
+from smoothcluster.testing.simulate.faults import FAULTS, FORGETTING
 
 PACKAGE = Path(smoothcluster.__file__).parent
 

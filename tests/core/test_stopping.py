@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
+from smoothcluster.member.stopping import Stopping
 from smoothcluster.memory import MemoryBackend, MemoryStore
-from smoothcluster.session import Session
-from smoothcluster.stopping import Stopping
+from smoothcluster.recipes.session import Session
 from smoothcluster.testing import HeldClock, eventually
 
 TTL = 10.0

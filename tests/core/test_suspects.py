@@ -6,16 +6,16 @@ from threading import Event
 import pytest
 from core_kit import KEYS, Bench, HandPool, Kennel, died, done, failed, limits, put
 
-from smoothcluster.chunks import encode_task
 from smoothcluster.cluster import outcomes
+from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.model import Outcome, State, Task
 from smoothcluster.pool import RunState
-from smoothcluster.progress import ShardWork
-from smoothcluster.progress.suspects import CONFIRM, TOLD
-from smoothcluster.quarantine import Condemned
-from smoothcluster.records import Open, Shard
-from smoothcluster.suspicion import KILLS
-from smoothcluster.workload import INTERVAL, RAMP, Workload
+from smoothcluster.records.blame import KILLS
+from smoothcluster.records.group import Open, Shard
+from smoothcluster.records.quarantine import Condemned
+from smoothcluster.work import ShardWork
+from smoothcluster.work.suspects import CONFIRM, TOLD
+from smoothcluster.work.workload import INTERVAL, RAMP, Workload
 
 GONE = "x@1:process_gone"
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothcluster.suspicion import KILLS, Entry, Stage, read, stage, starts, ways, words, write
+from smoothcluster.records.blame import KILLS, Entry, Stage, read, stage, starts, ways, words, write
 
 GONE, EXPIRED, LEFT, ALONE = "a@1:process_gone", "a@1:lease_expired", "a@1:left", "b@2:alone"
 CRASH, KILL, DISTURBED, RAISED = "b@2:child_exit_3", "b@2:child_killed", "b@2:child_disturbed", "b@2:child_raised"

@@ -2,10 +2,10 @@
 
 from core_kit import all_run, member
 
-from smoothcluster.breaker import CLOSED, Breaker, Death, Pacing
+from smoothcluster.group.breaker import Toll, exempt, unrecorded
+from smoothcluster.group.view import View
 from smoothcluster.model import Evidence
-from smoothcluster.toll import Toll, exempt, unrecorded
-from smoothcluster.view import View
+from smoothcluster.records.breaker import CLOSED, Breaker, Death, Pacing
 
 FIVE = [member(name, join) for join, name in enumerate("abcde")]
 OWNERS = ["a", "b", "c", "d", "e"]

@@ -5,7 +5,7 @@ from core.by_hand import incarnation, submit
 from core_kit import Group
 
 from smoothcluster.cluster import Cluster
-from smoothcluster.member import MemberLoop
+from smoothcluster.member.loop import MemberLoop
 from smoothcluster.model import State
 
 POISON = "j.3"

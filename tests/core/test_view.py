@@ -7,10 +7,10 @@ import pytest
 from core_kit import KEYS, Garbage, member, picture, put, runners
 
 from smoothcluster.backend import CoordinationBackend, Entry
+from smoothcluster.group.view import View, glance, parse_spec, read_members, read_ownership, read_view
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Evidence
-from smoothcluster.records import GarbageError, Open, Seat, Shard, Spec
-from smoothcluster.view import View, glance, parse_spec, read_members, read_ownership, read_view
+from smoothcluster.records.group import GarbageError, Open, Seat, Shard, Spec
 
 SPEC = Spec(2, 0, 3, 0, "")
 

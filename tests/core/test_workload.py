@@ -7,9 +7,9 @@ from core_kit import KEYS, Bench, HandPool, done, put
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
-from smoothcluster.records import Shard
+from smoothcluster.records.group import Shard
 from smoothcluster.testing import Faulty
-from smoothcluster.workload import BATCH, INTERVAL, SLICE, WINDOW, Workload
+from smoothcluster.work.workload import BATCH, INTERVAL, SLICE, WINDOW, Workload
 
 
 class Desk:

@@ -10,7 +10,7 @@ from typing import final
 
 from smoothcluster.backend import Lease
 from smoothcluster.errors import OutcomeUnknownError
-from smoothcluster_redis.link import CAP
+from smoothcluster_redis.connection import CAP
 from smoothcluster_redis.servers import Servers
 
 

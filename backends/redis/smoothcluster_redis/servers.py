@@ -13,8 +13,8 @@ from redis.exceptions import MovedError, RedisError, ResponseError
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
 from smoothcluster_redis.address import Address, written
+from smoothcluster_redis.connection import Link, left
 from smoothcluster_redis.errors import ELSEWHERE, code, translate, unreachable
-from smoothcluster_redis.link import Link, left
 
 _LOG = logging.getLogger("smoothcluster_redis")
 

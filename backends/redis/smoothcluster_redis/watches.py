@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from smoothcluster.backend import Watch, check_key
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
-from smoothcluster_redis.link import CAP, Link
+from smoothcluster_redis.connection import CAP, Link
 from smoothcluster_redis.servers import Servers
 
 _LOG = logging.getLogger("smoothcluster_redis")

@@ -23,11 +23,11 @@ from smoothcluster.backend import (
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import BackendError, LeaseLostError, MisplacedKeyError, UsageError
-from smoothcluster_sqlite.bell import bells, take_down
+from smoothcluster_sqlite.address import parse_url
+from smoothcluster_sqlite.connection import Link
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
-from smoothcluster_sqlite.link import Link
-from smoothcluster_sqlite.place import parse_url
-from smoothcluster_sqlite.turn import BOOT, CAP, DONE, GONE, KEPT, Act, Part, Turn, prepare, split, take
+from smoothcluster_sqlite.transaction import BOOT, CAP, DONE, GONE, KEPT, Act, Part, Turn, prepare, split, take
+from smoothcluster_sqlite.wakeups import bells, take_down
 from smoothcluster_sqlite.watches import Changes, Watches
 
 GUARANTEES = Guarantees(

@@ -6,8 +6,8 @@ What fails while reading and writing the disk says nothing: what was written may
 import sqlite3
 
 from smoothcluster.errors import AccessDeniedError, BackendError, OutcomeUnknownError, UnavailableError
-from smoothcluster_sqlite.place import SCHEME
-from smoothcluster_sqlite.writer import writer
+from smoothcluster_sqlite.address import SCHEME
+from smoothcluster_sqlite.lock_holder import writer
 
 _SAID = {
     sqlite3.SQLITE_FULL: "the disk is full",

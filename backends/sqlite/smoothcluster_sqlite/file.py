@@ -13,8 +13,8 @@ from typing import final
 from urllib.parse import quote
 
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError, UsageError
-from smoothcluster_sqlite.place import SCHEME, check_shared_here, default_path, make_folder
-from smoothcluster_sqlite.turn import SCRIPT
+from smoothcluster_sqlite.address import SCHEME, check_shared_here, default_path, make_folder
+from smoothcluster_sqlite.transaction import SCRIPT
 
 Inode = tuple[int, int]
 

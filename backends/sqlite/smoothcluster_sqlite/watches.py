@@ -13,8 +13,8 @@ from typing import final
 
 from smoothcluster.backend import Watch
 from smoothcluster.errors import BackendError, UsageError
-from smoothcluster_sqlite.bell import Bell
-from smoothcluster_sqlite.turn import split
+from smoothcluster_sqlite.transaction import split
+from smoothcluster_sqlite.wakeups import Bell
 
 _LOG = logging.getLogger("smoothcluster.sqlite")
 

@@ -36,10 +36,10 @@ from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.driver import Transaction
 from smoothcluster_zookeeper.errors import translate
+from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
 from smoothcluster_zookeeper.lease import SURE, Leases
 from smoothcluster_zookeeper.reads import Reads
-from smoothcluster_zookeeper.requests import Failed, MultiRead
 from smoothcluster_zookeeper.session import Session, Settings
 from smoothcluster_zookeeper.watches import Watches
 

@@ -23,8 +23,8 @@ from kazoo.protocol.connection import CLOSE_RESPONSE, ConnectionHandler
 from kazoo.protocol.serialization import CloseInstance
 from kazoo.security import ACL
 
-from smoothcluster_zookeeper.handler import Handler
-from smoothcluster_zookeeper.requests import RemoveWatches, Request
+from smoothcluster_zookeeper.kazoo_handler import Handler
+from smoothcluster_zookeeper.kazoo_requests import RemoveWatches, Request
 
 _LOG = logging.getLogger("smoothcluster_zookeeper.kazoo")
 _LOG.addHandler(logging.NullHandler())

@@ -10,9 +10,9 @@ from smoothcluster.errors import UnavailableError
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate
+from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead
 from smoothcluster_zookeeper.layout import Layout, sort_names
 from smoothcluster_zookeeper.lease import lease_id
-from smoothcluster_zookeeper.requests import Failed, MultiRead
 
 _AT_ONCE = 256
 """Reads in one request."""

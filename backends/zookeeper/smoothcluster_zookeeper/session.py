@@ -14,8 +14,8 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
 from smoothcluster_zookeeper.driver import Driver, Pending, Transaction
 from smoothcluster_zookeeper.errors import translate, unreachable
-from smoothcluster_zookeeper.handler import Handler
-from smoothcluster_zookeeper.requests import Request
+from smoothcluster_zookeeper.kazoo_handler import Handler
+from smoothcluster_zookeeper.kazoo_requests import Request
 
 _LEAST_PATIENCE = 2.0
 """Seconds that a server may be silent at least, with no call waiting, before it is left: it may be busy."""

@@ -18,7 +18,7 @@ from smoothcluster import Cluster, ClusterCrawler, Task, TaskContext, connect
 from smoothcluster.backend import Committed, CoordinationBackend, Create, Lease
 from smoothcluster.errors import BackendError, UnavailableError, UsageError
 from smoothcluster.testing import BackendConformance, backend_machine, eventually
-from smoothcluster.testing.conformance_kit import create, gone
+from smoothcluster.testing.conformance.kit import create, gone
 
 
 def expire(folder: Path, lease: Lease) -> None:

@@ -11,15 +11,15 @@ from typing import Any
 
 import click
 
-from smoothcluster.cli.bar import Bar, shown
+from smoothcluster.cli.common import PATIENCE, Exit, Failure, opened, verbose
 from smoothcluster.cli.demo import crawl
 from smoothcluster.cli.demo.site import INDEX, Site, pages
 from smoothcluster.cli.demo.stage import BACKUP, RUNNER, Stage, StuckError, until
-from smoothcluster.cli.frame import PATIENCE, Exit, Failure, opened, verbose
+from smoothcluster.cli.progress_bar import Bar, shown
 from smoothcluster.cli.run import handover
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster, JobHandle
-from smoothcluster.jobs import Progress
+from smoothcluster.jobs.submission import Progress
 from smoothcluster.model import Outcome, Task
 from smoothcluster.registry import masked
 

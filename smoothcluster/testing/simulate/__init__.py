@@ -11,8 +11,8 @@ schedules are a long storm of everything, others short squalls of little, or gal
 with many shards have to stand, between silences.
 """
 
-from smoothcluster.testing.simulate.record import Violation
-from smoothcluster.testing.simulate.trouble import FAULTS
-from smoothcluster.testing.simulate.world import Scenario, World, play
+from smoothcluster.testing.simulate.faults import FAULTS
+from smoothcluster.testing.simulate.invariants import Violation
+from smoothcluster.testing.simulate.simulation import Scenario, World, play
 
 __all__ = ["FAULTS", "Scenario", "Violation", "World", "play"]

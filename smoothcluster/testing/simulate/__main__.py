@@ -9,9 +9,9 @@ from dataclasses import fields, replace
 import click
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.testing.simulate.many import Played, played, try_schedule
-from smoothcluster.testing.simulate.trouble import FAULTS, FORGETTING
-from smoothcluster.testing.simulate.world import Scenario, World
+from smoothcluster.testing.simulate.batch import Played, played, try_schedule
+from smoothcluster.testing.simulate.faults import FAULTS, FORGETTING
+from smoothcluster.testing.simulate.simulation import Scenario, World
 
 TAIL = 60
 """Lines shown of what led to a violation."""

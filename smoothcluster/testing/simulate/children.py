@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import final
 
 from smoothcluster.pool import Apart, Run
-from smoothcluster.suspicion import KILLS
+from smoothcluster.records.blame import KILLS
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler, SimClock
 
 LUCK = KILLS - 2

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import final
 
-from smoothcluster.chunks import encode_task
+from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.model import Task
 from smoothcluster.pool import Pool, Run, RunState
-from smoothcluster.suspicion import KILLED
+from smoothcluster.records.blame import KILLED
 from smoothcluster.testing.simulate.children import SimChildren
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler
 

@@ -4,24 +4,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from smoothcluster.breaker import Pacing
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import BackendError, JobClosedError, NameInUseError, SpecMismatchError, UsageError
-from smoothcluster.joining import Wanted
-from smoothcluster.member import MemberLoop
+from smoothcluster.failure_detector import Peer
+from smoothcluster.group.joining import Wanted
+from smoothcluster.member.environment import Settings, Surroundings
+from smoothcluster.member.loop import MemberLoop
 from smoothcluster.model import Task
-from smoothcluster.peers import Peer
 from smoothcluster.pool import Run
-from smoothcluster.progress import place_of
-from smoothcluster.surroundings import Settings, Surroundings
-from smoothcluster.testing.simulate.adoptions import PACING
+from smoothcluster.records.breaker import Pacing
+from smoothcluster.testing.simulate.adoption_invariants import PACING
 from smoothcluster.testing.simulate.children import SimChildren
 from smoothcluster.testing.simulate.network import SimBackend
 from smoothcluster.testing.simulate.pool import SimPool
 from smoothcluster.testing.simulate.scheduler import Process, SimClock
+from smoothcluster.work import place_of
 
 if TYPE_CHECKING:
-    from smoothcluster.testing.simulate.world import World
+    from smoothcluster.testing.simulate.simulation import World
 
 GROUP = "g"
 TTL = 2.0

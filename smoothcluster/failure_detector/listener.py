@@ -1,0 +1,160 @@
+"""Being known alive: a port that greets."""
+
+import errno
+import json
+import os
+import selectors
+import socket
+import threading
+import weakref
+from queue import SimpleQueue
+from typing import final
+
+from smoothcluster.failure_detector.sockets import Bell, closed_first, keep_descriptors_apart, listen
+
+_MOST_HELD = 64
+"""Connections a listener holds. A few members watch it; beyond this the oldest is dropped, and may dial again."""
+
+_REST = 0.1
+"""Seconds for which a listener that ran out of file descriptors leaves callers in the kernel's queue."""
+
+
+@final
+class Listener:
+    """Greets everybody who connects and holds the line until this process ends.
+
+    Without *host*, listens on the address by which this machine reaches others, or on
+    loopback if it reaches none. A given *host* is the address, or the name of it, by which
+    others reach this machine; where it is not an address of this machine itself (it lies
+    behind a translation), and for ``0.0.0.0`` and ``::``, listens on every interface.
+    Raise UsageError if *host* cannot be resolved.
+
+    Never waits for a client and reads nothing: one that talks is dropped.
+
+    Make it early: of a killed process's threads the first made tend to end first, and where they can
+    be kept apart the sockets close with this one's thread. The last to end frees the memory before.
+    """
+
+    def __init__(self, host: str | None = None) -> None:
+        self._host = host
+        self._greeting = b""
+        self._held: dict[socket.socket, bytes] = {}  # and what each was told
+        self._bell = Bell()
+        self._closing = False
+        self._resting = False
+        self._opened: SimpleQueue[tuple[str, int] | Exception] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="smoothcluster-listener", daemon=True)
+        self._thread.start()
+        opened = self._opened.get()
+        if isinstance(opened, Exception):
+            self._bell.close()
+            raise opened
+        self._address = opened
+        _listeners.add(self)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Numeric host and port, as others should dial them."""
+        return self._address
+
+    def announce(self, group: str, member: str, incarnation: str) -> None:
+        """Greet with this from now on, and drop held connections, so that those who watch learn of it.
+
+        They dial again, and where another incarnation was announced before have proof at once
+        that it is over. Until the first announcement nobody is greeted.
+        """
+        self._greeting = json.dumps({"group": group, "member": member, "incarnation": incarnation}).encode() + b"\n"
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Stop listening. Those who watch take it for a death: give the lease back first. Repeatable."""
+        self._closing = True
+        self._bell.ring()
+        self._thread.join()
+        self._bell.close()
+
+    def close_in_child(self) -> None:
+        """Let go of this process's copies of the sockets after a fork; the parent's stay open.
+
+        Closes descriptors and nothing else: the selector is shared with the parent.
+        """
+        for each in () if self._apart else (self._socket, *self._held):
+            each.close()
+        self._bell.close()
+
+    def _run(self) -> None:
+        self._apart = keep_descriptors_apart(self._bell.socket.fileno())
+        try:
+            listening, published = listen(self._host)
+            self._socket = closed_first(listening) if self._apart else listening
+            self._selector = selectors.DefaultSelector()
+            self._selector.register(self._bell.socket, selectors.EVENT_READ)
+            self._selector.register(self._socket, selectors.EVENT_READ)
+        except Exception as error:  # noqa: BLE001  # the constructor raises it
+            self._opened.put(error)
+            return
+        self._opened.put((published, int(self._socket.getsockname()[1])))
+        self._serve()
+
+    def _serve(self) -> None:
+        while not self._closing:
+            ready = self._selector.select(_REST if self._resting else None)
+            if self._resting:
+                self._resting = False
+                self._selector.register(self._socket, selectors.EVENT_READ)
+            for key, _ in ready:
+                self._attend(key.fileobj)
+        self._drop(list(self._held))
+        self._selector.close()
+        self._socket.close()
+
+    def _attend(self, ready: object) -> None:
+        if ready is self._socket:
+            self._accept()
+        elif ready is self._bell.socket:
+            self._bell.hush()
+            self._drop([caller for caller, told in self._held.items() if told != self._greeting])
+        else:
+            # Nobody has anything to say to us: it hung up, or it is not one of ours. Or it was dropped just now.
+            self._drop([caller for caller in self._held if caller is ready])
+
+    def _accept(self) -> None:
+        try:
+            caller, _ = self._socket.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                # The caller stays in the kernel's queue, so the socket would be ready again at once, for ever.
+                self._selector.unregister(self._socket)
+                self._resting = True
+            return
+        caller.setblocking(False)
+        greeting = self._greeting
+        try:
+            complete = caller.send(greeting) == len(greeting)
+        except OSError:
+            complete = False
+        if not complete:
+            caller.close()
+            return
+        self._held[caller] = greeting
+        self._selector.register(caller, selectors.EVENT_READ)
+        self._drop(list(self._held)[:-_MOST_HELD])
+
+    def _drop(self, callers: list[socket.socket]) -> None:
+        for caller in callers:
+            del self._held[caller]
+            self._selector.unregister(caller)
+            caller.close()
+
+
+_listeners: "weakref.WeakSet[Listener]" = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    # A handler may fork (multiprocessing does, on Linux, before Python 3.14). A child that
+    # kept the port open would hide its parent's death for as long as it lives.
+    for listener in list(_listeners):
+        listener.close_in_child()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

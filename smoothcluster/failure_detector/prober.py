@@ -1,0 +1,275 @@
+"""Knowing others dead: connections that are held until they end."""
+
+import errno
+import json
+import logging
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from math import inf
+from typing import cast, final
+
+from smoothcluster.clock import SYSTEM_CLOCK, Clock
+from smoothcluster.failure_detector.sockets import Bell, dial
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_GREETING = 1024
+"""Bytes. Two names of up to 100 characters and an id fit easily; a stranger's flood does not."""
+
+_SHORTEST_PATIENCE = 0.02
+"""Seconds for a connection to come about before it is dialled anew; doubles with every attempt.
+
+The kernel repeats what went missing only after a whole second, and a dying listener with a
+full queue does let it go missing.
+"""
+
+_LONGEST_PATIENCE = 3.0
+"""Seconds, likewise, however often it failed."""
+
+_SHORTEST_PAUSE = 0.001
+"""Seconds between two attempts to reach a peer that does not greet; doubles likewise."""
+
+_LONGEST_PAUSE = 1.0
+"""Seconds, likewise."""
+
+
+_STAND_BACK = 0.015
+"""Seconds that whoever is not first in line leaves to the one who is, before it looks into a death."""
+
+
+class Proof(StrEnum):
+    """How an incarnation is known to be over."""
+
+    REFUSED = "refused"
+    """Nothing listens where it greeted: the process is gone."""
+    REPLACED = "replaced"
+    """Its member greets there with another incarnation. The process may be the same one, rejoined."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An incarnation to watch, and where its member record says that it listens."""
+
+    incarnation: str
+    member: str
+    group: str
+    host: str
+    """A numeric address. A name is never looked up, so that no peer waits for another's name server."""
+    port: int
+
+
+class _Phase(Enum):
+    WAITING = "until it is due to dial"
+    CONNECTING = "for the kernel, until it is due to give up"
+    CONNECTED = "for the greeting"
+    HELD = "for the end of the connection"
+    OVER = "for nothing: it is proven"
+
+
+class _Link:
+    """A peer, and how far the prober has got with it."""
+
+    __slots__ = ("due", "failures", "greeted_at", "lost_at", "peer", "phase", "received", "socket")
+
+    def __init__(self, peer: Peer, now: float) -> None:
+        self.peer = peer
+        self.phase = _Phase.WAITING
+        self.due = now
+        self.socket: socket.socket | None = None
+        self.received = b""
+        self.failures = 0
+        self.greeted_at: float | None = None
+        self.lost_at = now
+
+
+@final
+class Prober:
+    """Watches peers, all in one thread, and calls *on_gone* once for each that is proven over.
+
+    *on_gone* gets the incarnation, the proof, and the seconds from the end of the held
+    connection to the proof. It is called in the prober's thread and must return at once.
+    """
+
+    def __init__(self, on_gone: Callable[[str, Proof, float], None], clock: Clock = SYSTEM_CLOCK) -> None:
+        self._on_gone = on_gone
+        self._clock = clock
+        self._wanted: frozenset[Peer] = frozenset()
+        self._pause = 0.0
+        self._links: dict[Peer, _Link] = {}
+        self._bell = Bell()
+        self._closing = False
+        self._selector = selectors.DefaultSelector()
+        self._thread = threading.Thread(target=self._run, name="smoothcluster-prober", daemon=True)
+        self._thread.start()
+
+    def watch(self, peers: Iterable[Peer], *, first: bool = True) -> None:
+        """Watch exactly these from now on.
+
+        Those already watched stay as they are. What is known of the others is forgotten,
+        though a call about one of them may be under way. Unless we are *first* in line to act on a
+        death, we look into one a moment later: the one who is needs the processors.
+        """
+        self._wanted, self._pause = frozenset(peers), 0.0 if first else _STAND_BACK
+        self._bell.ring()
+
+    @property
+    def armed(self) -> frozenset[str]:
+        """The incarnations that have greeted and are on the line: their death would be noticed."""
+        return frozenset(link.peer.incarnation for link in list(self._links.values()) if link.phase is _Phase.HELD)
+
+    def close(self) -> None:
+        """Stop watching. No call comes after this returns, unless this is called in one. Repeatable."""
+        self._closing = True
+        self._bell.ring()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._selector.register(self._bell.socket, selectors.EVENT_READ)
+        while not self._closing:
+            self._take_orders()
+            self._do_what_is_due()
+            for key, _ in self._selector.select(self._time_left()):
+                if key.data is None:
+                    self._bell.hush()
+                else:
+                    self._attend(key.data, key.data.socket)
+        for link in self._links.values():
+            self._hang_up(link)
+        self._selector.close()
+        self._bell.close()
+
+    def _take_orders(self) -> None:
+        wanted, now = self._wanted, self._clock.monotonic()
+        for peer in self._links.keys() - wanted:
+            self._hang_up(self._links.pop(peer))
+        for peer in wanted - self._links.keys():
+            self._links[peer] = _Link(peer, now)
+
+    def _do_what_is_due(self) -> None:
+        now = self._clock.monotonic()
+        for link in self._links.values():
+            if link.due <= now:
+                if link.phase is _Phase.WAITING:
+                    self._dial(link)
+                else:
+                    self._retry(link)
+
+    def _time_left(self) -> float | None:
+        due = min((link.due for link in self._links.values()), default=inf)
+        return None if due == inf else max(due - self._clock.monotonic(), 0)
+
+    def _dial(self, link: _Link) -> None:
+        try:
+            link.socket = dial(link.peer.host, link.peer.port)
+        except (OSError, ValueError, OverflowError) as error:
+            self._failed(link, error)
+            return
+        patience = _doubled(_SHORTEST_PATIENCE, link.failures, _LONGEST_PATIENCE)
+        link.phase, link.due, link.received = _Phase.CONNECTING, self._clock.monotonic() + patience, b""
+        self._selector.register(link.socket, selectors.EVENT_WRITE, link)
+
+    def _attend(self, link: _Link, connection: socket.socket) -> None:
+        if link.phase is _Phase.CONNECTING:
+            self._connected(link, connection)
+            return
+        try:
+            heard = connection.recv(_LONGEST_GREETING)
+        except BlockingIOError:
+            return
+        except OSError:
+            heard = b""
+        if link.phase is _Phase.HELD:
+            # Nothing follows a greeting but the end. Whoever does go on talking is not one of ours.
+            link.lost_at = self._clock.monotonic()
+            self._retry(link)
+            link.due += self._pause
+        elif not heard:
+            self._retry(link)
+        else:
+            self._hear(link, heard)
+
+    def _connected(self, link: _Link, connection: socket.socket) -> None:
+        try:
+            error = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, os.strerror(error))
+            if connection.getsockname() == connection.getpeername():
+                # Dialling a free port of this machine may get that very port as its own, and reach itself. So
+                # nobody listens there; but only the kernel's refusal is proof, and the next attempt will get it.
+                raise OSError(errno.EADDRINUSE, "reached itself")
+        except OSError as failure:
+            self._failed(link, failure)
+            return
+        link.phase, link.due = _Phase.CONNECTED, inf
+        self._selector.modify(connection, selectors.EVENT_READ, link)
+
+    def _hear(self, link: _Link, heard: bytes) -> None:
+        link.received += heard
+        line, newline, _ = link.received.partition(b"\n")
+        if newline:
+            self._greeted(link, line)
+        elif len(link.received) > _LONGEST_GREETING:
+            self._retry(link)
+
+    def _greeted(self, link: _Link, line: bytes) -> None:
+        peer, now = link.peer, self._clock.monotonic()
+        group, member, incarnation = _parse_greeting(line)
+        if (group, member, incarnation) == (peer.group, peer.member, peer.incarnation):
+            if link.greeted_at is None or now - link.greeted_at >= _LONGEST_PAUSE:
+                # It was well until now: dial again at once when it goes. One that greets and
+                # hangs up again and again must not keep two processes busy.
+                link.failures = 0
+            link.greeted_at = now
+            link.phase = _Phase.HELD
+        elif link.greeted_at is not None and (group, member) == (peer.group, peer.member):
+            self._prove(link, Proof.REPLACED)
+        else:
+            self._retry(link)
+
+    def _failed(self, link: _Link, error: Exception) -> None:
+        if isinstance(error, ConnectionRefusedError) and link.greeted_at is not None:
+            self._prove(link, Proof.REFUSED)
+        else:
+            self._retry(link)
+
+    def _retry(self, link: _Link) -> None:
+        """Dial again: twice at once, for a dying listener may accept for an instant, then ever more rarely."""
+        self._hang_up(link)
+        pause = 0.0 if link.failures < 2 else _doubled(_SHORTEST_PAUSE, link.failures - 2, _LONGEST_PAUSE)
+        link.failures += 1
+        link.phase, link.due = _Phase.WAITING, self._clock.monotonic() + pause
+
+    def _prove(self, link: _Link, proof: Proof) -> None:
+        self._hang_up(link)
+        link.phase, link.due = _Phase.OVER, inf
+        try:
+            self._on_gone(link.peer.incarnation, proof, self._clock.monotonic() - link.lost_at)
+        except Exception:  # noqa: BLE001 - the other peers are watched by this thread, too
+            _log.exception("on_gone failed for %s", link.peer)
+
+    def _hang_up(self, link: _Link) -> None:
+        if link.socket is not None:
+            self._selector.unregister(link.socket)
+            link.socket.close()
+            link.socket = None
+
+
+def _doubled(seconds: float, times: int, limit: float) -> float:
+    return min(seconds * 2.0 ** min(times, 30), limit)
+
+
+def _parse_greeting(line: bytes) -> tuple[object, object, object]:
+    try:
+        greeting: object = json.loads(line)
+    except (ValueError, RecursionError):
+        greeting = None
+    if not isinstance(greeting, dict):
+        return None, None, None
+    fields = cast("dict[object, object]", greeting)
+    return fields.get("group"), fields.get("member"), fields.get("incarnation")

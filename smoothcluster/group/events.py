@@ -1,0 +1,95 @@
+"""What happened in a group, for people and scripts: a bounded ring of events for each member.
+
+Events explain; nothing is decided by them. They are written when there is time, so the last
+ones of a process that was killed are missing.
+"""
+
+import json
+from collections import deque
+from collections.abc import Mapping
+
+from smoothcluster.backend import Change, CoordinationBackend, Create, Refused, Update
+from smoothcluster.clock import Clock
+from smoothcluster.records.group import GarbageError, Keys, dump, last_part, load
+
+RING = 200
+"""Events kept for each member."""
+
+
+class EventLog:
+    """One member's ring."""
+
+    def __init__(self, backend: CoordinationBackend, keys: Keys, member: str, clock: Clock) -> None:
+        self._backend, self._directory, self._clock = backend, keys.events(member), clock
+        self._member = member
+        self._waiting: deque[dict[str, object]] = deque(maxlen=RING)
+        self._garbage: set[str] = set()
+        self._slots: set[int] | None = None
+        self._next = 0
+
+    def add(self, kind: str, **details: object) -> dict[str, object]:
+        """Note an event now; `flush` writes it. Until then the returned event may be added to."""
+        event: dict[str, object] = {"at": round(self._clock.wall(), 6), "kind": kind, "member": self._member, **details}
+        self._waiting.append(event)
+        return event
+
+    def garbage(self, key: str, what: str) -> None:
+        """Report once that something under *key* is not what belongs there."""
+        if key not in self._garbage:
+            self._garbage.add(key)
+            self.add("garbage", key=key, what=what)
+
+    def flush(self) -> None:
+        """Write what was noted; may raise a BackendError, and then goes on where it stopped."""
+        while self._waiting:
+            if self._slots is None:
+                self._find_slots()
+            assert self._slots is not None
+            slot = self._next % RING
+            key, value = f"{self._directory}/{slot}", dump(self._waiting[0] | {"n": self._next})
+            change: Change = Update(key, value) if slot in self._slots else Create(key, value)
+            if isinstance(self._backend.commit([], [change]), Refused):
+                self._slots = None  # Somebody tidied up, or our last write did arrive.
+                continue
+            self._slots.add(slot)
+            self._next += 1
+            self._waiting.popleft()
+
+    def _find_slots(self) -> None:
+        """Go on behind what an earlier incarnation of the same name wrote."""
+        self._slots = set()
+        last = -1
+        for entry in self._backend.list(self._directory):
+            name = last_part(entry.key)
+            if name.isdecimal():
+                self._slots.add(int(name))
+            try:
+                last = max(last, int(_number(load(entry.value).get("n"))))
+            except GarbageError:
+                continue  # It will be written over when its turn comes.
+        self._next = last + 1
+
+
+def read_events(backend: CoordinationBackend, keys: Keys) -> list[Mapping[str, object]]:
+    """All members' events, oldest first by the wall clocks of those who wrote them."""
+    events: list[Mapping[str, object]] = []
+    for directory in backend.keys(keys.all_events):
+        for entry in backend.list(directory):
+            try:
+                event = load(entry.value)
+                if not isinstance(event.get("kind"), str):
+                    raise GarbageError("an event without a kind")
+                events.append(event)
+            except GarbageError as error:
+                events.append({"at": 0, "kind": "garbage", "key": entry.key, "what": str(error)})
+    return sorted(events, key=lambda event: (_number(event.get("at")), _number(event.get("n"))))
+
+
+def _number(value: object) -> float:
+    # Neither infinite nor an int that no float can hold: whatever a stranger wrote, it is only for sorting.
+    return value if isinstance(value, int | float) and abs(value) < 2**53 else -1.0
+
+
+def line(event: Mapping[str, object]) -> str:
+    """An event as one line of JSON."""
+    return json.dumps(event)

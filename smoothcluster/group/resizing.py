@@ -1,0 +1,109 @@
+"""Changing a living group's numbers: how many are Runners, and how many stand by.
+
+One commit sets the spec and closes the seats that are too many, the highest ones: their keys are
+written even if nobody ever sat there, so whoever wants to take one on an older look is refused. A
+look that read the spec before this commit and a seat after it sees when the seat was closed. Those
+who lose their seat find that in their own records; they hand their shards over by themselves.
+
+Safety: a change is tried from what was read, and refused if any of that has changed. So it may be
+tried again as often as one likes, and one that lands late changes nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Update
+from smoothcluster.errors import OutcomeUnknownError, UsageError
+from smoothcluster.group.joining import MOST, check_number, numbers
+from smoothcluster.group.view import Read, Report, parse_spec, read_members, read_seats
+from smoothcluster.records.group import Keys, Member, Seat, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Respec:
+    """What to change; None for what is to stay."""
+
+    runner: int | None
+    backup: int | None
+
+    def check(self) -> "Respec":
+        """Return it, or raise UsageError saying what is wrong with it."""
+        check_number("runner", self.runner, 1, MOST)
+        check_number("backup", self.backup, 0, MOST)
+        if self.runner is None and self.backup is None:
+            raise UsageError("say what is to change: runner, backup, or both")
+        return self
+
+    def after(self, spec: Spec) -> Spec:
+        """*spec* as it is to be; raise UsageError if it cannot become that."""
+        if spec.runner is None:
+            raise UsageError("the group has no numbers yet: its first member says them when it joins")
+        if self.backup is not None and spec.backup is None:
+            raise UsageError(
+                f"the group has {numbers(spec.runner, None)} and no backup: all its members are Runners. To have some"
+                " stand by, stop all members and start them with runner and backup"
+            )
+        backup = spec.backup if self.backup is None else self.backup
+        return replace(spec, runner=self.runner or spec.runner, backup=backup)
+
+
+def try_change(
+    backend: CoordinationBackend, keys: Keys, wanted: Respec, new_id: Callable[[], str], report: Report
+) -> Spec | None:
+    """Go as far towards *wanted* as one commit does; the spec once it is that, None to try again.
+
+    Raise UsageError if there is no group, or none that can have such numbers.
+    """
+    read = parse_spec(backend.get(keys.spec))
+    if read is None:
+        raise UsageError("there is no such group")
+    before, after = read.record, wanted.after(read.record)
+    if (before.runner, before.backup) == (after.runner, after.backup):
+        return before
+    assert before.runner is not None, "checked just now"
+    assert after.runner is not None, "never taken away"
+    # Each seat takes two operations. Where they are too many for one commit, there are fewer Runners step by step.
+    room = (backend.guarantees.most_operations - 1) // 2
+    step = replace(after, runner=max(after.runner, before.runner - room), joins=before.joins + 1, id=new_id())
+    changes = _changes(backend, keys, read, step, report)
+    try:
+        applied = isinstance(backend.commit([], changes[: backend.guarantees.most_operations]), Committed)
+    except OutcomeUnknownError:
+        applied = False
+    if not applied:
+        backend.sync()  # Whatever came of it, or was in its way, the next try sees.
+    return step if applied and step.runner == after.runner else None
+
+
+def _changes(backend: CoordinationBackend, keys: Keys, before: Read[Spec], after: Spec, report: Report) -> list[Change]:
+    """The spec first, then what must be with it, then what may be left out."""
+    assert before.version is not None
+    changes: list[Change] = [Update(keys.spec, after.to_json(), before.version)]
+    surplus = read_seats(backend, keys, range(after.seats, before.record.seats), report)
+    # Seats before members: who sat there then and is not among these has gone, for good.
+    members = read_members(backend, keys, report)
+    for number, seat in surplus.items():
+        closed = Seat(None, after.id, closed=after.joins).to_json()
+        key = keys.seat(number)
+        changes.append(Create(key, closed) if seat.version is None else Update(key, closed, seat.version))
+        # By their own records, which are there even where somebody has overwritten the seat's.
+        holders = [read for read in members.values() if read.record.seat == number]
+        changes.extend(_update(keys, read, replace(read.record, seat=None, id=after.id)) for read in holders)
+    # Its own record is what everybody watches.
+    changes.extend(
+        _update(keys, read, replace(read.record, id=after.id)) for read in _due(members, before.record, after)
+    )
+    return changes
+
+
+def _due(members: Mapping[str, Read[Member]], before: Spec, after: Spec) -> list[Read[Member]]:
+    """Whose role changes, or may, without a seat's being taken from it; then those who are to hand them shards."""
+    old, new = before.runner or 0, after.runner or 0
+    by_join = sorted(members.values(), key=lambda read: read.record.join)
+    if after.backup is None:
+        return [*by_join[min(old, new) : max(old, new)], *by_join[: old if new > old else 0]]
+    return [read for read in by_join if read.record.seat is None] if new > old else []
+
+
+def _update(keys: Keys, member: Read[Member], after: Member) -> Change:
+    return Update(keys.member(after.incarnation), after.to_json(), member.version)

@@ -1,0 +1,275 @@
+"""Jobs, as a client sees them: written exactly, read exactly.
+
+Every commit of a submit also compares and sets ``jobs/<id>``, which counts the tasks written.
+Shards count what they add, skip and record. So a job's books can be balanced without listing
+anything: nothing is unfinished exactly when
+
+    written + added == skipped + done + failed + quarantined
+
+at one moment. Shards are read one after another, and a task may move from one not yet read to
+one already read: that can balance the books of a job that is not finished. But every count only
+rises, so if two readings in a row are equal, then all counts stood so in the moment between them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from smoothcluster.backend import Change, CoordinationBackend, Create, HasHistory, Refused, Update
+from smoothcluster.clock import Clock
+from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
+from smoothcluster.group.joining import new_spec
+from smoothcluster.group.view import Read, Report, parse_spec, read_ownership
+from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task
+from smoothcluster.model import Task
+from smoothcluster.records.group import COUNTS, Job, Keys, Spec
+from smoothcluster.retry import patiently
+
+OPEN, SEALED, FINISHED, DELETED = "open", "sealed", "finished", "deleted"
+"""States of a job: being written; complete as far as its submitters go; nothing left to run; given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job has come, in tasks."""
+
+    total: int
+    """Written by submitters and added by handlers, repeats left out."""
+    done: int
+    failed: int
+    quarantined: int
+    finished: bool
+    """Every task has its outcome and nobody is still submitting."""
+
+    @property
+    def pending(self) -> int:
+        """Waiting or running."""
+        return self.total - self.done - self.failed - self.quarantined
+
+
+def ensure_spec(backend: CoordinationBackend, keys: Keys, new_id: Callable[[], str]) -> Spec:
+    """The group's spec; a first submit may come before the first member."""
+    while True:
+        spec = parse_spec(backend.get(keys.spec))
+        if spec is not None:
+            return spec.record
+        try:
+            backend.commit([], [Create(keys.spec, new_spec(None, new_id()).to_json())])
+        except OutcomeUnknownError:
+            backend.sync()
+
+
+def read_job(backend: CoordinationBackend, keys: Keys, job: str) -> Read[Job] | None:
+    """The job's record; None if there is none. Raise GarbageError if it cannot be read."""
+    entry = backend.get(keys.job(job))
+    return None if entry is None else Read(Job.from_json(entry.value), entry.version)
+
+
+class Submission:
+    """One call to submit: writes tasks into chunks, many to a commit."""
+
+    def __init__(
+        self,
+        backend: CoordinationBackend,
+        keys: Keys,
+        clock: Clock,
+        job: str,
+        new_id: Callable[[], str],
+        patience: float,
+    ) -> None:
+        self._backend, self._keys, self._clock, self._job = backend, keys, clock, job
+        self._new_id, self._patience = new_id, patience
+        self._limits = backend.guarantees
+        self._waiting: list[Packet] = []
+        self._size = 0
+        self.written = 0
+        """Tasks that are in the store."""
+
+    def run(self, tasks: Iterable[Task]) -> None:
+        """Write all *tasks* and seal the job.
+
+        Raise DuplicateTaskError if two have the same id, JobClosedError if the job takes no more.
+        Should it fail half-way, the job stays open and what was written runs; submitting the
+        same tasks to the same job again completes it, since repeats are skipped. The same goes for
+        OutcomeUnknownError, which says that the store may meanwhile have lost what it had acknowledged;
+        before the job is sealed that is done here, if *tasks* can be gone through again.
+        """
+        while True:
+            history = patiently(self._clock, self._patience, self._history)
+            self._write(tasks)
+            if not isinstance(tasks, list | tuple) or history == patiently(self._clock, self._patience, self._history):
+                break
+        self._commit([], 0, SEALED)
+        now = patiently(self._clock, self._patience, self._history)
+        if now != history:
+            raise OutcomeUnknownError(
+                f"while job {self._job} was handed in, the store may have lost what it had acknowledged (before: "
+                f"{history}; now: {now}). Submit the same tasks to the same job again: repeats are skipped"
+            )
+
+    def _write(self, tasks: Iterable[Task]) -> None:
+        spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._backend, self._keys, self._new_id))
+        self._commit([], 0, OPEN)
+        packer = Packer(spec.shards)
+        for mark, text in self._encoded(tasks):
+            full = packer.add(mark, text)
+            if full is not None:
+                self._queue(full)
+        for packet in packer.rest():
+            self._queue(packet)
+        self._flush()
+
+    def _history(self) -> str | None:
+        return self._backend.history() if isinstance(self._backend, HasHistory) else None
+
+    def _encoded(self, tasks: Iterable[Task]) -> Iterator[tuple[bytes, str]]:
+        seen: set[bytes] = set()
+        for task in tasks:
+            if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may not check types
+                raise UsageError(f"submit takes Tasks, not {type(task).__name__}: {task!r:.80}")
+            mark = digest(task.id)
+            if mark in seen:
+                raise DuplicateTaskError(
+                    f"task {task.id!r:.100} appears twice in one submit; {self.written} tasks of job {self._job} were"
+                    " written before that was seen. Leave the repeat out and submit to the same job again"
+                )
+            seen.add(mark)
+            yield mark, encode_task(task)
+
+    def _queue(self, packet: Packet) -> None:
+        size = packet.size + 512
+        room = self._limits.largest_commit - 2048
+        if self._waiting and (self._size + size > room or len(self._waiting) + 2 > self._limits.most_operations):
+            self._flush()
+        self._waiting.append(packet)
+        self._size += size
+
+    def _flush(self) -> None:
+        if self._waiting:
+            tasks = sum(len(packet.texts) for packet in self._waiting)
+            self._commit(self._waiting, tasks, OPEN)
+            self._waiting, self._size = [], 0
+            self.written += tasks
+
+    def _commit(self, packets: list[Packet], tasks: int, state: str) -> None:
+        """Write *packets* and what they add to the job's record, exactly once."""
+        while True:
+            before = patiently(self._clock, self._patience, self._read)
+            if state == SEALED and before is not None and before.record.state == FINISHED:
+                return  # It can only have been sealed; all that was written here before has its outcome.
+            job = self._after(before, packets, tasks, state)
+            if self._settled(self._changes(before, job, packets), job):
+                return
+
+    def _read(self) -> Read[Job] | None:
+        return read_job(self._backend, self._keys, self._job)
+
+    def _after(self, before: Read[Job] | None, packets: list[Packet], tasks: int, state: str) -> Job:
+        if before is None:
+            at = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="seconds")
+            return Job(state, tasks, len(packets), at, self._new_id())
+        job = before.record
+        if job.state in (FINISHED, DELETED):
+            raise JobClosedError(f"job {self._job!r} is {job.state} and takes no more tasks; submit to a new one")
+        return replace(job, state=state, tasks=job.tasks + tasks, chunks=job.chunks + len(packets), id=self._new_id())
+
+    def _changes(self, before: Read[Job] | None, job: Job, packets: list[Packet]) -> list[Change]:
+        key = self._keys.job(self._job)
+        book: Change = Create(key, job.to_json()) if before is None else Update(key, job.to_json(), before.version)
+        first = job.chunks - len(packets)
+        changes: list[Change] = [book]
+        for number, packet in enumerate(packets, start=first):
+            # The count is in the name: of all commits that start from it, one is applied.
+            name = f"{self._job}-{number:08d}"
+            changes.append(Create(self._keys.chunk(packet.shard, name), packet.value()))
+        return changes
+
+    def _settled(self, changes: list[Change], job: Job) -> bool:
+        """Send a commit until its fate is known; whether it was applied.
+
+        It is sent unchanged, with the version first expected, so it is applied once at most.
+        """
+        until = self._clock.monotonic() + self._patience
+        said: OutcomeUnknownError | None = None
+
+        def attempt() -> bool | None:
+            nonlocal said
+            try:
+                if not isinstance(self._backend.commit([], changes), Refused):
+                    return True
+            except OutcomeUnknownError as error:
+                said = error
+            self._backend.sync()
+            now = self._read()
+            if now is not None and now.record.id == job.id:
+                return True
+            return None if self._unchanged(now, changes[0]) else False
+
+        while (answer := patiently(self._clock, self._patience, attempt)) is None:
+            if said is not None and self._clock.monotonic() > until:  # It answers, and takes nothing: a full disk.
+                raise said
+            self._clock.sleep(0.01)
+        return answer
+
+    @staticmethod
+    def _unchanged(now: Read[Job] | None, book: Change) -> bool:
+        return now is None if isinstance(book, Create) else now is not None and now.version == book.version
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """One reading of a job: its own record, and the sums of what its shards count."""
+
+    version: str | None
+    job: Job
+    counts: tuple[int, ...]
+    whole: bool = True
+    """False if a shard's record could not be read: what it counts is missing here."""
+
+    def progress(self, *, finished: bool) -> Progress:
+        added, skipped, done, failed, quarantined = self.counts
+        return Progress(self.job.tasks + added - skipped, done, failed, quarantined, finished)
+
+    def balanced(self) -> bool:
+        added, skipped, *ended = self.counts
+        return self.whole and self.job.state == SEALED and self.job.tasks + added == skipped + sum(ended)
+
+
+def read_books(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Books:
+    """Read a job's books once. Raise UsageError if there is no such job."""
+    found = read_ownership(backend, keys, spec, report)
+    shards = found.shards if found is not None else []
+    tallies = [read.record.counts.get(job, {}) for read in shards if read is not None]
+    # The job last: once it says finished, its own sums are what counts.
+    record = read_job(backend, keys, job)
+    if record is None:
+        raise UsageError(f"there is no job {job!r}")
+    if record.record.state == FINISHED:
+        return Books(record.version, record.record, tuple(getattr(record.record, what) for what in COUNTS))
+    sums = tuple(sum(tally.get(what, 0) for tally in tallies) for what in COUNTS)
+    return Books(record.version, record.record, sums, whole=len(tallies) == len(shards))
+
+
+def read_progress(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Progress:
+    """How far the job is, and, exactly, whether it is finished."""
+    books = read_books(backend, keys, job, spec, report)
+    finished = books.job.state == FINISHED
+    if books.balanced():
+        finished = books == read_books(backend, keys, job, spec, report)
+    return books.progress(finished=finished)
+
+
+def mark_finished(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, new_id: str, report: Report) -> bool:
+    """Say in the job's record that it is finished, with its sums, if it is; whether it is."""
+    try:
+        books = read_books(backend, keys, job, spec, report)
+        if not books.balanced() or books != read_books(backend, keys, job, spec, report):
+            return books.job.state == FINISHED
+    except UsageError:
+        return False  # It was there a moment ago, and the store has lost it.
+    added, skipped, done, failed, quarantined = books.counts
+    after = replace(
+        books.job, state=FINISHED, id=new_id,
+        added=added, skipped=skipped, done=done, failed=failed, quarantined=quarantined,
+    )  # fmt: skip
+    return not isinstance(backend.commit([], [Update(keys.job(job), after.to_json(), books.version)]), Refused)

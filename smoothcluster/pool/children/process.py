@@ -1,0 +1,161 @@
+"""One child process, as its parent has it: spawned, told to run a task, seen to die, ended."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any, final
+
+from smoothcluster.clock import Clock
+from smoothcluster.model import Task
+from smoothcluster.pool.children.handler_ref import Origin
+from smoothcluster.pool.children.messages import Reader, send
+from smoothcluster.pool.run import Run, RunState
+from smoothcluster.records.blame import KILLED
+
+_START = """\
+import json, os, sys
+os.nice(int(sys.argv[4]))
+sys.path[:] = json.loads(sys.argv[1])
+from smoothcluster.pool.children.main import main
+main(int(sys.argv[2]), int(sys.argv[3]))
+"""
+
+NICE = 19
+"""How far those that only show whether they get ready stand back: the takeover of a busy member goes first."""
+
+TICK = 0.2
+"""Seconds after which whoever waits for a child looks whether it is to be told to stop."""
+
+LONGEST_START = 60.0
+"""Seconds that a child may take to import its handler."""
+
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+class UnableError(Exception):
+    """The child cannot import the handler."""
+
+
+@final
+class Child:
+    """A process that runs one task at a time. Use it in one thread at a time, and spawn it in one that stays.
+
+    One that is only to show whether it gets ready takes its time: it is *patient* with all others that want to run.
+    """
+
+    def __init__(self, origin: Origin, memory: int | None, clock: Clock, *, patient: bool = False) -> None:
+        self._clock = clock
+        self._link, theirs = socket.socketpair()
+        with theirs:
+            told = [json.dumps(sys.path), *map(str, (theirs.fileno(), os.getpid(), NICE if patient else 0))]
+            command = [sys.executable, "-c", _START, *told]
+            try:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+                )
+            except OSError:
+                self._link.close()
+                raise
+        self.pid = self._process.pid
+        self.spent = False
+        """To be used no more: it has been told to stop, has run out of memory or out of time, or is dead."""
+        self.killed = False
+        """Whether somebody has ended it while it got ready: that says nothing of whether it would have."""
+        self._reader = Reader(self._link)
+        self._limited = memory is not None
+        self._link.settimeout(LONGEST_START)
+        with suppress(OSError):  # It has died: `greet` will tell.
+            send(self._link, {"origin": origin.to_json(), "memory": memory})
+
+    def greet(self) -> bool:
+        """Wait until it is ready; False if it has died instead. Raise UnableError if it never will be."""
+        try:
+            answer = self._reader.next()
+        except (OSError, EOFError):
+            with suppress(subprocess.TimeoutExpired):
+                self.killed = -self._process.wait(1.0) in _FROM_OUTSIDE
+            self.end()
+            return False
+        if "ready" not in answer:
+            self.end()
+            raise UnableError(str(answer.get("unable")))
+        self._link.settimeout(TICK)
+        return True
+
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def run(self, run: Run, timeout: float | None) -> None:
+        """Run a task in it and fill in what came of that."""
+        context = run.context
+        told = {name: getattr(context, name) for name in ("member", "job", "shard", "epoch", "attempt")}
+        begun = None
+        try:
+            send(self._link, {"task": run.task.to_json(), "context": told})
+            self._next(run, "begun", None)
+            begun = run.began = self._clock.monotonic()
+            answer = self._next(run, "error", None if timeout is None else begun + timeout)
+        except (OSError, EOFError):
+            death = self._died()
+            if begun is not None:
+                run.state, run.death = RunState.DIED, death
+            return
+        if answer is None:
+            self.end()
+            run.fail(f"took longer than task_timeout={timeout:g} seconds, and was ended")
+        else:
+            self._fill_in(run, answer)
+
+    def _next(self, run: Run, what: str, deadline: float | None) -> dict[str, Any] | None:
+        """*what* it says next; None if it has said nothing by the deadline. Raise EOFError if it is dead."""
+        dead = False
+        while deadline is None or self._clock.monotonic() < deadline:
+            try:
+                if what in (message := self._reader.next()):
+                    return message
+                self._process.kill()  # The task has meddled with the connection.
+                raise EOFError
+            except TimeoutError:
+                # What it has forked may hold its end of the connection for as long as that likes.
+                if dead:
+                    raise EOFError from None
+                dead = not self.alive()
+                if run.context.stopping.is_set() and not self.spent:
+                    self.spent = True
+                    send(self._link, {"stop": True})
+        return None
+
+    def _fill_in(self, run: Run, answer: dict[str, Any]) -> None:
+        if answer["error"] is not None:
+            limit = " (more than task_memory allows)" if answer["exhausted"] and self._limited else ""
+            run.fail(str(answer["error"]) + limit)
+            self.spent |= bool(answer["exhausted"])
+            return
+        run.encoded, run.added_encoded = str(answer["value"]), [str(text) for text in answer["added"]]
+        run.added = [Task.from_json(json.loads(text)) for text in run.added_encoded]
+        run.state = RunState.DONE
+
+    def _died(self) -> str:
+        """Its connection has ended: how it has."""
+        self.spent = True
+        status = self._process.wait()
+        self._link.close()
+        if status >= 0:
+            return f"child_exit_{status}"
+        if -status in _FROM_OUTSIDE:
+            return KILLED
+        with suppress(ValueError):
+            return f"child_signal_{signal.Signals(-status).name}"
+        return f"child_signal_{-status}"
+
+    def end(self) -> None:
+        """Kill it, if it lives, and leave no zombie."""
+        self.spent = True
+        self._process.kill()
+        self._process.wait()
+        self._link.close()

@@ -1,0 +1,236 @@
+"""A fair lock, written once for every backend.
+
+Those who want the lock queue under a directory, each with an entry on its session's lease;
+the oldest entry holds it. Each waits for the entry just ahead, so one departure wakes one waiter.
+
+What is not safe: holding the lock is only as good as the lease. From the moment the store lets
+it run out until `held` turns false here, or for as long as this process is paused between
+asking `held` and acting, somebody else may hold the lock too. So put `condition` into every
+commit that the lock protects, which the store then refuses; and give `token`, which rises with
+each holder, to whatever else is written to, and have that refuse anything older.
+
+A `Lock` is for one thread, and does not count: acquiring it twice is an error.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from types import TracebackType
+from typing import Self, final
+
+from smoothcluster.backend import (
+    AtVersion,
+    Committed,
+    Condition,
+    CoordinationBackend,
+    Create,
+    Delete,
+    Entry,
+    Refused,
+    Update,
+)
+from smoothcluster.clock import Signal
+from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.recipes.session import LeaseState, Session
+
+
+def _unique() -> str:
+    return secrets.token_hex(16)
+
+
+@final
+class Lock:
+    """One contender for the lock at *directory*, for as long as *session* lives.
+
+    *owner* is shown to people who look at the queue. *new_id* gives names for entries: each
+    must be unique among all contenders, and never be given again.
+
+    Where no version is ever repeated an entry that has certainly left lends its name to the next
+    one: a store that keeps its history reads all the names that a directory ever had to list it.
+    """
+
+    def __init__(
+        self,
+        backend: CoordinationBackend,
+        session: Session,
+        directory: str,
+        *,
+        owner: str = "",
+        new_id: Callable[[], str] = _unique,
+    ) -> None:
+        self._backend = backend
+        self._session = session
+        self._directory = directory
+        self._owner = (owner or session.lease.id).encode()
+        self._new_id = new_id
+        self._mine: Entry | None = None
+        self._keeps_names = backend.guarantees.unique_versions
+        self._left: str | None = None  # An entry of ours that is certainly gone, and its name free.
+        self._leaving: dict[str, bool] = {}  # Whether that has been tried, so that it may happen yet.
+        self._unsure: set[str] = set()
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Wait for the lock; False if *timeout* seconds were not enough, 0 meaning not to wait.
+
+        Raise LeaseLostError if the session ended or the entry was removed meanwhile, and what the
+        backend raises. Whatever happens, the queue is left again, unless True is returned. Where
+        the store cannot be told, the entry goes with the lease, or with the next call that can.
+        """
+        if self._mine is not None:
+            raise UsageError("this Lock is already acquired: release it first, or make another")
+        clock = self._session.clock
+        until = None if timeout is None else clock.monotonic() + timeout
+        self._settle()
+        key, self._left = self._left or f"{self._directory}/{self._new_id()}", None
+        try:
+            self._mine = self._await_turn(key, self._enter(key), until)
+        except BaseException as error:
+            # A contender that gave up must not go on to win: it would hold the lock with nobody home.
+            if isinstance(error, LeaseLostError):
+                self._session.renew_once()
+            self._mine = None
+            self._leaving[key] = True
+            with suppress(BackendError):
+                self._settle()
+            raise
+        if self._mine is None:
+            self._leaving[key] = False
+            self._settle()
+        return self._mine is not None
+
+    def release(self) -> None:
+        """Give the lock back, to the oldest that waits. Repeatable, and harmless after a loss.
+
+        Raise what the backend raises if the store could not be told: call it again, or close the session.
+        """
+        if self._mine is not None:
+            self._leaving[self._mine.key] = False
+            self._mine = None
+        self._settle()
+
+    def held(self) -> bool:
+        """True while the lock is certainly ours: acquired, and the session's lease is held."""
+        return self._mine is not None and self._session.held()
+
+    @property
+    def token(self) -> int:
+        """The fencing token: larger for each later holder of this lock."""
+        return self._acquired().created
+
+    @property
+    def condition(self) -> Condition:
+        """For `commit`: holds as long as this acquisition of the lock does."""
+        mine = self._acquired()
+        return AtVersion(mine.key, mine.version)
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _acquired(self) -> Entry:
+        if self._mine is None:
+            raise UsageError("this Lock is not acquired")
+        return self._mine
+
+    def _enter(self, key: str) -> Sequence[Entry]:
+        """Join the queue at its end, and read it."""
+        create = Create(key, self._owner, self._session.lease)
+        try:
+            outcome, queue = self._backend.commit_and_list([], [create], self._directory)
+        except OutcomeUnknownError:
+            self._unsure.add(key)
+            self._backend.sync()
+            # A retry must be identical: the first attempt may still arrive, before it or after it.
+            if self._backend.get(key) is not None or isinstance(self._backend.commit([], [create]), Refused):
+                self._unsure.discard(key)
+            return self._backend.list(self._directory)
+        if isinstance(outcome, Committed) or not any(map(partial(self._is_ours, key), queue)):
+            return queue
+        # The store has lost that we left: in its old place our entry would have its old token, too.
+        self._backend.commit([], [Delete(key)])
+        return self._enter(key)
+
+    def _is_ours(self, key: str, entry: Entry) -> bool:
+        return entry.key == key and entry.lease == self._session.lease.id
+
+    def _await_turn(self, key: str, queue: Sequence[Entry], until: float | None) -> Entry | None:
+        """Our entry once it is the oldest; None if that takes too long."""
+        mine, ahead = self._place(key, queue)
+        if ahead is not None:
+            wake = self._session.clock.signal()
+            forget = self._session.on_lost(wake.set)
+            try:
+                while ahead is not None:
+                    if not self._await_departure(ahead, wake, until):
+                        return None
+                    # Our own entry may have gone while we waited, and a read that lags would not show it.
+                    self._backend.sync()
+                    mine, ahead = self._place(key, self._backend.list(self._directory))
+            finally:
+                forget()
+        self._check_lease()
+        return mine
+
+    def _place(self, key: str, queue: Sequence[Entry]) -> tuple[Entry, Entry | None]:
+        """Our entry and the one just ahead of it, None if ours is the oldest."""
+        ahead = None
+        for entry in sorted(queue, key=lambda entry: (entry.created, entry.key)):
+            if self._is_ours(key, entry):
+                return entry, ahead
+            if entry.value:
+                ahead = entry
+        raise LeaseLostError(f"{key} is no longer in the queue")
+
+    def _await_departure(self, ahead: Entry, wake: Signal, until: float | None) -> bool:
+        """Wait for *ahead* to leave the queue; False if that takes too long."""
+        watch = self._backend.watch(ahead.key, wake.set)
+        try:
+            while True:
+                wake.clear()
+                if self._session.lost.is_set():
+                    raise LeaseLostError("the session ended while waiting for the lock")
+                entry = self._backend.get(ahead.key)
+                if entry is None or not entry.value or entry.created != ahead.created:
+                    return True
+                left = None if until is None else until - self._session.clock.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                wake.wait(left)
+        finally:
+            watch.close()
+
+    def _check_lease(self) -> None:
+        if self._session.held() or self._session.renew_once() is LeaseState.RENEWED:
+            return
+        if self._session.lost.is_set():
+            raise LeaseLostError("the session ended while waiting for the lock")
+        raise UnavailableError("the lease may have run out, and the store could not be asked")
+
+    def _settle(self) -> None:
+        """Take every entry that is to leave out of the queue."""
+        for key, tried in list(self._leaving.items()):
+            self._leaving[key] = True
+            # Without its lease, no entry is left and none can arrive.
+            with suppress(LeaseLostError):
+                if key in self._unsure:
+                    self._bury(key)
+                elif isinstance(self._backend.commit([], [Delete(key)]), Committed) and not tried:
+                    self._left = key if self._keeps_names else None
+            self._unsure.discard(key)
+            del self._leaving[key]
+
+    def _bury(self, key: str) -> None:
+        """Leave an empty entry at *key*, which counts as none and goes with the lease.
+
+        An attempt to create it may still be on its way, and must find the name taken: after a
+        plain deletion it would put us back in the queue, with nobody home.
+        """
+        if isinstance(self._backend.commit([], [Create(key, b"", self._session.lease)]), Committed):
+            return
+        self._backend.commit([], [Update(key, b"")])

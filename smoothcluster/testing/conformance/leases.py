@@ -1,0 +1,235 @@
+"""Rules of leases: what is granted, what renewing gives, and what goes with them."""
+
+import pytest
+
+from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Exists, Update
+from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.errors import LeaseLostError
+from smoothcluster.testing.conformance.kit import Kit, Wakes, create, delete, gone
+
+
+class LeaseRules(Kit):
+    """What a lease is good for."""
+
+    def test_a_key_shows_the_lease_it_was_born_on(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """An entry's lease is the id of the lease it was created on, to every reader; None for other keys."""
+        lease = backend.lease(self.ttl)
+        changes = [Create(f"{root}/on", b"", lease), Create(f"{root}/off", b""), Create(f"{root}/too", b"", lease)]
+        assert isinstance(backend.commit([], changes), Committed)
+        other.sync()
+        assert [entry.lease for entry in other.list(root)] == [None, lease.id, lease.id]
+
+    def test_no_two_leases_share_an_id(self, backend: CoordinationBackend, other: CoordinationBackend) -> None:
+        """Every lease has its own id, also after others have ended."""
+        ids: set[str] = set()
+        for _ in range(3):
+            leases = [backend.lease(self.ttl), other.lease(self.ttl)]
+            ids.update(lease.id for lease in leases)
+            for lease in leases:
+                lease.revoke()
+        assert len(ids) == 6
+
+    def test_the_time_granted_is_within_the_guarantees(self, backend: CoordinationBackend) -> None:
+        """A lease too short or too long is granted the shortest or longest time, and `ttl` says so."""
+        promised = backend.guarantees
+        between = self.ttl + promised.ttl_step / 3
+        for asked in (promised.shortest_ttl / 2, promised.shortest_ttl, self.ttl, between, promised.longest_ttl * 2):
+            lease = backend.lease(max(asked, 0.05))
+            assert promised.shortest_ttl <= lease.ttl <= promised.longest_ttl
+            if promised.ttl_step:
+                assert abs(lease.ttl / promised.ttl_step - round(lease.ttl / promised.ttl_step)) < 1e-6
+            lease.revoke()
+
+    def test_a_lease_that_is_not_renewed_runs_out_and_not_before_its_time(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """Its keys are there for the whole time granted and gone soon after, of which watchers hear unasked."""
+        start = SYSTEM_CLOCK.monotonic()
+        lease = backend.lease(max(backend.guarantees.shortest_ttl, 1.5))
+        create(backend, f"{root}/a", b"", lease)
+        self.pass_time(lease.ttl * 0.6)
+        other.sync()
+        seen = other.get(f"{root}/a")
+        # Unless this machine stood still meanwhile: then nothing can be told.
+        assert seen is not None or SYSTEM_CLOCK.monotonic() - start >= lease.ttl
+        wakes = Wakes()
+        other.watch(f"{root}/a", wakes)
+        if other.get(f"{root}/a") is not None:
+            self.pass_time(lease.ttl * 0.5)
+            wakes.since(0)
+        gone(other, f"{root}/a")
+        assert lease.renew() is False
+
+    def test_a_renewed_lease_lives_on(self, backend: CoordinationBackend, root: str) -> None:
+        """Each renewal starts the full time again: the keys outlive the time first granted, as often as renewed."""
+        renewed = SYSTEM_CLOCK.monotonic()
+        lease = backend.lease(max(backend.guarantees.shortest_ttl, 1.5))
+        create(backend, f"{root}/a", b"", lease)
+        for _ in range(5):
+            self.pass_time(lease.ttl * 0.3)
+            before = SYSTEM_CLOCK.monotonic()
+            alive = lease.renew()
+            if SYSTEM_CLOCK.monotonic() - renewed >= lease.ttl:
+                return  # This machine stood still meanwhile: nothing can be told.
+            assert alive
+            renewed = before
+        assert backend.get(f"{root}/a") is not None
+
+    def test_revoking_ends_a_lease_at_once(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """A lease given back takes its keys with it before the call returns, and no others."""
+        lease, stays = backend.lease(self.ttl), backend.lease(self.ttl)
+        create(backend, f"{root}/a", b"", lease)
+        create(backend, f"{root}/deep/b", b"", lease)
+        create(backend, f"{root}/stays", b"", stays)
+        create(backend, f"{root}/z")
+        lease.revoke()
+        for client in (backend, other):
+            client.sync()
+            assert client.keys(root) == [f"{root}/stays", f"{root}/z"]
+
+    def test_a_lease_is_given_back_once(self, backend: CoordinationBackend, root: str) -> None:
+        """Revoking again is harmless: to keys made since under the same names, too. It cannot be renewed."""
+        lease = backend.lease(self.ttl)
+        create(backend, f"{root}/a", b"", lease)
+        lease.revoke()
+        assert lease.renew() is False
+        again = backend.lease(self.ttl)
+        create(backend, f"{root}/a", b"", again)
+        lease.revoke()
+        assert again.renew() is True
+        assert backend.get(f"{root}/a") is not None
+
+    def test_a_lost_lease_takes_its_keys_and_no_others(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """A lease that the store ends takes all its keys, wherever they are; keys on none stay."""
+        lease = backend.lease(self.ttl)
+        create(backend, f"{root}/a", b"", lease)
+        create(backend, f"{root}/deep/b", b"", lease)
+        create(backend, f"{root}/deep/c")
+        self.expire(lease)
+        gone(other, f"{root}/a")
+        other.sync()
+        assert other.keys(root) == [f"{root}/deep"]
+        assert other.keys(f"{root}/deep") == [f"{root}/deep/c"]
+
+    def test_a_lost_lease_never_comes_back(self, backend: CoordinationBackend, root: str) -> None:
+        """Once it has gone, renewing says so every time, and what hangs on it is LeaseLostError, applying nothing."""
+        create(backend, f"{root}/plain", b"old")
+        lease = backend.lease(self.ttl)
+        create(backend, f"{root}/a", b"", lease)
+        self.expire(lease)
+        gone(backend, f"{root}/a")
+        for _ in range(2):
+            assert lease.renew() is False
+            with pytest.raises(LeaseLostError):
+                backend.commit([], [Update(f"{root}/plain", b"new"), Create(f"{root}/a", b"", lease)])
+        assert [entry.value for entry in backend.list(root)] == [b"old"]
+        lease.revoke()
+
+    def test_after_a_loss_a_new_lease_works(self, backend: CoordinationBackend, root: str) -> None:
+        """The client that lost a lease goes on with a new one, under the old names."""
+        lease = backend.lease(self.ttl)
+        create(backend, f"{root}/a", b"1", lease)
+        self.expire(lease)
+        gone(backend, f"{root}/a")
+        again = backend.lease(self.ttl)
+        create(backend, f"{root}/a", b"2", again)
+        assert again.renew() is True
+        entry = backend.get(f"{root}/a")
+        assert entry is not None
+        assert (entry.value, entry.lease) == (b"2", again.id)
+
+    def test_a_lost_lease_wakes_watchers(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """Watches of the key, of its directory, and those that ignore values all hear that it went."""
+        lease = backend.lease(self.ttl)
+        create(backend, f"{root}/a", b"", lease)
+        wakes = [Wakes(), Wakes(), Wakes()]
+        other.watch(f"{root}/a", wakes[0])
+        other.watch(root, wakes[1])
+        other.watch(root, wakes[2], values=False)
+        other.sync()
+        assert other.get(f"{root}/a") is not None
+        self.expire(lease)
+        for wake in wakes:
+            wake.since(0)
+        gone(other, f"{root}/a")
+
+    def test_an_update_keeps_the_lease(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """A key updated, by whomever, stays on the lease it was born on, and goes with it."""
+        lease = backend.lease(self.ttl)
+        create(backend, f"{root}/a", b"1", lease)
+        for client in (backend, other):
+            assert isinstance(client.commit([], [Update(f"{root}/a", b"2")]), Committed)
+            entry = client.get(f"{root}/a")
+            assert entry is not None
+            assert entry.lease == lease.id
+        lease.revoke()
+        gone(other, f"{root}/a")
+
+    def test_anyone_may_delete_a_leased_key(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """A key on a lease can be deleted by another client; the lease lives on, and may make it again."""
+        lease = backend.lease(self.ttl)
+        create(backend, f"{root}/a", b"", lease)
+        delete(other, f"{root}/a")
+        assert lease.renew() is True
+        backend.sync()
+        assert backend.get(f"{root}/a") is None
+        create(backend, f"{root}/a", b"", lease)
+
+    def test_a_key_made_again_goes_with_its_new_lease_only(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """A name moved from one lease to another, or to none, is not taken by the first one's end."""
+        lease, heir = backend.lease(self.ttl), other.lease(self.ttl)
+        for name in ("heir", "none"):
+            create(backend, f"{root}/{name}", b"", lease)
+            delete(backend, f"{root}/{name}")
+        create(other, f"{root}/heir", b"", heir)
+        create(other, f"{root}/none")
+        lease.revoke()
+        assert other.keys(root) == [f"{root}/heir", f"{root}/none"]
+        heir.revoke()
+        other.sync()
+        assert other.keys(root) == [f"{root}/none"]
+
+    def test_a_commit_may_mix_leased_and_other_keys(self, backend: CoordinationBackend, root: str) -> None:
+        """One commit creates on a lease, creates on none, updates, deletes and checks, all or nothing."""
+        lease = backend.lease(self.ttl)
+        for name in ("checked", "updated", "deleted"):
+            create(backend, f"{root}/{name}", b"old")
+        delete(backend, f"{root}/deleted")
+        changes: list[Change] = [
+            Create(f"{root}/leased", b"", lease),
+            Create(f"{root}/plain", b""),
+            Update(f"{root}/updated", b"new"),
+        ]
+        assert isinstance(backend.commit([Exists(f"{root}/checked")], changes), Committed)
+        lease.revoke()
+        backend.sync()
+        assert {entry.key: entry.value for entry in backend.list(root)} == {
+            f"{root}/checked": b"old",
+            f"{root}/plain": b"",
+            f"{root}/updated": b"new",
+        }
+
+    def test_leases_of_a_closed_client_run_out(self, other: CoordinationBackend, root: str) -> None:
+        """A client that closes, without revoking, leaves nothing behind for longer than its lease."""
+        client = self.connect()
+        lease = client.lease(max(client.guarantees.shortest_ttl, 1.5))
+        create(client, f"{root}/a", b"", lease)
+        client.close()
+        client.close()
+        other.sync()
+        self.pass_time(lease.ttl)
+        gone(other, f"{root}/a")

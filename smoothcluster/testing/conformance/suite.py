@@ -1,0 +1,30 @@
+"""The contract as tests: every rule of `smoothcluster.backend`, for any backend.
+
+    class TestMyBackend(BackendConformance):
+        abilities = frozenset({Ability.CUT})
+
+        def connect(self) -> CoordinationBackend: ...      # a new client of the one store
+        def expire(self, lease: Lease) -> None: ...        # end it, or wait until it has run out
+        def cut(self, backend) / mend(self, backend): ...  # for Ability.CUT
+
+A rule that needs more than every store can be made to do is skipped unless the class declares
+the `Ability`; nothing else is. `smoothcluster.testing.conformance.kit` says what each hook must do.
+"""
+
+from smoothcluster.testing.conformance.commits import CommitRules
+from smoothcluster.testing.conformance.connection import ConnectionRules
+from smoothcluster.testing.conformance.keys import KeyRules
+from smoothcluster.testing.conformance.kit import Ability
+from smoothcluster.testing.conformance.leases import LeaseRules
+from smoothcluster.testing.conformance.locks import LockRules
+from smoothcluster.testing.conformance.outcomes import OutcomeRules
+from smoothcluster.testing.conformance.parts import PartRules
+from smoothcluster.testing.conformance.watches import WatchRules
+
+__all__ = ["Ability", "BackendConformance"]
+
+
+class BackendConformance(
+    OutcomeRules, CommitRules, LeaseRules, WatchRules, KeyRules, LockRules, PartRules, ConnectionRules
+):
+    """Subclass it in a test file, provide `connect` and `expire`, and declare what else the store can be made to do."""

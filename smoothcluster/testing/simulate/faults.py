@@ -1,0 +1,209 @@
+"""What goes wrong in a simulated world, when, and for whom: by the seed."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from smoothcluster.memory import Past
+from smoothcluster.testing.simulate.processes import TTL, SimAdmin, SimClient, SimMember, SimProcess
+
+if TYPE_CHECKING:
+    from smoothcluster.testing.simulate.simulation import World
+
+FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "outage", "slander", "respec", "reap")
+"""What may go wrong: a process dies, for some time or for good; stops and goes on; is cut off;
+loses acknowledgements; loses its lease; dies and is started again at once, under its name; leaves;
+the store is away from everybody; a living member is taken for dead; somebody changes the number of Runners;
+somebody kills a member's child."""
+
+
+FORGETTING = "forget"
+"""The store goes back to where it was a moment ago, as when a replica takes over: what it acknowledged since is gone.
+Not among the others: with it starts cannot be counted, and clients have to hand in again."""
+
+
+class Trouble:
+    """Chooses the faults and does them."""
+
+    def __init__(self, world: "World") -> None:
+        self.done: Counter[str] = Counter()
+        """How often each fault befell somebody."""
+        self._world = world
+        self._scheduler, self._random = world.scheduler, world.random
+        self._acts = {
+            "kill": self._kill,
+            "pause": self._pause,
+            "partition": self._partition,
+            "drop": self._drop,
+            "expire": self._expire,
+            "restart": self._restart,
+            "leave": self._leave,
+            "outage": self._outage,
+            "slander": self._slander,
+            "reap": self._reap,
+            "respec": self._respec,
+            FORGETTING: self._forget,
+        }
+        self._forgetting = False
+
+    def begin(self) -> None:
+        """Do something every now and then, as long as the world says so."""
+        if self._world.weather.faults:
+            self._scheduler.at(self._random.uniform(0.0, 0.6), self._next)
+
+    def _next(self) -> None:
+        if not self._world.troubled:
+            return
+        victim = self._pick()
+        if victim is not None:
+            self._strike(victim)
+        self._scheduler.at(self._random.choice((0.01, 0.2, 0.6, 2.0)) * self._random.random(), self._next)
+
+    def ambush(self, victim: SimMember, within: float) -> None:
+        """Now and then, strike while a message of *victim* is on its way."""
+        if self._world.troubled and self._world.weather.faults and self._random.random() < 0.1:
+            self._scheduler.at(within * self._random.random(), lambda: self._strike(victim))
+
+    def _strike(self, victim: SimMember) -> None:
+        if victim.alive and self._world.troubled:  # An ambush may have been laid before peace was made.
+            fault = self._random.choice(self._world.weather.faults)
+            self.done[fault] += 1
+            self._acts[fault](victim)
+
+    def _pick(self) -> SimMember | None:
+        living = [member for member in self._world.members.values() if member.alive]
+        return self._random.choice(living) if living else None
+
+    def _client_instead(self, member: SimMember) -> SimProcess:
+        """Now and then a client in its place."""
+        clients = [client for client in self._world.clients.values() if client.alive]
+        return self._random.choice(clients) if clients and self._random.random() < 0.2 else member
+
+    # Deaths
+
+    def _kill(self, member: SimMember) -> None:
+        victim = self._client_instead(member)
+        self._die(victim)
+        if isinstance(victim, SimClient):
+            self._scheduler.at(self._random.uniform(0.0, 3.0), lambda: self._world.submit(victim.job, victim.tasks))
+        elif self._random.random() < 0.7:
+            self._again(member.name, self._random.choice((0.5, 4.0)))
+
+    def _restart(self, member: SimMember) -> None:
+        self._die(member)
+        self._again(member.name, 0.01)
+
+    def _die(self, victim: SimProcess) -> None:
+        self._world.note(f"kill {victim.name}{f' ({victim.incarnation})' if isinstance(victim, SimMember) else ''}")
+        victim.kill()
+
+    def _again(self, name: str, within: float) -> None:
+        self._scheduler.at(within * self._random.random(), lambda: self._start_again(name))
+
+    def _start_again(self, name: str) -> None:
+        if not self._world.members[name].alive:
+            self._world.start(name)
+
+    def start_again(self, name: str) -> None:
+        """A process has died of a task; whoever looks after it starts it again."""
+        self._again(name, self._random.choice((0.01, 4.0)))
+
+    def _reap(self, member: SimMember) -> None:
+        """Once, or again and again for a while: what was hit is run again a second later."""
+        for _ in range(self._random.choice((1, 1, 6))):
+            self._scheduler.at(4.0 * self._random.random(), lambda: self._kill_child(member))
+
+    def _kill_child(self, member: SimMember) -> None:
+        if member.alive and member.children.kill_one():
+            self._world.note(f"kill a child of {member.name}")
+
+    def _leave(self, member: SimMember) -> None:
+        self._world.note(f"ask {member.name} to leave")
+        member.loop.ask_to_leave()
+
+    # Pauses and losses
+
+    def _pause(self, member: SimMember) -> None:
+        victim = self._client_instead(member)
+        if victim.process.paused:
+            return
+        seconds = self._a_while()
+        self._world.note(f"pause {victim.name} for {seconds:.3f}")
+        self._scheduler.stop(victim.process)
+        self._scheduler.at(seconds, lambda: self.go_on(victim))
+
+    def _a_while(self) -> float:
+        """Seconds: few, or many, or such that a lease has just run out."""
+        least, most = self._random.choice(((0.0, 0.1), (0.0, 1.0), (0.0, 6.0), (TTL, 1.3 * TTL)))
+        return self._random.uniform(least, most)
+
+    def go_on(self, victim: SimProcess) -> None:
+        """SIGCONT."""
+        if victim.process.paused:
+            self._world.note(f"go on {victim.name}")
+            self._scheduler.go_on(victim.process)
+
+    def _partition(self, member: SimMember) -> None:
+        self._cut([member])
+
+    def _outage(self, _: SimMember) -> None:
+        everybody: list[SimProcess] = [*self._world.members.values(), *self._world.clients.values()]
+        self._cut([each for each in everybody if each.alive])
+
+    def _cut(self, victims: list[SimProcess]) -> None:
+        seconds = self._a_while()
+        self._world.note(f"cut off {' '.join(victim.name for victim in victims)} for {seconds:.3f}")
+        for victim in victims:
+            victim.backend.cut = True
+            self._scheduler.at(seconds, victim.backend.mend)
+
+    def _drop(self, member: SimMember) -> None:
+        self._world.note(f"drop acknowledgements of {member.name}")
+        member.backend.drop = 0.5
+        self._scheduler.at(self._random.random(), lambda: setattr(member.backend, "drop", 0.0))
+
+    # Changes
+
+    def _respec(self, _: SimMember) -> None:
+        runner = self._random.randint(1, self._world.weather.members)
+        self._world.note(f"change runner to {runner}")
+        SimAdmin(self._world, runner, 0.3 if "drop" in self._world.weather.faults else 0.0)
+
+    # Lies
+
+    def _expire(self, member: SimMember) -> None:
+        session = member.loop.session
+        if session is not None:
+            self._world.note(f"expire the lease of {member.name}")
+            self._world.record.robbed.add(member.incarnation)
+            self._world.store.end(session.lease.id)
+
+    def _slander(self, member: SimMember) -> None:
+        believer = self._pick()
+        if believer is not None and believer is not member and member.incarnation:
+            self._world.note(f"tell {believer.name} that {member.name} ({member.incarnation}) is dead")
+            self._world.record.robbed.add(member.incarnation)
+            self._world.record.given_up.setdefault(member.incarnation, self._scheduler.now)
+            believer.loop.proved_gone(member.incarnation, 0.001)
+
+    # Losses of the store itself
+
+    def _forget(self, _: SimMember) -> None:
+        if not self._forgetting:
+            self._forgetting = True
+            past = self._world.store.past(), self._world.record.past()
+            self._scheduler.at(self._random.choice((0.01, 0.1, 1.0)) * self._random.random(), lambda: self._back(*past))
+
+    def _back(self, past: Past, known: tuple[object, ...]) -> None:
+        self._forgetting = False
+        if not self._world.troubled:
+            return
+        self._world.note("the store forgets")
+        self._world.record.go_back(known)
+        self._world.store.go_back(past)
+        for job, client in list(self._world.clients.items()):
+            # Whoever handed something in cannot know what of it is left, and hands it in again.
+            if client.alive:
+                client.kill()
+            else:
+                self._world.jobs_running += 1
+            self._world.submit(job, client.tasks)

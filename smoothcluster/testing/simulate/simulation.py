@@ -1,0 +1,249 @@
+"""One schedule: members, clients and faults, all decided by a seed, judged by the independent record."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
+
+from smoothcluster.cluster import Cluster
+from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
+from smoothcluster.model import Task
+from smoothcluster.testing.simulate.adoption_invariants import Adoptions
+from smoothcluster.testing.simulate.faults import FAULTS, Trouble
+from smoothcluster.testing.simulate.invariants import IndependentRecord, Violation, data_of
+from smoothcluster.testing.simulate.processes import GROUP, TTL, SimClient, SimMember
+from smoothcluster.testing.simulate.scenario import Jobs, draw
+from smoothcluster.testing.simulate.scheduler import Killed, Scheduler, SimClock
+
+PATIENCE = 30.0
+"""Seconds after the last fault in which something must get better, again and again until all is well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is simulated."""
+
+    members: int = 5
+    runner: int = 3
+    shape: str = "any"
+    """Whether "some" members are Runners, or "all", or "any": now this, now that."""
+    faults: tuple[str, ...] = FAULTS
+    shards: int = 8
+    concurrency: int = 3
+    tasks: int = 20
+    jobs: int = 3
+    max_attempts: int = 2
+
+
+class World:
+    """One store, one group, one seed."""
+
+    def __init__(self, seed: int, scenario: Scenario) -> None:
+        self.seed, self.scenario = seed, scenario
+        self.scheduler = Scheduler(seed)
+        self.random = self.scheduler.random
+        self.weather = draw(self.random, scenario)
+        # Some stores take little in one commit: then moves and submits need several.
+        most = self.random.choice((12, 24, 128))
+        guarantees = replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
+        self.store = MemoryStore(clock=SimClock(self.scheduler), guarantees=guarantees)
+        self.record = IndependentRecord(self.store, GROUP, self.weather.isolation, self.weather.faults)
+        self.adoptions = Adoptions(self.store, GROUP, lambda: self.scheduler.now, self.record)
+        self.members: dict[str, SimMember] = {}
+        self.clients: dict[str, SimClient] = {}
+        self.trace: list[str] = []
+        self.hits = Counter[str]()
+        """How often somebody has killed a child in which a task ran, by task."""
+        self.jobs_running = 0
+        self.troubled = True
+        """Whether things may go wrong now."""
+        self.trouble = Trouble(self)
+        self._ids = 0
+        self._left, self._since = (0, 0), 0.0
+
+    def new_id(self) -> str:
+        self._ids += 1
+        return f"id{self._ids:06d}"
+
+    def set_author(self, name: str) -> None:
+        self.record.author = name
+
+    def note(self, what: str) -> None:
+        """Remember for people what happens, and when."""
+        self.trace.append(f"{self.scheduler.now:9.4f}  {what}")
+
+    # The schedule
+
+    def run(self) -> None:
+        """Play the schedule; raise Violation if a promise is broken."""
+        for number in range(self.weather.members):
+            self.scheduler.at(self.random.uniform(0, 1.0), partial(self.start, f"m{number}"))
+        self._keep_leases()
+        for jobs in self.weather.jobs:
+            self._storm(jobs)
+        self.record.check_end()
+        self._check_clients_view()
+
+    def _storm(self, jobs: Jobs) -> None:
+        """Let things go wrong for a while, and see that all is well some time after that."""
+        seconds = self.weather.seconds
+        self.jobs_running += len(jobs)
+        for job, numbers in jobs.items():
+            tasks = [Task(id=f"{job}:{number}") for number in numbers]
+            self.scheduler.at(self.random.uniform(0, seconds), partial(self.submit, job, tasks))
+        self.troubled = True
+        self.trouble.begin()
+        self._play(until=self.scheduler.now + seconds, enough=lambda: False)
+        self.troubled = False
+        # What is cut off or stopped may stay so for longer.
+        self._play(until=self.scheduler.now + self.random.choice((0.0, 4.0)), enough=lambda: False)
+        self._make_peace()
+        self._play(until=inf, enough=self._gets_no_better)
+        missing = self._what_is_missing()
+        if missing:
+            raise Violation("P7: " + missing)
+
+    def _play(self, until: float, enough: Callable[[], bool]) -> None:
+        check = self.scheduler.now
+        steps = 0
+        while self.scheduler.now < until and self.scheduler.step():
+            steps += 1
+            if self.scheduler.now >= check:
+                if enough():
+                    return
+                check, steps = self.scheduler.now + 0.25, 0
+            if steps > 100_000:
+                raise Violation("P7: somebody is busy without end")
+
+    def _gets_no_better(self) -> bool:
+        """Whether all is well, or nothing has ended for long."""
+        left = (len(self.record.outcomes), self.jobs_running)
+        if left != self._left:
+            self._left, self._since = left, self.scheduler.now
+        return self.scheduler.now > self._since + PATIENCE or not self._what_is_missing()
+
+    def close(self) -> None:
+        """End all that still lives, so that nothing of this world is left."""
+        for each in [*self.members.values(), *self.clients.values()]:
+            if each.alive:
+                self.scheduler.kill(each.process)
+
+    def _keep_leases(self) -> None:
+        self.store.expire()
+        self.scheduler.at(0.05, self._keep_leases)
+
+    def start(self, name: str) -> None:
+        """A member's process begins; some take their time between joining and working."""
+        idle = 3 * TTL * self.random.random() if self.troubled and self.random.random() < 0.1 else 0.0
+        self.note(f"start {name}" + (f", idle for {idle:.3f}" if idle else ""))
+        self.members[name] = SimMember(self, name, idle)
+
+    def gone(self, member: SimMember) -> None:
+        """A member has left by itself; it comes back before long."""
+        self.note(f"{member.name} has left")
+        member.process.dead = True
+        member.backend.close()
+        self.scheduler.at(self.random.choice((0.01, 4.0)) * self.random.random(), self._start_missing)
+
+    def submit(self, job: str, tasks: list[Task]) -> None:
+        """A client's process begins to hand in *job*."""
+        self.note(f"submit {job}")
+        drop = 0.1 if "drop" in self.weather.faults else 0.0
+        self.clients[job] = SimClient(self, job, tasks, drop, again=job in self.clients)
+
+    # The end
+
+    def _make_peace(self) -> None:
+        self.note("peace")
+        for each in [*self.members.values(), *self.clients.values()]:
+            self.trouble.go_on(each)
+            each.backend.mend()
+        for member in self.members.values():
+            member.backend.drop = 0.0
+        self._start_missing()
+
+    def _start_missing(self) -> None:
+        for number in range(self.weather.members):
+            name = f"m{number}"
+            if name not in self.members or not self.members[name].alive:
+                self.start(name)
+
+    def _what_is_missing(self) -> str:
+        """What should be true once faults have stopped, and is not; empty if all is."""
+        unfinished = sorted(self.record.unfinished())
+        if unfinished:
+            return f"{len(unfinished)} tasks have no outcome, such as {unfinished[:3]}"
+        if self.jobs_running:
+            return "a client still waits for a job that has finished"
+        return self._what_is_misplaced()
+
+    def _what_is_misplaced(self) -> str:
+        """Which shards should be somebody else's, or somebody's; empty if none."""
+        able, owners = self._able(), self._owners()
+        if len(able) != min(self._runner, self.weather.members):
+            return f"{len(able)} are Runners of {self._runner}"
+        room = {name: self._capacity(name) for name in able}
+        missing = [number for number, owner in enumerate(owners) if owner is None]
+        if len(missing) != max(0, len(owners) - sum(room.values())):
+            return f"shards {missing} are owned by nobody who may work"
+        counts = {name: owners.count(name) for name in able}
+        if any(max(counts.values()) - count > 1 and count < room[name] for name, count in counts.items()):
+            return f"the Runners share the shards as {sorted(counts.values())}"
+        return ""
+
+    def _capacity(self, incarnation: str) -> int:
+        """How many shards it has room for, by the store; all of them, if it says nothing of that."""
+        capacity = data_of(self.store.tree.entries.get(f"{GROUP}/members/{incarnation}"))["capacity"]
+        return self.weather.shards if capacity is None else min(capacity, self.weather.shards)
+
+    @property
+    def _runner(self) -> int:
+        """How many Runners there are to be, by the store."""
+        return data_of(self.store.tree.entries.get(f"{GROUP}/spec")).get("runner") or self.weather.runner
+
+    def _able(self) -> set[str]:
+        """The incarnations that may own shards."""
+        entries = self.store.tree.entries
+        if self.weather.backup is None:
+            members = [data_of(entry) for entry in self.store.tree.list(f"{GROUP}/members")]
+            oldest = sorted(members, key=lambda member: member["join"])[: self._runner]
+            return {member["incarnation"] for member in oldest}
+        seated = [data_of(entries.get(f"{GROUP}/seats/{n}")).get("holder") for n in range(self._runner)]
+        return {str(holder) for holder in seated if f"{GROUP}/members/{holder}" in entries}
+
+    def _owners(self) -> list[str | None]:
+        entries, able = self.store.tree.entries, self._able()
+        owners = [data_of(entries.get(f"{GROUP}/shards/{n}")).get("owner") for n in range(self.weather.shards)]
+        return [owner if owner in able else None for owner in owners]
+
+    def _check_clients_view(self) -> None:
+        """What the library tells its users is what the record knows."""
+        cluster = Cluster(MemoryBackend(self.store), GROUP)
+        results = ((job, each) for job in cluster.jobs() for each in cluster.job(job).results())
+        told = Counter((job, each.task_id, str(each.state)) for job, each in results)
+        if told != Counter((job, task, state) for (job, task), state in self.record.outcomes.items()):
+            raise Violation("P3: results() does not give what was recorded")
+        tasks = cluster.status()["tasks"]
+        states = Counter(self.record.outcomes.values())
+        if tasks != {"pending": 0, "running": 0} | {each: states[each] for each in ("done", "failed", "quarantined")}:
+            raise Violation(f"P3: status tells {tasks} of {dict(states)}")
+
+
+def play(seed: int, scenario: Scenario) -> World:
+    """Play one schedule; raise Violation, with the world as its `world`, if it breaks a promise."""
+    before = random.getstate()
+    random.seed(seed)  # The pauses between a client's retries come from there.
+    world = World(seed, scenario)
+    try:
+        world.run()
+    except BaseException as error:
+        if isinstance(error, Killed):
+            raise RuntimeError("the scheduler let a kill escape") from error  # noqa: TRY004  # no wrong type
+        error.world = world  # type: ignore[attr-defined]  # for whoever prints it
+        raise
+    finally:
+        world.close()
+        random.setstate(before)
+    return world

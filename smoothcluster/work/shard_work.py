@@ -1,0 +1,252 @@
+"""The work on one shard: what waits, what runs, what is to be recorded, in one commit at a time.
+
+Every commit compares and sets the shard's record, so whoever has been replaced records nothing.
+It carries all that happened since the last one: outcomes, tasks added by handlers, finished
+chunks to delete, new chunks admitted, and the marks of tasks that are about to start. A task is
+marked in the store before it starts, never in the process that may die of it.
+
+Once built, a commit is settled before the next one is built: if its outcome is unknown, the very
+same bytes are sent again with the version first expected. A late original and a fatter retry
+would else lose what was added in between.
+"""
+
+from collections import deque
+from typing import cast
+
+from smoothcluster.backend import Create, Delete
+from smoothcluster.group.view import Read
+from smoothcluster.jobs.chunks import DIGEST, job_of
+from smoothcluster.model import State, TaskContext
+from smoothcluster.pool import Run, RunState
+from smoothcluster.records.blame import ALONE, RAISED, Stage
+from smoothcluster.records.group import Shard, bits
+from smoothcluster.work.backlog import Backlog, Place, place_of
+from smoothcluster.work.commit import Draft, Pending
+from smoothcluster.work.context import Terms
+from smoothcluster.work.suspects import Suspects
+
+
+class ShardWork:
+    """One owned shard, as this process works on it."""
+
+    def __init__(self, number: int, read: Read[Shard], terms: Terms) -> None:
+        self.number = number
+        self.record = read.record
+        self.version = read.version
+        self.lost = False
+        self.moving = False
+        """To be given away: start nothing more."""
+        suspicious = Stage.ACCUSED if terms.apart.every else Stage.SUSPECT
+        self.backlog = Backlog(number, self.record, terms.keys, terms.report, suspicious)
+        self.suspects = Suspects(number, self.record, self.backlog, terms)
+        self.finished: deque[Run] = deque()
+        self.oldest: float | None = None
+        """When the first of `finished` came."""
+        self.outstanding = 0
+        """Runs that the pool has."""
+        self.pending: Pending | None = None
+        self.marked = [(name, index) for name, chunk in self.record.open.items() for index in bits(chunk.run)]
+        """Tasks that the claim itself has marked as running: to be started once they are read."""
+        self._kept = read.record.id
+        """The id of the record that the store acknowledged last."""
+        self._handed_back: list[Place] = []
+        self._forgotten: dict[str, list[str]] = {}
+        self._terms = terms
+
+    # What happened
+
+    def finish(self, run: Run, now: float) -> None:
+        """Take a run back from the pool: finished, or not started after all."""
+        self.outstanding -= 1
+        self.suspects.ended(run, now)
+        if run.state in (RunState.NOT_STARTED, RunState.INTERRUPTED):
+            self._handed_back.append(place_of(run))
+        elif run.state is not RunState.DIED:
+            self.finished.append(run)
+            if self.oldest is None:
+                self.oldest = now
+
+    def resume(self) -> list[Run]:
+        """What the claim has marked, of the chunks that could be read."""
+        runs = [self._run(place) for place in self.marked if place[0] in self.backlog.tasks]
+        self.marked.clear()
+        self.outstanding += len(runs)
+        return runs
+
+    def unmark(self) -> None:
+        """Leave to be started later, or by others, what the claim has marked and was not begun."""
+        for name, index in self.marked:
+            self.record.open[name].run &= ~(1 << index)
+        self.marked.clear()
+
+    def forget(self, job: str, seen: list[str]) -> None:
+        """Drop what is kept for a job that has finished: its counts, and the keys of its ids."""
+        self._forgotten[job] = seen
+
+    # What to do
+
+    def free(self) -> bool:
+        """Whether anything may be started."""
+        return not self.moving and self.pending is None
+
+    def startable(self, now: float) -> bool:
+        """Whether there may be tasks to start; the store may have to be asked."""
+        if not self.free():
+            return False
+        retry = self.backlog.next_retry()
+        return self.backlog.promising() or (retry is not None and retry <= now)
+
+    def unsaid(self) -> bool:
+        """Whether there is something the store does not know yet."""
+        return bool(self.pending or self.finished or self._handed_back or self._forgotten or self.backlog.guilty)
+
+    def quiet(self) -> bool:
+        """Whether nothing runs, nothing waits to be recorded and nothing is unsettled."""
+        return not (self.unsaid() or self.outstanding or self.marked)
+
+    def drained(self) -> bool:
+        """Whether it has no task left, as far as is known."""
+        return self.quiet() and not self.record.open and not self.backlog.promising()
+
+    def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> Pending | None:
+        """Build the next commit, starting up to *want* tasks; None if there is nothing to say.
+
+        Start up to *apart* suspects in children; or, *alone*, one in this process.
+        """
+        assert self.pending is None, "settle it first"
+        draft = Draft(self.number, self.record, self.backlog, self._terms)
+        spoke = self.suspects.judge(now) or self.unsaid()
+        for place in self._handed_back:
+            self.suspects.not_alone(place)
+            self.backlog.start_again(place)
+        self._handed_back.clear()
+        self.suspects.condemn(draft)
+        self._record_outcomes(draft, now)
+        if not self.moving:
+            self._start_suspects(apart, draft, alone=alone)
+            self._start(want, draft, now)
+        self._tidy(draft)
+        if spoke or draft.changes or draft.starts:
+            self.pending = draft.built(self.version)
+        return self.pending
+
+    def applied(self, version: str) -> list[Run]:
+        """The pending commit is in the store: forget it, and return what may run now."""
+        assert self.pending is not None
+        pending, self.pending = self.pending, None
+        self.version, self._kept = version, pending.id
+        self._terms.sent.add(pending.sent)
+        self.outstanding += len(pending.starts)
+        self.suspects.started(pending.starts)
+        for each in pending.condemned:
+            each.tell(self._terms.note)
+        self.oldest = self.oldest if self.finished else None
+        return pending.starts
+
+    def carry_on(self, read: Read[Shard]) -> bool:
+        """The store has given our shard another version: go on with that if the record is our last; whether it is.
+
+        Then every commit of ours is there. What others wrote may be gone all the same, so what was
+        read of it and led to no commit yet is read again.
+        """
+        if self.pending is not None or read.record.id != self._kept:
+            return False
+        self.version = read.version
+        self._forgotten.clear()
+        self.backlog.relist()
+        return True
+
+    def mend(self, key: str) -> None:
+        """The pending commit was refused for *key* though the shard is ours: step over the garbage.
+
+        Its own names are never used twice, so a key that is in the way, or a chunk that is not
+        there any more, is not this group's doing.
+        """
+        assert self.pending is not None
+        self._terms.report(key, "in the way of, or missing from, a commit of its shard's owner")
+        self.pending = self.pending.without(key)
+
+    # How a commit is built
+
+    def _record_outcomes(self, draft: Draft, now: float) -> None:
+        """Record finished runs, and the tasks they add, while they fit."""
+        while self.finished and draft.make_room(self.finished[0]):
+            self._record(self.finished.popleft(), draft, now)
+        draft.add()
+
+    def _record(self, run: Run, draft: Draft, now: float) -> None:
+        """Record one outcome, or put the task back for another try."""
+        name, index = place = place_of(run)
+        chunk = self.record.open[name]
+        if self.suspects.doubtful(run):
+            self.suspects.blame(place, RAISED)
+            self.backlog.start_again(place)
+            return
+        chunk.run &= ~(1 << index)
+        fails = chunk.fails.get(index, 0) + 1
+        if run.error is not None and fails < self._terms.max_attempts:
+            chunk.fails[index] = fails
+            self.backlog.put_off(place, now + self._terms.retry_delay * 2.0 ** (fails - 1))
+            return
+        state = State.DONE if run.error is None else State.FAILED
+        draft.end(place, run.task.id, state, run.encoded, run.error, run.context.attempt)
+
+    def _tidy(self, draft: Draft) -> None:
+        """Drop what finished jobs left, as much as fits; the counts go with the last of it."""
+        for job, keys in list(self._forgotten.items()):
+            while keys and draft.book(0, 1):
+                draft.changes.append(Delete(keys.pop()))
+            if not keys:
+                del self._forgotten[job]
+                self.record.counts.pop(job, None)
+                self.backlog.forget_job(job)
+
+    def _start_suspects(self, most: int, draft: Draft, *, alone: bool) -> None:
+        for _ in range(min(1 if alone else most, len(self.backlog.suspects))):
+            place = self.backlog.suspects.popleft()
+            if alone:
+                self.suspects.blame(place, ALONE)
+            run = self._mark(place, draft)
+            run.apart, run.alone = not alone, self.suspects.accused(place)
+
+    def _start(self, want: int, draft: Draft, now: float) -> None:
+        """Mark up to *want* tasks as running, admitting chunks as needed."""
+        self.backlog.put_back_due(now)
+        while len(draft.starts) < want and (self.backlog.queue or self._admit(draft)):
+            if self.backlog.queue:
+                self._mark(self.backlog.queue.popleft(), draft)
+
+    def _admit(self, draft: Draft) -> bool:
+        """Open one more chunk, if there is one and it fits; its skipped repeats need nothing more."""
+        admitted = self.backlog.admit(lambda tasks: draft.book(DIGEST * tasks + 512, 2))
+        if admitted is None:
+            return False
+        name, marks = admitted
+        if marks:
+            key = f"{self._terms.keys.seen(job_of(name), self.number)}/{self.record.seq:010d}.{len(draft.changes)}"
+            draft.changes.append(Create(key, b"".join(marks)))
+        draft.drop_if_finished(name)
+        return True
+
+    def _mark(self, place: Place, draft: Draft) -> Run:
+        """Start a task as soon as the store knows that it may be running."""
+        name, index = place
+        run = self._run(place)
+        self.record.open[name].run |= 1 << index
+        draft.starts.append(run)
+        return run
+
+    def _run(self, place: Place) -> Run:
+        """One start of a task that is marked as running."""
+        terms = self._terms
+        name, index = place
+        attempt = self.record.open[name].attempts(index) + 1
+        context = TaskContext(terms.member, job_of(name), self.number, self.record.epoch, attempt, terms.stopping)
+        run = Run(self.backlog.tasks[name][index], context, (self, place))
+        run.apart = terms.apart.every
+        return run
+
+
+def shard_of(run: Run) -> ShardWork:
+    """The work that the run is part of."""
+    return cast("tuple[ShardWork, Place]", run.key)[0]
