@@ -20,8 +20,8 @@ from typing import Any
 from bench import Log, Members, figures, machine, until
 
 from smoothcluster import Cluster, Task, connect
-from smoothcluster.group.view import read_view
-from smoothcluster.records.group import Keys
+from smoothcluster.group.reading import read_view
+from smoothcluster.records.keys import Keys
 
 MEMBERS, CONCURRENCY, SECONDS, SHARDS = 5, 8, 0.02, 32
 

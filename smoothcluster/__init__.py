@@ -5,11 +5,12 @@ Each name is imported when it is first asked for: see decision 24.
 
 TYPE_CHECKING = False  # Type checkers take it for true. To import it would take longer than all that is done here.
 if TYPE_CHECKING:
-    from smoothcluster.cluster import Cluster, JobHandle
+    from smoothcluster.cluster import Cluster
     from smoothcluster.crawler import ClusterCrawler
-    from smoothcluster.jobs.submission import Progress
+    from smoothcluster.group.breaker import Pacing
+    from smoothcluster.jobs.handle import JobHandle
+    from smoothcluster.jobs.progress import Progress
     from smoothcluster.model import Evidence, Outcome, Role, State, Task, TaskContext
-    from smoothcluster.records.breaker import Pacing
     from smoothcluster.registry import connect
     from smoothcluster.zookeeper_crawler import ZookeeperCrawler
 else:
@@ -31,10 +32,10 @@ _HOMES = {
     "Cluster": "cluster",
     "ClusterCrawler": "crawler",
     "Evidence": "model",
-    "JobHandle": "cluster",
+    "JobHandle": "jobs.handle",
     "Outcome": "model",
-    "Pacing": "records.breaker",
-    "Progress": "jobs.submission",
+    "Pacing": "group.breaker",
+    "Progress": "jobs.progress",
     "Role": "model",
     "State": "model",
     "Task": "model",

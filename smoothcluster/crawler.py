@@ -27,18 +27,19 @@ from smoothcluster.errors import (
     UsageError,
 )
 from smoothcluster.failure_detector import Listener, Prober
+from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
-from smoothcluster.group.joining import INDEX, Wanted
-from smoothcluster.member.environment import Settings, Surroundings
+from smoothcluster.group.spec import INDEX, Wanted
+from smoothcluster.member.environment import Environment
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.member.readiness import Readiness
+from smoothcluster.member.settings import Settings
 from smoothcluster.model import Handler, Role, check_name
 from smoothcluster.pool import Pool, Run, make_pool
 from smoothcluster.pool.children.limits import Isolation
 from smoothcluster.pool.children.main import importing
 from smoothcluster.pool.handlers import check_handler
 from smoothcluster.recipes.session import Session
-from smoothcluster.records.breaker import Pacing
 from smoothcluster.retry import patiently
 
 log = logging.getLogger("smoothcluster")
@@ -140,7 +141,7 @@ class ClusterCrawler:
         self._children = isolated.children(handler, concurrency)
         self._listener = Listener(host)
         self._prober = Prober(lambda incarnation, proof, after: self._loop.proved_gone(incarnation, after))
-        around = Surroundings(
+        environment = Environment(
             clock=SYSTEM_CLOCK,
             new_id=lambda: secrets.token_hex(8),
             host=socket.gethostname(),
@@ -160,7 +161,7 @@ class ClusterCrawler:
             lambda: self._loop.wake.set(),  # noqa: PLW0108  # likewise
             SYSTEM_CLOCK,
         )
-        self._loop = MemberLoop(backend, settings, around)
+        self._loop = MemberLoop(backend, settings, environment)
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._over = False

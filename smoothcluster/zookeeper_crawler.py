@@ -3,7 +3,7 @@
 from typing import Any
 
 from smoothcluster.crawler import ClusterCrawler
-from smoothcluster.group.joining import INDEX
+from smoothcluster.group.spec import INDEX
 from smoothcluster.model import Handler, Task, TaskContext
 from smoothcluster.registry import connect
 

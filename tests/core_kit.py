@@ -8,19 +8,25 @@ from typing import final
 
 from smoothcluster.backend import CoordinationBackend, Create, Guarantees, Update
 from smoothcluster.failure_detector import Peer
-from smoothcluster.group.joining import Wanted
-from smoothcluster.group.view import Read, View, read_view
+from smoothcluster.group.breaker import Pacing
+from smoothcluster.group.reading import read_view
+from smoothcluster.group.spec import Wanted
+from smoothcluster.group.view import Versioned, View
 from smoothcluster.jobs.chunks import encode_task
-from smoothcluster.member.environment import Settings, Surroundings
+from smoothcluster.member.environment import Environment
 from smoothcluster.member.loop import MemberLoop
+from smoothcluster.member.settings import Settings
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.model import Evidence, Stopping, Task
 from smoothcluster.pool import Apart, Pool, Run, RunState
 from smoothcluster.recipes.session import Session
-from smoothcluster.records.breaker import CLOSED, Breaker, Pacing
-from smoothcluster.records.group import Keys, Member, Seat, Shard, Spec, load
+from smoothcluster.records.breaker import CLOSED, Breaker
+from smoothcluster.records.codec import load
+from smoothcluster.records.group import Member, Seat, Spec
+from smoothcluster.records.keys import Keys
+from smoothcluster.records.shard import Shard
 from smoothcluster.testing import HeldClock
-from smoothcluster.work import Sent, ShardWork, Terms
+from smoothcluster.work import SentTasks, ShardWork, WorkContext
 
 KEYS = Keys("g")
 
@@ -42,13 +48,13 @@ def picture(
     """A view in which seat and shard number n belong to the n-th of *seats* and *owners*."""
     spec = Spec(len(seats), 0, len(owners), 0, "")
     return View(
-        Read(spec, "0"),
-        [Read(Seat(holder, ""), "0") for holder in seats],
-        [Read(Shard(owner=owner, name=owner), "0") for owner in owners],
-        {each.incarnation: Read(each, "0") for each in members},
+        Versioned(spec, "0"),
+        [Versioned(Seat(holder, ""), "0") for holder in seats],
+        [Versioned(Shard(owner=owner, name=owner), "0") for owner in owners],
+        {each.incarnation: Versioned(each, "0") for each in members},
         gone or {},
         complete,
-        Read(breaker, "0"),
+        Versioned(breaker, "0"),
     )
 
 
@@ -62,7 +68,7 @@ def all_run(
 ) -> View:
     """A view of a group in which all members are Runners, up to *runner*."""
     view = picture(members, [], owners, gone=gone, breaker=breaker)
-    return replace(view, spec=Read(Spec(runner, None, len(owners), 0, ""), "0"))
+    return replace(view, spec=Versioned(Spec(runner, None, len(owners), 0, ""), "0"))
 
 
 def runners(*names: str) -> list[Member]:
@@ -162,9 +168,9 @@ class Bench:
         self.clock.listeners.append(self.store.expire)
         self.backend = MemoryBackend(self.store)
         self.new_id = ids()
-        self.terms = Terms(
+        self.context = WorkContext(
             KEYS, self.shards, "runner", "me", self.guarantees, self.max_attempts, self.retry_delay,
-            self.stopping, self.new_id, self.garbage, Sent(), self.kennel, self._note, lambda: 1700000000.5,
+            self.stopping, self.new_id, self.garbage, SentTasks(), self.kennel, self._note, lambda: 1700000000.5,
         )  # fmt: skip
 
     def _note(self, kind: str, **details: object) -> None:
@@ -179,13 +185,13 @@ class Bench:
         """The work on a shard whose record, *record* or a new one, says that we own it."""
         mine = replace(record or Shard(), owner="me", name="runner")
         put(self.backend, KEYS.shard(number), mine.to_json())
-        return ShardWork(number, self.read(number), self.terms)
+        return ShardWork(number, self.read(number), self.context)
 
-    def read(self, number: int = 0) -> Read[Shard]:
+    def read(self, number: int = 0) -> Versioned[Shard]:
         """A shard's record as it stands in the store."""
         entry = self.backend.get(KEYS.shard(number))
         assert entry is not None
-        return Read(Shard.from_json(entry.value), entry.version)
+        return Versioned(Shard.from_json(entry.value), entry.version)
 
     def start(self, work: ShardWork, want: int = 10, now: float = 0.0) -> list[Run]:
         """Let *work* start up to *want* tasks and commit that."""
@@ -309,7 +315,7 @@ class Group:
             self.pools[mark] = HandPool(can_start)
             return self.pools[mark]
 
-        around = Surroundings(
+        environment = Environment(
             clock=self.clock,
             new_id=self.new_id,
             host="host",
@@ -322,7 +328,7 @@ class Group:
         )
         wanted = Wanted(name, self.runner, self.backup, self.shards)
         settings = Settings("g", wanted, 2, self.ttl, grace=grace, capacity=capacity, pacing=self.pacing)
-        loop = MemberLoop(backend or MemoryBackend(self.store), settings, around)
+        loop = MemberLoop(backend or MemoryBackend(self.store), settings, environment)
         loop.working = loop._running = True  # pyright: ignore[reportPrivateUsage]  # what `run` says of itself
         if join:
             while not loop.try_join():

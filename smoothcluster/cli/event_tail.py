@@ -5,7 +5,8 @@ from typing import final
 
 from smoothcluster.backend import CoordinationBackend, Entry
 from smoothcluster.group.events import RING
-from smoothcluster.records.group import GarbageError, Keys, load
+from smoothcluster.records.codec import GarbageError, load
+from smoothcluster.records.keys import Keys
 
 Event = Mapping[str, object]
 

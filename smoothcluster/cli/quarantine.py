@@ -9,7 +9,7 @@ import click
 from smoothcluster.cli.common import PATIENCE, common, opened
 from smoothcluster.cli.formatting import table
 from smoothcluster.cluster import Cluster
-from smoothcluster.records.quarantine import Condemned
+from smoothcluster.records.quarantine import QuarantinedTask
 
 COLUMNS = ("ID", "JOB", "TASK", "SINCE", "STARTS", "EVIDENCE")
 
@@ -33,7 +33,7 @@ def list_(as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
             print(line)
 
 
-def report(found: list[Condemned]) -> Iterator[str]:
+def report(found: list[QuarantinedTask]) -> Iterator[str]:
     """The lines that people read."""
     if not found:
         yield "no task is in quarantine"
@@ -41,7 +41,7 @@ def report(found: list[Condemned]) -> Iterator[str]:
     yield from table(COLUMNS, [_row(each) for each in found])
 
 
-def _row(each: Condemned) -> tuple[object, ...]:
+def _row(each: QuarantinedTask) -> tuple[object, ...]:
     since = datetime.fromtimestamp(each.at, UTC).isoformat(timespec="seconds")
     evidence = ", ".join(str(entry["evidence"]) for entry in each.evidence)
     return each.id, each.job, each.task.id, since, each.attempts, evidence

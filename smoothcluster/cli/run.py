@@ -22,7 +22,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import BackendError, UsageError
-from smoothcluster.group.joining import INDEX
+from smoothcluster.group.spec import INDEX
 from smoothcluster.registry import DEFAULT, VARIABLE, masked
 
 AGAIN = "--again"

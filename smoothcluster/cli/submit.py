@@ -14,7 +14,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import JobClosedError, SmoothclusterError, UsageError
 from smoothcluster.model import Task, check_name
-from smoothcluster.records.group import Keys
+from smoothcluster.records.keys import Keys
 from smoothcluster.retry import patiently
 
 STEP = 100

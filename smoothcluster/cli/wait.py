@@ -8,8 +8,9 @@ import click
 from smoothcluster.cli.common import PATIENCE, Exit, Failure, common, opened
 from smoothcluster.cli.progress_bar import shown
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.cluster import Cluster, JobHandle
-from smoothcluster.jobs.submission import Progress
+from smoothcluster.cluster import Cluster
+from smoothcluster.jobs.handle import JobHandle
+from smoothcluster.jobs.progress import Progress
 
 PAUSE = 0.2
 """Seconds between two looks."""

@@ -64,10 +64,10 @@ def shares(owned: Mapping[str, int], total: int, capacity: Mapping[str, float] |
     return target
 
 
-def plan(view: View, me: str, *, busy: Iterable[int] = (), heir: bool = False, adopt: int | None = None) -> Plan:
+def plan(view: View, me: str, *, busy: Iterable[int] = (), successor: bool = False, adopt: int | None = None) -> Plan:
     """What *me* should claim and give away.
 
-    *busy* are shards of its own with tasks running: given last. *heir* says that a candidate is
+    *busy* are shards of its own with tasks running: given last. *successor* says that a candidate is
     waiting. If a seat is vacant, what is free is left to it, since it takes that with the seat.
     Of the dead's shards no more than *adopt* are claimed, if given.
     """
@@ -78,7 +78,7 @@ def plan(view: View, me: str, *, busy: Iterable[int] = (), heir: bool = False, a
     if me not in able:
         return _resignation(view, me, owned, target)
     free = [n for n in usable if _free(view, n, able)]
-    if free and heir and any(view.verdict(seat.record.holder) is not None for seat in view.seats):
+    if free and successor and any(view.verdict(seat.record.holder) is not None for seat in view.seats):
         return Plan(patient=False)
     dealt = _divide(free, owned, target, able)
     if any(dealt.values()):

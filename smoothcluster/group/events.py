@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 from smoothcluster.backend import Change, CoordinationBackend, Create, Refused, Update
 from smoothcluster.clock import Clock
-from smoothcluster.records.group import GarbageError, Keys, dump, last_part, load
+from smoothcluster.records.codec import GarbageError, dump, load
+from smoothcluster.records.keys import Keys, last_part
 
 RING = 200
 """Events kept for each member."""

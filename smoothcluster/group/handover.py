@@ -15,11 +15,13 @@ from dataclasses import dataclass, field, replace
 
 from smoothcluster.backend import AtVersion, Change, Condition, Create, Delete, Guarantees, Update, commit_size
 from smoothcluster.group.election import SeatClaim
-from smoothcluster.group.view import Read, View
+from smoothcluster.group.view import Versioned, View
 from smoothcluster.model import Evidence
-from smoothcluster.records.blame import write
+from smoothcluster.records.blame import format_entry
 from smoothcluster.records.breaker import Breaker
-from smoothcluster.records.group import Keys, Member, Seat, Shard, bits
+from smoothcluster.records.group import Member, Seat
+from smoothcluster.records.keys import Keys
+from smoothcluster.records.shard import Shard, bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def _parted(shard: Shard, evidence: Evidence, commit_id: str, at: float | None =
     """A copy of the shard in which what was marked as running is blamed on its owner."""
     after = shard.copy()
     after.id = commit_id
-    blamed = write(shard.owner, shard.epoch, evidence, at)
+    blamed = format_entry(shard.owner, shard.epoch, evidence, at)
     for chunk in after.open.values():
         for index in bits(chunk.run & ~chunk.closed):
             chunk.blame.setdefault(index, []).append(blamed)
@@ -91,14 +93,14 @@ def mark(shard: Shard, most: int) -> int:
 def claim(
     keys: Keys,
     view: View,
-    me: Read[Member],
+    me: Versioned[Member],
     seat: SeatClaim | None,
     shards: Iterable[int],
     commit_id: str,
     limits: Guarantees,
     starts: int = 0,
     breaker: Breaker | None = None,
-    spare: tuple[int, Read[Shard]] | None = None,
+    spare: tuple[int, Versioned[Shard]] | None = None,
     at: float | None = None,
 ) -> Move:
     """Take *seat*, if any, and as many of *shards* as fit into one commit.
@@ -148,7 +150,7 @@ def _sit_down(keys: Keys, view: View, me: str, seat: SeatClaim, commit_id: str) 
     return changes
 
 
-def _read(view: View, number: int) -> Read[Shard]:
+def _read(view: View, number: int) -> Versioned[Shard]:
     read = view.shards[number]
     assert read is not None, "garbage is never planned for"
     return read
@@ -158,7 +160,9 @@ def _evidence(view: View, number: int) -> Evidence:
     return view.verdict(_read(view, number).record.owner) or Evidence.LEFT
 
 
-def give(keys: Keys, me: Member, target: Read[Member], shards: Mapping[int, Read[Shard]], commit_id: str) -> Move:
+def give(
+    keys: Keys, me: Member, target: Versioned[Member], shards: Mapping[int, Versioned[Shard]], commit_id: str
+) -> Move:
     """Hand *shards*, on which nothing runs, to *target*, whose own record tells it so."""
     changes: list[Change] = [
         Update(keys.member(target.record.incarnation), replace(target.record, id=commit_id).to_json(), target.version)
@@ -168,14 +172,19 @@ def give(keys: Keys, me: Member, target: Read[Member], shards: Mapping[int, Read
     return Move(changes, commit_id, me, after)
 
 
-def let_go(keys: Keys, me: Member, shards: Mapping[int, Read[Shard]], commit_id: str) -> Move:
+def let_go(keys: Keys, me: Member, shards: Mapping[int, Versioned[Shard]], commit_id: str) -> Move:
     """Leave *shards* to nobody: whoever has room for them some time may take them."""
     after = {number: release(read.record, commit_id) for number, read in shards.items()}
     return Move([Update(keys.shard(n), after[n].to_json(), shards[n].version) for n in after], commit_id, me, after)
 
 
 def leave(
-    keys: Keys, view: View, me: Read[Member], shards: Mapping[int, Read[Shard]], commit_id: str, limits: Guarantees
+    keys: Keys,
+    view: View,
+    me: Versioned[Member],
+    shards: Mapping[int, Versioned[Shard]],
+    commit_id: str,
+    limits: Guarantees,
 ) -> Move:
     """Let go of *shards*, as many as fit, and with the last of them of the seat and the membership."""
     mine = me.record

@@ -14,19 +14,21 @@ from dataclasses import dataclass, replace
 
 from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Update
 from smoothcluster.errors import OutcomeUnknownError, UsageError
-from smoothcluster.group.joining import MOST, check_number, numbers
-from smoothcluster.group.view import Read, Report, parse_spec, read_members, read_seats
-from smoothcluster.records.group import Keys, Member, Seat, Spec
+from smoothcluster.group.reading import parse_spec, read_members, read_seats
+from smoothcluster.group.spec import MOST, check_number, numbers
+from smoothcluster.group.view import Report, Versioned
+from smoothcluster.records.group import Member, Seat, Spec
+from smoothcluster.records.keys import Keys
 
 
 @dataclass(frozen=True, slots=True)
-class Respec:
+class Resize:
     """What to change; None for what is to stay."""
 
     runner: int | None
     backup: int | None
 
-    def check(self) -> "Respec":
+    def check(self) -> "Resize":
         """Return it, or raise UsageError saying what is wrong with it."""
         check_number("runner", self.runner, 1, MOST)
         check_number("backup", self.backup, 0, MOST)
@@ -48,7 +50,7 @@ class Respec:
 
 
 def try_change(
-    backend: CoordinationBackend, keys: Keys, wanted: Respec, new_id: Callable[[], str], report: Report
+    backend: CoordinationBackend, keys: Keys, wanted: Resize, new_id: Callable[[], str], report: Report
 ) -> Spec | None:
     """Go as far towards *wanted* as one commit does; the spec once it is that, None to try again.
 
@@ -75,7 +77,9 @@ def try_change(
     return step if applied and step.runner == after.runner else None
 
 
-def _changes(backend: CoordinationBackend, keys: Keys, before: Read[Spec], after: Spec, report: Report) -> list[Change]:
+def _changes(
+    backend: CoordinationBackend, keys: Keys, before: Versioned[Spec], after: Spec, report: Report
+) -> list[Change]:
     """The spec first, then what must be with it, then what may be left out."""
     assert before.version is not None
     changes: list[Change] = [Update(keys.spec, after.to_json(), before.version)]
@@ -96,7 +100,7 @@ def _changes(backend: CoordinationBackend, keys: Keys, before: Read[Spec], after
     return changes
 
 
-def _due(members: Mapping[str, Read[Member]], before: Spec, after: Spec) -> list[Read[Member]]:
+def _due(members: Mapping[str, Versioned[Member]], before: Spec, after: Spec) -> list[Versioned[Member]]:
     """Whose role changes, or may, without a seat's being taken from it; then those who are to hand them shards."""
     old, new = before.runner or 0, after.runner or 0
     by_join = sorted(members.values(), key=lambda read: read.record.join)
@@ -105,5 +109,5 @@ def _due(members: Mapping[str, Read[Member]], before: Spec, after: Spec) -> list
     return [read for read in by_join if read.record.seat is None] if new > old else []
 
 
-def _update(keys: Keys, member: Read[Member], after: Member) -> Change:
+def _update(keys: Keys, member: Versioned[Member], after: Member) -> Change:
     return Update(keys.member(after.incarnation), after.to_json(), member.version)

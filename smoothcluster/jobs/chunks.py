@@ -13,7 +13,8 @@ from functools import lru_cache
 
 from smoothcluster.errors import UsageError
 from smoothcluster.model import LARGEST_VALUE, Task
-from smoothcluster.records.group import CHUNK_NAME, GarbageError, parse
+from smoothcluster.records.codec import GarbageError, parse
+from smoothcluster.records.shard import CHUNK_NAME
 
 CHUNK_TASKS = 256
 """Tasks in one chunk at most."""

@@ -12,57 +12,19 @@ rises, so if two readings in a row are equal, then all counts stood so in the mo
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from smoothcluster.backend import Change, CoordinationBackend, Create, HasHistory, Refused, Update
 from smoothcluster.clock import Clock
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
-from smoothcluster.group.joining import new_spec
-from smoothcluster.group.view import Read, Report, parse_spec, read_ownership
+from smoothcluster.group.view import Versioned
+from smoothcluster.jobs.access import ensure_spec, read_job
 from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task
 from smoothcluster.model import Task
-from smoothcluster.records.group import COUNTS, Job, Keys, Spec
+from smoothcluster.records.job import DELETED, FINISHED, OPEN, SEALED, Job
+from smoothcluster.records.keys import Keys
 from smoothcluster.retry import patiently
-
-OPEN, SEALED, FINISHED, DELETED = "open", "sealed", "finished", "deleted"
-"""States of a job: being written; complete as far as its submitters go; nothing left to run; given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a job has come, in tasks."""
-
-    total: int
-    """Written by submitters and added by handlers, repeats left out."""
-    done: int
-    failed: int
-    quarantined: int
-    finished: bool
-    """Every task has its outcome and nobody is still submitting."""
-
-    @property
-    def pending(self) -> int:
-        """Waiting or running."""
-        return self.total - self.done - self.failed - self.quarantined
-
-
-def ensure_spec(backend: CoordinationBackend, keys: Keys, new_id: Callable[[], str]) -> Spec:
-    """The group's spec; a first submit may come before the first member."""
-    while True:
-        spec = parse_spec(backend.get(keys.spec))
-        if spec is not None:
-            return spec.record
-        try:
-            backend.commit([], [Create(keys.spec, new_spec(None, new_id()).to_json())])
-        except OutcomeUnknownError:
-            backend.sync()
-
-
-def read_job(backend: CoordinationBackend, keys: Keys, job: str) -> Read[Job] | None:
-    """The job's record; None if there is none. Raise GarbageError if it cannot be read."""
-    entry = backend.get(keys.job(job))
-    return None if entry is None else Read(Job.from_json(entry.value), entry.version)
 
 
 class Submission:
@@ -161,10 +123,10 @@ class Submission:
             if self._settled(self._changes(before, job, packets), job):
                 return
 
-    def _read(self) -> Read[Job] | None:
+    def _read(self) -> Versioned[Job] | None:
         return read_job(self._backend, self._keys, self._job)
 
-    def _after(self, before: Read[Job] | None, packets: list[Packet], tasks: int, state: str) -> Job:
+    def _after(self, before: Versioned[Job] | None, packets: list[Packet], tasks: int, state: str) -> Job:
         if before is None:
             at = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="seconds")
             return Job(state, tasks, len(packets), at, self._new_id())
@@ -173,7 +135,7 @@ class Submission:
             raise JobClosedError(f"job {self._job!r} is {job.state} and takes no more tasks; submit to a new one")
         return replace(job, state=state, tasks=job.tasks + tasks, chunks=job.chunks + len(packets), id=self._new_id())
 
-    def _changes(self, before: Read[Job] | None, job: Job, packets: list[Packet]) -> list[Change]:
+    def _changes(self, before: Versioned[Job] | None, job: Job, packets: list[Packet]) -> list[Change]:
         key = self._keys.job(self._job)
         book: Change = Create(key, job.to_json()) if before is None else Update(key, job.to_json(), before.version)
         first = job.chunks - len(packets)
@@ -212,64 +174,5 @@ class Submission:
         return answer
 
     @staticmethod
-    def _unchanged(now: Read[Job] | None, book: Change) -> bool:
+    def _unchanged(now: Versioned[Job] | None, book: Change) -> bool:
         return now is None if isinstance(book, Create) else now is not None and now.version == book.version
-
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """One reading of a job: its own record, and the sums of what its shards count."""
-
-    version: str | None
-    job: Job
-    counts: tuple[int, ...]
-    whole: bool = True
-    """False if a shard's record could not be read: what it counts is missing here."""
-
-    def progress(self, *, finished: bool) -> Progress:
-        added, skipped, done, failed, quarantined = self.counts
-        return Progress(self.job.tasks + added - skipped, done, failed, quarantined, finished)
-
-    def balanced(self) -> bool:
-        added, skipped, *ended = self.counts
-        return self.whole and self.job.state == SEALED and self.job.tasks + added == skipped + sum(ended)
-
-
-def read_books(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Books:
-    """Read a job's books once. Raise UsageError if there is no such job."""
-    found = read_ownership(backend, keys, spec, report)
-    shards = found.shards if found is not None else []
-    tallies = [read.record.counts.get(job, {}) for read in shards if read is not None]
-    # The job last: once it says finished, its own sums are what counts.
-    record = read_job(backend, keys, job)
-    if record is None:
-        raise UsageError(f"there is no job {job!r}")
-    if record.record.state == FINISHED:
-        return Books(record.version, record.record, tuple(getattr(record.record, what) for what in COUNTS))
-    sums = tuple(sum(tally.get(what, 0) for tally in tallies) for what in COUNTS)
-    return Books(record.version, record.record, sums, whole=len(tallies) == len(shards))
-
-
-def read_progress(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Progress:
-    """How far the job is, and, exactly, whether it is finished."""
-    books = read_books(backend, keys, job, spec, report)
-    finished = books.job.state == FINISHED
-    if books.balanced():
-        finished = books == read_books(backend, keys, job, spec, report)
-    return books.progress(finished=finished)
-
-
-def mark_finished(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, new_id: str, report: Report) -> bool:
-    """Say in the job's record that it is finished, with its sums, if it is; whether it is."""
-    try:
-        books = read_books(backend, keys, job, spec, report)
-        if not books.balanced() or books != read_books(backend, keys, job, spec, report):
-            return books.job.state == FINISHED
-    except UsageError:
-        return False  # It was there a moment ago, and the store has lost it.
-    added, skipped, done, failed, quarantined = books.counts
-    after = replace(
-        books.job, state=FINISHED, id=new_id,
-        added=added, skipped=skipped, done=done, failed=failed, quarantined=quarantined,
-    )  # fmt: skip
-    return not isinstance(backend.commit([], [Update(keys.job(job), after.to_json(), books.version)]), Refused)

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Sequence
 
 from smoothcluster.backend import Committed, CoordinationBackend, Refused, Update
 from smoothcluster.group.assignment import Plan, orphaned, workers
-from smoothcluster.group.breaker import Toll, exempt
+from smoothcluster.group.breaker import DeathWindow, Pacing, exempt
 from smoothcluster.group.events import EventLog
 from smoothcluster.group.handover import put
 from smoothcluster.group.view import View
-from smoothcluster.records.breaker import Breaker, Pacing
-from smoothcluster.records.group import Keys
+from smoothcluster.records.breaker import Breaker
+from smoothcluster.records.keys import Keys
 from smoothcluster.work import ShardWork
 
 log = logging.getLogger("smoothcluster")
@@ -30,19 +30,19 @@ class Adoption:
 
     def __init__(self, backend: CoordinationBackend, keys: Keys, pacing: Pacing, events: EventLog, me: str) -> None:
         self._backend, self._keys, self._pacing, self._events, self._me = backend, keys, pacing, events, me
-        self._toll = Toll(pacing)
+        self._death_window = DeathWindow(pacing)
         self._next_round = self._next_exchange = 0.0
         self._unassigned: tuple[int, ...] = ()
 
     def look(self, view: View, now: float) -> None:
         """Take note of who has died. To be called with every look, before anything else is asked."""
-        self._toll.look(view, now)
+        self._death_window.look(view, now)
 
     def most(self, view: View, now: float) -> int | None:
         """How many of the dead's shards may be claimed now; None for any number."""
         if exempt(view, self._me):
             return None
-        stopped = view.breaker.record.open or self._toll.series(now) or now < self._next_round
+        stopped = view.breaker.record.open or self._death_window.series(now) or now < self._next_round
         return 0 if stopped else self._pacing.shards
 
     def adopted(self, now: float) -> None:
@@ -53,19 +53,19 @@ class Adoption:
         """When to look again, if nothing else happens, for what was put off."""
         times = [self._next_round] if todo.later else []
         times += [self._next_exchange] if todo.unplaced else []
-        closes = self._toll.closes_at()
+        closes = self._death_window.closes_at()
         return min(times + ([closes] if closes is not None else []), default=None)
 
     # The breaker
 
     def told(self, view: View, now: float, commit_id: str) -> Breaker | None:
         """The breaker's record, once it is told of what *view* shows; None if that is no news."""
-        return self._toll.told(view, now, commit_id)
+        return self._death_window.told(view, now, commit_id)
 
-    def record(self, view: View, now: float, commit_id: str, *, buried: bool) -> bool:
-        """Tell the breaker, if members are *buried* that it does not know of, or if it must open; False if too late."""
+    def record(self, view: View, now: float, commit_id: str, *, removed: bool) -> bool:
+        """Tell the breaker, of *removed* members, or if it must open; False if too late."""
         told = self.told(view, now, commit_id)
-        if told is None or not (buried or told.open != view.breaker.record.open):
+        if told is None or not (removed or told.open != view.breaker.record.open):
             return True
         change = put(self._keys.breaker, told.to_json(), view.breaker.version)
         if isinstance(self._backend.commit([], [change]), Refused):
@@ -84,7 +84,7 @@ class Adoption:
 
     def close(self, view: View, now: float, commit_id: str) -> bool:
         """Close the breaker, if it is open and nobody has died for long enough; whether that was tried."""
-        at = self._toll.closes_at()
+        at = self._death_window.closes_at()
         if at is None or now < at or view.breaker.version is None:
             return False
         closed = Breaker(open=False, dead=view.breaker.record.dead, id=commit_id)

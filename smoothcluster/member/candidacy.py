@@ -8,7 +8,7 @@ from smoothcluster.group.election import PATIENCE, Order, SeatClaim, fit, free_s
 from smoothcluster.group.view import View
 
 
-class Patience:
+class Candidacy:
     """What one incarnation has been waiting for, and since when."""
 
     def __init__(self, me: str, order: Order, ttl: float) -> None:
@@ -35,7 +35,7 @@ class Patience:
         """The seat to claim now, if any."""
         return seat_to_claim(view, self._me, self._idle_since(), now, self._ttl, self._order, self._vacant)
 
-    def heir(self, view: View, now: float) -> bool:
+    def has_successor(self, view: View, now: float) -> bool:
         """Whether a candidate is there to take a free seat, and its turn is not over yet."""
         waited = now - max(self._vacant.values(), default=now)
         heirs = fit(view, self._me, self._order)

@@ -9,9 +9,12 @@ from collections.abc import Callable, Mapping
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.group.view import Report, View
-from smoothcluster.jobs.submission import FINISHED, SEALED, mark_finished
-from smoothcluster.member.environment import Surroundings
-from smoothcluster.records.group import GarbageError, Job, Keys, Spec, last_part
+from smoothcluster.jobs.progress import mark_finished
+from smoothcluster.member.environment import Environment
+from smoothcluster.records.codec import GarbageError
+from smoothcluster.records.group import Spec
+from smoothcluster.records.job import FINISHED, SEALED, Job
+from smoothcluster.records.keys import Keys, last_part
 from smoothcluster.work import ShardWork
 
 
@@ -45,22 +48,28 @@ def tidy(backend: CoordinationBackend, keys: Keys, work: ShardWork, finished: se
         work.forget(job, backend.keys(keys.seen(job, work.number)))
 
 
-class Housekeeping:
+class Cleanup:
     """What one incarnation tidies up, *every* so many seconds, and only if there is anything."""
 
     def __init__(
-        self, backend: CoordinationBackend, keys: Keys, around: Surroundings, every: float, report: Report
+        self, backend: CoordinationBackend, keys: Keys, environment: Environment, every: float, report: Report
     ) -> None:
-        self._backend, self._keys, self._around, self._every, self._report = backend, keys, around, every, report
+        self._backend, self._keys, self._environment, self._every, self._report = (
+            backend,
+            keys,
+            environment,
+            every,
+            report,
+        )
         self._next = 0.0
 
     def turn(self, view: View | None, works: Mapping[int, ShardWork]) -> None:
         """Do so, if it is time."""
-        now = self._around.clock.monotonic()
+        now = self._environment.clock.monotonic()
         if view is None or now < self._next or not any(work.record.counts for work in works.values()):
             return
         self._next = now + self._every
         judge = view.spec.record if 0 in works else None  # One member decides, so that not all do.
-        finished = finished_jobs(self._backend, self._keys, judge, self._around.new_id, self._report)
+        finished = finished_jobs(self._backend, self._keys, judge, self._environment.new_id, self._report)
         for work in works.values():
             tidy(self._backend, self._keys, work, finished)

@@ -1,39 +1,19 @@
 """What a member is given: how it is to behave, and what it needs of the machine it runs on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from smoothcluster.clock import Clock
 from smoothcluster.failure_detector import Peer
-from smoothcluster.group.election import Order, join_order
-from smoothcluster.group.joining import Wanted
 from smoothcluster.member.readiness import Fitness
 from smoothcluster.pool import Apart, NoChildren, Pool, Run
 from smoothcluster.recipes.session import Session
-from smoothcluster.records.breaker import Pacing
 
 NO_CHILDREN = NoChildren()
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How a member behaves; the same for all its incarnations."""
-
-    group: str
-    wanted: Wanted
-    concurrency: int = 8
-    lease_ttl: float = 10.0
-    max_attempts: int = 1
-    retry_delay: float = 1.0
-    grace: float = 10.0
-    order: Order = join_order
-    capacity: int | None = None
-    """Shards to take at most."""
-    pacing: Pacing = field(default_factory=Pacing)
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """What a member needs of the machine it runs on. The simulator has its own."""
 
     clock: Clock

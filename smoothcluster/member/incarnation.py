@@ -5,7 +5,7 @@ it holds is what the store says it holds: each look adopts the shards that are o
 and drops those that are not, so a move whose outcome is unknown needs no care of its own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from smoothcluster.backend import CoordinationBackend, Refused
@@ -15,24 +15,27 @@ from smoothcluster.group.assignment import Plan, plan, room
 from smoothcluster.group.election import PATIENCE, first_in_line, role_of
 from smoothcluster.group.events import EventLog
 from smoothcluster.group.handover import leave
-from smoothcluster.group.view import Read, View, glance, read_view
+from smoothcluster.group.reading import read_view, refresh
+from smoothcluster.group.view import Report, Versioned, View
 from smoothcluster.member.adoption import Adoption
-from smoothcluster.member.candidacy import Patience
+from smoothcluster.member.candidacy import Candidacy
 from smoothcluster.member.claims import Claims
-from smoothcluster.member.cleanup import Housekeeping
-from smoothcluster.member.environment import Settings, Surroundings
-from smoothcluster.member.monitoring import Outlook
+from smoothcluster.member.cleanup import Cleanup
+from smoothcluster.member.environment import Environment
+from smoothcluster.member.monitoring import Monitor
 from smoothcluster.member.own_record import OwnRecord
-from smoothcluster.member.rebalancing import Gifts
-from smoothcluster.member.rollback import Doubts
-from smoothcluster.member.schedule import SETTLE, SOON, Agenda
+from smoothcluster.member.rebalancing import Rebalancer
+from smoothcluster.member.rollback import RollbackRecovery
+from smoothcluster.member.schedule import SETTLE, SOON, Schedule
+from smoothcluster.member.settings import Settings
 from smoothcluster.member.stopping import Stopping
-from smoothcluster.member.takeover_log import Deaths
+from smoothcluster.member.takeover_log import TakeoverLog
 from smoothcluster.model import Role
 from smoothcluster.pool import Pool
 from smoothcluster.recipes.session import Session
-from smoothcluster.records.group import Keys, Member
-from smoothcluster.work import Sent, Terms
+from smoothcluster.records.group import Member
+from smoothcluster.records.keys import Keys
+from smoothcluster.work import SentTasks, WorkContext
 from smoothcluster.work.workload import Workload
 
 
@@ -40,35 +43,38 @@ class Incarnation:
     """A member as long as one lease lasts."""
 
     def __init__(
-        self, backend: CoordinationBackend, keys: Keys, settings: Settings, around: Surroundings,
-        session: Session, me: Read[Member], shards: int, pool: Pool, wake: Signal, report: Callable[[str, str], None],
+        self, backend: CoordinationBackend, keys: Keys, settings: Settings, environment: Environment,
+        session: Session, me: Versioned[Member], shards: int, pool: Pool, wake: Signal, report: Report,
     ) -> None:  # fmt: skip
         self.name, self.id = me.record.name, me.record.incarnation
         self.session = session
-        self.stopping = Stopping(session, around.clock)
-        self.events = EventLog(backend, keys, self.name, around.clock)
+        self.stopping = Stopping(session, environment.clock)
+        self.events = EventLog(backend, keys, self.name, environment.clock)
         self.view: View | None = None
-        self._backend, self._keys, self._settings, self._around = backend, keys, settings, around
-        self._clock, self._report = around.clock, report
-        terms = Terms(
+        self._backend, self._keys, self._settings, self._environment = backend, keys, settings, environment
+        self._clock, self._report = environment.clock, report
+        context = WorkContext(
             keys, shards, self.name, self.id, backend.guarantees, settings.max_attempts, settings.retry_delay,
-            self.stopping, around.new_id, report, Sent(), around.apart, self.events.add, around.clock.wall,
+            self.stopping, environment.new_id, report, SentTasks(), environment.apart, self.events.add,
+            environment.clock.wall,
         )  # fmt: skip
-        self.workload = Workload(backend, pool, around.clock, terms, settings.concurrency, session.held)
+        self.workload = Workload(backend, pool, environment.clock, context, settings.concurrency, session.held)
         self.workload.wake = wake.set
-        self._agenda = agenda = Agenda(around.clock, wake.set)
-        self.me = OwnRecord(backend, keys, me, self.events, agenda, around.new_id)
-        self._deaths = Deaths(around.clock, self.events, self.name)
+        self._schedule = schedule = Schedule(environment.clock, wake.set)
+        self.me = OwnRecord(backend, keys, me, self.events, schedule, environment.new_id)
+        self._takeovers = TakeoverLog(environment.clock, self.events, self.name)
         self._adoption = Adoption(backend, keys, settings.pacing, self.events, self.id)
         self._claims = Claims(
-            backend, keys, around, self.me, self.workload, self._adoption, self._deaths, agenda, report
+            backend, keys, environment, self.me, self.workload, self._adoption, self._takeovers, schedule, report
         )
-        self._gifts = Gifts(backend, keys, settings, around, self.workload, self.stopping, self._deaths, report)
-        self._doubts = Doubts(backend, self.workload, self.events, self.id, agenda.look_again)
-        self._outlook = Outlook(backend, keys, settings, around, self.id, agenda.look_again, agenda.look_soon)
-        self._patience = Patience(self.id, settings.order, session.ttl)
-        self._housekeeping = Housekeeping(backend, keys, around, session.ttl / 3, report)
-        self.workload.on_start = self._deaths.resumed
+        self._rebalancer = Rebalancer(
+            backend, keys, settings, environment, self.workload, self.stopping, self._takeovers, report
+        )
+        self._rollback = RollbackRecovery(backend, self.workload, self.events, self.id, schedule.look_again)
+        self._monitor = Monitor(backend, keys, settings, environment, self.id, schedule.look_again, schedule.look_soon)
+        self._candidacy = Candidacy(self.id, settings.order, session.ttl)
+        self._cleanup = Cleanup(backend, keys, environment, session.ttl / 3, report)
+        self.workload.on_start = self._takeovers.resumed
         self.workload.on_lost = self._fenced
         self.released = False
         self._gifted = False
@@ -79,25 +85,25 @@ class Incarnation:
 
     def proved_gone(self, incarnation: str, after: float) -> None:
         """A member's process is dead, as was known *after* seconds of looking into it."""
-        self._deaths.proved(incarnation, after)
-        self._outlook.forget(incarnation)
+        self._takeovers.proved(incarnation, after)
+        self._monitor.forget(incarnation)
         self._hurried = True
 
     def unsure(self) -> None:
         """The outcome of something is not known: read what everybody sees before the next decision."""
-        self._unsure = self._agenda.overdue = True
+        self._unsure = self._schedule.overdue = True
 
     def tell(self, *, running: bool) -> None:
         """Tell the group what is news of this member: that it works, and what it has found out about itself."""
         if running and not self.me.record.running:
             self.me.set_running()
         if self.view is not None:
-            self.me.set_fitness(self._around.fitness(), self.view, apart=self._around.apart.able is not False)
+            self.me.set_fitness(self._environment.fitness(), self.view, apart=self._environment.apart.able is not False)
 
     @property
     def settled(self) -> bool:
         """Whether the last look found nothing to do."""
-        return not self._agenda.overdue
+        return not self._schedule.overdue
 
     def role(self) -> Role:
         """By the last look."""
@@ -107,41 +113,41 @@ class Incarnation:
 
     def turn(self, *, leaving: bool = False) -> None:
         """Look if there is reason to, move, and work."""
-        self._agenda.settle()
+        self._schedule.settle()
         moved = self._hurried and not leaving and self._hurry()
-        if not moved and self._agenda.due():
+        if not moved and self._schedule.due():
             self.look(leaving=leaving)
         self.workload.turn()
-        if self.view is not None and self._gifts.give(self.view, self.me.record):
-            self._agenda.look_again()
+        if self.view is not None and self._rebalancer.give(self.view, self.me.record):
+            self._schedule.look_again()
         if not leaving:
-            self._outlook.follow(self.view, first=self._agenda.first)
-            self._housekeeping.turn(self.view, self.workload.works)
+            self._monitor.follow(self.view, first=self._schedule.first)
+            self._cleanup.turn(self.view, self.workload.works)
         self.events.flush()
 
     def next_time(self) -> float:
         """When the next turn is due at the latest."""
         work = self.workload.next_time()
-        return self._agenda.next_look if work is None else min(work, self._agenda.next_look)
+        return self._schedule.next_look if work is None else min(work, self._schedule.next_look)
 
     def look(self, *, leaving: bool = False) -> View:
         """Read the group, adopt and drop shards, and try the moves that are ours to make."""
         view = self._read()
         now = self._clock.monotonic()
-        self._agenda.next_look = now + self.session.ttl / 3
+        self._schedule.next_look = now + self.session.ttl / 3
         self._match(view)
         if not leaving:
             self._act(view, now)
         return view
 
     def _read(self) -> View:
-        self._agenda.overdue = False
+        self._schedule.overdue = False
         try:
             if self._unsure:
                 self._backend.sync()
-            view = read_view(self._backend, self._keys, dict(self._deaths.known), self._report, self.view)
+            view = read_view(self._backend, self._keys, dict(self._takeovers.known), self._report, self.view)
         except BaseException:
-            self._agenda.overdue = True
+            self._schedule.overdue = True
             raise
         self._unsure = False
         if view is None or self.id not in view.members:
@@ -149,7 +155,7 @@ class Incarnation:
         mine = view.members[self.id]
         self._gifted = mine.version != self.me.read.version
         self.view, self.me.read, self._claims.tried = view, mine, False
-        self._agenda.first = first_in_line(view, self.id, self._settings.order)
+        self._schedule.first = first_in_line(view, self.id, self._settings.order)
         return view
 
     def _hurry(self) -> bool:
@@ -160,11 +166,11 @@ class Incarnation:
         """
         self._hurried = False
         if self.view is None or self._unsure or self._claims.tried or self._gifted:
-            self._agenda.overdue = True
+            self._schedule.overdue = True
             return False
-        now, gone = self._clock.monotonic(), dict(self._deaths.known)
+        now, gone = self._clock.monotonic(), dict(self._takeovers.known)
         known = replace(self.view, gone=gone)
-        seat = self._patience.seat(known, now)
+        seat = self._candidacy.seat(known, now)
         if seat is not None and seat.holder in known.members:  # If not, it could not be buried with this claim.
             self._glance(known, known.owned(seat.holder), now, seat.number)
             return True
@@ -175,15 +181,15 @@ class Incarnation:
             return True
         if seat is not None or claims or known.all_run:
             # Who takes shards without a seat must see all members, lest one stands by for it.
-            self._agenda.overdue = True
+            self._schedule.overdue = True
         else:
-            self._agenda.look_by(now + SETTLE)
+            self._schedule.look_by(now + SETTLE)
         return False
 
     def _glance(self, known: View, shards: Sequence[int], now: float, seat: int | None = None) -> None:
         """Decide on the last look, brought up to date only where it matters now."""
-        self._agenda.overdue = True
-        view, self.workload.ahead = glance(self._backend, self._keys, known.gone, self._report, known, shards, seat)
+        self._schedule.overdue = True
+        view, self.workload.ahead = refresh(self._backend, self._keys, known.gone, self._report, known, shards, seat)
         self._act(view, now)
 
     def _match(self, view: View) -> None:
@@ -193,38 +199,38 @@ class Incarnation:
             if number not in mine or mine[number].record.epoch != work.record.epoch:
                 self._fenced(number)
                 self.workload.drop(number)
-        self._doubts.settle(view)
-        for number in sorted(mine.keys() - self.workload.works.keys() - set(self._doubts.begun_before(view))):
+        self._rollback.settle(view)
+        for number in sorted(mine.keys() - self.workload.works.keys() - set(self._rollback.begun_before(view))):
             self.workload.adopt(number, mine[number])
 
     def _fenced(self, shard: int) -> None:
         """The shard has another owner: what we still had to say about it was, or would be, refused."""
         self.events.add("fenced", shard=shard, incarnation=self.id)
-        self._agenda.look_again()
+        self._schedule.look_again()
 
     # Moves
 
     def _plan(self, view: View, now: float) -> Plan:
         """The shards to claim or give away."""
-        heir = self._patience.heir(view, now)
+        heir = self._candidacy.has_successor(view, now)
         busy = [work.number for work in self.workload.works.values() if work.outstanding]
-        return plan(view, self.id, busy=busy, heir=heir, adopt=self._adoption.most(view, now))
+        return plan(view, self.id, busy=busy, successor=heir, adopt=self._adoption.most(view, now))
 
     def _act(self, view: View, now: float) -> None:
         """Take a seat, or shards, or bury the dead: at most one commit, then look again if it was late."""
         self._adoption.look(view, now)
-        again = self._doubts.begun_before(view)
+        again = self._rollback.begun_before(view)
         if again:
             self._claims.claim(view, None, again, now)
             return
-        self._patience.look(view, now)
-        if self._patience.waiting:
-            self._agenda.look_by(now + PATIENCE / 2)
+        self._candidacy.look(view, now)
+        if self._candidacy.waiting:
+            self._schedule.look_by(now + PATIENCE / 2)
         if self._gifted:
             # Lest what was just given, and what we claim, be more than we have room for, or more than one dose.
-            self._agenda.look_again()
+            self._schedule.look_again()
             return
-        seat = self._patience.seat(view, now)
+        seat = self._candidacy.seat(view, now)
         if seat is not None:
             shards = view.owned(seat.holder)[: room(view, self.id)] if self.me.record.running else []
             shards = shards[: self._adoption.most(view, now)]  # One that has just lost a seat has some already.
@@ -235,14 +241,14 @@ class Incarnation:
             self._claims.claim(view, None, todo.claim, now)
             return
         self._adoption.tell(view, todo)
-        self._agenda.look_by(self._gifts.plan(todo), now + SOON)
-        if not todo.patient or self._patience.starting(view, now):
-            self._agenda.look_by(now + SOON)
-        if self._adoption.close(view, now, self._around.new_id()) or self._claims.exchange(view, todo, now):
-            self._agenda.look_again()
+        self._schedule.look_by(self._rebalancer.plan(todo), now + SOON)
+        if not todo.patient or self._candidacy.starting(view, now):
+            self._schedule.look_by(now + SOON)
+        if self._adoption.close(view, now, self._environment.new_id()) or self._claims.exchange(view, todo, now):
+            self._schedule.look_again()
             return
-        self._agenda.look_by(self._adoption.next_time(todo), now + 0.001)
-        self._claims.bury(view, now)
+        self._schedule.look_by(self._adoption.next_time(todo), now + 0.001)
+        self._claims.remove_dead(view, now)
 
     # Leaving
 
@@ -257,8 +263,8 @@ class Incarnation:
         view = self._read()
         self._match(view)
         works = self.workload.works
-        held = {n: Read(work.record, work.version) for n, work in works.items() if work.pending is None}
-        move = leave(self._keys, view, self.me.read, held, self._around.new_id(), self._backend.guarantees)
+        held = {n: Versioned(work.record, work.version) for n, work in works.items() if work.pending is None}
+        move = leave(self._keys, view, self.me.read, held, self._environment.new_id(), self._backend.guarantees)
         if isinstance(self._backend.commit([], move.changes), Refused):
             return False
         for number in move.shards:
@@ -270,4 +276,4 @@ class Incarnation:
         """The incarnation is over: nothing of it may go on."""
         self.stopping.set()
         self.workload.drop_all()
-        self._outlook.close()
+        self._monitor.close()

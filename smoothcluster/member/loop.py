@@ -20,13 +20,15 @@ from smoothcluster.errors import (
     OutcomeUnknownError,
 )
 from smoothcluster.group.joining import try_join
-from smoothcluster.group.view import parse_spec
-from smoothcluster.member.environment import Settings, Surroundings
+from smoothcluster.group.reading import parse_spec
+from smoothcluster.member.environment import Environment
 from smoothcluster.member.incarnation import Incarnation
+from smoothcluster.member.settings import Settings
 from smoothcluster.model import Role
 from smoothcluster.pool import Run
 from smoothcluster.recipes.session import Session
-from smoothcluster.records.group import Keys, Member
+from smoothcluster.records.group import Member
+from smoothcluster.records.keys import Keys
 
 log = logging.getLogger("smoothcluster")
 
@@ -40,24 +42,24 @@ AGAIN = 60.0
 class MemberLoop:
     """One member."""
 
-    def __init__(self, backend: CoordinationBackend, settings: Settings, around: Surroundings) -> None:
+    def __init__(self, backend: CoordinationBackend, settings: Settings, environment: Environment) -> None:
         settings.wanted.check()
         self.life: Incarnation | None = None
         self.name: str | None = None
         """Once joined, for good."""
         self.working = False
         """Whether `run` is under way."""
-        self.wake = around.clock.signal()
-        self.pool = around.make_pool(self._ring, self._may_start)
-        self._backend, self._settings, self._around = backend.for_group(settings.group), settings, around
-        self._clock = around.clock
+        self.wake = environment.clock.signal()
+        self.pool = environment.make_pool(self._ring, self._may_start)
+        self._backend, self._settings, self._environment = backend.for_group(settings.group), settings, environment
+        self._clock = environment.clock
         self._keys = Keys(settings.group)
         self.session: Session | None = None
         self._incarnation = ""
         self._ended: tuple[str, str] | None = None
         """The incarnation before, and why it is over, until that is told."""
         self._running = False
-        self._leaving = around.clock.signal()
+        self._leaving = environment.clock.signal()
         self._proofs: deque[tuple[str, float]] = deque()
         self._away_until, self._pause = 0.0, FIRST_PAUSE
         self._away, self._say_again = "", 0.0
@@ -99,23 +101,25 @@ class MemberLoop:
         if self.session is None or self.session.lost.is_set():
             self.session = Session(self._backend, self._settings.lease_ttl, self._clock)
             self.session.on_lost(self.wake.set)
-            self._incarnation = self._around.new_id()
-            self._around.keep_alive(self.session)
+            self._incarnation = self._environment.new_id()
+            self._environment.keep_alive(self.session)
         wanted = self._settings.wanted if self.name is None else self._settings.wanted.rejoining(self.name)
-        host, port = self._around.address
+        host, port = self._environment.address
         card = Member(
-            wanted.name, self._incarnation, 0, self._around.host, self._around.pid, host, port,
+            wanted.name, self._incarnation, 0, self._environment.host, self._environment.pid, host, port,
             self._settings.concurrency, self._running, None, "", self._settings.capacity,
-            apart=self._around.apart.able is not False,
+            apart=self._environment.apart.able is not False,
         )  # fmt: skip
-        me = try_join(self._backend, self._keys, wanted, card, self.session.lease, self._around.new_id, self._report)
+        me = try_join(
+            self._backend, self._keys, wanted, card, self.session.lease, self._environment.new_id, self._report
+        )
         spec = parse_spec(self._backend.get(self._keys.spec)) if me is not None else None
         if me is None or spec is None:
             return False
         self.name = me.record.name
-        self._around.announce(self._settings.group, self.name, self._incarnation)
+        self._environment.announce(self._settings.group, self.name, self._incarnation)
         self.life = Incarnation(
-            self._backend, self._keys, self._settings, self._around, self.session, me, spec.record.shards,
+            self._backend, self._keys, self._settings, self._environment, self.session, me, spec.record.shards,
             self.pool, self.wake, self._report,
         )  # fmt: skip
         if self._ended is not None:

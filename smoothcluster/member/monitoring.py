@@ -14,16 +14,18 @@ from collections.abc import Callable
 
 from smoothcluster.backend import CoordinationBackend, Watch
 from smoothcluster.failure_detector import Peer
-from smoothcluster.group.election import watched_by
+from smoothcluster.group.monitors import watched_by
 from smoothcluster.group.view import View
-from smoothcluster.member.environment import Settings, Surroundings
-from smoothcluster.records.group import Keys, Member
+from smoothcluster.member.environment import Environment
+from smoothcluster.member.settings import Settings
+from smoothcluster.records.group import Member
+from smoothcluster.records.keys import Keys
 
 WATCHERS = 2
 """Members that keep an eye on each Runner."""
 
 
-class Outlook:
+class Monitor:
     """The watches and probes of one incarnation."""
 
     def __init__(
@@ -31,12 +33,12 @@ class Outlook:
         backend: CoordinationBackend,
         keys: Keys,
         settings: Settings,
-        around: Surroundings,
+        environment: Environment,
         me: str,
         mine: Callable[[], None],
         others: Callable[[], None],
     ) -> None:
-        self._backend, self._keys, self._settings, self._around = backend, keys, settings, around
+        self._backend, self._keys, self._settings, self._environment = backend, keys, settings, environment
         self._me, self._mine, self._others = me, mine, others
         self._watches: dict[str, Watch] = {}
         self._done: View | None = None
@@ -51,7 +53,7 @@ class Outlook:
         peers = watched_by(view, self._me, self._settings.order, WATCHERS)
         living = view.living()
         group = self._settings.group
-        self._around.watch_peers({_peer(group, living[name]) for name in peers if living[name].port}, first)
+        self._environment.watch_peers({_peer(group, living[name]) for name in peers if living[name].port}, first)
         paths = self._paths(view, peers)
         for path in set(self._watches) - paths:
             self._watches.pop(path).close()
@@ -82,7 +84,7 @@ class Outlook:
         """Look no more."""
         for watch in self._watches.values():
             watch.close()
-        self._around.watch_peers(set(), False)
+        self._environment.watch_peers(set(), False)
 
 
 def _peer(group: str, member: Member) -> Peer:

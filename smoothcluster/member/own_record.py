@@ -6,22 +6,23 @@ from dataclasses import replace
 from smoothcluster.backend import Change, Committed, CoordinationBackend, Update
 from smoothcluster.group.election import role_of
 from smoothcluster.group.events import EventLog
-from smoothcluster.group.view import Read, View
+from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.readiness import Fitness
-from smoothcluster.member.schedule import Agenda
+from smoothcluster.member.schedule import Schedule
 from smoothcluster.model import Role
-from smoothcluster.records.group import Keys, Member
+from smoothcluster.records.group import Member
+from smoothcluster.records.keys import Keys
 
 
 class OwnRecord:
     """The record of one incarnation, as it stands by our last commit or look."""
 
     def __init__(
-        self, backend: CoordinationBackend, keys: Keys, read: Read[Member], events: EventLog, agenda: Agenda,
+        self, backend: CoordinationBackend, keys: Keys, read: Versioned[Member], events: EventLog, schedule: Schedule,
         new_id: Callable[[], str],
     ) -> None:  # fmt: skip
         self.read = read
-        self._backend, self._keys, self._events, self._agenda, self._new_id = backend, keys, events, agenda, new_id
+        self._backend, self._keys, self._events, self._schedule, self._new_id = backend, keys, events, schedule, new_id
 
     @property
     def record(self) -> Member:
@@ -31,7 +32,7 @@ class OwnRecord:
     def set_running(self) -> None:
         """Tell the group that this member works from now on."""
         self._rewrite(replace(self.record, running=True, id=self._new_id()))
-        self._agenda.overdue = True
+        self._schedule.overdue = True
 
     def set_fitness(self, found: Fitness, view: View, *, apart: bool) -> None:
         """Tell the group what this member has found out about itself, if that is news.
@@ -52,12 +53,12 @@ class OwnRecord:
             queue = [Update(self._keys.spec, last.to_json(), view.spec.version)]
         if self._rewrite(after, *queue) and found.unfit != before.unfit:
             self._events.add("fitness", unfit=found.unfit)
-        self._agenda.look_again()
+        self._schedule.look_again()
 
     def _rewrite(self, after: Member, *others: Change) -> bool:
         """Have it be *after*, together with *others*; whether that was in time."""
         key = self._keys.member(after.incarnation)
         result = self._backend.commit([], [*others, Update(key, after.to_json(), self.read.version)])
         if isinstance(result, Committed):
-            self.read = Read(after, result.versions[key])
+            self.read = Versioned(after, result.versions[key])
         return isinstance(result, Committed)

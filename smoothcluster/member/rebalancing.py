@@ -10,24 +10,28 @@ from dataclasses import replace
 from smoothcluster.backend import Committed, CoordinationBackend
 from smoothcluster.group.assignment import Plan, room
 from smoothcluster.group.handover import give, let_go
-from smoothcluster.group.view import Read, Report, View, read_ownership
-from smoothcluster.member.environment import Settings, Surroundings
+from smoothcluster.group.reading import read_ownership
+from smoothcluster.group.view import Report, Versioned, View
+from smoothcluster.member.environment import Environment
+from smoothcluster.member.settings import Settings
 from smoothcluster.member.stopping import Stopping
-from smoothcluster.member.takeover_log import Deaths
-from smoothcluster.records.group import Keys, Member, Shard
+from smoothcluster.member.takeover_log import TakeoverLog
+from smoothcluster.records.group import Member
+from smoothcluster.records.keys import Keys
+from smoothcluster.records.shard import Shard
 from smoothcluster.work.workload import Workload
 
 
-class Gifts:
+class Rebalancer:
     """What one incarnation is about to give away."""
 
     def __init__(
-        self, backend: CoordinationBackend, keys: Keys, settings: Settings, around: Surroundings,
-        workload: Workload, stopping: Stopping, deaths: Deaths, report: Report,
+        self, backend: CoordinationBackend, keys: Keys, settings: Settings, environment: Environment,
+        workload: Workload, stopping: Stopping, takeovers: TakeoverLog, report: Report,
     ) -> None:  # fmt: skip
         self._backend, self._keys, self._report = backend, keys, report
-        self._clock, self._grace, self._new_id = around.clock, settings.grace, around.new_id
-        self._workload, self._stopping, self._deaths = workload, stopping, deaths
+        self._clock, self._grace, self._new_id = environment.clock, settings.grace, environment.new_id
+        self._workload, self._stopping, self._takeovers = workload, stopping, takeovers
         self._moving: dict[int, str | None] = {}
         self._resigning: float | None = None
         """Since when, by our clock, everything is to be given away."""
@@ -55,16 +59,16 @@ class Gifts:
     def give(self, view: View, me: Member) -> bool:
         """Hand over what is to move and on which nothing runs, or has run for too long; whether that was tried."""
         late = self._resigning is not None and self._clock.monotonic() >= self._resigning + self._grace
-        gifts: dict[str | None, dict[int, Read[Shard]]] = {}
+        gifts: dict[str | None, dict[int, Versioned[Shard]]] = {}
         for number, target in self._moving.items():
             work = self._workload.works.get(number)
             if work is not None and (work.quiet() or (late and not work.unsaid())):
-                gifts.setdefault(target, {})[number] = Read(work.record, work.version)
+                gifts.setdefault(target, {})[number] = Versioned(work.record, work.version)
         for target, gift in gifts.items():
             self._give_to(view, me, target, gift)
         return bool(gifts)
 
-    def _give_to(self, view: View, me: Member, target: str | None, gift: Mapping[int, Read[Shard]]) -> None:
+    def _give_to(self, view: View, me: Member, target: str | None, gift: Mapping[int, Versioned[Shard]]) -> None:
         for number in gift:
             del self._moving[number]
         if target is None:
@@ -75,7 +79,7 @@ class Gifts:
             return
         if isinstance(self._backend.commit([], move.changes), Committed):
             if target is not None:
-                self._deaths.tell_gift(move)
+                self._takeovers.tell_gift(move)
             for number in gift:
                 self._workload.drop(number)
 

@@ -16,7 +16,7 @@ from smoothcluster.group.view import View
 from smoothcluster.work.workload import Workload
 
 
-class Doubts:
+class RollbackRecovery:
     """The shards of one incarnation that the store has otherwise than they were left."""
 
     def __init__(

@@ -11,7 +11,7 @@ SETTLE = 0.03
 """Seconds that those who have nothing to take leave to those who have, before they look."""
 
 
-class Agenda:
+class Schedule:
     """What is to be looked at is always everything; so this is a time, and little else."""
 
     def __init__(self, clock: Clock, wake: Callable[[], None]) -> None:

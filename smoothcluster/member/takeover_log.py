@@ -9,7 +9,7 @@ from smoothcluster.group.view import View
 from smoothcluster.model import Evidence
 
 
-class Deaths:
+class TakeoverLog:
     """Proofs of death as they came in, and the ``handover`` events of claims."""
 
     def __init__(self, clock: Clock, events: EventLog, name: str) -> None:

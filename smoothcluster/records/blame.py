@@ -18,18 +18,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import IntEnum
-
-from smoothcluster.model import Evidence
-
-CRASHES = 2
-"""Deaths of child processes by their own doing that convict."""
-
-KILLS = 5
-"""Deaths of child processes that convict where some were by SIGKILL."""
-
-ALONE_EXPIRED = 3
-"""Members lost unseen, with nothing but the task running in them, that convict. One that was seen to die is enough."""
 
 ALONE = "alone"
 """Not a death: nothing else runs in the member when the task starts there, which is announced so."""
@@ -39,19 +27,6 @@ KILLED, DISTURBED, RAISED = "child_killed", "child_disturbed", "child_raised"
 to blame for, so the task is run once more, as if it were under no suspicion."""
 
 _ENTRY = re.compile(r"(.*)@(\d+):(\w+)(?:@(\d+))?")
-_DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)
-
-
-class Stage(IntEnum):
-    """How far it has come with a task."""
-
-    CLEAR = 0
-    SUSPECT = 1
-    """Not to be run in a member among others."""
-    ACCUSED = 2
-    """Not to be run in a child that others are run in."""
-    GUILTY = 3
-    """Not to be run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +45,12 @@ class Entry:
         return self.evidence.startswith(("child_exit", "child_signal"))
 
 
-def write(incarnation: str | None, epoch: int, evidence: str, at: float | None = None) -> str:
+def format_entry(incarnation: str | None, epoch: int, evidence: str, at: float | None = None) -> str:
     """An entry as the store holds it."""
     return f"{incarnation}@{epoch}:{evidence}{'' if at is None else f'@{int(at)}'}"
 
 
-def read(blame: Iterable[str]) -> Iterator[Entry]:
+def parse_entries(blame: Iterable[str]) -> Iterator[Entry]:
     """The entries that can be read."""
     for each in blame:
         match = _ENTRY.fullmatch(each)
@@ -83,45 +58,19 @@ def read(blame: Iterable[str]) -> Iterator[Entry]:
             yield Entry(match[1], int(match[2]), match[3], int(match[4]) if match[4] else None)
 
 
-def starts(blame: Sequence[str]) -> int:
+def count_starts(blame: Sequence[str]) -> int:
     """How many starts these entries stand for."""
-    return len(blame) - sum(entry.evidence == ALONE for entry in read(blame))
+    return len(blame) - sum(entry.evidence == ALONE for entry in parse_entries(blame))
 
 
-def ways(blame: Iterable[str], evidence: str) -> bool:
+def ended_as(blame: Iterable[str], evidence: str) -> bool:
     """Whether it has once ended so."""
-    return any(entry.evidence == evidence for entry in read(blame))
+    return any(entry.evidence == evidence for entry in parse_entries(blame))
 
 
-def stage(blame: Sequence[str]) -> Stage:
-    """What is to become of the task."""
-    if not blame:
-        return Stage.CLEAR
-    crashes = kills = gone = expired = 0
-    deadly = accused = False
-    alone: tuple[str, int] | None = None
-    for entry in read(blame):
-        if entry.evidence == RAISED:
-            crashes = kills = 0
-            deadly = accused = False
-        elif entry.evidence in _DEADLY:
-            deadly = True
-            if alone == (entry.incarnation, entry.epoch):
-                gone += entry.evidence == Evidence.PROCESS_GONE
-                expired += entry.evidence == Evidence.LEASE_EXPIRED
-        elif entry.crash or entry.evidence in (KILLED, DISTURBED):
-            accused = True
-            crashes += entry.crash
-            kills = 0 if entry.evidence == DISTURBED else kills + (entry.evidence == KILLED)
-        alone = (entry.incarnation, entry.epoch) if entry.evidence == ALONE else None
-    if crashes >= CRASHES or crashes + kills >= KILLS or gone or expired >= ALONE_EXPIRED:
-        return Stage.GUILTY
-    return Stage.ACCUSED if accused else Stage.SUSPECT if deadly else Stage.CLEAR
-
-
-def words(blame: Iterable[str]) -> str:
+def describe(blame: Iterable[str]) -> str:
     """The evidence for people, the latest first."""
-    entries = [entry for entry in read(blame) if entry.evidence != ALONE]
+    entries = [entry for entry in parse_entries(blame) if entry.evidence != ALONE]
     told = [f"{entry.evidence} in {entry.incarnation} at epoch {entry.epoch}{_when(entry)}" for entry in entries]
     return "its process ended whenever it ran: " + ", ".join(reversed(told))
 

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 from smoothcluster.errors import UsageError
 from smoothcluster.model import Task
-from smoothcluster.records.blame import read, words
-from smoothcluster.records.group import GarbageError, dump, load
+from smoothcluster.records.blame import describe, parse_entries
+from smoothcluster.records.codec import GarbageError, dump, load
 
 LONGEST = 50
 """Entries of evidence that are kept: the latest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Condemned:
+class QuarantinedTask:
     """A task in quarantine."""
 
     id: str
@@ -42,14 +42,14 @@ class Condemned:
     def of(
         cls, number: str, job: str, task: Task, blame: Sequence[str], attempts: int,
         runner: str, shard: int, epoch: int, at: float,
-    ) -> "Condemned":  # fmt: skip
+    ) -> "QuarantinedTask":  # fmt: skip
         """What is written down of a task that its *blame* convicts."""
-        latest = list(read(blame))[-LONGEST:]
+        latest = list(parse_entries(blame))[-LONGEST:]
         evidence: list[Mapping[str, object]] = [
             {"incarnation": each.incarnation, "epoch": each.epoch, "evidence": each.evidence, "at": each.at}
             for each in latest
         ]
-        error = words(blame)
+        error = describe(blame)
         error = error if len(error) <= 1024 else error[:1023] + "…"
         return cls(number, job, task, error, evidence, attempts, runner, shard, epoch, at)
 
@@ -72,7 +72,7 @@ class Condemned:
         return dump(self.as_dict())
 
     @classmethod
-    def from_json(cls, value: bytes) -> "Condemned":
+    def from_json(cls, value: bytes) -> "QuarantinedTask":
         """What *value* holds; raise GarbageError if it is none."""
         data = load(value)
         try:
@@ -89,7 +89,7 @@ class Condemned:
         note("quarantined", id=self.id, job=self.job, task=self.task.id, shard=self.shard, evidence=self.evidence)
 
 
-def name_of_release(job: str, condemned: Sequence[Condemned]) -> str:
+def name_of_release(job: str, quarantined: Sequence[QuarantinedTask]) -> str:
     """The job that these tasks of *job* are released as: the same for the same tasks."""
-    mark = hashlib.blake2b(",".join(sorted(each.id for each in condemned)).encode(), digest_size=6).hexdigest()
+    mark = hashlib.blake2b(",".join(sorted(each.id for each in quarantined)).encode(), digest_size=6).hexdigest()
     return f"{job[:80]}.{mark}"

@@ -18,8 +18,10 @@ from smoothcluster.group.view import Report
 from smoothcluster.jobs.chunks import CHUNK_TASKS, DIGEST, decode_chunk, digest, job_of
 from smoothcluster.model import Task
 from smoothcluster.pool import Run
-from smoothcluster.records.blame import Stage, stage
-from smoothcluster.records.group import GarbageError, Keys, Open, Shard, last_part
+from smoothcluster.records.codec import GarbageError
+from smoothcluster.records.keys import Keys, last_part
+from smoothcluster.records.shard import OpenChunk, Shard
+from smoothcluster.work.verdict import Stage, stage
 
 Place = tuple[str, int]
 """A task of the shard: its chunk's name and its index there."""
@@ -40,7 +42,7 @@ class Backlog:
         """Admitted tasks that may be started."""
         self.suspects: deque[Place] = deque()
         """Those that may be started apart."""
-        self.guilty: deque[Place] = deque()
+        self.to_quarantine: deque[Place] = deque()
         """Those that may not be started any more."""
         self.tasks: dict[str, list[Task]] = {}
         """The tasks of each open chunk that was read."""
@@ -85,7 +87,7 @@ class Backlog:
         name, tasks = self._read.popleft()
         job = job_of(name)
         seen = self._seen[job]
-        chunk = self._record.open[name] = Open(len(tasks))
+        chunk = self._record.open[name] = OpenChunk(len(tasks))
         self.tasks[name] = tasks
         fresh: list[bytes] = []
         for index, task in enumerate(tasks):
@@ -167,8 +169,8 @@ class Backlog:
         """A task is to be started again: by what it is blamed for, among others or apart. It has waited longest."""
         name, index = place
         found = stage(self._record.open[name].blame.get(index, ()))
-        if found is Stage.GUILTY:
-            self.guilty.append(place)
+        if found is Stage.QUARANTINED:
+            self.to_quarantine.append(place)
         elif found >= self._suspicious:
             self.suspects.append(place)
         else:
@@ -192,7 +194,7 @@ class Backlog:
         while self._delayed and self._delayed[0][0] <= now:
             self.put_back(heapq.heappop(self._delayed)[1], first=False)
 
-    def _abandon(self, name: str, chunk: Open) -> None:
+    def _abandon(self, name: str, chunk: OpenChunk) -> None:
         """An open chunk was taken away or overwritten by a stranger: its tasks cannot be run."""
         missing = chunk.size - chunk.closed.bit_count()
         self._report(self._keys.chunk(self._number, name), f"{missing} admitted tasks are not readable any more")

@@ -2,16 +2,16 @@
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from json.encoder import encode_basestring_ascii as quote
 
 from smoothcluster.backend import Change, Create, Delete, Update
 from smoothcluster.jobs.chunks import CHUNK_BYTES, digest, job_of, pack
 from smoothcluster.model import State
 from smoothcluster.pool import Run
-from smoothcluster.records.group import Shard
-from smoothcluster.records.quarantine import Condemned
+from smoothcluster.records.quarantine import QuarantinedTask
+from smoothcluster.records.results import encode_outcome, encode_outcomes
+from smoothcluster.records.shard import Shard
 from smoothcluster.work.backlog import Backlog, Place, place_of
-from smoothcluster.work.context import Mark, Terms
+from smoothcluster.work.context import Mark, WorkContext
 
 RESERVE = 16 * 1024
 """Bytes of a commit kept free for the shard's own record to grow into."""
@@ -21,7 +21,7 @@ SPILL = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingCommit:
     """A commit built and not yet settled."""
 
     id: str
@@ -29,10 +29,10 @@ class Pending:
     sent: list[Mark]
     starts: list[Run]
     """To be run as soon as it was applied."""
-    condemned: Sequence[Condemned]
+    quarantined: Sequence[QuarantinedTask]
     """Tasks that it puts into quarantine: to be told then."""
 
-    def without(self, key: str) -> "Pending":
+    def without(self, key: str) -> "PendingCommit":
         """The same, but for garbage that lies at *key*: it is overwritten, or left alone."""
         mended: list[Change] = []
         for change in self.changes:
@@ -43,14 +43,14 @@ class Pending:
         return replace(self, changes=mended)
 
 
-class Draft:
+class CommitBuilder:
     """A commit in the making. What it is to say of the shard's record is written there at once."""
 
-    def __init__(self, number: int, record: Shard, backlog: Backlog, terms: Terms) -> None:
+    def __init__(self, number: int, record: Shard, backlog: Backlog, context: WorkContext) -> None:
         self.changes: list[Change] = []
         self.starts: list[Run] = []
-        self.condemned: list[Condemned] = []
-        self._number, self._record, self._backlog, self._terms = number, record, backlog, terms
+        self.quarantined: list[QuarantinedTask] = []
+        self._number, self._record, self._backlog, self._context = number, record, backlog, context
         self._added: dict[Mark, str] = {}
         """Tasks that handlers add, not put into chunks yet."""
         self._sent: list[Mark] = []
@@ -64,7 +64,7 @@ class Draft:
         """Set so much aside; whether it fits. A path and its framing take 200 bytes at most."""
         size += self._bytes + 200 * operations
         operations += self._operations
-        if size > self._terms.limits.largest_commit or operations > self._terms.limits.most_operations:
+        if size > self._context.limits.largest_commit or operations > self._context.limits.most_operations:
             return False
         self._bytes, self._operations = size, operations
         return True
@@ -73,17 +73,17 @@ class Draft:
         """Set aside what the outcome of *run*, and the tasks that it adds, take; whether that fits."""
         fresh = self._fresh(run, slice(None), self._added) if run.added else {}
         size = sum(map(len, fresh.values())) + len(fresh)
-        if size > self._terms.limits.largest_commit // 4:
+        if size > self._context.limits.largest_commit // 4:
             if not self._spill(run):
                 return False
             fresh, size = {}, 0
         job, chunk = run.context.job, self._record.open[place_of(run)[0]]
         value = len(run.encoded) + 6 * (len(run.error or "") + len(run.task.id)) + 64
         # Each added task may need a chunk of its own; a new result, or a finished chunk to delete, is one more.
-        operations = min(len(fresh), self._terms.shards) + (job not in self._results)
+        operations = min(len(fresh), self._context.shards) + (job not in self._results)
         operations += chunk.closed.bit_count() + 1 >= chunk.size
         results = self._sizes.get(job, 256) + value
-        if results > self._terms.limits.largest_value or not self.book(value + size, operations):
+        if results > self._context.limits.largest_value or not self.book(value + size, operations):
             return False
         self._sizes[job] = results
         self._added.update(fresh)
@@ -93,8 +93,7 @@ class Draft:
         """The one outcome of a task: it needs nothing more."""
         name, index = place
         job, chunk = job_of(name), self._record.open[name]
-        why = "null" if error is None else quote(error)
-        self._results.setdefault(job, []).append(f'[{quote(task)},"{state}",{value},{why},{attempts}]')
+        self._results.setdefault(job, []).append(encode_outcome(task, state, value, error, attempts))
         self._record.count(job, state)
         chunk.closed |= 1 << index
         chunk.fails.pop(index, None)
@@ -105,7 +104,7 @@ class Draft:
         """If no task of the chunk needs anything more, it goes."""
         chunk = self._record.open[name]
         if chunk.closed.bit_count() == chunk.size:
-            self.changes.append(Delete(self._terms.keys.chunk(self._number, name)))
+            self.changes.append(Delete(self._context.keys.chunk(self._number, name)))
             del self._record.open[name]
             self._backlog.forget(name)
 
@@ -116,7 +115,7 @@ class Draft:
         fresh: dict[Mark, str] = {}
         for task, text in zip(run.added[part], run.added_encoded[part], strict=True):
             mark = (run.context.job, digest(task.id))
-            if mark not in self._terms.sent and mark not in others and mark not in fresh:
+            if mark not in self._context.sent and mark not in others and mark not in fresh:
                 fresh[mark] = text
         return fresh
 
@@ -128,12 +127,12 @@ class Draft:
         while run.added:
             texts: dict[Mark, str] = {}
             size = taken = 0
-            while taken < len(run.added) and taken < SPILL and size <= self._terms.limits.largest_commit // 8:
+            while taken < len(run.added) and taken < SPILL and size <= self._context.limits.largest_commit // 8:
                 fresh = self._fresh(run, slice(taken, taken + 1), texts)
                 texts.update(fresh)
                 size += sum(map(len, fresh.values())) + 1
                 taken += 1
-            if not self.book(size, min(len(texts), self._terms.shards + size // CHUNK_BYTES)):
+            if not self.book(size, min(len(texts), self._context.shards + size // CHUNK_BYTES)):
                 return False
             self._put(texts)
             del run.added[:taken], run.added_encoded[:taken]
@@ -149,23 +148,22 @@ class Draft:
         for (job, mark), text in texts.items():
             jobs.setdefault(job, []).append((mark, text))
         for job, tasks in jobs.items():
-            for packet in pack(tasks, self._terms.shards):
+            for packet in pack(tasks, self._context.shards):
                 # Shard, epoch and progress: no other commit that is applied has the same three.
                 unique = f"{self._number:x}.{self._record.epoch:x}.{self._record.seq:x}.{len(self.changes):x}"
-                self.changes.append(Create(self._terms.keys.chunk(packet.shard, f"{job}-{unique}"), packet.value()))
+                self.changes.append(Create(self._context.keys.chunk(packet.shard, f"{job}-{unique}"), packet.value()))
                 self._record.count(job, "added", len(packet.texts))
         self._sent.extend(texts)
 
     # What becomes of it
 
-    def built(self, version: str | None) -> Pending:
+    def built(self, version: str | None) -> PendingCommit:
         """All of it as one commit, which is applied if the shard's record is still at *version*."""
-        record, keys = self._record, self._terms.keys
+        record, keys = self._record, self._context.keys
         for job, outcomes in self._results.items():
-            head = f'{{"runner":{quote(self._terms.member)},"epoch":{record.epoch},"outcomes":['
             key = f"{keys.results(job, self._number)}/{record.seq:010d}"
-            self.changes.append(Create(key, (head + ",".join(outcomes) + "]}").encode()))
+            self.changes.append(Create(key, encode_outcomes(self._context.member, record.epoch, outcomes)))
         record.seq += 1
-        record.id = self._terms.new_id()
+        record.id = self._context.new_id()
         fence = Update(keys.shard(self._number), record.to_json(), version)
-        return Pending(record.id, [fence, *self.changes], self._sent, self.starts, self.condemned)
+        return PendingCommit(record.id, [fence, *self.changes], self._sent, self.starts, self.quarantined)

@@ -7,13 +7,13 @@ from smoothcluster.backend import Guarantees
 from smoothcluster.group.view import Report
 from smoothcluster.model import Stopping
 from smoothcluster.pool import Apart
-from smoothcluster.records.group import Keys
+from smoothcluster.records.keys import Keys
 
 Mark = tuple[str, bytes]
 """A task of a job, by its digest."""
 
 
-class Sent:
+class SentTasks:
     """Digests of tasks this process has already added, so that a link met often is sent once.
 
     Only what was acknowledged is remembered: a repeat left out on the strength of a commit that
@@ -39,7 +39,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class WorkContext:
     """On which an incarnation works on each of its shards."""
 
     keys: Keys
@@ -52,7 +52,7 @@ class Terms:
     stopping: Stopping
     new_id: Callable[[], str]
     report: Report
-    sent: Sent
+    sent: SentTasks
     apart: Apart
     note: Callable[..., object]
     """Note an event."""

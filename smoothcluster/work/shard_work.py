@@ -14,44 +14,45 @@ from collections import deque
 from typing import cast
 
 from smoothcluster.backend import Create, Delete
-from smoothcluster.group.view import Read
+from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.chunks import DIGEST, job_of
 from smoothcluster.model import State, TaskContext
 from smoothcluster.pool import Run, RunState
-from smoothcluster.records.blame import ALONE, RAISED, Stage
-from smoothcluster.records.group import Shard, bits
+from smoothcluster.records.blame import ALONE, RAISED
+from smoothcluster.records.shard import Shard, bits
 from smoothcluster.work.backlog import Backlog, Place, place_of
-from smoothcluster.work.commit import Draft, Pending
-from smoothcluster.work.context import Terms
+from smoothcluster.work.commit import CommitBuilder, PendingCommit
+from smoothcluster.work.context import WorkContext
 from smoothcluster.work.suspects import Suspects
+from smoothcluster.work.verdict import Stage
 
 
 class ShardWork:
     """One owned shard, as this process works on it."""
 
-    def __init__(self, number: int, read: Read[Shard], terms: Terms) -> None:
+    def __init__(self, number: int, read: Versioned[Shard], context: WorkContext) -> None:
         self.number = number
         self.record = read.record
         self.version = read.version
         self.lost = False
         self.moving = False
         """To be given away: start nothing more."""
-        suspicious = Stage.ACCUSED if terms.apart.every else Stage.SUSPECT
-        self.backlog = Backlog(number, self.record, terms.keys, terms.report, suspicious)
-        self.suspects = Suspects(number, self.record, self.backlog, terms)
+        suspicious = Stage.ISOLATED if context.apart.every else Stage.SUSPECT
+        self.backlog = Backlog(number, self.record, context.keys, context.report, suspicious)
+        self.suspects = Suspects(number, self.record, self.backlog, context)
         self.finished: deque[Run] = deque()
         self.oldest: float | None = None
         """When the first of `finished` came."""
         self.outstanding = 0
         """Runs that the pool has."""
-        self.pending: Pending | None = None
+        self.pending: PendingCommit | None = None
         self.marked = [(name, index) for name, chunk in self.record.open.items() for index in bits(chunk.run)]
         """Tasks that the claim itself has marked as running: to be started once they are read."""
         self._kept = read.record.id
         """The id of the record that the store acknowledged last."""
         self._handed_back: list[Place] = []
         self._forgotten: dict[str, list[str]] = {}
-        self._terms = terms
+        self._context = context
 
     # What happened
 
@@ -98,7 +99,7 @@ class ShardWork:
 
     def unsaid(self) -> bool:
         """Whether there is something the store does not know yet."""
-        return bool(self.pending or self.finished or self._handed_back or self._forgotten or self.backlog.guilty)
+        return bool(self.pending or self.finished or self._handed_back or self._forgotten or self.backlog.to_quarantine)
 
     def quiet(self) -> bool:
         """Whether nothing runs, nothing waits to be recorded and nothing is unsettled."""
@@ -108,19 +109,19 @@ class ShardWork:
         """Whether it has no task left, as far as is known."""
         return self.quiet() and not self.record.open and not self.backlog.promising()
 
-    def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> Pending | None:
+    def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> PendingCommit | None:
         """Build the next commit, starting up to *want* tasks; None if there is nothing to say.
 
         Start up to *apart* suspects in children; or, *alone*, one in this process.
         """
         assert self.pending is None, "settle it first"
-        draft = Draft(self.number, self.record, self.backlog, self._terms)
+        draft = CommitBuilder(self.number, self.record, self.backlog, self._context)
         spoke = self.suspects.judge(now) or self.unsaid()
         for place in self._handed_back:
             self.suspects.not_alone(place)
             self.backlog.start_again(place)
         self._handed_back.clear()
-        self.suspects.condemn(draft)
+        self.suspects.quarantine(draft)
         self._record_outcomes(draft, now)
         if not self.moving:
             self._start_suspects(apart, draft, alone=alone)
@@ -135,15 +136,15 @@ class ShardWork:
         assert self.pending is not None
         pending, self.pending = self.pending, None
         self.version, self._kept = version, pending.id
-        self._terms.sent.add(pending.sent)
+        self._context.sent.add(pending.sent)
         self.outstanding += len(pending.starts)
         self.suspects.started(pending.starts)
-        for each in pending.condemned:
-            each.tell(self._terms.note)
+        for each in pending.quarantined:
+            each.tell(self._context.note)
         self.oldest = self.oldest if self.finished else None
         return pending.starts
 
-    def carry_on(self, read: Read[Shard]) -> bool:
+    def carry_on(self, read: Versioned[Shard]) -> bool:
         """The store has given our shard another version: go on with that if the record is our last; whether it is.
 
         Then every commit of ours is there. What others wrote may be gone all the same, so what was
@@ -163,18 +164,18 @@ class ShardWork:
         there any more, is not this group's doing.
         """
         assert self.pending is not None
-        self._terms.report(key, "in the way of, or missing from, a commit of its shard's owner")
+        self._context.report(key, "in the way of, or missing from, a commit of its shard's owner")
         self.pending = self.pending.without(key)
 
     # How a commit is built
 
-    def _record_outcomes(self, draft: Draft, now: float) -> None:
+    def _record_outcomes(self, draft: CommitBuilder, now: float) -> None:
         """Record finished runs, and the tasks they add, while they fit."""
         while self.finished and draft.make_room(self.finished[0]):
             self._record(self.finished.popleft(), draft, now)
         draft.add()
 
-    def _record(self, run: Run, draft: Draft, now: float) -> None:
+    def _record(self, run: Run, draft: CommitBuilder, now: float) -> None:
         """Record one outcome, or put the task back for another try."""
         name, index = place = place_of(run)
         chunk = self.record.open[name]
@@ -184,14 +185,14 @@ class ShardWork:
             return
         chunk.run &= ~(1 << index)
         fails = chunk.fails.get(index, 0) + 1
-        if run.error is not None and fails < self._terms.max_attempts:
+        if run.error is not None and fails < self._context.max_attempts:
             chunk.fails[index] = fails
-            self.backlog.put_off(place, now + self._terms.retry_delay * 2.0 ** (fails - 1))
+            self.backlog.put_off(place, now + self._context.retry_delay * 2.0 ** (fails - 1))
             return
         state = State.DONE if run.error is None else State.FAILED
         draft.end(place, run.task.id, state, run.encoded, run.error, run.context.attempt)
 
-    def _tidy(self, draft: Draft) -> None:
+    def _tidy(self, draft: CommitBuilder) -> None:
         """Drop what finished jobs left, as much as fits; the counts go with the last of it."""
         for job, keys in list(self._forgotten.items()):
             while keys and draft.book(0, 1):
@@ -201,34 +202,34 @@ class ShardWork:
                 self.record.counts.pop(job, None)
                 self.backlog.forget_job(job)
 
-    def _start_suspects(self, most: int, draft: Draft, *, alone: bool) -> None:
+    def _start_suspects(self, most: int, draft: CommitBuilder, *, alone: bool) -> None:
         for _ in range(min(1 if alone else most, len(self.backlog.suspects))):
             place = self.backlog.suspects.popleft()
             if alone:
                 self.suspects.blame(place, ALONE)
             run = self._mark(place, draft)
-            run.apart, run.alone = not alone, self.suspects.accused(place)
+            run.apart, run.alone = not alone, self.suspects.is_isolated(place)
 
-    def _start(self, want: int, draft: Draft, now: float) -> None:
+    def _start(self, want: int, draft: CommitBuilder, now: float) -> None:
         """Mark up to *want* tasks as running, admitting chunks as needed."""
         self.backlog.put_back_due(now)
         while len(draft.starts) < want and (self.backlog.queue or self._admit(draft)):
             if self.backlog.queue:
                 self._mark(self.backlog.queue.popleft(), draft)
 
-    def _admit(self, draft: Draft) -> bool:
+    def _admit(self, draft: CommitBuilder) -> bool:
         """Open one more chunk, if there is one and it fits; its skipped repeats need nothing more."""
         admitted = self.backlog.admit(lambda tasks: draft.book(DIGEST * tasks + 512, 2))
         if admitted is None:
             return False
         name, marks = admitted
         if marks:
-            key = f"{self._terms.keys.seen(job_of(name), self.number)}/{self.record.seq:010d}.{len(draft.changes)}"
+            key = f"{self._context.keys.seen(job_of(name), self.number)}/{self.record.seq:010d}.{len(draft.changes)}"
             draft.changes.append(Create(key, b"".join(marks)))
         draft.drop_if_finished(name)
         return True
 
-    def _mark(self, place: Place, draft: Draft) -> Run:
+    def _mark(self, place: Place, draft: CommitBuilder) -> Run:
         """Start a task as soon as the store knows that it may be running."""
         name, index = place
         run = self._run(place)
@@ -238,12 +239,12 @@ class ShardWork:
 
     def _run(self, place: Place) -> Run:
         """One start of a task that is marked as running."""
-        terms = self._terms
+        shared = self._context
         name, index = place
         attempt = self.record.open[name].attempts(index) + 1
-        context = TaskContext(terms.member, job_of(name), self.number, self.record.epoch, attempt, terms.stopping)
+        context = TaskContext(shared.member, job_of(name), self.number, self.record.epoch, attempt, shared.stopping)
         run = Run(self.backlog.tasks[name][index], context, (self, place))
-        run.apart = terms.apart.every
+        run.apart = shared.apart.every
         return run
 
 

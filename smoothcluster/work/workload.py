@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 
 from smoothcluster.backend import CoordinationBackend, Entry, Refused, Watch
 from smoothcluster.clock import Clock
-from smoothcluster.group.view import Read
+from smoothcluster.group.view import Versioned
 from smoothcluster.pool import Pool, Run
-from smoothcluster.records.group import GarbageError, Shard
-from smoothcluster.work import ShardWork, Terms, shard_of
+from smoothcluster.records.codec import GarbageError
+from smoothcluster.records.shard import Shard
+from smoothcluster.work import ShardWork, WorkContext, shard_of
 
 INTERVAL = 0.05
 """Seconds that an outcome may wait for others to be recorded with."""
@@ -39,7 +40,7 @@ class Workload:
         backend: CoordinationBackend,
         pool: Pool,
         clock: Clock,
-        terms: Terms,
+        context: WorkContext,
         concurrency: int,
         held: Callable[[], bool],
     ) -> None:
@@ -56,8 +57,8 @@ class Workload:
         self.ahead: Mapping[str, Entry] = {}
         """Chunks, by key, that were read before the claim was made which is to start their tasks."""
         self.wake: Callable[[], None] = lambda: None
-        self._backend, self._pool, self._clock, self._terms, self._held = backend, pool, clock, terms, held
-        self._apart = terms.apart
+        self._backend, self._pool, self._clock, self._context, self._held = backend, pool, clock, context, held
+        self._apart = context.apart
         self._concurrency = concurrency
         self._turns: deque[int] = deque()
         self._turn_ends = clock.monotonic() + SLICE
@@ -69,12 +70,12 @@ class Workload:
 
     # What is owned
 
-    def adopt(self, number: int, read: Read[Shard]) -> ShardWork:
+    def adopt(self, number: int, read: Versioned[Shard]) -> ShardWork:
         """Begin to work on a shard that the store says is ours."""
-        work = self.works[number] = ShardWork(number, read, self._terms)
+        work = self.works[number] = ShardWork(number, read, self._context)
         self.epochs[number] = read.record.epoch
         # It may be ours, again, because the store has lost our having it before, and what we sent meanwhile.
-        self._terms.sent.clear()
+        self._context.sent.clear()
         work.backlog.arm = lambda: self._watch(work)
         # What was running when its owner went is the oldest debt: it goes first.
         (self._turns.appendleft if read.record.open else self._turns.append)(number)
@@ -88,9 +89,9 @@ class Workload:
         if watch is not None:
             watch.close()
 
-    def reconcile(self, number: int, read: Read[Shard]) -> bool:
+    def reconcile(self, number: int, read: Versioned[Shard]) -> bool:
         """The store has our shard at another version than we left: go on, or drop it; whether it is whole."""
-        self._terms.sent.clear()  # Of what we remember to have sent, nothing is certain.
+        self._context.sent.clear()  # Of what we remember to have sent, nothing is certain.
         work = self.works[number]
         whole = work.carry_on(read)
         if not whole:
@@ -109,7 +110,7 @@ class Workload:
             work.backlog.stale = True
             self.wake()
 
-        directory = self._terms.keys.tasks(work.number)
+        directory = self._context.keys.tasks(work.number)
         self._watches[work.number] = self._backend.watch(directory, notify, values=False)
 
     @property
@@ -286,7 +287,7 @@ class Workload:
         return 0
 
     def _key(self, work: ShardWork) -> str:
-        return self._terms.keys.shard(work.number)
+        return self._context.keys.shard(work.number)
 
     def _dispatch(self, work: ShardWork, runs: list[Run]) -> int:
         if runs:
@@ -302,19 +303,19 @@ class Workload:
         try:
             record = Shard.from_json(entry.value) if entry is not None else None
         except GarbageError as error:
-            self._terms.report(self._key(work), str(error))
+            self._context.report(self._key(work), str(error))
             record = None
         if entry is not None and record is not None:
             if record.id == work.pending.id:
                 # What was lost with the answer may be more than the answer, where the store can lose its past.
-                self._terms.sent.clear()
+                self._context.sent.clear()
                 work.backlog.relist()
                 return entry.version
-            if entry.version == work.version and record.owner == self._terms.incarnation:
+            if entry.version == work.version and record.owner == self._context.incarnation:
                 work.mend(key)
                 return None
         self.drop(work.number)
-        if record is not None and (record.owner, record.epoch) == (self._terms.incarnation, work.record.epoch):
+        if record is not None and (record.owner, record.epoch) == (self._context.incarnation, work.record.epoch):
             self.on_behind(work.number, record.seq, work.record.seq - 1)  # The last one was never acknowledged.
         else:
             self.on_lost(work.number)

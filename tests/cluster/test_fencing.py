@@ -8,9 +8,10 @@ from cluster.handlers import START
 
 from smoothcluster.backend import Change, Committed, Update
 from smoothcluster.group.handover import succeed
-from smoothcluster.group.view import View, read_view
+from smoothcluster.group.reading import read_view
+from smoothcluster.group.view import View
 from smoothcluster.model import Evidence
-from smoothcluster.records.group import Keys
+from smoothcluster.records.keys import Keys
 
 TASKS = 24
 

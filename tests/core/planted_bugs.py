@@ -76,7 +76,7 @@ BUGS = (
         "work/workload.py",
         "            if record.id == work.pending.id:\n                # What was lost",
         """\
-            if record.owner == self._terms.incarnation and entry.version != work.version:
+            if record.owner == self._context.incarnation and entry.version != work.version:
                 from dataclasses import replace
                 from smoothcluster.backend import Create
 
@@ -115,14 +115,14 @@ BUGS = (
     Bug(
         "an incarnation outlives its lease",
         "member/loop.py",
-        "            self._incarnation = self._around.new_id()\n",
-        "            self._incarnation = self._incarnation or self._around.new_id()\n",
+        "            self._incarnation = self._environment.new_id()\n",
+        "            self._incarnation = self._incarnation or self._environment.new_id()\n",
         60,
         "P[124]: ",
     ),
     Bug(
         "members are read before what they own",
-        "group/view.py",
+        "group/reading.py",
         """\
     found = read_ownership(backend, keys, last.spec.record if last else None, report)
     if found is None:
@@ -265,14 +265,14 @@ BUGS = (
     Bug(
         "suspects are run in the member",
         "work/shard_work.py",
-        "            run.apart, run.alone = not alone, self.suspects.accused(place)\n",
+        "            run.apart, run.alone = not alone, self.suspects.is_isolated(place)\n",
         "            pass\n",
         30,
         "P5: ",
     ),
     Bug(
         "what was running when its process died is not suspect",
-        "records/blame.py",
+        "work/verdict.py",
         "_DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)\n",
         "_DEADLY = (Evidence.LEASE_EXPIRED,)\n",
         30,
@@ -280,7 +280,7 @@ BUGS = (
     ),
     Bug(
         "what was running when its lease ran out is not suspect",
-        "records/blame.py",
+        "work/verdict.py",
         "_DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)\n",
         "_DEADLY = (Evidence.PROCESS_GONE,)\n",
         60,
@@ -288,7 +288,7 @@ BUGS = (
     ),
     Bug(
         "one death of a child convicts",
-        "records/blame.py",
+        "work/verdict.py",
         "    if crashes >= CRASHES or crashes + kills >= KILLS or",
         "    if crashes or kills or",
         30,
@@ -297,7 +297,7 @@ BUGS = (
     ),
     Bug(
         "blame is lost when a shard changes hands",
-        "records/group.py",
+        "records/shard.py",
         "{k: list(v) for k, v in self.blame.items()}",
         "{}",
         30,
@@ -355,7 +355,7 @@ BUGS = (
     Bug(
         "the breaker opens after the first move",
         "member/adoption.py",
-        "        stopped = view.breaker.record.open or self._toll.series(now) or now < self._next_round\n",
+        "        stopped = view.breaker.record.open or self._death_window.series(now) or now < self._next_round\n",
         "        stopped = view.breaker.record.open or now < self._next_round\n",
         90,
         "P6: ",
@@ -364,7 +364,7 @@ BUGS = (
     Bug(
         "the breaker is not told of deaths",
         "member/adoption.py",
-        "        return self._toll.told(view, now, commit_id)\n",
+        "        return self._death_window.told(view, now, commit_id)\n",
         "        return None\n",
         10,
         "P6: ",
@@ -379,7 +379,7 @@ BUGS = (
     ),
     Bug(
         "two kills of a child convict",
-        "records/blame.py",
+        "work/verdict.py",
         "            crashes += entry.crash\n",
         "            crashes += entry.crash or entry.evidence == KILLED\n",
         100,
@@ -448,15 +448,15 @@ UNFOUND = (
         "tasks are taken for added before that is acknowledged",
         "work/commit.py",
         "        self._sent.extend(texts)\n",
-        "        self._terms.sent.add(list(texts))\n",
+        "        self._context.sent.add(list(texts))\n",
         60,
         "P[37]: ",
     ),
     Bug(
         "one reading is enough to call a job finished",
         "jobs/submission.py",
-        "    if not books.balanced() or books != read_books(backend, keys, job, spec, report):\n",
-        "    if not books.balanced():\n",
+        "    if not books.add_up() or books != read_counts(backend, keys, job, spec, report):\n",
+        "    if not books.add_up():\n",
         60,
         "P3: ",
     ),

@@ -1,4 +1,4 @@
-"""A group in which all are Runners, each loop turned by hand: shares, deaths, capacity, pace and breaker."""
+"""A group in which all are Runners, each loop turned by hand: shares, takeovers, capacity, pace and breaker."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,12 +10,12 @@ from core_kit import KEYS, Group, put
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.group.assignment import Plan
+from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.events import read_events
 from smoothcluster.member.adoption import EXCHANGE
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.member.schedule import SOON
 from smoothcluster.model import Role
-from smoothcluster.records.breaker import Pacing
 
 
 def group_of(count: int, shards: int, *, capacity: int | None = None, adopt: int = 4) -> tuple[Group, list[MemberLoop]]:
@@ -306,7 +306,7 @@ def test_a_giver_counts_once_more_what_the_other_owns() -> None:
         read = group.view().shards[number]
         assert read is not None
         put(group.backend, KEYS.shard(number), replace(read.record, owner=target).to_json())
-    gifts = first.life._gifts  # pyright: ignore[reportPrivateUsage]
+    gifts = first.life._rebalancer  # pyright: ignore[reportPrivateUsage]
     gifts.plan(Plan(give=((0, target), (1, target))))
     assert gifts.give(view, first.life.me.record), "it was tried"
     assert shards(group) == {"m_0": 4, "m_1": 2}

@@ -107,19 +107,19 @@ def test_two_givers_never_feed_the_same_mouth() -> None:
 def test_what_is_free_is_left_to_the_heir_while_a_seat_is_vacant() -> None:
     """A candidate that will take the dead one's seat takes its shards with it; till then one looks again soon."""
     view = picture([*runners("a"), member("heir", 5)], ["a", "gone"], ["a", "gone"])
-    assert plan(view, "a", heir=True) == Plan(patient=False)
+    assert plan(view, "a", successor=True) == Plan(patient=False)
 
 
 def test_without_an_heir_the_survivors_share_what_is_free() -> None:
     """Nobody waits for a candidate that is not there."""
     view = picture(runners("a"), ["a", "gone"], ["a", "gone"])
-    assert plan(view, "a", heir=False).claim == (1,)
+    assert plan(view, "a", successor=False).claim == (1,)
 
 
 def test_an_heir_without_a_vacant_seat_is_not_waited_for() -> None:
     """If all seats are held, no candidate will come for the shards."""
     view = picture([*runners("a"), member("spare", 5)], ["a"], ["a", "gone"])
-    assert plan(view, "a", heir=True).claim == (1,)
+    assert plan(view, "a", successor=True).claim == (1,)
 
 
 def test_garbage_is_nobodys() -> None:

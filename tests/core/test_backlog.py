@@ -9,7 +9,7 @@ from smoothcluster.backend import CoordinationBackend, Delete, Entry
 from smoothcluster.errors import UnavailableError
 from smoothcluster.jobs.chunks import digest
 from smoothcluster.memory import MemoryBackend
-from smoothcluster.records.group import Open, Shard
+from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.testing import Faulty
 from smoothcluster.work.backlog import Backlog
 
@@ -132,7 +132,7 @@ def test_a_chunk_that_could_not_be_read_is_read_later(
 def test_reopened_chunks_that_could_not_be_read_are_read_later(backend: MemoryBackend) -> None:
     """A successor whose first read fails abandons nothing."""
     write(backend, "a-0", "t")
-    faulty, backlog = Faulty(backend), waiting(Shard(open={"a-0": Open(1)}))
+    faulty, backlog = Faulty(backend), waiting(Shard(open={"a-0": OpenChunk(1)}))
     faulty.refuse("read")
     with pytest.raises(UnavailableError):
         backlog.fill(faulty, 1)
@@ -145,7 +145,7 @@ def test_what_was_read_ahead_is_not_read_again(backend: MemoryBackend) -> None:
     write(backend, "a-0", "t")
     write(backend, "a-1", "u")
     ahead = {KEYS.chunk(0, "a-0"): Entry(KEYS.chunk(0, "a-0"), b'[{"id":"ahead"}]', "1", 1, None)}
-    backlog = waiting(Shard(open={"a-0": Open(1), "a-1": Open(1)}))
+    backlog = waiting(Shard(open={"a-0": OpenChunk(1), "a-1": OpenChunk(1)}))
     backlog.reopen(backend, ahead)
     assert queued(backlog) == ["ahead", "u"]
 
@@ -197,7 +197,7 @@ def test_jobs_know_nothing_of_each_others_ids(backend: MemoryBackend) -> None:
 def test_a_successor_goes_on_with_what_was_open(backend: MemoryBackend) -> None:
     """What was admitted needs no second look at ids; what was blamed has waited longest."""
     write(backend, "a-0", "t0", "t1", "t2", "t3")
-    chunk = Open(4, closed=0b0010, blame={2: ["x@1:left"]})
+    chunk = OpenChunk(4, closed=0b0010, blame={2: ["x@1:left"]})
     backlog = waiting(Shard(open={"a-0": chunk}))
     backlog.fill(backend, 1)
     assert queued(backlog) == ["t2", "t0", "t3"]
@@ -212,7 +212,7 @@ def test_an_open_chunk_that_is_not_readable_any_more_is_given_up_and_counted(
     """A stranger took it away, or wrote over it: the job's books must balance none the less."""
     if value is not None:
         put(backend, KEYS.chunk(0, "a-0"), value)
-    record, report = Shard(open={"a-0": Open(3, closed=0b001)}), Garbage()
+    record, report = Shard(open={"a-0": OpenChunk(3, closed=0b001)}), Garbage()
     backlog = waiting(record, report)
     backlog.fill(backend, 512)
     assert (record.open, record.counts) == ({}, {"a": {"skipped": 2}})

@@ -3,9 +3,10 @@
 import pytest
 
 from smoothcluster.errors import UsageError
+from smoothcluster.group.breaker import Pacing
 from smoothcluster.model import Evidence
-from smoothcluster.records.breaker import CLOSED, REMEMBERED, Breaker, Death, Pacing
-from smoothcluster.records.group import GarbageError
+from smoothcluster.records.breaker import CLOSED, REMEMBERED, Breaker, Death
+from smoothcluster.records.codec import GarbageError
 
 DEATH = Death("a", Evidence.PROCESS_GONE)
 

@@ -17,7 +17,7 @@ from smoothcluster.jobs.chunks import (
     shard_of,
 )
 from smoothcluster.model import LARGEST_VALUE, Task
-from smoothcluster.records.group import GarbageError
+from smoothcluster.records.codec import GarbageError
 
 
 def test_a_chunks_job_is_read_from_its_name() -> None:

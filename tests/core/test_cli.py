@@ -22,7 +22,8 @@ from smoothcluster.cli.event_tail import Tail
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UnavailableError
 from smoothcluster.group.events import RING, EventLog
-from smoothcluster.records.group import Keys, Member
+from smoothcluster.records.group import Member
+from smoothcluster.records.keys import Keys
 from smoothcluster.testing import eventually
 
 

@@ -13,7 +13,7 @@ from cli_kit import DEADLINE, Invoke, counts, invoke_on, on_terminal, one_line, 
 
 from smoothcluster import Cluster, ClusterCrawler, Task, connect
 from smoothcluster.errors import JobClosedError, UnavailableError
-from smoothcluster.records.group import Keys
+from smoothcluster.records.keys import Keys
 
 
 @pytest.fixture

@@ -5,11 +5,15 @@ import threading
 import pytest
 from core_kit import KEYS, Bench, Group, done, failed, member, put
 
-from smoothcluster.cluster import Cluster, outcomes
+from smoothcluster.cluster import Cluster
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, UnavailableError, UsageError
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Outcome, State, Task
-from smoothcluster.records.group import GarbageError, Job, Seat, Shard, Spec, dump
+from smoothcluster.records.codec import GarbageError, dump
+from smoothcluster.records.group import Seat, Spec
+from smoothcluster.records.job import Job
+from smoothcluster.records.results import outcomes
+from smoothcluster.records.shard import Shard
 from smoothcluster.testing import Faulty, HeldClock, eventually
 
 

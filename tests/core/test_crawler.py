@@ -27,7 +27,7 @@ from smoothcluster.errors import (
 )
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.model import Role, Task, TaskContext
-from smoothcluster.records.group import GarbageError
+from smoothcluster.records.codec import GarbageError
 from smoothcluster.testing import Faulty, eventually
 
 

@@ -5,10 +5,10 @@ from core_kit import KEYS, member, picture, runners
 
 from smoothcluster.group.events import EventLog, read_events
 from smoothcluster.group.handover import Move
-from smoothcluster.member.takeover_log import Deaths
+from smoothcluster.member.takeover_log import TakeoverLog
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Evidence
-from smoothcluster.records.group import Open, Shard
+from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.testing import HeldClock
 
 
@@ -18,7 +18,7 @@ class Desk:
     def __init__(self) -> None:
         self.clock, self.backend = HeldClock(), MemoryBackend()
         self.log = EventLog(self.backend, KEYS, "b", self.clock)
-        self.deaths = Deaths(self.clock, self.log, "b")
+        self.deaths = TakeoverLog(self.clock, self.log, "b")
 
     def told(self) -> dict[str, object]:
         """The only event."""
@@ -35,7 +35,7 @@ def desk() -> Desk:
 
 def takeover(former: str | None = "a") -> Move:
     """Taking two shards, one of which has three tasks left."""
-    shards = {1: Shard(owner="b", epoch=3, open={"j-0": Open(4, closed=1)}), 0: Shard(owner="b", epoch=2)}
+    shards = {1: Shard(owner="b", epoch=3, open={"j-0": OpenChunk(4, closed=1)}), 0: Shard(owner="b", epoch=2)}
     return Move([], "c", member("b"), shards, (), {1: former, 0: former}, former)
 
 

@@ -10,11 +10,11 @@ from smoothcluster.backend import AtVersion, Committed, Create, Delete, Refused,
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
-from smoothcluster.jobs.submission import mark_finished
+from smoothcluster.jobs.progress import mark_finished
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.model import Task
-from smoothcluster.records.group import load
+from smoothcluster.records.codec import load
 from smoothcluster.testing import Faulty, HeldClock
 
 TASKS = 12

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 from core_kit import member, picture, runners
 
-from smoothcluster.group.election import SeatClaim, candidates, free_seats, role_of, seat_to_claim, watched_by
+from smoothcluster.group.election import SeatClaim, candidates, free_seats, role_of, seat_to_claim
+from smoothcluster.group.monitors import watched_by
 from smoothcluster.group.view import View
 from smoothcluster.model import Evidence, Role
 from smoothcluster.records.group import Member

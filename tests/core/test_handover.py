@@ -9,11 +9,13 @@ from core_kit import KEYS, Garbage, ids, limits, member, put
 from smoothcluster.backend import Committed, Guarantees, Refused
 from smoothcluster.group.election import SeatClaim
 from smoothcluster.group.handover import Move, claim, give, leave, succeed
-from smoothcluster.group.view import Read, View, read_view
+from smoothcluster.group.reading import read_view
+from smoothcluster.group.view import Versioned, View
 from smoothcluster.memory import WEAKEST, MemoryBackend
 from smoothcluster.model import Evidence
 from smoothcluster.records.breaker import CLOSED, Death
-from smoothcluster.records.group import Member, Open, Seat, Shard, Spec, bits
+from smoothcluster.records.group import Member, Seat, Spec
+from smoothcluster.records.shard import OpenChunk, Shard, bits
 
 SHARDS = 6
 
@@ -150,7 +152,7 @@ def test_what_does_not_fit_in_one_commit_is_left_for_the_next(backend: MemoryBac
 def test_what_ran_is_blamed_on_the_former_owner() -> None:
     """Each start that no outcome came of is counted, and says who had it and how that ended."""
     shard = Shard(
-        owner="a", name="a", epoch=4, open={"j-0": Open(4, closed=0b0001, run=0b0111, blame={1: ["x@1:left"]})}
+        owner="a", name="a", epoch=4, open={"j-0": OpenChunk(4, closed=0b0001, run=0b0111, blame={1: ["x@1:left"]})}
     )
     after = succeed(shard, member("b"), Evidence.PROCESS_GONE, "c")
     chunk = after.open["j-0"]
@@ -161,13 +163,13 @@ def test_what_ran_is_blamed_on_the_former_owner() -> None:
 
 def test_taking_over_leaves_the_record_it_was_read_from_alone() -> None:
     """A claim that is refused has changed nothing."""
-    shard = Shard(owner="a", epoch=4, open={"j-0": Open(1, run=1)}, counts={"j": {"done": 1}})
+    shard = Shard(owner="a", epoch=4, open={"j-0": OpenChunk(1, run=1)}, counts={"j": {"done": 1}})
     before = shard.copy()
     succeed(shard, member("b"), Evidence.LEFT, "c")
     assert shard == before
 
 
-def shards_of(view: View, *numbers: int) -> dict[int, Read[Shard]]:
+def shards_of(view: View, *numbers: int) -> dict[int, Versioned[Shard]]:
     """Some shards as they were read."""
     return {number: read for number in numbers if (read := view.shards[number]) is not None}
 
@@ -230,7 +232,9 @@ def test_leaving_in_several_commits_keeps_the_seat_until_the_last(backend: Memor
 
 def test_leaving_blames_what_still_runs_on_who_leaves(backend: MemoryBackend) -> None:
     """The start counts, though nobody has crashed."""
-    shard = Shard(owner="a", name="a", epoch=4, open={"j-0": Open(3, closed=1, run=0b011, blame={1: ["x@1:left"]})})
+    shard = Shard(
+        owner="a", name="a", epoch=4, open={"j-0": OpenChunk(3, closed=1, run=0b011, blame={1: ["x@1:left"]})}
+    )
     put(backend, KEYS.shard(0), shard.to_json())
     let_go(backend, "a")
     after = look(backend).shards[0]
@@ -241,7 +245,7 @@ def test_leaving_blames_what_still_runs_on_who_leaves(backend: MemoryBackend) ->
 def test_a_shard_taken_meanwhile_refuses_the_leave(backend: MemoryBackend) -> None:
     """Nothing is half left."""
     view = look(backend)
-    me: Read[Member] = view.members["a"]
+    me: Versioned[Member] = view.members["a"]
     move = leave(KEYS, view, me, shards_of(view, 0, 1), "c", WEAKEST)
     put(backend, KEYS.shard(1), Shard(owner="b", epoch=5).to_json())
     assert isinstance(backend.commit([], move.changes), Refused)

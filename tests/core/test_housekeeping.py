@@ -4,10 +4,10 @@ import pytest
 from core_kit import KEYS, Bench, Garbage, done, ids, put
 
 from smoothcluster.cluster import Cluster
-from smoothcluster.jobs.submission import FINISHED
 from smoothcluster.member.cleanup import finished_jobs, states, tidy
 from smoothcluster.model import Task
-from smoothcluster.records.group import Job, Spec
+from smoothcluster.records.group import Spec
+from smoothcluster.records.job import FINISHED, Job
 from smoothcluster.work import ShardWork
 
 SPEC = Spec(1, None, 1, 0, "")

@@ -22,8 +22,8 @@ from smoothcluster_sqlite import SqliteBackend
 from sqlite_store import Writer
 
 from smoothcluster import Cluster, ClusterCrawler, Task, TaskContext, connect
-from smoothcluster.records.group import Keys
-from smoothcluster.records.quarantine import Condemned
+from smoothcluster.records.keys import Keys
+from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.testing import eventually
 
 pytestmark = pytest.mark.slow
@@ -117,7 +117,7 @@ def test_quarantine(place: Place) -> None:
     show, release, drop = block("docs/howto/poison-tasks.md", "sh", "quarantine list").splitlines()
     backend = connect(place.url)
     place.cluster.submit([Task(id="x")], "j")
-    task = Condemned.of("24.1.3.0", "j", Task(id="killer"), ["a@1:child_exit_1"] * 2, 2, "m", 24, 1, 1.7e9)
+    task = QuarantinedTask.of("24.1.3.0", "j", Task(id="killer"), ["a@1:child_exit_1"] * 2, 2, "m", 24, 1, 1.7e9)
     for line in (release, drop):
         put(backend, Keys(place.group).quarantined(task.id), task.to_json())
         assert " killer " in place.type(show)

@@ -10,22 +10,16 @@ from hypothesis import strategies as st
 from smoothcluster.backend import CoordinationBackend, Entry, Guarantees
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.jobs.access import ensure_spec, read_job
 from smoothcluster.jobs.chunks import decode_chunk
-from smoothcluster.jobs.submission import (
-    FINISHED,
-    OPEN,
-    SEALED,
-    Progress,
-    Submission,
-    ensure_spec,
-    mark_finished,
-    read_books,
-    read_job,
-    read_progress,
-)
+from smoothcluster.jobs.progress import Progress, mark_finished, read_counts, read_progress
+from smoothcluster.jobs.submission import Submission
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.model import Task
-from smoothcluster.records.group import GarbageError, Job, Shard, Spec
+from smoothcluster.records.codec import GarbageError
+from smoothcluster.records.group import Spec
+from smoothcluster.records.job import FINISHED, OPEN, SEALED, Job
+from smoothcluster.records.shard import Shard
 from smoothcluster.testing import Faulty, HeldClock
 
 SHARDS = 3
@@ -340,7 +334,7 @@ def test_a_job_that_is_not_there_is_an_error() -> None:
     """With or without a group."""
     for backend in (store(), MemoryBackend()):
         with pytest.raises(UsageError, match="no job 'j'"):
-            read_books(backend, KEYS, "j", SPEC, Garbage())
+            read_counts(backend, KEYS, "j", SPEC, Garbage())
 
 
 def test_a_store_that_answers_and_takes_nothing_is_not_asked_for_ever() -> None:

@@ -8,8 +8,10 @@ from core_kit import KEYS, Garbage, ids, member, put
 
 from smoothcluster.backend import CoordinationBackend, Entry, Lease
 from smoothcluster.errors import LeaseLostError, NameInUseError, SpecMismatchError, UsageError
-from smoothcluster.group.joining import Wanted, free_name, new_spec, try_join
-from smoothcluster.group.view import Read, parse_spec, read_members
+from smoothcluster.group.joining import free_name, try_join
+from smoothcluster.group.reading import parse_spec, read_members
+from smoothcluster.group.spec import Wanted, new_spec
+from smoothcluster.group.view import Versioned
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.records.group import Member, Spec
 from smoothcluster.testing import Faulty
@@ -27,7 +29,7 @@ class Gate:
 
     def attempt(
         self, incarnation: str, wanted: Wanted, backend: CoordinationBackend | None = None
-    ) -> Read[Member] | None:
+    ) -> Versioned[Member] | None:
         """One try."""
         backend = backend or self.backend
         lease = self.leases.setdefault(incarnation, backend.lease(60))

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smoothcluster.backend import Create, Delete, Refused, Update, commit_size
-from smoothcluster.cluster import outcomes
 from smoothcluster.model import Outcome, State, Task
 from smoothcluster.pool import Run, RunState
-from smoothcluster.records.group import Open, Shard
-from smoothcluster.work import Sent, ShardWork, place_of, shard_of
+from smoothcluster.records.results import outcomes
+from smoothcluster.records.shard import OpenChunk, Shard
+from smoothcluster.work import SentTasks, ShardWork, place_of, shard_of
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_a_run_says_where_it_is_from(bench: Bench) -> None:
 def test_what_a_claim_has_marked_can_be_left_to_others(bench: Bench) -> None:
     """It was not begun, so no start of it is counted."""
     bench.chunk("j-0", "a", "b")
-    work = bench.own(0, Shard(open={"j-0": Open(2, run=0b01)}))
+    work = bench.own(0, Shard(open={"j-0": OpenChunk(2, run=0b01)}))
     assert not work.quiet()
     work.unmark()
     assert (work.quiet(), work.record.open["j-0"].run, work.resume()) == (True, 0, [])
@@ -108,10 +108,10 @@ def test_added_tasks_are_written_with_the_outcome(bench: Bench) -> None:
     assert keys[0] == KEYS.shard(0)
     assert any(key.startswith(KEYS.tasks(0)) for key in keys)
     assert any(key.startswith(KEYS.results("j", 0)) for key in keys)
-    assert all(mark not in bench.terms.sent for mark in pending.sent), "a commit that never happened adds nothing"
+    assert all(mark not in bench.context.sent for mark in pending.sent), "a commit that never happened adds nothing"
     bench.send(work)
     assert len(pending.sent) == 2
-    assert all(mark in bench.terms.sent for mark in pending.sent)
+    assert all(mark in bench.context.sent for mark in pending.sent)
     assert bench.read().record.counts["j"] == {"added": 2, "done": 1}
 
 
@@ -150,8 +150,8 @@ def test_the_same_id_in_another_job_is_another_task(bench: Bench) -> None:
 
 def test_what_is_remembered_as_sent_is_bounded() -> None:
     """The oldest is forgotten first: that costs a repeat, which is skipped."""
-    sent = Sent()
-    sent.add([("j", number.to_bytes(4, "big")) for number in range(Sent.LIMIT + 2)])
+    sent = SentTasks()
+    sent.add([("j", number.to_bytes(4, "big")) for number in range(SentTasks.LIMIT + 2)])
     assert ("j", b"\0\0\0\1") not in sent
     assert ("j", b"\0\0\0\2") in sent
 
@@ -183,7 +183,7 @@ def test_a_successor_knows_the_ids_of_a_job(bench: Bench) -> None:
 def test_a_successor_runs_what_ran_and_counts_that_start(bench: Bench) -> None:
     """Attempts are counted in the store."""
     bench.chunk("j-0", "a", "b")
-    record = Shard(open={"j-0": Open(2, blame={1: ["x@1:left", "y@2:left"]}, fails={0: 1})})
+    record = Shard(open={"j-0": OpenChunk(2, blame={1: ["x@1:left", "y@2:left"]}, fails={0: 1})})
     runs = bench.start(bench.own(0, record))
     assert [(run.task.id, run.context.attempt) for run in runs] == [("b", 3), ("a", 2)]
 
@@ -220,7 +220,7 @@ def test_starts_that_nothing_came_of_are_no_failures() -> None:
     """A handler is not to blame for the deaths of its processes: it has its tries all the same."""
     bench = Bench(max_attempts=2)
     bench.chunk("j-0", "a")
-    work = bench.own(0, Shard(open={"j-0": Open(1, blame={0: ["x@1:left", "x@2:left"]})}))
+    work = bench.own(0, Shard(open={"j-0": OpenChunk(1, blame={0: ["x@1:left", "x@2:left"]})}))
     (run,) = bench.start(work)
     finish(work, failed(run))
     bench.commit(work)

@@ -12,17 +12,18 @@ from smoothcluster.cluster import Cluster
 from smoothcluster.errors import UsageError
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Task
-from smoothcluster.records.group import GarbageError, Keys
-from smoothcluster.records.quarantine import LONGEST, Condemned, name_of_release
+from smoothcluster.records.codec import GarbageError
+from smoothcluster.records.keys import Keys
+from smoothcluster.records.quarantine import LONGEST, QuarantinedTask, name_of_release
 from smoothcluster.registry import connect
 from smoothcluster.testing import Faulty
 
 KEYS = Keys("default")
 
 
-def condemned(number: str, job: str = "j", task: str = "t", at: float = 1.7e9) -> Condemned:
+def condemned(number: str, job: str = "j", task: str = "t", at: float = 1.7e9) -> QuarantinedTask:
     """A task in quarantine."""
-    return Condemned.of(number, job, Task(id=task), ["a@1:process_gone", "b@2:child_exit_1@5"], 3, "m", 0, 2, at)
+    return QuarantinedTask.of(number, job, Task(id=task), ["a@1:process_gone", "b@2:child_exit_1@5"], 3, "m", 0, 2, at)
 
 
 @pytest.fixture
@@ -112,13 +113,13 @@ def test_what_is_not_there(cluster: Cluster) -> None:
 def test_garbage_is_refused(value: bytes) -> None:
     """Whatever it is."""
     with pytest.raises(GarbageError):
-        Condemned.from_json(value)
+        QuarantinedTask.from_json(value)
 
 
 def test_evidence_without_end_is_cut() -> None:
     """The latest is kept; so are the words short."""
     many = [f"x@{number}:process_gone" for number in range(3 * LONGEST)]
-    kept = Condemned.of("1", "j", Task(id="t"), many, 1, "m", 0, 1, 0.0)
+    kept = QuarantinedTask.of("1", "j", Task(id="t"), many, 1, "m", 0, 1, 0.0)
     assert (len(kept.evidence), kept.evidence[-1]["epoch"], len(kept.error)) == (LONGEST, 3 * LONGEST - 1, 1024)
 
 

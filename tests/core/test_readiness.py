@@ -23,9 +23,9 @@ from smoothcluster.testing import Faulty, HeldClock, eventually
 def unfit_because(loop: MemberLoop, reason: str | None, checked: int | None = 7) -> None:
     """Have a member find this."""
     found = Fitness(reason, checked)
-    loop._around = replace(loop._around, fitness=lambda: found)
+    loop._environment = replace(loop._environment, fitness=lambda: found)
     if loop.life is not None:
-        loop.life._around = loop._around
+        loop.life._environment = loop._environment
 
 
 @final
@@ -227,7 +227,7 @@ def test_who_learns_that_children_cannot_run_the_handler_says_so() -> None:
     cluster = Cluster(group.backend, "g", clock=group.clock)
     assert loop.life is not None
     for can, said in ((None, "apart"), (False, "alone"), (True, "apart")):
-        loop._around = loop.life._around = replace(loop._around, apart=Kennel(can=can))
+        loop._environment = loop.life._environment = replace(loop._environment, apart=Kennel(can=can))
         group.turn(loop)
         assert cluster.status()["members"][0]["suspects"] == said
 

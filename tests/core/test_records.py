@@ -10,22 +10,13 @@ from core_kit import KEYS, member
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smoothcluster.cluster import outcomes
 from smoothcluster.jobs.chunks import decode_chunk
-from smoothcluster.records.group import (
-    LARGEST,
-    GarbageError,
-    Job,
-    Member,
-    Open,
-    Record,
-    Seat,
-    Shard,
-    Spec,
-    dump,
-    last_part,
-    load,
-)
+from smoothcluster.records.codec import LARGEST, GarbageError, Record, dump, load
+from smoothcluster.records.group import Member, Seat, Spec
+from smoothcluster.records.job import Job
+from smoothcluster.records.keys import last_part
+from smoothcluster.records.results import outcomes
+from smoothcluster.records.shard import OpenChunk, Shard
 
 RECORDS: list[Record] = [
     Spec(3, None, 32, 7, "id"),
@@ -40,7 +31,7 @@ SHARD = Shard(
     epoch=3,
     seq=9,
     id="x",
-    open={"j-0": Open(300, closed=1 << 290, run=6, fails={1: 2}, blame={2: ["a@1:left"]})},
+    open={"j-0": OpenChunk(300, closed=1 << 290, run=6, fails={1: 2}, blame={2: ["a@1:left"]})},
     counts={"j": {"done": 3}},
 )
 
@@ -165,7 +156,12 @@ def test_a_copy_of_a_shard_changes_alone() -> None:
 
 def test_attempts_are_failures_and_starts_that_nothing_came_of() -> None:
     """The mark that a task carries now is not counted."""
-    assert [Open(4, run=15, fails={1: 2, 2: 1}, blame={2: ["a", "b"]}).attempts(n) for n in range(4)] == [0, 2, 3, 0]
+    assert [OpenChunk(4, run=15, fails={1: 2, 2: 1}, blame={2: ["a", "b"]}).attempts(n) for n in range(4)] == [
+        0,
+        2,
+        3,
+        0,
+    ]
 
 
 def test_every_key_lies_under_its_group() -> None:

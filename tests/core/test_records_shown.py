@@ -8,7 +8,7 @@ from cli_kit import invoke_on
 from pages import block
 
 from smoothcluster import Cluster, ClusterCrawler, connect
-from smoothcluster.records.group import Shard
+from smoothcluster.records.shard import Shard
 from smoothcluster.testing import eventually
 
 

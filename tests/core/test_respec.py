@@ -12,9 +12,9 @@ from smoothcluster.errors import OutcomeUnknownError, SpecMismatchError, UsageEr
 from smoothcluster.group.assignment import Plan, plan
 from smoothcluster.group.election import SeatClaim, seat_to_claim
 from smoothcluster.group.handover import claim
-from smoothcluster.group.joining import Wanted
-from smoothcluster.group.resizing import Respec, try_change
-from smoothcluster.group.view import Read
+from smoothcluster.group.resizing import Resize, try_change
+from smoothcluster.group.spec import Wanted
+from smoothcluster.group.view import Versioned
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.model import Evidence, Role, Task
@@ -134,8 +134,8 @@ def test_whoever_gets_a_seat_again_works_on() -> None:
 def stale(seat: Seat, joins: int) -> SeatClaim | None:
     """What a candidate claims that saw the second seat so, and the spec when it counted so many *joins*."""
     view = picture([*runners("a"), member("b", 1)], ["a", None])
-    spec = Read(replace(view.spec.record, joins=joins), "0")
-    view = replace(view, spec=spec, seats=[view.seats[0], Read(seat, "1")])
+    spec = Versioned(replace(view.spec.record, joins=joins), "0")
+    view = replace(view, spec=spec, seats=[view.seats[0], Versioned(seat, "1")])
     return seat_to_claim(view, "b", {}, 0.0, 10.0)
 
 
@@ -252,11 +252,11 @@ def test_an_answer_that_was_lost_is_read_and_a_late_commit_changes_nothing() -> 
     group, _, cluster = formed(3, 0)
     faulty = Faulty(MemoryBackend(group.store))
     faulty.drop_answer()
-    wanted = Respec(2, None)
+    wanted = Resize(2, None)
     assert try_change(faulty, KEYS, wanted, ids("a"), Garbage()) is None
     assert try_change(faulty, KEYS, wanted, ids("b"), Garbage()) is not None
     faulty.hold()
-    assert try_change(faulty, KEYS, Respec(3, None), ids("c"), Garbage()) is None
+    assert try_change(faulty, KEYS, Resize(3, None), ids("c"), Garbage()) is None
     cluster.change_spec(runner=1)
     faulty.deliver()
     assert cluster.spec()["runner"] == 1
@@ -294,7 +294,7 @@ def test_a_seat_is_taken_from_its_holder_even_if_its_record_was_spoilt() -> None
 def test_numbers_that_make_no_sense_are_refused(runner: int | None, backup: int | None, says: str) -> None:
     """Before anything is read."""
     with pytest.raises(UsageError, match=says):
-        Respec(runner, backup).check()
+        Resize(runner, backup).check()
 
 
 def test_the_shape_does_not_change_while_members_live() -> None:
@@ -314,7 +314,7 @@ def test_a_group_without_numbers_has_none_to_change() -> None:
     with pytest.raises(UsageError, match="there is no group 'g'"):
         cluster.change_spec(runner=2)
     with pytest.raises(UsageError, match="no such group"):
-        try_change(group.backend, KEYS, Respec(1, None), ids(), Garbage())
+        try_change(group.backend, KEYS, Resize(1, None), ids(), Garbage())
     cluster.submit([Task(id="1")], "j")
     assert cluster.spec() == {"runner": None, "backup": None, "shards": 32}
     with pytest.raises(UsageError, match="no numbers yet"):

@@ -6,15 +6,15 @@ from threading import Event
 import pytest
 from core_kit import KEYS, Bench, HandPool, Kennel, died, done, failed, limits, put
 
-from smoothcluster.cluster import outcomes
 from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.model import Outcome, State, Task
 from smoothcluster.pool import RunState
-from smoothcluster.records.blame import KILLS
-from smoothcluster.records.group import Open, Shard
-from smoothcluster.records.quarantine import Condemned
+from smoothcluster.records.quarantine import QuarantinedTask
+from smoothcluster.records.results import outcomes
+from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.work import ShardWork
 from smoothcluster.work.suspects import CONFIRM, TOLD
+from smoothcluster.work.verdict import KILLS
 from smoothcluster.work.workload import INTERVAL, RAMP, Workload
 
 GONE = "x@1:process_gone"
@@ -30,7 +30,7 @@ def taken_over(bench: Bench, *blames: list[str]) -> ShardWork:
     """A shard with one chunk, whose tasks are a, b and so on, blamed for these."""
     names = [chr(ord("a") + number) for number in range(len(blames))]
     bench.chunk("j-0", *names)
-    chunk = Open(len(blames), blame={number: list(blame) for number, blame in enumerate(blames) if blame})
+    chunk = OpenChunk(len(blames), blame={number: list(blame) for number, blame in enumerate(blames) if blame})
     work = bench.own(0, Shard(epoch=2, open={"j-0": chunk}))
     work.backlog.reopen(bench.backend)
     return work
@@ -117,7 +117,7 @@ def test_the_second_crash_convicts(bench: Bench) -> None:
     (outcome,) = recorded(bench)
     assert (outcome.task_id, outcome.state, outcome.attempts) == ("a", State.QUARANTINED, 3)
     (entry,) = bench.backend.list(KEYS.quarantine)
-    condemned = Condemned.from_json(entry.value)
+    condemned = QuarantinedTask.from_json(entry.value)
     assert condemned.error == outcome.error
     assert [each["evidence"] for each in condemned.evidence] == ["process_gone", "child_exit_3", "child_signal_SIGSEGV"]
     assert entry.key == KEYS.quarantined(condemned.id)
@@ -164,7 +164,7 @@ def test_a_verdict_waits_until_it_fits() -> None:
     tasks = [Task(id=name, meta="m" * 200_000) for name in "ab"]
     put(bench.backend, KEYS.chunk(0, "j-0"), f"[{','.join(map(encode_task, tasks))}]".encode())
     guilty = [GONE, "y@1:alone", "y@1:process_gone"]
-    work = bench.own(0, Shard(open={"j-0": Open(2, blame={0: guilty, 1: guilty})}))
+    work = bench.own(0, Shard(open={"j-0": OpenChunk(2, blame={0: guilty, 1: guilty})}))
     work.backlog.reopen(bench.backend)
     bench.commit(work)
     assert (len(recorded(bench)), work.unsaid()) == (1, True)
@@ -208,13 +208,13 @@ class Desk:
         self.bench = Bench(shards=shards, kennel=kennel)
         self.pool = HandPool()
         self.load = Workload(
-            self.bench.backend, self.pool, self.bench.clock, self.bench.terms, 2, lambda: self.held
+            self.bench.backend, self.pool, self.bench.clock, self.bench.context, 2, lambda: self.held
         )  # fmt: skip
         self.held = True
         for number in range(shards):
             names = [f"{number}{letter}" for letter in "abcdef"]
             self.bench.chunk("j-0", *names, shard=number)
-            chunk = Open(6, blame={index: [GONE] for index in range(blamed)})
+            chunk = OpenChunk(6, blame={index: [GONE] for index in range(blamed)})
             self.bench.own(number, Shard(epoch=2, open={"j-0": chunk}))
             self.load.adopt(number, self.bench.read(number))
 
@@ -325,8 +325,8 @@ def test_what_a_claim_has_marked_runs_before_a_suspect_does() -> None:
 
 def test_json_of_a_record(bench: Bench) -> None:
     """What it says of a task is a JSON object that people can read."""
-    text = Condemned.of("1.2.3.0", "j", Task(id="a", url="u"), [GONE], 1, "m", 0, 2, 3.5).to_json()
+    text = QuarantinedTask.of("1.2.3.0", "j", Task(id="a", url="u"), [GONE], 1, "m", 0, 2, 3.5).to_json()
     assert json.loads(text)["task"] == {"id": "a", "url": "u"}
-    assert Condemned.from_json(text).evidence == [
+    assert QuarantinedTask.from_json(text).evidence == [
         {"incarnation": "x", "epoch": 1, "evidence": "process_gone", "at": None}
     ]

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothcluster.records.blame import KILLS, Entry, Stage, read, stage, starts, ways, words, write
+from smoothcluster.records.blame import Entry, count_starts, describe, ended_as, format_entry, parse_entries
+from smoothcluster.work.verdict import KILLS, Stage, stage
 
 GONE, EXPIRED, LEFT, ALONE = "a@1:process_gone", "a@1:lease_expired", "a@1:left", "b@2:alone"
 CRASH, KILL, DISTURBED, RAISED = "b@2:child_exit_3", "b@2:child_killed", "b@2:child_disturbed", "b@2:child_raised"
@@ -22,29 +23,29 @@ SEGFAULT = "b@2:child_signal_SIGSEGV@1700000000"
         ([GONE] * 20, Stage.SUSPECT),
         (["a@1:what is this", "?"], Stage.CLEAR),
         # A child that crashes
-        ([GONE, CRASH], Stage.ACCUSED),
-        ([CRASH], Stage.ACCUSED),
-        ([GONE, CRASH, SEGFAULT], Stage.GUILTY),
-        ([CRASH, "c@3:left", SEGFAULT], Stage.GUILTY),
+        ([GONE, CRASH], Stage.ISOLATED),
+        ([CRASH], Stage.ISOLATED),
+        ([GONE, CRASH, SEGFAULT], Stage.QUARANTINED),
+        ([CRASH, "c@3:left", SEGFAULT], Stage.QUARANTINED),
         # A child that is killed
-        ([GONE, *[KILL] * (KILLS - 1)], Stage.ACCUSED),
-        ([GONE, *[KILL] * KILLS], Stage.GUILTY),
-        ([CRASH, *[KILL] * (KILLS - 1)], Stage.GUILTY),
+        ([GONE, *[KILL] * (KILLS - 1)], Stage.ISOLATED),
+        ([GONE, *[KILL] * KILLS], Stage.QUARANTINED),
+        ([CRASH, *[KILL] * (KILLS - 1)], Stage.QUARANTINED),
         # A bystander that is killed, too
-        ([DISTURBED], Stage.ACCUSED),
-        ([*[KILL] * (KILLS - 1), DISTURBED, *[KILL] * (KILLS - 1)], Stage.ACCUSED),
-        ([*[KILL] * (KILLS - 1), DISTURBED, *[KILL] * KILLS], Stage.GUILTY),
-        ([CRASH, DISTURBED, CRASH], Stage.GUILTY),
+        ([DISTURBED], Stage.ISOLATED),
+        ([*[KILL] * (KILLS - 1), DISTURBED, *[KILL] * (KILLS - 1)], Stage.ISOLATED),
+        ([*[KILL] * (KILLS - 1), DISTURBED, *[KILL] * KILLS], Stage.QUARANTINED),
+        ([CRASH, DISTURBED, CRASH], Stage.QUARANTINED),
         # A child that lives on
         ([GONE, RAISED], Stage.CLEAR),
-        ([GONE, CRASH, RAISED, CRASH], Stage.ACCUSED),
+        ([GONE, CRASH, RAISED, CRASH], Stage.ISOLATED),
         ([GONE, RAISED, GONE], Stage.SUSPECT),
         # Alone in a member
-        ([GONE, ALONE, "b@2:process_gone"], Stage.GUILTY),
+        ([GONE, ALONE, "b@2:process_gone"], Stage.QUARANTINED),
         ([GONE, ALONE, "b@3:process_gone"], Stage.SUSPECT),
         ([GONE, ALONE, "b@2:left", "b@2:process_gone"], Stage.SUSPECT),
         ([GONE, *[ALONE, "b@2:lease_expired"] * 2], Stage.SUSPECT),
-        ([GONE, *[ALONE, "b@2:lease_expired"] * 3], Stage.GUILTY),
+        ([GONE, *[ALONE, "b@2:lease_expired"] * 3], Stage.QUARANTINED),
     ],
 )
 def test_stages(blame: list[str], expected: Stage) -> None:
@@ -55,19 +56,19 @@ def test_stages(blame: list[str], expected: Stage) -> None:
 @given(st.lists(st.sampled_from([GONE, EXPIRED, LEFT, "c@9:process_gone"])))
 def test_deaths_of_members_alone_convict_nobody(blame: list[str]) -> None:
     """However many there are: others ran there, too."""
-    assert stage(blame) is not Stage.GUILTY
+    assert stage(blame) is not Stage.QUARANTINED
 
 
 @given(st.lists(st.sampled_from([GONE, LEFT, KILL, DISTURBED, RAISED]), max_size=KILLS + 3))
 def test_kills_convict_only_in_a_row(blame: list[str]) -> None:
     """With a bystander unharmed, and no run that came through in between."""
     last = max([-1, *(n for n, each in enumerate(blame) if each in (DISTURBED, RAISED))])
-    assert (stage(blame) is Stage.GUILTY) == (blame[last + 1 :].count(KILL) >= KILLS)
+    assert (stage(blame) is Stage.QUARANTINED) == (blame[last + 1 :].count(KILL) >= KILLS)
 
 
 def test_an_entry_is_read_as_it_was_written() -> None:
     """With the time or without it."""
-    assert list(read([write("a@b", 3, "left"), write("c", 4, "child_exit_0", 17.9)])) == [
+    assert list(parse_entries([format_entry("a@b", 3, "left"), format_entry("c", 4, "child_exit_0", 17.9)])) == [
         Entry("a@b", 3, "left", None),
         Entry("c", 4, "child_exit_0", 17),
     ]
@@ -75,19 +76,19 @@ def test_an_entry_is_read_as_it_was_written() -> None:
 
 def test_an_announcement_is_no_start() -> None:
     """What follows it is."""
-    assert starts([GONE, ALONE, "b@2:process_gone"]) == 2
-    assert starts(["garbage"]) == 1
+    assert count_starts([GONE, ALONE, "b@2:process_gone"]) == 2
+    assert count_starts(["garbage"]) == 1
 
 
 def test_ways() -> None:
     """A way that it has once ended."""
-    assert ways([GONE, RAISED], "child_raised")
-    assert not ways([GONE], "child_raised")
+    assert ended_as([GONE, RAISED], "child_raised")
+    assert not ended_as([GONE], "child_raised")
 
 
 def test_words_name_incarnations_epochs_and_times() -> None:
     """The latest first; a time that is none is left out."""
-    told = words([GONE, "b@2:alone", SEGFAULT, "c@3:left@99999999999999999999"])
+    told = describe([GONE, "b@2:alone", SEGFAULT, "c@3:left@99999999999999999999"])
     assert told == (
         "its process ended whenever it ran: left in c at epoch 3, "
         "child_signal_SIGSEGV in b at epoch 2 on 2023-11-14T22:13:20+00:00, process_gone in a at epoch 1"

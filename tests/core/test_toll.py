@@ -2,10 +2,10 @@
 
 from core_kit import all_run, member
 
-from smoothcluster.group.breaker import Toll, exempt, unrecorded
+from smoothcluster.group.breaker import DeathWindow, Pacing, exempt, unrecorded
 from smoothcluster.group.view import View
 from smoothcluster.model import Evidence
-from smoothcluster.records.breaker import CLOSED, Breaker, Death, Pacing
+from smoothcluster.records.breaker import CLOSED, Breaker, Death
 
 FIVE = [member(name, join) for join, name in enumerate("abcde")]
 OWNERS = ["a", "b", "c", "d", "e"]
@@ -21,9 +21,9 @@ def died(*names: str, is_open: bool = False) -> Breaker:
     return Breaker(open=is_open, dead={name: Death(name, Evidence.PROCESS_GONE) for name in names}, id="")
 
 
-def seen(*views: View, step: float = 1.0) -> tuple[Toll, float]:
+def seen(*views: View, step: float = 1.0) -> tuple[DeathWindow, float]:
     """What a member makes of looks a *step* apart, and when the last was."""
-    toll, now = Toll(Pacing()), 0.0
+    toll, now = DeathWindow(Pacing()), 0.0
     for view in views:
         now += step
         toll.look(view, now)
@@ -42,7 +42,7 @@ def test_more_than_half_within_the_window_are_a_series() -> None:
 def test_two_at_least_are_a_series() -> None:
     """One of one is none."""
     alone = [member("x", 9)]
-    toll = Toll(Pacing())
+    toll = DeathWindow(Pacing())
     toll.look(all_run(alone, ["x"]), 0.0)
     toll.look(all_run([], ["x"]), 1.0)
     assert not toll.series(1.0)
@@ -72,11 +72,11 @@ def test_a_member_that_dies_again_and_again_is_one() -> None:
 def test_who_left_long_ago_does_not_count() -> None:
     """After the memory's sixty seconds the group is as large as it is."""
     six = [*FIVE, member("f", 9), member("g", 10)]
-    toll = Toll(Pacing())
+    toll = DeathWindow(Pacing())
     toll.look(all_run(six, OWNERS), 0.0)
     toll.look(after("a", "b", "c"), 5.0)
     assert not toll.series(5.0), "three of seven"
-    toll = Toll(Pacing())
+    toll = DeathWindow(Pacing())
     toll.look(all_run(six, OWNERS), 0.0)
     toll.look(after(), 61.0)
     toll.look(after("a", "b", "c"), 62.0)

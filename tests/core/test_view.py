@@ -7,10 +7,13 @@ import pytest
 from core_kit import KEYS, Garbage, member, picture, put, runners
 
 from smoothcluster.backend import CoordinationBackend, Entry
-from smoothcluster.group.view import View, glance, parse_spec, read_members, read_ownership, read_view
+from smoothcluster.group.reading import parse_spec, read_members, read_ownership, read_view, refresh
+from smoothcluster.group.view import View
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Evidence
-from smoothcluster.records.group import GarbageError, Open, Seat, Shard, Spec
+from smoothcluster.records.codec import GarbageError
+from smoothcluster.records.group import Seat, Spec
+from smoothcluster.records.shard import OpenChunk, Shard
 
 SPEC = Spec(2, 0, 3, 0, "")
 
@@ -166,7 +169,7 @@ def test_a_glance_reads_a_seat_and_its_holders_shards(backend: MemoryBackend) ->
     put(backend, KEYS.seat(1), Seat("a", "").to_json())
     for number in (0, 1):
         put(backend, KEYS.shard(number), Shard(owner="b").to_json())
-    view, ahead = glance(backend, KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, last.owned("a"), 0)
+    view, ahead = refresh(backend, KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, last.owned("a"), 0)
     assert (set(view.members), view.complete, view.verdict("b"), view.seated()) == ({"a"}, False, None, {"b": 0})
     assert (view.owned("b"), view.seats[1], ahead) == ([1], last.seats[1], {})
 
@@ -175,15 +178,15 @@ def test_a_glance_brings_the_chunks_that_are_to_be_resumed(backend: MemoryBacken
     """Those of the first shard with any, two at most; one that has gone since is left out."""
     names = {1: ["j-a", "j-b", "j-c"], 2: ["j-d"]}
     for number, chunks in names.items():
-        put(backend, KEYS.shard(number), Shard(owner="a", open={name: Open(1) for name in chunks}).to_json())
+        put(backend, KEYS.shard(number), Shard(owner="a", open={name: OpenChunk(1) for name in chunks}).to_json())
         for name in set(chunks) - {"j-b"}:
             put(backend, KEYS.chunk(number, name), name.encode())
-    _, ahead = glance(backend, KEYS, {}, Garbage(), look(backend), [0, 1, 2])
+    _, ahead = refresh(backend, KEYS, {}, Garbage(), look(backend), [0, 1, 2])
     assert {key: entry.value for key, entry in ahead.items()} == {KEYS.chunk(1, "j-a"): b"j-a"}
 
 
 def test_a_glance_at_what_has_gone_shows_nothing_there(backend: MemoryBackend) -> None:
     """A whole look follows and tells."""
     last = look(backend)
-    view, _ = glance(MemoryBackend(), KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, last.owned("a"), 0)
+    view, _ = refresh(MemoryBackend(), KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, last.owned("a"), 0)
     assert (view.owned("a"), view.seated(), view.living()) == ([], {}, {})

@@ -7,7 +7,7 @@ from core_kit import KEYS, Bench, HandPool, done, put
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
-from smoothcluster.records.group import Shard
+from smoothcluster.records.shard import Shard
 from smoothcluster.testing import Faulty
 from smoothcluster.work.workload import BATCH, INTERVAL, SLICE, WINDOW, Workload
 
@@ -24,7 +24,7 @@ class Desk:
         self.lost: list[int] = []
         self.started: list[int] = []
         self.woken = 0
-        self.load = Workload(self.faulty, self.pool, self.clock, self.bench.terms, concurrency, lambda: self.held)
+        self.load = Workload(self.faulty, self.pool, self.clock, self.bench.context, concurrency, lambda: self.held)
         self.load.on_lost = self.lost.append
         self.load.on_start = self.started.append
         self.load.wake = self.wake

@@ -18,8 +18,9 @@ from smoothcluster.cli.demo.stage import BACKUP, RUNNER, Stage, StuckError, unti
 from smoothcluster.cli.progress_bar import Bar, shown
 from smoothcluster.cli.run import handover
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.cluster import Cluster, JobHandle
-from smoothcluster.jobs.submission import Progress
+from smoothcluster.cluster import Cluster
+from smoothcluster.jobs.handle import JobHandle
+from smoothcluster.jobs.progress import Progress
 from smoothcluster.model import Outcome, Task
 from smoothcluster.registry import masked
 

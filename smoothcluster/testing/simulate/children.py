@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import final
 
 from smoothcluster.pool import Apart, Run
-from smoothcluster.records.blame import KILLS
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler, SimClock
+from smoothcluster.work.verdict import KILLS
 
 LUCK = KILLS - 2
 """How often children are killed in which one task runs. Who kills at random hits it more often once in many times,

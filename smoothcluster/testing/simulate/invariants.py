@@ -13,8 +13,8 @@ from typing import Any
 
 from smoothcluster.backend import Entry
 from smoothcluster.memory import Applied, MemoryStore
-from smoothcluster.records.blame import ALONE_EXPIRED
 from smoothcluster.testing.simulate.pool import children, fails, kills
+from smoothcluster.work.verdict import ALONE_EXPIRED
 
 
 class Violation(AssertionError):  # noqa: N818  # it is no error of ours

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import BackendError, JobClosedError, NameInUseError, SpecMismatchError, UsageError
 from smoothcluster.failure_detector import Peer
-from smoothcluster.group.joining import Wanted
-from smoothcluster.member.environment import Settings, Surroundings
+from smoothcluster.group.breaker import Pacing
+from smoothcluster.group.spec import Wanted
+from smoothcluster.member.environment import Environment
 from smoothcluster.member.loop import MemberLoop
+from smoothcluster.member.settings import Settings
 from smoothcluster.model import Task
 from smoothcluster.pool import Run
-from smoothcluster.records.breaker import Pacing
 from smoothcluster.testing.simulate.adoption_invariants import PACING
 from smoothcluster.testing.simulate.children import SimChildren
 from smoothcluster.testing.simulate.network import SimBackend
@@ -73,7 +74,7 @@ class SimMember(SimProcess):
         self.children = SimChildren(
             scheduler, self.process, self.clock, scenario.concurrency, world.weather.isolation, world.hits
         )
-        around = Surroundings(
+        environment = Environment(
             clock=self.clock,
             new_id=world.new_id,
             host="simulated",
@@ -85,7 +86,7 @@ class SimMember(SimProcess):
             keep_alive=lambda session: scheduler.spawn(self.process, session.run),
             apart=self.children,
         )
-        return MemberLoop(self.backend, settings, around)
+        return MemberLoop(self.backend, settings, environment)
 
     def _stalled(self, seconds: float) -> None:
         self.world.trouble.ambush(self, seconds)
@@ -93,7 +94,7 @@ class SimMember(SimProcess):
     def _announce(self, _: str, __: str, incarnation: str) -> None:
         self.incarnation = incarnation
 
-    def _watch_peers(self, peers: set[Peer], _: bool) -> None:  # noqa: FBT001  # called as `Surroundings` has it
+    def _watch_peers(self, peers: set[Peer], _: bool) -> None:  # noqa: FBT001  # called as `Environment` has it
         # Whether it is first in line makes no difference: all are told late, and in any order.
         wanted = {peer.incarnation: peer.member for peer in sorted(peers, key=lambda peer: peer.incarnation)}
         self.greeted = {name: member for name, member in self.greeted.items() if name in wanted}

@@ -1,0 +1,91 @@
+"""The numbers of a group: what a member asks for, and what the group has."""
+
+from dataclasses import dataclass, replace
+
+from smoothcluster.errors import SpecMismatchError, UsageError
+from smoothcluster.model import check_name
+from smoothcluster.records.group import Spec
+
+INDEX = "<index>"
+"""In a name, stands for the smallest number that no living member has."""
+
+
+SHARDS = 32
+"""Shards of a group, unless it has many Runners."""
+
+
+ENOUGH = 4
+"""Shards for each Runner, so that shares differ by a quarter at most."""
+
+
+MOST = 4096
+"""Runners of a group: a slip of the finger must not fill the store with shards."""
+
+
+def check_number(what: str, number: int | None, least: int, most: int) -> None:
+    """Raise UsageError unless *number* makes sense, or is left out."""
+    if number is not None and (type(number) is not int or number < least):
+        raise UsageError(f"{what} must be a whole number of at least {least}, not {number!r}")
+    if number is not None and number > most:
+        raise UsageError(f"{what} must be at most {most}, not {number}")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a member asks for when it joins."""
+
+    name: str
+    runner: int | None
+    """None for what the group has."""
+    backup: int | None
+    shards: int | None = None
+    """None for the default: 32, and at least four for each Runner."""
+    again: bool = False
+    """Whether it was a member before: the numbers may have changed since, and the group's stand."""
+
+    def check(self) -> "Wanted":
+        """Return it, or raise UsageError saying what is wrong with it."""
+        if self.runner is None and self.backup is not None:
+            raise UsageError(f"backup={self.backup} without runner; give both, or neither for what the group has")
+        check_number("runner", self.runner, 1, MOST)
+        check_number("backup", self.backup, 0, MOST)
+        check_number("shards", self.shards, 1, MOST * ENOUGH)
+        check_name("name", self.name.replace(INDEX, "0"))
+        return self
+
+    def rejoining(self, name: str) -> "Wanted":
+        """The same, once more, under a name that is settled."""
+        return replace(self, name=name, again=True)
+
+
+def new_spec(wanted: Wanted | None, commit_id: str) -> Spec:
+    """The numbers of a group that begins now, with a first member or with a first submit."""
+    if wanted is None:
+        return Spec(None, None, SHARDS, 0, commit_id)
+    return Spec(wanted.runner, wanted.backup, wanted.shards or max(SHARDS, ENOUGH * (wanted.runner or 0)), 0, commit_id)
+
+
+def agreed(spec: Spec, wanted: Wanted, *, peopled: bool) -> Spec:
+    """The group's numbers, if *wanted* fits; its own, if nobody is there to disagree."""
+    if wanted.shards is not None and wanted.shards != spec.shards:
+        raise SpecMismatchError(f"the group has shards={spec.shards} for good, this member asks for {wanted.shards}")
+    if spec.runner is None and wanted.runner is None:
+        raise SpecMismatchError(
+            "the group has no numbers yet: its first member must give runner, and backup if some are to stand by"
+        )
+    alike = (spec.backup is None) == (wanted.backup is None)
+    if spec.runner is not None and (wanted.runner is None or (wanted.again and alike)):
+        return spec
+    if peopled and spec.runner is not None and (spec.runner, spec.backup) != (wanted.runner, wanted.backup):
+        change = "change the group's with 'smoothcluster spec'" if alike else "stop all its members first"
+        raise SpecMismatchError(
+            f"the living group has {numbers(spec.runner, spec.backup)}, this member asks for"
+            f" {numbers(wanted.runner, wanted.backup)}; start it with the group's numbers, or with none to take what"
+            f" the group has, or {change}"
+        )
+    return replace(spec, runner=wanted.runner, backup=wanted.backup)
+
+
+def numbers(runner: int | None, backup: int | None) -> str:
+    """How they are written."""
+    return f"runner={runner}" if backup is None else f"runner={runner}, backup={backup}"

@@ -1,0 +1,71 @@
+"""The status of a group, as a dictionary for people and scripts."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from smoothcluster.group.election import role_of
+from smoothcluster.group.view import View
+from smoothcluster.records.group import Spec
+from smoothcluster.records.job import FINISHED, Job
+from smoothcluster.records.shard import COUNTS
+
+
+def group_status(group: str, view: View, jobs: Mapping[str, Job], garbage: Mapping[str, str]) -> dict[str, Any]:
+    """The group as *view* shows it, in the shape that ``status --json`` prints."""
+    return {
+        "group": group,
+        "spec": numbers_of(view.spec.record),
+        "members": _members(view),
+        "tasks": _tasks(view, jobs),
+        "jobs": {name: job.state for name, job in jobs.items()},
+        "unassigned": _unassigned(view),
+        "breaker": "open" if view.breaker.record.open else "closed",
+        "garbage": dict(garbage),
+    }
+
+
+def _tasks(view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
+    """Sums over all jobs, from the counts alone: of the shards, or of the job once it is finished."""
+    total: Counter[str] = Counter(written=sum(job.tasks for job in jobs.values()))
+    finished = {name: job for name, job in jobs.items() if job.state == FINISHED}
+    for job in finished.values():
+        total.update({what: getattr(job, what) for what in COUNTS})
+    for shard in (read.record for read in view.shards if read is not None):
+        for name, tally in shard.counts.items():
+            total.update(tally if name not in finished else {})
+        total["running"] += sum(chunk.run.bit_count() for chunk in shard.open.values())
+    ended = total["skipped"] + total["done"] + total["failed"] + total["quarantined"]
+    pending = total["written"] + total["added"] - ended - total["running"]
+    return {"pending": max(0, pending)} | {what: total[what] for what in ("running", "done", "failed", "quarantined")}
+
+
+def numbers_of(spec: Spec) -> dict[str, int | None]:
+    """The numbers of a group by their names."""
+    return {"runner": spec.runner, "backup": spec.backup, "shards": spec.shards}
+
+
+def _members(view: View) -> list[dict[str, object]]:
+    seated = view.seated()
+    return [
+        {
+            "name": member.name,
+            "role": str(role_of(view, member.incarnation)),
+            "seat": seated.get(member.incarnation),
+            "shards": len(view.owned(member.incarnation)),
+            "host": member.host,
+            "pid": member.pid,
+            "running": member.running,
+            "suspects": "apart" if member.apart else "alone",
+            "capacity": member.capacity,
+            "unfit": member.unfit,
+            "checked": member.checked,
+        }
+        for member in sorted(view.living().values(), key=lambda member: member.join)
+    ]
+
+
+def _unassigned(view: View) -> list[int]:
+    """The shards whose owner is not among the living."""
+    living = view.living()
+    return [n for n, read in enumerate(view.shards) if read is None or read.record.owner not in living]

@@ -1,0 +1,69 @@
+"""How a client reads and writes the records of a group: with retries while the store is away."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from smoothcluster.backend import CoordinationBackend, Create
+from smoothcluster.clock import Clock
+from smoothcluster.errors import OutcomeUnknownError, UsageError
+from smoothcluster.group.reading import parse_spec
+from smoothcluster.group.spec import new_spec
+from smoothcluster.group.view import Versioned
+from smoothcluster.records.group import Spec
+from smoothcluster.records.job import Job
+from smoothcluster.records.keys import Keys
+from smoothcluster.retry import patiently
+
+
+def ensure_spec(backend: CoordinationBackend, keys: Keys, new_id: Callable[[], str]) -> Spec:
+    """The group's spec; a first submit may come before the first member."""
+    while True:
+        spec = parse_spec(backend.get(keys.spec))
+        if spec is not None:
+            return spec.record
+        try:
+            backend.commit([], [Create(keys.spec, new_spec(None, new_id()).to_json())])
+        except OutcomeUnknownError:
+            backend.sync()
+
+
+def read_job(backend: CoordinationBackend, keys: Keys, job: str) -> Versioned[Job] | None:
+    """The job's record; None if there is none. Raise GarbageError if it cannot be read."""
+    entry = backend.get(keys.job(job))
+    return None if entry is None else Versioned(Job.from_json(entry.value), entry.version)
+
+
+log = logging.getLogger("smoothcluster")
+
+T = TypeVar("T")
+
+
+PATIENCE = 30.0
+"""Seconds for which a client goes on asking a store that is away."""
+
+
+class Access:
+    """How a client gets at its group: patiently, and with an eye for garbage."""
+
+    def __init__(self, backend: CoordinationBackend, group: str, clock: Clock, patience: float) -> None:
+        self.backend, self.group, self.clock, self.patience = backend.for_group(group), group, clock, patience
+        self.keys = Keys(group)
+        self.garbage: dict[str, str] = {}
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Ask the store, again and again while it is away and patience lasts."""
+        return patiently(self.clock, self.patience, question)
+
+    def report(self, key: str, what: str) -> None:
+        """Note that something under *key* does not belong there."""
+        if key not in self.garbage:
+            log.warning("garbage at %s: %s", key, what)
+        self.garbage[key] = what
+
+    def spec(self) -> Spec:
+        """The group's numbers; raise UsageError if there is no group."""
+        spec = self.ask(lambda: parse_spec(self.backend.get(self.keys.spec)))
+        if spec is None:
+            raise UsageError(f"there is no group {self.group!r} at {self.backend.url}")
+        return spec.record

@@ -1,0 +1,24 @@
+"""Reading the outcomes of a job."""
+
+from collections.abc import Iterator
+
+from smoothcluster.jobs.access import Access
+from smoothcluster.model import Outcome
+from smoothcluster.records.codec import GarbageError
+from smoothcluster.records.results import outcomes
+
+BATCH = 32
+"""Results records read in one step."""
+
+
+def read_outcomes(access: Access, directory: str) -> Iterator[Outcome]:
+    """The outcomes in one directory of results, read a few records at a time."""
+    keys = access.ask(lambda: access.backend.keys(directory))
+    for start in range(0, len(keys), BATCH):
+        for entry in access.ask(lambda part=keys[start : start + BATCH]: access.backend.get_many(part)):  # type: ignore[misc]  # mypy cannot infer a lambda's default
+            if entry is None:
+                continue
+            try:
+                yield from outcomes(entry.value)
+            except GarbageError as error:
+                access.report(entry.key, str(error))

@@ -1,0 +1,24 @@
+"""The settings of a member; the same for all its incarnations."""
+
+from dataclasses import dataclass, field
+
+from smoothcluster.group.breaker import Pacing
+from smoothcluster.group.election import Order, join_order
+from smoothcluster.group.spec import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a member behaves; the same for all its incarnations."""
+
+    group: str
+    wanted: Wanted
+    concurrency: int = 8
+    lease_ttl: float = 10.0
+    max_attempts: int = 1
+    retry_delay: float = 1.0
+    grace: float = 10.0
+    order: Order = join_order
+    capacity: int | None = None
+    """Shards to take at most."""
+    pacing: Pacing = field(default_factory=Pacing)

@@ -1,0 +1,98 @@
+"""Bytes in the store as JSON, and back: every value that is read is checked, and anything else is garbage."""
+
+import json
+from dataclasses import MISSING, asdict, fields
+from typing import Any, Self, TypeVar, cast
+
+from smoothcluster.errors import SmoothclusterError
+
+LARGEST = 4 * 1024 * 1024
+"""Bytes of a value that are looked at: more than any of ours has, on any store."""
+
+
+class GarbageError(SmoothclusterError):
+    """A record in the store is not what this version writes there."""
+
+
+_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+"""Made once: `json.dumps` makes an encoder at each call, which takes longer than a record."""
+
+
+def dump(data: object) -> bytes:
+    """JSON as the store holds it."""
+    return _ENCODE(data).encode()
+
+
+def parse(value: bytes) -> Any:
+    """JSON from the store; raise GarbageError if it is anything else, or larger than anything of ours."""
+    if len(value) > LARGEST:
+        raise GarbageError(f"{len(value)} bytes, which is more than anything of ours has")
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise GarbageError(f"not JSON: {error!s:.120}") from None
+
+
+def load(value: bytes) -> dict[str, Any]:
+    """A JSON object from the store; raise GarbageError if it is anything else."""
+    data = parse(value)
+    if not isinstance(data, dict):
+        raise GarbageError("not a JSON object")
+    return cast("dict[str, Any]", data)
+
+
+_SIMPLE: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    str: (str,),
+    bool: (bool,),
+    int | None: (int, type(None)),
+    str | None: (str, type(None)),
+}
+
+
+class Record:
+    """A flat record: a frozen dataclass whose fields are ints, strings, bools or None."""
+
+    __slots__ = ()
+
+    def to_json(self) -> bytes:
+        return dump(asdict(self))  # type: ignore[call-overload]  # every subclass is a dataclass
+
+    @classmethod
+    def from_json(cls, value: bytes) -> Self:
+        """The record in *value*; unknown fields are left out, a wrong one raises GarbageError."""
+        data = load(value)
+        wanted: dict[str, Any] = {}
+        for each in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
+            found = data.get(each.name, None if each.default is MISSING else each.default)
+            if type(found) not in _SIMPLE[each.type]:
+                raise GarbageError(f"{cls.__name__}.{each.name} is {found!r:.80}")
+            wanted[each.name] = found
+        return cls(**wanted)
+
+
+T = TypeVar("T")
+
+
+def expect(kind: type[T], value: object) -> T:
+    """Return *value* if its type is *kind*; raise TypeError otherwise."""
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.40} is not {kind.__name__}")
+    return value
+
+
+def expect_or_none(kind: type[T], value: object) -> T | None:
+    """As `expect`; None is allowed, too."""
+    return None if value is None else expect(kind, value)
+
+
+def expect_object(value: object) -> dict[str, Any]:
+    """A JSON object: its names are strings, since it was read from JSON."""
+    expect(dict, value)
+    return cast("dict[str, Any]", value)
+
+
+def expect_array(value: object) -> list[Any]:
+    """A JSON array."""
+    expect(list, value)
+    return cast("list[Any]", value)

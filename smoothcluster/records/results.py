@@ -1,0 +1,29 @@
+"""The record of outcomes: many tasks of one job and one shard in each."""
+
+from collections.abc import Iterable, Iterator
+from json.encoder import encode_basestring_ascii as quote
+
+from smoothcluster.model import Outcome, State
+from smoothcluster.records.codec import GarbageError, load
+
+
+def encode_outcome(task_id: str, state: State, value: str, error: str | None, attempts: int) -> str:
+    """One outcome as text; *value* is JSON already."""
+    why = "null" if error is None else quote(error)
+    return f'[{quote(task_id)},"{state}",{value},{why},{attempts}]'
+
+
+def encode_outcomes(runner: str, epoch: int, encoded: Iterable[str]) -> bytes:
+    """A record of outcomes, each given as `encode_outcome` returns it."""
+    return f'{{"runner":{quote(runner)},"epoch":{epoch},"outcomes":[{",".join(encoded)}]}}'.encode()
+
+
+def outcomes(value: bytes) -> Iterator[Outcome]:
+    """The outcomes in one results record; raise GarbageError if it is none."""
+    data = load(value)
+    try:
+        runner, epoch = str(data["runner"]), int(data["epoch"])
+        for task_id, state, result, error, attempts in data["outcomes"]:
+            yield Outcome(str(task_id), State(state), result, error, int(attempts), runner, epoch)
+    except (KeyError, ValueError, TypeError) as error:
+        raise GarbageError(f"not a result: {error!r:.80}") from None
