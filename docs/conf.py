@@ -19,8 +19,8 @@ html_title = project
 # The checkout is the source, so that pages link to every file in the checkout.
 include_patterns = ["*.md", "docs/**.md", "docs/**.rst", "backends/**.md", "examples/**.md", "changelog.d/README.md"]
 
-# Web servers open index.html, and Sphinx names a page of the site after its source: so a small index.md beside the README
-# is the front page. A redirect from index.html to docs/README would be no page of the site: no side bar, no search.
+# Web servers open index.html, and Sphinx names a page of the site after its source: so the front page is a small index.md
+# beside the README. A redirect from index.html to docs/README would be no page of the site: no side bar, no search.
 root_doc = "index"
 myst_heading_anchors = 4
 
@@ -41,6 +41,11 @@ nitpick_ignore_regex = [
 ]
 
 graphviz_output_format = "svg"
+graphviz_dot_args = [
+    *("-Gbgcolor=white", "-Gpad=0.1", "-Gfontname=sans-serif", "-Gfontsize=11"),
+    *("-Nfontname=sans-serif", "-Nfontsize=12", "-Nshape=box", "-Nstyle=rounded,filled", "-Nfillcolor=#eef3fa"),
+    *("-Efontname=sans-serif", "-Efontsize=10", "-Ecolor=#555555"),
+]
 
 NAVIGATION = {
     "Learn": ["docs/README", "docs/tutorial/first-cluster"],
@@ -64,7 +69,7 @@ def add_navigation(app: Any, page: str, source: list[str]) -> None:  # noqa: ARG
 def read_sections(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Show the sections ``Args:`` and ``Attributes:`` as lists.
 
-    As an extension, sphinx.ext.napoleon also takes the first word of an attribute's docstring for a type: ``Seconds: …``.
+    As an extension, sphinx.ext.napoleon also takes the start of an attribute's docstring for a type: ``Seconds: …``.
     """
     if what in {"class", "exception", "function", "method"}:
         lines[:] = GoogleDocstring(lines, Config(), app, what, name, obj, options).lines()
