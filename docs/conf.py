@@ -2,9 +2,8 @@
 
 import re
 from enum import Enum
+from importlib import import_module
 from typing import Any
-
-from sphinx.ext.napoleon import Config, GoogleDocstring
 
 project = "smoothcluster"
 copyright = "the smoothcluster authors"  # noqa: A001  # Sphinx's name
@@ -19,8 +18,8 @@ html_title = project
 # The checkout is the source, so that pages link to every file in the checkout.
 include_patterns = ["*.md", "docs/**.md", "docs/**.rst", "backends/**.md", "examples/**.md", "changelog.d/README.md"]
 
-# Web servers open index.html, and Sphinx names a page of the site after its source: so the front page is a small index.md
-# beside the README. A redirect from index.html to docs/README would be no page of the site: no side bar, no search.
+# Web servers open index.html, and Sphinx names a page of the site after its source: so the front page is index.md,
+# beside the README. A redirect from index.html to docs/README would be no page: no side bar, no search.
 root_doc = "index"
 myst_heading_anchors = 4
 
@@ -72,20 +71,21 @@ def read_sections(app: Any, what: str, name: str, obj: object, options: Any, lin
     As an extension, sphinx.ext.napoleon also takes the start of an attribute's docstring for a type: ``Seconds: …``.
     """
     if what in {"class", "exception", "function", "method"}:
-        lines[:] = GoogleDocstring(lines, Config(), app, what, name, obj, options).lines()
+        napoleon = import_module("sphinx.ext.napoleon")  # Where types are checked there is no Sphinx.
+        lines[:] = napoleon.GoogleDocstring(lines, napoleon.Config(), app, what, name, obj, options).lines()
 
 
 def show_signature(
     app: Any,  # noqa: ARG001  # as Sphinx calls it, here and below
     what: str,
     name: str,  # noqa: ARG001
-    obj: object,
+    obj: Any,
     options: Any,  # noqa: ARG001
     signature: str | None,
     returns: str | None,
 ) -> tuple[str | None, str | None]:
     """Leave out the constructors of protocols and enumerations, which nobody calls; make defaults readable."""
-    if what == "class" and isinstance(obj, type) and (issubclass(obj, Enum) or getattr(obj, "_is_protocol", False)):
+    if what == "class" and (issubclass(obj, Enum) or getattr(obj, "_is_protocol", False)):
         return "", None
     if signature is None:
         return None, returns

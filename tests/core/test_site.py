@@ -1,4 +1,4 @@
-"""The site of the documentation, without Sphinx: its pages for the docstrings leave out no public name."""
+"""The site of the documentation, without Sphinx: public names have a page, and pictures name what the code names."""
 
 import ast
 import importlib
@@ -7,10 +7,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from pages import ROOT
+from pages import ROOT, block, blocks
 
 import smoothcluster
 import smoothcluster.testing
+from smoothcluster.jobs import FINISHED, OPEN, SEALED
+from smoothcluster.model import Evidence, State
+from smoothcluster.session import LeaseState
 
 PAGES = ROOT / "docs" / "reference" / "api"
 
@@ -94,3 +97,43 @@ def test_a_name_without_a_page_is_seen() -> None:
     assert "smoothcluster.errors.UnavailableError" in on_pages()
     assert "smoothcluster.model.Task" not in on_pages()
     assert "Condition" in defined("smoothcluster.backend") - names_of("smoothcluster.backend", described=True)
+
+
+def nodes(graph: str) -> set[str]:
+    """The nodes of a graph in the language of dot, the start left out."""
+    edges = [edge for edge in re.findall(r"^ +(\w+)(?::\w+)? -> (\w+)", graph, re.MULTILINE) if "start" not in edge]
+    return {node for edge in edges for node in edge}
+
+
+def test_a_lease_is_drawn_with_the_states_that_it_has() -> None:
+    """All of them, by their names in the code."""
+    assert nodes(block("docs/explanation/states.md", "{graphviz}", "digraph lease {")) == set(LeaseState)
+
+
+def test_a_job_is_drawn_with_the_states_that_it_has() -> None:
+    """Those that something writes."""
+    assert nodes(block("docs/explanation/states.md", "{graphviz}", "digraph job {")) == {OPEN, SEALED, FINISHED}
+
+
+def test_a_task_is_drawn_with_its_ends() -> None:
+    """Every outcome there is, on one of the two pictures."""
+    task = block("docs/explanation/states.md", "{graphviz}", "digraph task {")
+    suspect = block("docs/explanation/states.md", "{graphviz}", "digraph suspect {")
+    assert set(State) <= nodes(task) | nodes(suspect)
+
+
+def test_the_page_about_states_names_every_evidence() -> None:
+    """As causes of what happens to members, seats and shards."""
+    drawn = " ".join(blocks("docs/explanation/states.md", "{graphviz}"))
+    words = {Evidence.LEFT: "leaves", Evidence.PROCESS_GONE: "process gone", Evidence.LEASE_EXPIRED: "lease expired"}
+    assert set(words) == set(Evidence)
+    assert [word for word in words.values() if word not in drawn] == []
+
+
+def test_the_architecture_is_drawn_with_the_records_that_there_are() -> None:
+    """Each folder of records in the store is somewhere in the picture."""
+    drawn = block("docs/explanation/architecture.md", "{graphviz}", "digraph architecture {")
+    page = (ROOT / "docs" / "reference" / "records.md").read_text()
+    records = {"spec", "breaker", *re.findall(r"^\| `(\w+)/<", page, re.MULTILINE)}
+    assert len(records) > 10
+    assert sorted(record for record in records if not re.search(rf"\b{record}\b", drawn)) == []
