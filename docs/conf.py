@@ -14,6 +14,7 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = project
+highlight_language = "text"  # Where nothing is said; docstrings also draw trees.
 
 # The checkout is the source, so that pages link to every file in the checkout.
 include_patterns = ["*.md", "docs/**.md", "docs/**.rst", "backends/**.md", "examples/**.md", "changelog.d/README.md"]
