@@ -1,6 +1,6 @@
 """Every error this library raises, sorted by what the caller may do next.
 
-Losing a race is never an error: it is the return value `Refused`.
+Losing a race is never an error: it is the return value `Refused`. ::
 
     SmoothclusterError
     +-- BackendError                what went wrong between us and the store

@@ -140,7 +140,7 @@ class Outcome:
 
     task_id: str
     state: State
-    value: JSON
+    value: "JSON"  # Quoted, so that the site shows the name and not the union behind it.
     """What the handler returned, if `state` is done."""
     error: str | None
     """Why not, if it is not."""
