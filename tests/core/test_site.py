@@ -11,9 +11,9 @@ from pages import ROOT, block, blocks
 
 import smoothcluster
 import smoothcluster.testing
-from smoothcluster.jobs import FINISHED, OPEN, SEALED
 from smoothcluster.model import Evidence, State
-from smoothcluster.session import LeaseState
+from smoothcluster.recipes.session import LeaseState
+from smoothcluster.records.job import FINISHED, OPEN, SEALED
 
 PAGES = ROOT / "docs" / "reference" / "api"
 
