@@ -1,17 +1,7 @@
-"""What the starts that no outcome came of say about a task: pure decisions on its list of blame.
+"""Blame: the starts of a task that ended without an outcome, as the shard's record keeps them.
 
-Each such start has left an entry, ``incarnation@epoch:evidence@time``: who had the task and how that
-ended. Whatever was running when a process died is *suspect*, and is run where its death harms
-nobody. What a child process dies of is *accused*, and is run alone. What then goes on killing is
-*guilty*.
-
-An exit status or a crash is the task's own doing: the second convicts. SIGKILL may come from
-anybody (an operator, the machine short of memory), so it takes `KILLS` deaths, each but the first
-beside an idle child that is not harmed: whoever kills children at random hits that one as often.
-The death of a bystander takes back all kills before it.
-
-The danger: an outsider who kills the children of one task, and only those, again and again, cannot
-be told from a task that kills them.
+Each entry is ``incarnation@epoch:evidence@time``: the member that had the task, and how that start ended.
+`smoothcluster.work.verdict` decides from these entries how the task may run again.
 """
 
 import re

@@ -1,20 +1,4 @@
-"""What a group writes into the store: where each record lies, what it holds, how it is read back.
-
-Everything read from the store is data from a stranger: `from_json` checks it field by field
-and raises GarbageError, which callers report and step over.
-
-    spec                            the numbers of the group; orders joins
-    breaker                         who died of late, and whether survivors may adopt
-    members/<incarnation>           on the member's lease
-    seats/<n>                       persistent; who may be a Runner
-    shards/<n>                      persistent, never deleted: the fence
-    jobs/<id>                       one for each submit
-    tasks/<shard>/<job>-<chunk>     tasks waiting or running
-    seen/<job>/<shard>/<n>          digests of the ids a job already has
-    results/<job>/<shard>/<n>       recorded outcomes
-    quarantine/<id>                 tasks that kill, and the evidence
-    events/<member>/<n>             a ring for each member
-"""
+"""Records of a group itself: its numbers, its members and its seats."""
 
 from dataclasses import dataclass
 

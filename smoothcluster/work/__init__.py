@@ -1,4 +1,20 @@
-"""The work on one shard: what waits, what runs, what is to be recorded, in one commit at a time."""
+"""Work on owned shards: start tasks, and record outcomes, in one fenced commit at a time.
+
+`workload.Workload` has all shards of a member, its handler pool, and the decision when a commit is due.
+`shard_work.ShardWork` works on a single shard: `backlog` has the tasks that wait, `suspects` those that were running
+when their process died, `commit` builds the next commit, `verdict` decides how a suspect may run. A task passes through::
+
+    waiting --admitted--> open --marked in the store--> running --outcome committed--> done, failed
+    running --the process died--> suspect --run in a child--> done, failed, or dead again --> quarantined
+
+Invariants: every commit compares and sets the shard's record, so a replaced owner records nothing. A task is marked in
+the store before it starts. A commit whose outcome is unknown is sent again byte for byte, never rebuilt.
+
+On failure: after a refusal the owner reads the record. Its own commit id there means that the commit happened; another
+owner means that the shard is lost, and its next owner runs again every task without an outcome (at-least-once).
+
+Begin reading with `workload.Workload.turn`, then `shard_work.ShardWork.prepare`.
+"""
 
 from smoothcluster.work.backlog import place_of
 from smoothcluster.work.context import SentTasks, WorkContext

@@ -1,4 +1,16 @@
-"""The verdict on a task, from the starts that ended without an outcome: run as any, apart, alone, or not at all."""
+"""The verdict on a task, from its blame: run as any other, in a child, alone in a child, or quarantined.
+
+A task that was running when its process died is *suspect* and runs where its death harms no other task. A task whose
+child died runs alone in a child from then on. A task that goes on killing is quarantined.
+
+An exit status or a crash is the task's own doing: the second one is enough. SIGKILL may come from an operator or from a
+machine that is short of memory, so `KILLS` deaths are needed, each but the first beside an idle child that is not
+harmed: a sender that kills children at random hits the idle child as often. The death of such a bystander takes back
+all kills before it.
+
+The danger: an outsider that kills the children of one task, and only those, again and again, cannot be told from a
+task that kills them.
+"""
 
 from collections.abc import Sequence
 from enum import IntEnum

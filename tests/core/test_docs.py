@@ -5,6 +5,8 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -123,3 +125,16 @@ def test_every_error_is_documented() -> None:
     """With what to do about it."""
     text = (DOCS / "reference" / "api.md").read_text()
     assert sorted(name for name in vars(errors) if name.endswith("Error") and f"`{name}`" not in text) == []
+
+
+PART = re.compile(r"`([\w/]+)\.py: ([\w.]+)`")
+
+
+def test_the_architecture_page_names_what_there_is() -> None:
+    """Every ``file: function`` on the page is in that file."""
+    parts = PART.findall((DOCS / "explanation" / "architecture.md").read_text())
+    assert len(parts) > 20
+    for file, name in parts:
+        module = import_module(f"smoothcluster.{file.replace('/', '.')}")
+        found = reduce(getattr, name.split("."), module)
+        assert getattr(found, "__module__", None) == module.__name__, f"{file}.py has no {name} of its own"
