@@ -2,7 +2,7 @@
 
 `workload.Workload` has all shards of a member, its handler pool, and the decision when a commit is due.
 `shard_work.ShardWork` works on a single shard: `backlog` has the tasks that wait, `suspects` those that were running
-when their process died, `commit` builds the next commit, `verdict` decides how a suspect may run. A task passes through::
+when their process died, `commit` builds the next commit, `verdict` decides how a suspect may run. A task's states::
 
     waiting --admitted--> open --marked in the store--> running --outcome committed--> done, failed
     running --the process died--> suspect --run in a child--> done, failed, or dead again --> quarantined
