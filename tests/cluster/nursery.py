@@ -36,13 +36,16 @@ class Born:
 
     def __init__(self, options: dict[str, Any], folder: Path, out: Path, err: Path) -> None:
         self.returncode: int | None = None
+        self._polling = threading.Lock()
         self.pid: int = _ask({"options": options, "folder": str(folder), "out": str(out), "err": str(err)})
 
     def poll(self) -> int | None:
         """How it has ended: the exit status, or minus the signal it died of."""
-        if self.returncode is None:
-            self.returncode = _ask({"pid": self.pid})
-        return self.returncode
+        # Two threads of a test may ask at the same time, and the nursery can tell an end only once.
+        with self._polling:
+            if self.returncode is None:
+                self.returncode = _ask({"pid": self.pid})
+            return self.returncode
 
     def wait(self, within: float = 60.0) -> int:
         """Wait for its end, and return that."""

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,15 @@ def test_how_they_end_is_told(new_group: NewGroup, tmp_path: Path) -> None:
     assert [member.status() for member in (killed, leaver, broken)] == [-signal.SIGKILL, 0, 1]
     assert "UsageError: concurrency" in broken.errors
     assert not any(member.alive for member in (killed, leaver, broken))
+
+
+@pytest.mark.slow
+def test_threads_may_ask_at_the_same_time(new_group: NewGroup, tmp_path: Path) -> None:
+    """All of them hear how a member has ended, though the kernel tells that once."""
+    group = new_group(f"sqlite:///{tmp_path}/group.db", runner=1, backup=0)
+    for _ in range(5):
+        (member,) = group.start(1)
+        with ThreadPoolExecutor(8) as threads:
+            ends = [threads.submit(member.status) for _ in range(8)]
+            member.kill()
+            assert [end.result() for end in ends] == [-signal.SIGKILL] * 8
