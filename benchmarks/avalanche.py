@@ -1,12 +1,12 @@
-"""What five deaths do to eight members: shards of each over time, with and without what stops an avalanche.
+"""Show the effect of five deaths on eight members: shards of each over time, with and without protection.
 
     python benchmarks/avalanche.py [--backend URL] [--picture docs/explanation/avalanche.svg] [--json]
 
-All are Runners and share 32 shards, four each. A member has memory for eight shards; one that serves more ends
-(``avalanche_member.py``). Two seconds after the work has begun five are killed. Something starts members again,
-three seconds after they died. Played three times: everything adopted at once and no breaker; pacing and breaker
-as they come; and instead of the breaker a capacity of eight. Counted: members that died though nobody killed them, and
-tasks per second, before and in the end. The picture needs matplotlib.
+All members are Runners and share 32 shards, four each. A member has memory for eight shards and exits when serving
+more (``avalanche_member.py``). The script kills five members two seconds after the start of the work, and starts
+a new member three seconds after each death. Three settings are played: immediate adoption without a breaker;
+the default pacing and breaker; and a capacity of eight instead of the breaker. The script counts members that
+died without being killed, and tasks per second, before and in the end. The picture needs matplotlib.
 """
 
 import argparse
@@ -34,22 +34,22 @@ SETTINGS: dict[str, tuple[dict[str, float], int | None]] = {
 
 @dataclass
 class Played:
-    """What happened."""
+    """Results of a setting."""
 
     died: int = 0
-    """Members that ended though nobody killed them."""
+    """Members that died without being killed."""
     before: float = 0.0
-    """Tasks per second before anybody was killed."""
+    """Tasks per second before the kills."""
     after: float = 0.0
-    """And in the last five seconds."""
+    """Tasks per second in the last five seconds."""
     times: list[float] = field(default_factory=list[float])
     shards: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
-    """Of each process, at these times."""
+    """Shards of each process at these times."""
     unassigned: list[int] = field(default_factory=list[int])
 
 
 class Stage:
-    """One group, killed into, and watched."""
+    """A group under observation, with members to kill."""
 
     def __init__(self, url: str, pacing: dict[str, float], capacity: int | None) -> None:
         group = f"avalanche-{secrets.token_hex(4)}"
@@ -60,7 +60,7 @@ class Stage:
         self.due: list[float] = []
 
     def play(self) -> Played:
-        """Start, kill, watch."""
+        """Start the members, kill five, and watch."""
         for _ in range(MEMBERS):
             self.members.start()
         until(lambda: not self.cluster.absent() and sorted(self.look().values()) == [32 // MEMBERS] * MEMBERS)
@@ -86,16 +86,16 @@ class Stage:
         return self.played
 
     def done(self) -> int:
-        """Tasks done so far."""
+        """Return the number of tasks done so far."""
         return int(self.cluster.status()["tasks"]["done"])
 
     def look(self) -> dict[int, int]:
-        """Shards of each process that runs."""
+        """Return the shards of each running process."""
         members = self.cluster.status()["members"]
         return {each["pid"]: each["shards"] for each in members if each["running"]}
 
     def bury(self) -> None:
-        """Count who has ended, and start others when that is due."""
+        """Count dead members, and start new members when due."""
         for pid, process in list(self.members.processes.items()):
             if process.poll() is not None:
                 del self.members.processes[pid]
@@ -106,7 +106,7 @@ class Stage:
             self.members.start()
 
     def note(self, now: float) -> None:
-        """Take down how things stand."""
+        """Record the current shards of each process."""
         status = self.cluster.status()
         living = {each["pid"]: each["shards"] for each in status["members"] if each["pid"] in self.members.processes}
         played = self.played
@@ -118,7 +118,7 @@ class Stage:
 
 
 def draw(all_played: dict[str, Played], path: Path) -> None:
-    """Shards of each process over time, one panel for each setting."""
+    """Draw the shards of each process over time, one panel per setting."""
     pyplot = import_module("matplotlib.pyplot")  # needed for the picture alone: pip install matplotlib
     figure, panels = pyplot.subplots(len(all_played), 1, sharex=True, sharey=True, figsize=(9, 7.5))
     for panel, (name, played) in zip(panels, all_played.items(), strict=True):
@@ -136,7 +136,7 @@ def draw(all_played: dict[str, Played], path: Path) -> None:
 
 
 def main() -> None:
-    """Play all settings, and print."""
+    """Play all settings, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", help="URL of the store; an sqlite file of its own if left out")
     parser.add_argument("--picture", type=Path, help="where to draw it")

@@ -1,6 +1,6 @@
 """A member for ``avalanche.py``: URL GROUP PACING CAPACITY, the last two as JSON.
 
-It has memory for so many shards: one that has served more within some seconds is out of it, and ends.
+The member has memory for a fixed number of shards and exits after serving more within some seconds.
 """
 
 import json
@@ -11,13 +11,13 @@ import time
 from smoothcluster import ClusterCrawler, Pacing, Task, TaskContext, connect
 
 MEMORY, FORGOTTEN = 8, 8.0
-"""Shards, and the seconds after which one that is not served any more needs none."""
+"""Largest number of shards in memory, and the seconds after the last task of a shard until its memory is free."""
 
 served: dict[int, float] = {}
 
 
 def handler(_: Task, context: TaskContext) -> None:
-    """Wait on I/O, with something of the shard in memory."""
+    """Wait on I/O and count the shard as in memory."""
     now = time.monotonic()
     served[context.shard] = now
     if sum(at > now - FORGOTTEN for at in list(served.values())) > MEMORY:
@@ -26,7 +26,7 @@ def handler(_: Task, context: TaskContext) -> None:
 
 
 def main() -> None:
-    """Be a member until out of memory."""
+    """Run the member until out of memory."""
     url, group, pacing, capacity = sys.argv[1:]
     ClusterCrawler(
         backend=connect(url),

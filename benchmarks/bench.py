@@ -1,4 +1,4 @@
-"""What the benchmarks share: how members are started, a log that all of them append to, and figures."""
+"""Shared parts of the benchmarks: starting members, a common log of started tasks, and figures."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def until(condition: Callable[[], bool], within: float = 60.0, what: str = "the group") -> None:
-    """Wait for a condition; these are benchmarks, so looking every few milliseconds is fine."""
+    """Wait for a condition. Polling every few milliseconds is fine in a benchmark."""
     end = time.monotonic() + within
     while not condition():
         if time.monotonic() > end:
@@ -25,7 +25,7 @@ def until(condition: Callable[[], bool], within: float = 60.0, what: str = "the 
 
 
 class Log:
-    """A file that members append a line to for each task that starts; read as it grows.
+    """A file to which members append a line per started task; read while growing.
 
     A line is: monotonic seconds (one clock for all processes of a machine), member, shard, task.
     """
@@ -37,7 +37,7 @@ class Log:
         self._part = ""
 
     def new(self) -> list[tuple[float, str, int, str]]:
-        """The lines since the last call."""
+        """Return the lines since the last call."""
         text = self._part + self._file.read()
         whole, _, self._part = text.rpartition("\n")
         rows = (line.split() for line in whole.splitlines())
@@ -45,24 +45,24 @@ class Log:
 
 
 class Members:
-    """Processes that run *program* of ``benchmarks/``."""
+    """Processes running *program* of ``benchmarks/``."""
 
     def __init__(self, url: str, group: str, *options: str, program: str = "bench_member.py") -> None:
         self._command = [sys.executable, str(ROOT / "benchmarks" / program), url, group, *options]
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self) -> int:
-        """One more; return its pid."""
+        """Start another process and return the pid."""
         process = subprocess.Popen(self._command, env=os.environ | {"PYTHONUNBUFFERED": "1"})
         self.processes[process.pid] = process
         return process.pid
 
     def kill(self, pid: int) -> None:
-        """SIGKILL."""
+        """Kill the process with SIGKILL."""
         self.processes.pop(pid).kill()
 
     def close(self) -> None:
-        """Kill all that are left."""
+        """Kill all remaining processes."""
         for process in self.processes.values():
             process.kill()
         for process in self.processes.values():
@@ -70,7 +70,7 @@ class Members:
 
 
 def figures(values: Iterable[float], digits: int = 2) -> str:
-    """Median, 99th percentile and largest."""
+    """Format median, 99th percentile and maximum."""
     ranked = sorted(values)
     if not ranked:
         return "-"
@@ -79,7 +79,7 @@ def figures(values: Iterable[float], digits: int = 2) -> str:
 
 
 def machine() -> str:
-    """What this was measured on."""
+    """Describe the machine and the Python version."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
     return f"{os.cpu_count()} x {model}, Python {sys.version.split()[0]}"
@@ -87,7 +87,7 @@ def machine() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two ways to do one thing: through this library, and through the store's driver alone."""
+    """Two ways to do the same work: through this library, and through the store's driver alone."""
 
     name: str
     ours: Callable[[], object]
@@ -95,7 +95,7 @@ class Pair:
 
 
 def options(text: str | None, name: str, times: int) -> tuple[str, str, int, bool]:
-    """The store's URL, a name of our own in it, how often to measure, and whether to print JSON."""
+    """Parse the command line; return the store's URL, a unique name, the repetitions, and whether to print JSON."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", required=True, help="URL of the store")
     parser.add_argument("--times", type=int, default=times)
@@ -105,7 +105,7 @@ def options(text: str | None, name: str, times: int) -> tuple[str, str, int, boo
 
 
 def compare(url: str, pairs: Iterable[Pair], times: int, *, as_json: bool) -> None:
-    """Measure each pair, turn and turn about, so that what slows the machine down slows both; print medians."""
+    """Measure both ways of each pair alternately, so that a slow machine affects both alike; print medians."""
     rows: list[dict[str, object]] = []
     for pair in pairs:
         ours: list[float] = []

@@ -1,6 +1,6 @@
-"""A member for the benchmarks: URL GROUP LOG RUNNER BACKUP CONCURRENCY SECONDS; BACKUP is "all" where all are Runners.
+"""A member for the benchmarks: URL GROUP LOG RUNNER BACKUP CONCURRENCY SECONDS; BACKUP is "all" for Runners only.
 
-Its handler appends a line to LOG, then waits on I/O for SECONDS; if that is 0 it does nothing.
+The handler appends a line to LOG, then waits on I/O for SECONDS; with 0 the handler does nothing.
 """
 
 import os
@@ -12,29 +12,29 @@ from smoothcluster import ClusterCrawler, Task, TaskContext, connect
 
 ARGUMENTS = os.environ.setdefault("BENCH", " ".join(sys.argv[1:])).split()
 URL, GROUP, PATH, RUNNER, BACKUP, CONCURRENCY, SECONDS = ARGUMENTS
-"""Who imports this, to run suspects in a child process, has no such arguments, but the environment."""
+"""A child process that imports this module to run suspects has no arguments, but inherits the environment."""
 
 WAIT = float(SECONDS)
 
 
 @cache
 def log() -> int:
-    """The log, opened once."""
+    """Open the log once."""
     return os.open(PATH, os.O_WRONLY | os.O_APPEND)
 
 
 def wait_on_io(task: Task, context: TaskContext) -> None:
-    """Log, and wait."""
+    """Append a line to the log, and wait."""
     os.write(log(), f"{time.monotonic():.6f} {context.member} {context.shard} {task.id}\n".encode())
     time.sleep(WAIT)
 
 
 def nothing(_: Task, __: TaskContext) -> None:
-    """Not even a line in the log."""
+    """Do nothing, without a line in the log."""
 
 
 def crawler() -> ClusterCrawler:
-    """The member."""
+    """Return the member."""
     return ClusterCrawler(
         backend=connect(URL),
         runner=int(RUNNER),

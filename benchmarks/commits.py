@@ -1,9 +1,9 @@
-"""What reads and commits cost, beside the store's own driver in the same run.
+"""Measure the cost of reads and commits, beside the store's own driver in the same run.
 
     python benchmarks/commits.py --backend redis://127.0.0.1:6379 [--times 2000] [--json]
 
-One client. *read* is one key; *commit* one key at its version; *claim* 14 keys, each at its version,
-as when a seat is taken. The driver's own do the same without conditions.
+All run in a single client. *read* reads a key; *commit* sets a key at a known version; *claim* sets 14 keys, each
+at a known version, as in a claim of a seat. The driver does the same without conditions.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from smoothcluster.backend import Change, Committed, CoordinationBackend, Create
 
 
 def commit(backend: CoordinationBackend, keys: list[str]) -> Callable[[], None]:
-    """Set *keys*, each at the version of the time before."""
+    """Return a function to set *keys*, each at the version of the previous call."""
     made = backend.commit([], [Create(key, VALUE) for key in keys])
     assert isinstance(made, Committed)
     versions = dict(made.versions)
@@ -31,7 +31,7 @@ def commit(backend: CoordinationBackend, keys: list[str]) -> Callable[[], None]:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, and print the results."""
     url, group, times, as_json = options(__doc__, "commits", 2000)
     backend, driver = connect(url), raw(url)
     try:

@@ -1,9 +1,9 @@
-"""What a lock costs that nobody else wants, beside two round trips of the store's own driver in the same run.
+"""Measure an uncontended lock, beside two round trips of the store's own driver in the same run.
 
     python benchmarks/locks.py --backend zookeeper://127.0.0.1:2181 [--times 2000] [--json]
 
-*lock* is to acquire it and to release it again. The driver's own makes a key that lives no longer than
-its client, and removes it. The aim is 0.8: four fifths as fast as that.
+*lock* acquires and releases a lock. The driver creates a key bound to the client's lifetime, and removes
+the key. The ratio of the two depends on the machine; the script prints the ratio.
 """
 
 from bench import Pair, compare, options
@@ -15,7 +15,7 @@ from smoothcluster.recipes.session import Session
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, and print the results."""
     url, group, times, as_json = options(__doc__, "locks", 2000)
     backend, driver = connect(url), raw(url)
     session = Session(backend, 10.0)

@@ -1,4 +1,4 @@
-"""The stores' own drivers, as plainly as one would use them: what the adapters are measured against."""
+"""The stores' own drivers in plain use, as the reference for measuring the adapters."""
 
 import sqlite3
 import uuid
@@ -12,21 +12,21 @@ from smoothcluster.memory.connections import Links, check_path
 from smoothcluster.memory.wire import Frame, frame
 
 KEYS = 14
-"""Of a commit such as a claim: a member, a seat, and twelve shards."""
+"""Keys in a commit such as a claim: a member, a seat, and twelve shards."""
 
 VALUE = b"x" * 100
 
 
 class Raw(Protocol):
-    """One client. Keys are made when it is."""
+    """A client of a store's driver."""
 
     @abstractmethod
     def read(self) -> None:
-        """Read one key."""
+        """Read a single key."""
 
     @abstractmethod
     def write(self) -> None:
-        """Set one key."""
+        """Set a single key."""
 
     @abstractmethod
     def write_many(self) -> None:
@@ -34,15 +34,15 @@ class Raw(Protocol):
 
     @abstractmethod
     def make_and_remove(self) -> None:
-        """Two round trips: make a key that lives no longer than this client, and remove it."""
+        """Make two round trips: create a key bound to the client's lifetime, and remove the key."""
 
     @abstractmethod
     def close(self) -> None:
-        """End it."""
+        """Close the client."""
 
 
 class RawZookeeper(Raw):
-    """kazoo."""
+    """Client of ZooKeeper through kazoo."""
 
     def __init__(self, hosts: str) -> None:
         from kazoo import client
@@ -78,7 +78,7 @@ class RawZookeeper(Raw):
 
 
 class RawEtcd(Raw):
-    """etcd3."""
+    """Client of etcd through etcd3."""
 
     def __init__(self, hosts: str) -> None:
         import etcd3
@@ -110,7 +110,7 @@ class RawEtcd(Raw):
 
 
 class RawRedis(Raw):
-    """redis-py."""
+    """Client of Redis through redis-py."""
 
     def __init__(self, hosts: str) -> None:
         import redis
@@ -141,7 +141,7 @@ class RawRedis(Raw):
 
 
 class RawSqlite(Raw):
-    """The standard library's, with a log beside the file that is on the disk before a write returns."""
+    """Client of sqlite through the standard library, with a write-ahead log synced to disk before a write returns."""
 
     def __init__(self, path: str) -> None:
         self._connection = sqlite3.connect(f"{path}.raw", isolation_level=None)
@@ -170,7 +170,7 @@ class RawSqlite(Raw):
 
 
 class RawMemory(Raw):
-    """The frames that the server of a store in memory takes: they are all the driver that it has."""
+    """Client of a store in memory through the server's frames: this store has no other driver."""
 
     def __init__(self, path: str) -> None:
         if not path:
@@ -209,7 +209,7 @@ class RawMemory(Raw):
 
 
 def raw(url: str) -> Raw:
-    """The driver's own client for the store at *url*."""
+    """Return the driver's own client for the store at *url*."""
     parts = urlsplit(url)
     kinds: dict[str, type[Raw]] = {
         "zookeeper": RawZookeeper, "etcd": RawEtcd, "redis": RawRedis, "sqlite": RawSqlite, "memory": RawMemory,

@@ -1,10 +1,11 @@
-"""How long shards are without an owner while five members are restarted one by one, under load.
+"""Measure how long shards have no owner during a rolling restart of five members under load.
 
     python benchmarks/rolling_restart.py --backend zookeeper://127.0.0.1:2181 [--rounds 4] [--json]
 
-All members are Runners. Each in turn gets SIGTERM, leaves, and is started again; the next one's turn comes when the
-shards are shared evenly again. Meanwhile somebody looks at the group as often as possible: a shard is without an owner
-from the first look that says so to the first that does not. Looks are milliseconds apart: times are off by as much.
+All members are Runners. Each in turn gets SIGTERM, leaves, and is started again; the next restart follows once
+the members share the shards evenly again. A thread reads the group as often as possible. A shard counts as
+unowned from the first reading without an owner to the first reading with an owner. Readings are milliseconds
+apart: times are off by as much.
 """
 
 import argparse
@@ -27,7 +28,7 @@ MEMBERS, CONCURRENCY, SECONDS, SHARDS = 5, 8, 0.02, 32
 
 
 class Watcher(threading.Thread):
-    """Looks at the group again and again, and takes down for how long each shard had no owner."""
+    """Thread that reads the group repeatedly and records how long each shard had no owner."""
 
     def __init__(self, url: str, group: str) -> None:
         super().__init__(daemon=True)
@@ -37,13 +38,13 @@ class Watcher(threading.Thread):
         self.readings: list[float] = []
 
     def unowned(self) -> set[int]:
-        """The shards whose owner is not there."""
+        """Return the shards whose owner is absent."""
         view = read_view(self.backend, self.keys, {}, lambda key, what: None)
         assert view is not None
         return {n for n, read in enumerate(view.shards) if read is None or read.record.owner not in view.members}
 
     def run(self) -> None:
-        """Until it is over."""
+        """Read until the event `over` is set."""
         since: dict[int, float] = {}
         last = time.monotonic()
         while not self.over.is_set():
@@ -57,14 +58,14 @@ class Watcher(threading.Thread):
 
 
 def settled(cluster: Cluster) -> bool:
-    """Five members work and share the shards evenly."""
+    """Return whether five members work and share the shards evenly."""
     members: list[dict[str, Any]] = [] if cluster.absent() else cluster.status()["members"]
     shards = [member["shards"] for member in members if member["running"]]
     return len(shards) == MEMBERS and sum(shards) == SHARDS and max(shards) - min(shards) <= 1
 
 
 def restart_all(cluster: Cluster, members: Members) -> None:
-    """Each once, one after another."""
+    """Restart each member once, in sequence."""
     for pid in list(members.processes):
         process = members.processes.pop(pid)
         process.send_signal(signal.SIGTERM)
@@ -74,7 +75,7 @@ def restart_all(cluster: Cluster, members: Members) -> None:
 
 
 def measure(url: str, rounds: int, log: Log) -> tuple[Watcher, int]:
-    """Restart all members so often; what was seen, and how many tasks were done meanwhile."""
+    """Restart all members *rounds* times; return the watcher and the number of tasks done meanwhile."""
     cluster = Cluster(connect(url), f"rolling-{secrets.token_hex(4)}")
     watcher = Watcher(url, cluster.group)
     settings = (str(MEMBERS), "all", str(CONCURRENCY), str(SECONDS))
@@ -95,7 +96,7 @@ def measure(url: str, rounds: int, log: Log) -> tuple[Watcher, int]:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", required=True, help="URL of the store")
     parser.add_argument("--rounds", type=int, default=4, help="how often each member is restarted")

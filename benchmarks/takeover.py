@@ -1,11 +1,11 @@
-"""How long a dead Runner's tasks stand still: from SIGKILL to the first of them starting elsewhere.
+"""Measure takeover time: from SIGKILL of a busy Runner to the first start of a task of the victim elsewhere.
 
     python benchmarks/takeover.py --backend zookeeper://127.0.0.1:2181 [--kills 200]
 
-Three Runners and two Backup Runners, handlers that wait on I/O for 50 ms, eight at once each. A
-busy Runner is killed at a random moment; the clock runs until a task of one of its shards starts
-in another process. The parts come from the successor's own event: *claimed* is from its proof of
-death to the acknowledged claim, *resumed* from there to the tasks handed to its workers;
+Three Runners and two Backup Runners run handlers with 50 ms of waiting on I/O, eight at once each. The
+script kills a busy Runner at a random moment; the clock runs until a task of the victim's shards starts
+in another process. The parts come from the successor's own event. *claimed* lasts from the proof of
+death to the acknowledged claim, *resumed* from there to the handing of the tasks to workers.
 *detected* is the rest: the kernel closing sockets, the proof, and waking up.
 """
 
@@ -25,7 +25,7 @@ RUNNER, BACKUP, CONCURRENCY, SECONDS = 3, 2, 8, 0.05
 
 
 class Bench:
-    """A group whose Runners are killed one after another."""
+    """A group whose Runners are killed in turn."""
 
     def __init__(self, url: str, directory: Path) -> None:
         self.group = f"takeover-{secrets.token_hex(4)}"
@@ -35,7 +35,7 @@ class Bench:
         self.submitted = 0
 
     def settled(self) -> bool:
-        """Three Runners with all the shards between them, and two Backup Runners."""
+        """Return whether three Runners share all shards and two Backup Runners wait."""
         members: list[dict[str, Any]] = [] if self.cluster.absent() else self.cluster.status()["members"]
         shards = [member["shards"] for member in members if member["role"] == "runner"]
         return (
@@ -47,20 +47,20 @@ class Bench:
         )
 
     def feed(self) -> None:
-        """Keep everybody busy: some shards are worked off faster than others."""
+        """Keep all members busy: some shards finish faster than others."""
         if self.cluster.status()["tasks"]["pending"] < 12_000:
             start, self.submitted = self.submitted, self.submitted + 6000
             self.cluster.submit([Task(id=str(number)) for number in range(start, self.submitted)])
 
     def kill_one(self) -> dict[str, float]:
-        """Kill a Runner that has tasks running; return milliseconds by part."""
+        """Kill a Runner with running tasks; return milliseconds by part."""
         runners = [member for member in self.cluster.status()["members"] if member["role"] == "runner"]
         victim: dict[str, Any] = random.choice(runners)
         known = {str(event) for event in self.cluster.events()}
         self.log.new()
         killed = time.monotonic()
         self.members.kill(victim["pid"])
-        time.sleep(0.5)  # Looking at once would take the processor from those who take over.
+        time.sleep(0.5)  # Reading at once would take processor time from the successors.
         event = self.handover(victim["name"], known)
         rows: list[tuple[float, str, int, str]] = []
 
@@ -82,7 +82,7 @@ class Bench:
         }
 
     def handover(self, name: str, known: set[str]) -> Any:
-        """The event in which the member of that name lost its shards."""
+        """Return the event in which the member with this name lost its shards."""
         found: list[Any] = []
 
         def happened() -> bool:
@@ -94,17 +94,17 @@ class Bench:
 
     @staticmethod
     def elsewhere(row: tuple[float, str, int, str], name: str, killed: float, shards: list[int]) -> bool:
-        """Whether a line of the log is a task of these shards that another member has started since."""
+        """Return whether a line of the log shows a later start of a task of these shards by another member."""
         return row[0] > killed and row[1] != name and row[2] in shards
 
     @staticmethod
     def mine(event: Any, name: str) -> bool:
-        """Whether it tells that tasks of *name* have started elsewhere."""
+        """Return whether the event reports the start of tasks of *name* elsewhere."""
         return event["kind"] == "handover" and event["from"] == name and event["resumed_ms"] is not None
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", required=True, help="URL of the store")
     parser.add_argument("--kills", type=int, default=200)

@@ -1,10 +1,10 @@
-"""How many tasks one Runner gets through: from submit to the last recorded outcome, no-op handlers.
+"""Measure the tasks per second of a single Runner with no-op handlers.
 
     python benchmarks/throughput.py --backend zookeeper://127.0.0.1:2181 [--tasks 200000]
 
-One Runner, eight workers. *submit* is the client writing the tasks, *run* from the Runner's start
-to the last outcome in the store, *both* the two one after another. Beside them, in the same run:
-the store's own rate for one client setting one key again and again.
+The Runner has eight workers. *submit* is the client's rate of writing the tasks, *run* the Runner's rate
+from the first recorded outcomes to the last outcome in the store. *store*, in the same run, is the store's
+own rate for a client with repeated updates of a single key.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from smoothcluster.backend import Committed, Create, Update
 
 
 def raw_rate(url: str) -> float:
-    """Commits of one small key each that one client makes in a second."""
+    """Return the commits per second of a single client, each of a small key."""
     backend, key = connect(url), f"raw-{secrets.token_hex(4)}/key"
     result = backend.commit([], [Create(key, b"x" * 100)])
     started, count = time.monotonic(), 0
@@ -33,7 +33,7 @@ def raw_rate(url: str) -> float:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", required=True, help="URL of the store")
     parser.add_argument("--tasks", type=int, default=200_000)

@@ -1,4 +1,4 @@
-"""Print how easily a stranger finds the way through the code and the pages; end with status 1 where a bound is broken.
+"""Measure how readable the code and the pages are; end with status 1 if a measure exceeds a bound.
 
     python scripts/measures.py                   the figures, and every place that breaks a bound
     python scripts/measures.py --each            the pronoun share of every file, worst first
@@ -6,7 +6,7 @@
 
 A place may break a bound with a written reason: a comment ``# long: …``, ``# parameters: …`` or ``# name: …`` on the
 first line of a function (or any line of its signature) or on a constant's line, and ``# long: …`` on a line of its own
-among the first forty lines of a file. The places with a reason are counted and, with ``--each``, listed.
+among the first forty lines of a file. The script counts the places with a reason and, with ``--each``, lists them.
 """
 
 import argparse
@@ -31,23 +31,23 @@ MOST_FILE_LINES = 300
 MOST_PRONOUNS_PER_100_WORDS = 3.5
 
 EXEMPT_FILES = {"smoothcluster/backend.py"}
-"""Files that may be as long as they are."""
+"""Files without a limit on length."""
 
 
 @dataclass
 class Measures:
-    """The findings of one kind, as ``path:line what``; those with a reason apart."""
+    """The findings of a kind, as ``path:line what``, divided into places without and with a reason."""
 
     broken: list[str] = field(default_factory=list[str])
     excused: list[str] = field(default_factory=list[str])
 
     def note(self, place: str, *, reason: bool) -> None:
-        """Add a place that breaks the bound."""
+        """Add a place outside the bound."""
         (self.excused if reason else self.broken).append(place)
 
 
 def python_files(*folders: str) -> Iterator[Path]:
-    """Every Python file under *folders* of the checkout."""
+    """Yield every Python file under *folders* of the checkout."""
     for folder in folders:
         yield from sorted(path for path in (ROOT / folder).rglob("*.py") if not _is_hidden(path))
 
@@ -64,7 +64,7 @@ def _comments(path: Path) -> dict[int, str]:
 
 @dataclass(frozen=True)
 class Source:
-    """One Python file: its path from the checkout's root, its lines, its syntax tree and its comments."""
+    """A Python file: path from the checkout's root, lines, syntax tree and comments."""
 
     name: str
     lines: int
@@ -73,23 +73,23 @@ class Source:
 
     @classmethod
     def read(cls, path: Path) -> "Source":
-        """The file at *path*."""
+        """Read the file at *path*."""
         text = path.read_text()
         return cls(str(path.relative_to(ROOT)), text.count("\n"), ast.parse(text), _comments(path))
 
     def has_reason(self, kind: str, first: int, last: int) -> bool:
-        """Whether a comment in these lines gives a reason of this kind."""
+        """Return whether a comment in these lines gives a reason of this kind."""
         return any(f"# {kind}: " in self.comments.get(line, "") for line in range(first, last + 1))
 
     def functions(self) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-        """Every function and method, nested ones included."""
+        """Yield every function and method, nested functions included."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield node
 
 
 def measure_files(sources: list[Source]) -> Measures:
-    """Files that are too long."""
+    """Find files over the limit of lines."""
     found = Measures()
     for source in sources:
         if source.lines > MOST_FILE_LINES and source.name not in EXEMPT_FILES:
@@ -98,7 +98,7 @@ def measure_files(sources: list[Source]) -> Measures:
 
 
 def measure_functions(sources: list[Source]) -> Measures:
-    """Functions that are too long, counted from ``def`` to their last line, docstring left out."""
+    """Find functions over the limit of lines, counted from ``def`` to the last line without the docstring."""
     found = Measures()
     for source in sources:
         for node in source.functions():
@@ -119,7 +119,7 @@ def _docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def measure_parameters(sources: list[Source]) -> Measures:
-    """Functions with too many parameters, ``self`` and ``cls`` left out."""
+    """Find functions with too many parameters, ``self`` and ``cls`` left out."""
     found = Measures()
     for source in sources:
         for node in source.functions():
@@ -134,7 +134,7 @@ def measure_parameters(sources: list[Source]) -> Measures:
 
 
 def measure_constants(sources: list[Source]) -> Measures:
-    """Constants of a module or class that are named by one word."""
+    """Find constants of a module or class named by a single word."""
     found = Measures()
     for source in sources:
         classes = [node for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)]
@@ -158,7 +158,7 @@ def _assigned(node: ast.stmt) -> list[str]:
 
 
 def docstrings(source: Source) -> str:
-    """All docstrings of a file, those below constants and attributes, too."""
+    """Return all docstrings of a file, including strings below constants and attributes."""
     texts = [
         statement.value.value
         for node in ast.walk(source.tree)
@@ -172,7 +172,7 @@ def docstrings(source: Source) -> str:
 
 
 def without_code(text: str) -> str:
-    """Prose alone: no fenced or indented blocks, no code between backticks or asterisks, no addresses of links."""
+    """Return prose alone: no fenced or indented blocks, no code in backticks or asterisks, no addresses of links."""
     text = re.sub(r"^(```|:::)\{?.*?^(```|:::)$", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"``.*?``|`[^`]*`", " ", text, flags=re.DOTALL)
     text = re.sub(r"\]\([^)]*\)|<!--.*?-->|https?://\S+", " ", text, flags=re.DOTALL)
@@ -180,23 +180,23 @@ def without_code(text: str) -> str:
 
 
 def pages() -> list[Path]:
-    """Every page of prose that the project shows."""
+    """Return every page of prose shown by the project."""
     found = [path for path in ROOT.rglob("*.md") if not _is_hidden(path)]
     return sorted(found)
 
 
 def pronoun_counts(text: str) -> tuple[int, int]:
-    """How many pronouns and how many words are in *text*."""
+    """Count the pronouns and the words of *text*."""
     return len(PRONOUNS.findall(text)), len(re.findall(r"[A-Za-z][A-Za-z'-]*", text))
 
 
 def share(counts: list[tuple[int, int]]) -> float:
-    """Pronouns per 100 words over several texts."""
+    """Return the pronouns per 100 words over several texts."""
     return 100 * sum(pronouns for pronouns, _ in counts) / max(1, sum(words for _, words in counts))
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a page or docstring, without those too short to judge."""
+    """Return the sentences of a page or docstring, without sentences too short to judge."""
     flat = re.sub(r"^[#>|*-].*$", "", text, flags=re.MULTILINE)
     found = [" ".join(each.split()) for each in re.split(r"(?<=[.:!?])\s+|\n\n", flat)]
     return [each for each in found if len(each.split()) > 4]

@@ -1,4 +1,4 @@
-"""Run the demo on a terminal of its own, and draw what is on it in the end: docs/demo.svg, which the README shows."""
+"""Run the demo on a pseudo-terminal and draw the final screen as docs/demo.svg, which the README shows."""
 
 import os
 import re
@@ -15,11 +15,11 @@ WIDTH = 124
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "demo.svg"
 
 WITHOUT_FONTS = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-"""rich's own would have whoever looks fetch fonts from elsewhere."""
+"""rich's template without the font rules, so that a reader's browser fetches no fonts from other sites."""
 
 
 def played() -> str:
-    """All that the demo writes to its terminal."""
+    """Run the demo and return the bytes written to the terminal, decoded."""
     terminal, inside = os.openpty()
     settings = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": str(WIDTH), "LINES": "40"}
     command = [sys.executable, "-m", "smoothcluster", "demo"]
@@ -29,7 +29,7 @@ def played() -> str:
         try:
             while chunk := os.read(terminal, 65536):
                 written += chunk
-        except OSError:  # That is how a terminal ends when its last program has.
+        except OSError:  # Reading from a terminal fails when its last program has ended.
             pass
         os.close(terminal)
     if process.returncode:
@@ -38,13 +38,13 @@ def played() -> str:
 
 
 def seen(written: str) -> Text:
-    """What is left of it on the screen: a bar is drawn over the one before."""
+    """Return the text left on the screen. Each redraw of a progress bar replaces the previous bar."""
     lines = [re.split(r"\r|\x1b\[2K", line)[-1] for line in written.replace("\r\n", "\n").split("\n")]
     return Text.from_ansi("\n".join(re.sub(r"\x1b\[\?25[lh]", "", line) for line in lines).rstrip())
 
 
 def draw(written: str, picture: Path) -> None:
-    """Make *picture* of it, an SVG."""
+    """Write the final screen to *picture* as SVG."""
     console = Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
     console.print(Text("$ smoothcluster demo", style="bold"))
     console.print(seen(written))

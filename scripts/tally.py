@@ -1,6 +1,6 @@
-"""Add up the JUnit files of a folder and print one line: how many tests passed, failed and were skipped.
+"""Add up the JUnit files of a folder and print a line: how many tests passed, failed and were skipped.
 
-Ends with status 1 if any failed or none passed, so that a run that tested nothing is no success.
+Ends with status 1 if any failed or none passed: a run without tests is no success.
 """
 
 import sys

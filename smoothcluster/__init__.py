@@ -1,9 +1,9 @@
-"""Coordination for clusters of crawlers: Runners that work, Backup Runners that take over.
+"""Coordination for clusters of crawlers: Runners do the work, Backup Runners take over.
 
-Each name is imported when it is first asked for: see decision 24.
+The package imports each name at the first use: see decision 24.
 """
 
-TYPE_CHECKING = False  # Type checkers take it for true. To import it would take longer than all that is done here.
+TYPE_CHECKING = False  # True for type checkers. Importing the real constant takes longer than this whole module.
 if TYPE_CHECKING:
     from smoothcluster.cluster import Cluster
     from smoothcluster.crawler import ClusterCrawler

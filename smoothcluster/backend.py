@@ -1,28 +1,27 @@
-"""What a store must do for us, and nothing more: key-value, commits, leases, watches.
+"""The contract between smoothcluster and a store: keys and values, commits, leases and watches.
 
 Keys are paths such as ``docs/seats/0``. A key holds bytes or is a directory, never both.
-Directories need no making: they exist while something lies under them.
+Nobody creates directories: a directory exists while a key lies under it.
 
-What callers rely on, and the conformance kit (`smoothcluster.testing`) checks:
+Callers rely on these promises, and the conformance kit (`smoothcluster.testing`) checks them:
 
-* A commit applies wholly or not at all, and commits have one order that every reader sees.
-* Reads through one backend object never go back in that order, and see what was acknowledged
-  to it. They may lag behind other clients' commits unless `sync` is called first. They are made
-  in the order they are asked for.
-* A key whose lease has gone is gone, and a lease that has gone never comes back.
+* A commit applies all its changes or none. Every reader sees commits in the same order.
+* Reads through a backend object never go back in this order, and see every commit acknowledged to
+  the object. Reads may lag behind commits of other clients unless the caller calls `sync` first.
+  The store makes reads in the order of the calls.
+* When a lease ends, the store deletes the keys on the lease. An ended lease never comes back.
 * A watch may merge wake-ups but never misses the last change.
-* No driver's own exception escapes, and no driver retries behind our back: a call returns,
-  or raises one of `smoothcluster.errors` within the backend's timeout.
+* No driver's own exception escapes, and no driver retries on its own: a call returns,
+  or raises an error of `smoothcluster.errors` within the backend's timeout.
 
-The danger to know: a *version* only means something while its key lives. On some stores
-(ZooKeeper) a key that is deleted and made again starts over with an old version, unless
-`Guarantees.unique_versions` says otherwise. So a record that fences must never be deleted,
-and keys that come and go must carry a name that is never used again.
+Beware: a *version* has a meaning only while its key lives. On some stores (ZooKeeper) a key
+that is deleted and created again starts over with an old version, unless
+`Guarantees.unique_versions` is true. So never delete a record that fences, and give keys
+that come and go a name that is never used again.
 
-A store that may lose what it acknowledged (`Guarantees.survives_failover` is false) lets no trace
-of that pass for the present: whenever it may have gone back in its history, every version read or
-acknowledged before is void. A commit that names one is refused, also where its key is unchanged,
-since it may rest on something else that was read and is no more.
+After a possible loss of acknowledged commits, a store with a false `Guarantees.survives_failover`
+must invalidate every version that the store handed out before. The store refuses a commit that names
+such a version, even where the key is unchanged: the caller may have decided on other records that are lost.
 """
 
 import re
@@ -38,15 +37,15 @@ _SEGMENT = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.:@+=-]+"
 _KEY = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*")
 
 _OVERHEAD = 64
-"""Bytes reckoned for each operation's framing, whatever the store: generous on purpose."""
+"""Bytes counted for the framing of each operation, for every store: generous on purpose."""
 
 
 @lru_cache(65_536)
 def check_key(key: str) -> str:
-    """Return *key* if every store can hold it; raise ValueError saying what is wrong.
+    """Return *key* if every store can hold the key; raise ValueError with the reason if not.
 
     A key is one or more segments of ``A-Z a-z 0-9 _ . : @ + = -`` joined by single slashes;
-    ``.`` and ``..`` are not segments. At most 512 characters.
+    ``.`` and ``..`` are not segments. A key has at most 512 characters.
     """
     if not _KEY.fullmatch(key) or len(key) > 512:
         raise ValueError(f"not a valid key: {key!r}; use A-Z a-z 0-9 _ . : @ + = - in segments joined by '/'")
@@ -55,28 +54,28 @@ def check_key(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key as one read saw it."""
+    """A key and its value, version and lease at the time of a read."""
 
     key: str
     value: bytes
     version: str
     """Opaque; changes with every change of the value. Compare for equality only."""
     created: int
-    """Orders creations across the whole store: a key created later has a larger one."""
+    """Orders creations across the whole store: a key created later has a larger number."""
     lease: str | None
-    """Id of the lease the key was born on, or None if it outlives its maker."""
+    """Id of the lease of the key, given at creation; None if the key belongs to no lease."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exists:
-    """Condition: the key exists, whatever its value."""
+    """Condition: the key exists, with any value."""
 
     key: str
 
 
 @dataclass(frozen=True, slots=True)
 class AtVersion:
-    """Condition: the key exists and its value has not changed since *version* was read."""
+    """Condition: the key exists and the value has not changed since the caller read *version*."""
 
     key: str
     version: str
@@ -84,7 +83,7 @@ class AtVersion:
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Change: make the key. Refused if it exists. Born on *lease*, it goes when that goes."""
+    """Change: create the key. Refused if the key exists. The key goes when *lease* ends."""
 
     key: str
     value: bytes
@@ -95,7 +94,7 @@ class Create:
 class Update:
     """Change: replace the value. Refused if the key is absent, or not at *version* if given.
 
-    The key keeps the lease it was born on, or none.
+    The key stays on the lease given at creation, if any.
     """
 
     key: str
@@ -105,7 +104,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Change: remove the key. Refused if it is absent, or not at *version* if given."""
+    """Change: remove the key. Refused if the key is absent, or not at *version* if given."""
 
     key: str
     version: str | None = None
@@ -117,7 +116,7 @@ Change = Create | Update | Delete
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Every change was applied."""
+    """Result of a commit: the store applied every change."""
 
     versions: Mapping[str, str]
     """The new version of every key created or updated."""
@@ -125,40 +124,44 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing was applied: somebody was faster, or had already."""
+    """Result of a commit: the store applied nothing, because a condition did not hold.
+
+    Another client was faster, or had made the change already.
+    """
 
     key: str
-    """A key whose condition, spoken or implied by the change, did not hold."""
+    """A key with a failed condition, explicit or implied by the change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guarantees:
-    """What a store promises, as data; each line is bound to a conformance test."""
+    """The promises of a store, as data; a conformance test checks each line."""
 
     linearizable_writes: bool
-    """Commits have one order, the same for all, that respects real time."""
+    """Commits have one order, the same for all clients, and the order respects real time."""
     survives_failover: bool
-    """What was acknowledged is never lost when the store's leader changes or restarts. Where this is
-    false, versions from before such a moment no longer hold after it."""
+    """The store never loses an acknowledged commit at a failover or restart. Where this is
+    false, versions from before such a moment no longer hold afterwards."""
     unique_versions: bool
-    """A key made again after deletion never repeats an earlier version."""
+    """A key created again after deletion never repeats an earlier version."""
     shortest_ttl: float
-    """Seconds: a shorter lease is granted this long."""
+    """Seconds: the store grants this time to a shorter lease."""
     longest_ttl: float
-    """Seconds: a longer lease is granted this long."""
+    """Seconds: the store grants this time to a longer lease."""
     ttl_step: float
-    """Seconds: granted times are multiples of this; 0 if any time can be granted."""
+    """Seconds: granted times are multiples of this step; 0 if the store can grant any time."""
     largest_value: int
-    """Bytes that one key can hold."""
+    """Most bytes in the value of a key."""
     largest_commit: int
-    """Bytes of one commit, as `commit_size` reckons them."""
+    """Most bytes in a commit, as counted by `commit_size`."""
     most_operations: int
-    """Conditions and changes of one commit."""
+    """Most conditions and changes in a commit."""
 
     def lacks(self, required: Mapping[str, float]) -> list[str]:
-        """What of *required* is not promised, each in words; empty if all is. Raise ValueError for an unknown name.
+        """List the parts of *required* that the store does not promise, in words; empty if none.
 
-        `shortest_ttl` and `ttl_step` may be at most, all else must be at least, what is given.
+        The store's `shortest_ttl` and `ttl_step` may be at most the required number, every other guarantee at least.
+        Raise ValueError for an unknown name.
         """
         known = {each.name for each in fields(self)}
         lacking: list[str] = []
@@ -173,12 +176,12 @@ class Guarantees:
 
 
 class Lease(Protocol):
-    """Time granted by the store to one holder, after which its keys go."""
+    """Time granted by the store to one holder. When the time is over, the store deletes the lease's keys."""
 
     @property
     @abstractmethod
     def id(self) -> str:
-        """Never used again for another lease."""
+        """Id of the lease, never used again for another lease."""
 
     @property
     @abstractmethod
@@ -189,135 +192,135 @@ class Lease(Protocol):
     def renew(self) -> bool:
         """Start the full time again. Return False if the lease is gone for good.
 
-        True means that the store, at some moment after this call began, still had the lease
-        and gave it at least `ttl` more seconds (less what a store with its own clock says it
-        may be off by, which `ttl` already leaves out). Raise UnavailableError or
-        OutcomeUnknownError if the store could not be asked: nothing is known then.
+        True means: at some moment after this call began, the store still had the lease and gave the
+        lease at least `ttl` more seconds. (`ttl` already leaves out the possible error of a store with a
+        clock of its own.) Raise UnavailableError or OutcomeUnknownError if the call did not reach the
+        store or got no answer: the state of the lease is then unknown.
         """
 
     @abstractmethod
     def revoke(self) -> None:
-        """Give the lease back now: its keys go at once. Repeating it, or after a loss, is harmless.
+        """Give the lease back now: the store deletes the lease's keys at once.
 
-        Raise UnavailableError or OutcomeUnknownError if the store could not be told; the
-        lease then runs out by itself.
+        Repeating the call is harmless, also after a loss. Raise UnavailableError or OutcomeUnknownError
+        if the store did not confirm the call; the lease then runs out without further calls.
         """
 
 
 class Watch(Protocol):
-    """A standing order to be woken."""
+    """A subscription to changes at a path."""
 
     @abstractmethod
     def close(self) -> None:
-        """End it. At most one wake-up already under way may still arrive. Repeatable."""
+        """End the watch. At most one wake-up already under way may still arrive. Repeatable."""
 
 
 class CoordinationBackend(Protocol):
-    """A store that groups coordinate through. Inherit it; adapters are final.
+    """A store through which groups coordinate. Adapters inherit this class and are final.
 
-    Every method may be called from any thread, and blocks until answered. None blocks for
+    Every method may be called from any thread, and blocks until the store answers, but never
     longer than the backend's own timeout.
     """
 
     @property
     @abstractmethod
     def guarantees(self) -> Guarantees:
-        """What this store promises, as configured and as connected."""
+        """The promises of this store, as configured and as connected."""
 
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where the store is, for people and for `connect`; never holds a secret."""
+        """The address of the store, for people and for `connect`; never contains a secret."""
 
     @abstractmethod
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
-        """Read each of *keys*, None where absent; in order, not as one moment's picture.
+        """Read each of *keys*, None where absent; in order, not as a snapshot of one moment.
 
-        Raise UnavailableError if the store could not be asked.
+        Raise UnavailableError if the call did not reach the store.
         """
 
     @abstractmethod
     def keys(self, directory: str) -> list[str]:
-        """The full keys lying directly in *directory* that hold values or lead to some, sorted.
+        """The full names directly in *directory*, of keys with a value and of directories, sorted.
 
-        A name that leads to deeper keys is listed too, once. Empty if there is no such directory.
+        A name with deeper keys below is listed too, once. Empty if there is no such directory.
         """
 
     @abstractmethod
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         """Apply all *changes* if every condition holds, else none.
 
-        A key may appear once among all conditions and changes. All created keys that name a
-        lease name the same one. Return Refused, naming a key whose condition failed, if someone
-        was faster. Raise LeaseLostError if a change hangs on a lease that is gone,
+        A key may appear once among all conditions and changes. All created keys with a lease
+        name the same lease. If another client was faster, return Refused with a key whose condition
+        failed. Raise LeaseLostError if a change belongs to a lease that is gone,
         OutcomeUnknownError if the commit may or may not have happened or may still happen,
-        UnavailableError if it certainly was not and will not be applied,
-        CommitTooLargeError before sending anything that exceeds the `guarantees`,
+        UnavailableError if the commit certainly was not and will not be applied,
+        CommitTooLargeError, before sending, if the commit exceeds the `guarantees`,
         MisplacedKeyError if a created key is a directory or lies below a key,
         ValueError for a malformed commit.
         """
 
     @abstractmethod
     def lease(self, ttl: float) -> Lease:
-        """Ask for a lease of *ttl* seconds; what is granted may differ: read `Lease.ttl`.
+        """Ask for a lease of *ttl* seconds. The store may grant another time: read `Lease.ttl`.
 
-        It is *not* renewed in the background: `smoothcluster.recipes.session` does that.
-        Raise UnavailableError or OutcomeUnknownError; an unknown grant runs out by itself.
+        The backend does *not* renew the lease in the background: `smoothcluster.recipes.session` does.
+        Raise UnavailableError or OutcomeUnknownError; an unknown grant runs out without further calls.
         """
 
     @abstractmethod
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
-        """Call *notify* after changes of the key at *path*, or of any key directly under it.
+        """Call *notify* after changes of the key at *path*, or of any key directly under *path*.
 
-        Wakes on creations, deletions and, unless *values* is false, changed values; may wake
-        for nothing, may merge several changes into one call, never misses the last one, and
-        lives through reconnects. Every change that a read made after this returned could still
-        miss leads to a call, so arm first and read second. *notify* is called from the driver's
-        thread: it must return at once and call nothing of the backend. While the store is away
-        nothing is reported; on its return *notify* is called if anything may have been missed.
+        The watch wakes on creations, deletions and, unless *values* is false, changed values. A watch may wake
+        without a change and may merge several changes into one call, but never misses the last change, and
+        survives reconnects. Every change that a read after the return of this method could still
+        miss leads to a call, so arm first and read second. The driver's thread calls *notify*, so *notify*
+        must return at once and call no method of the backend. While the store is away the watch reports
+        nothing; on the store's return the watch calls *notify* if any change may have been missed.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of connections and threads; leases not revoked run out. Repeatable."""
+        """Close connections and end threads; leases not revoked run out. Repeatable."""
 
     def for_group(self, group: str) -> "CoordinationBackend":  # noqa: ARG002  # for those who override it
-        """The part of the store in which *group* lies, named as the first segment of a key may be.
+        """The part of the store for *group*, named as the first segment of a key may be.
 
-        No group touches another's keys, so a store that spreads over servers may keep each by itself. What is
-        promised here holds in a part as it does in the whole, and nothing does across: keys, leases and versions
-        of one part mean nothing in another, and hanging a key on a lease of another is ValueError. Whatever part
-        one asks, and how often, a group's is the same object; they are clients all in one: closing any closes all.
-        Stores that keep everything in one place need not override it.
+        No group touches another group's keys, so a store of several servers may keep each group apart.
+        All promises of this class hold inside a part, and none holds across parts: keys, leases and versions
+        of one part mean nothing in another, and a key on a lease of another part raises ValueError.
+        `for_group` of any part always returns the same object for a group. Closing any part closes the whole client.
+        Stores with a single place for all groups need not override this method.
         """
         return self
 
     def sync(self) -> None:
         """Make later reads through this object see every commit acknowledged before this call.
 
-        Stores whose reads are never behind need not override it.
+        Stores whose reads are never behind need not override this method.
         """
         return
 
     def get(self, key: str) -> Entry | None:
-        """Read one key; None if absent. Raise UnavailableError if the store could not be asked."""
+        """Read one key; None if absent. Raise UnavailableError if the call did not reach the store."""
         return self.get_many([key])[0]
 
     def list(self, directory: str) -> "list[Entry]":
-        """Read the keys lying directly in *directory*, sorted by key.
+        """Read the keys directly in *directory*, sorted by key.
 
-        Keys that come or go meanwhile may or may not be among them. Stores that can do it in
-        one step override it.
+        The result may or may not include keys that come or go meanwhile. Stores with a listing
+        in one step override this method.
         """
         return [entry for entry in self.get_many(self.keys(directory)) if entry is not None]
 
     def commit_and_list(
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
-        """As `commit`, and whatever comes of it, then as `list` of *directory*, which sees it.
+        """Commit, then list *directory* whatever the outcome; the listing sees the commit.
 
-        Raise OutcomeUnknownError also if only the listing could not be had. Stores that can do
-        both in one round trip override it.
+        Errors are those of `commit`. Raise OutcomeUnknownError also if only the listing failed. Stores that can
+        do both in one round trip override this method.
         """
         outcome = self.commit(conditions, changes)
         try:
@@ -328,27 +331,27 @@ class CoordinationBackend(Protocol):
 
 @runtime_checkable
 class HasHistory(Protocol):
-    """The ability of a store that may lose its latest commits to say that it may just have."""
+    """A store that may lose its latest commits and reports when a loss is possible."""
 
     @abstractmethod
     def history(self) -> str:
-        """Which of its histories the store is in, in its own terms, for people and for comparing.
+        """The store's present history, in the store's own terms, for people and for comparison.
 
-        It is another one whenever acknowledged commits may have been lost since it was asked last.
-        Raise UnavailableError if the store could not be asked.
+        The answer changes whenever the store may have lost acknowledged commits since the last call.
+        Raise UnavailableError if the call did not reach the store.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class CommitSize:
-    """How large a commit is, by one reckoning for all stores."""
+    """The size of a commit, counted in the same way for all stores."""
 
     bytes: int
     operations: int
 
 
 def commit_size(conditions: Sequence[Condition], changes: Sequence[Change]) -> CommitSize:
-    """Reckon a commit: keys and values as they are, and a fixed sum for each operation."""
+    """Measure a commit: the bytes of keys and values, and a fixed sum for each operation."""
     size = sum(len(condition.key) + _OVERHEAD for condition in conditions)
     for change in changes:
         size += len(change.key) + _OVERHEAD
@@ -358,10 +361,10 @@ def commit_size(conditions: Sequence[Condition], changes: Sequence[Change]) -> C
 
 
 def check_commit(guarantees: Guarantees, conditions: Sequence[Condition], changes: Sequence[Change]) -> "Lease | None":
-    """Refuse a commit that no store would take; return the one lease it hangs keys on, if any.
+    """Refuse a commit that no store would take; return the one lease of the created keys, if any.
 
-    Every adapter calls this first. Raise ValueError if it is malformed, CommitTooLargeError if
-    it exceeds *guarantees*.
+    Every adapter calls this function first. Raise ValueError if the commit is malformed,
+    CommitTooLargeError if the commit exceeds *guarantees*.
     """
     seen: set[str] = set()
     for part in (*conditions, *changes):

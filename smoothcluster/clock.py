@@ -1,9 +1,9 @@
-"""Time, as a parameter: the only module that reads a clock or waits on one.
+"""Clocks as parameters: no other module reads the time or waits for time to pass.
 
-Decisions use `monotonic`, and only ever compare readings taken in the same process.
-`wall` is for people: it is written into records and events and never compared.
-Everything that waits does so on a `Signal` made by a clock, so that the simulator can
-put its own time under the real code.
+Decisions use `monotonic`, and compare only readings from the same process.
+`wall` is for people: records and events contain wall time, and no code compares wall times.
+Every wait is a wait for a `Signal` from a clock, so the simulator can run
+the real code on simulated time.
 """
 
 import threading
@@ -13,7 +13,7 @@ from typing import Protocol, final
 
 
 class Signal(Protocol):
-    """A flag that a thread can wait for; `threading.Event` is one."""
+    """A flag that a thread can wait for; `threading.Event` is such a flag."""
 
     def set(self) -> None: ...
     def clear(self) -> None: ...
@@ -22,7 +22,7 @@ class Signal(Protocol):
 
 
 class Clock(Protocol):
-    """Where time comes from."""
+    """A source of time."""
 
     @abstractmethod
     def monotonic(self) -> float:
@@ -30,21 +30,21 @@ class Clock(Protocol):
 
     @abstractmethod
     def wall(self) -> float:
-        """Seconds since the epoch, for people. Never compare it with another machine's."""
+        """Seconds since the epoch, for people. Never compare with the wall time of another machine."""
 
     @abstractmethod
     def signal(self) -> Signal:
-        """A new flag, not set, whose `wait` counts its timeout on this clock."""
+        """A new flag, not set. `wait` counts the timeout on this clock."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait for *seconds*; returns at once if not positive."""
+        """Wait for *seconds*; return at once if *seconds* is not positive."""
         if seconds > 0:
             self.signal().wait(seconds)
 
 
 @final
 class SystemClock(Clock):
-    """The machine's own clocks."""
+    """The clocks of this machine."""
 
     def monotonic(self) -> float:
         return time.monotonic()

@@ -1,4 +1,4 @@
-"""The client: hand in work, watch it, collect what came of it. Joins nothing, holds no lease."""
+"""The client of a group: submit tasks, follow jobs, read outcomes. A client joins no group and holds no lease."""
 
 import logging
 import secrets
@@ -28,13 +28,13 @@ log = logging.getLogger("smoothcluster")
 
 
 class Cluster:
-    """A group, seen from outside.
+    """A client for a group.
 
     Args:
         backend: where the group lives.
-        group: its name.
-        clock: where time comes from.
-        patience: seconds for which to go on asking a store that is away, before its error escapes.
+        group: the name of the group.
+        clock: the source of time.
+        patience: seconds to retry while the store is unavailable, before the error is raised.
     """
 
     def __init__(
@@ -50,17 +50,18 @@ class Cluster:
 
     @property
     def garbage(self) -> Mapping[str, str]:
-        """Keys under which something was found that does not belong there, and what is wrong with it."""
+        """Keys with unreadable or misplaced records, and the error for each."""
         return self._access.garbage
 
     def submit(self, tasks: Iterable[Task], job: str | None = None) -> JobHandle:
-        """Hand in *tasks* as one job; return when they are in the store.
+        """Submit *tasks* as one job; return when they are in the store.
 
-        *job* names it; without, it gets a new id. Naming one that has not finished adds to it:
-        tasks it has already are skipped, so a submit that was cut short can simply be repeated.
+        *job* is the id of the job; without this argument, the job gets a new id. If the job exists and has not
+        finished, the tasks are added. Tasks already in the job are skipped, so an interrupted submit can simply be
+        repeated.
 
-        Raise DuplicateTaskError if two tasks have the same id (for a list, before anything is
-        written), JobClosedError if the job has finished, UnavailableError if the store stays away.
+        Raise DuplicateTaskError if two tasks have the same id (for a list, before anything is written),
+        JobClosedError if the job has finished, UnavailableError if the store stays unavailable.
         """
         name = check_name("job", job) if job is not None else secrets.token_hex(6)
         if isinstance(tasks, list | tuple):
@@ -71,14 +72,14 @@ class Cluster:
         return JobHandle(access, name)
 
     def job(self, job: str) -> JobHandle:
-        """A job by its id; raise UsageError if the group has none of that name."""
+        """Return a handle on the job with this id; raise UsageError if the group has no such job."""
         key = self._access.keys.job(check_name("job", job))
         if self._access.ask(lambda: self._access.backend.get(key)) is None:
             raise UsageError(f"group {self.group!r} has no job {job!r}")
         return JobHandle(self._access, job)
 
     def jobs(self) -> dict[str, str]:
-        """The group's jobs by id, and the state of each: open, sealed, finished or deleted."""
+        """Return the state of each job by id: open, sealed, finished or deleted."""
         return {name: job.state for name, job in self._jobs().items()}
 
     def _jobs(self) -> dict[str, Job]:
@@ -91,25 +92,25 @@ class Cluster:
         return found
 
     def absent(self) -> bool:
-        """Whether nobody has ever joined the group, nor submitted to it."""
+        """Whether the group does not exist: no member has ever joined, and no client has submitted."""
         return self._access.ask(lambda: self._access.backend.get(self._access.keys.spec)) is None
 
     def spec(self) -> dict[str, int | None]:
-        """The group's numbers: runner, backup and shards; runner is None until a member has joined."""
+        """Return the group's numbers: runner, backup and shards; runner is None until a member has joined."""
         return numbers_of(self._access.spec())
 
     def change_spec(self, *, runner: int | None = None, backup: int | None = None) -> dict[str, int | None]:
-        """Change the numbers of a living group; return them as they are now.
+        """Change the numbers of a living group; return the new numbers.
 
-        With more Runners, Backup Runners take the new seats at once. With fewer, the holders of the
-        highest seats become Backup Runners, in the very commit that sets the number: they start nothing
-        more, and hand their shards over as those fall quiet, or, after their grace period, as they are.
-        The number of shards stays. Members that join later must say the new numbers, or none.
+        If the number of Runners grows, Backup Runners take the new seats at once. If the number shrinks, the holders
+        of the highest seats become Backup Runners in the same commit. They start no more tasks. They release each
+        shard when all running tasks of the shard have finished, at the latest after their grace period. The number of
+        shards stays. Members joining later must give the new numbers, or none.
 
-        Raise UsageError for numbers that make no sense, or a backup where all are Runners.
+        Raise UsageError for impossible numbers, or for *backup* in a group where all members are Runners.
         """
         access, wanted = self._access, Resize(runner, backup).check()
-        access.spec()  # Raises if there is no such group.
+        access.spec()  # Raises UsageError if there is no such group.
         new_id: Callable[[], str] = lambda: secrets.token_hex(8)  # noqa: E731  # a name for its type
         step: Callable[[], Spec | None] = lambda: try_change(  # noqa: E731  # as above
             access.backend, access.keys, wanted, new_id, access.report
@@ -127,7 +128,7 @@ class Cluster:
         return numbers_of(spec)
 
     def status(self) -> dict[str, Any]:
-        """The group as it is now: numbers, members, tasks, what nobody owns. As ``status --json`` prints it."""
+        """Return the state of the group, as in ``status --json``: numbers, members, tasks, unassigned shards."""
         access = self._access
         view = access.ask(lambda: read_view(access.backend, access.keys, {}, access.report))
         if view is None:
@@ -135,7 +136,7 @@ class Cluster:
         return group_status(self.group, view, self._jobs(), access.garbage)
 
     def quarantine(self) -> list[QuarantinedTask]:
-        """The tasks that are known to kill, and the evidence, oldest first."""
+        """Return the quarantined tasks with the evidence for each, oldest first."""
         found: list[QuarantinedTask] = []
         for entry in self._access.ask(lambda: self._access.backend.list(self._access.keys.quarantine)):
             try:
@@ -145,10 +146,10 @@ class Cluster:
         return sorted(found, key=lambda each: (each.at, each.id))
 
     def release(self, *numbers: str) -> list[JobHandle]:
-        """Let tasks out of quarantine: submit copies of them, as a new job for each that they were of.
+        """Release tasks from quarantine: submit copies of them, in a new job for each of their former jobs.
 
-        Take them by the ids that `quarantine` gives. Raise UsageError for one that is not there. Should
-        it fail half-way, do it again: what was submitted is not submitted twice.
+        The arguments are ids from `quarantine`. Raise UsageError for an id not in quarantine. After a failure
+        half-way, call `release` again: no task is submitted twice.
         """
         jobs: dict[str, list[QuarantinedTask]] = {}
         for each in self._condemned(numbers):
@@ -159,12 +160,12 @@ class Cluster:
             try:
                 handles.append(self.submit([each.task for each in condemned], name))
             except JobClosedError:
-                handles.append(self.job(name))  # It was cut short after that, and they have run since.
+                handles.append(self.job(name))  # An earlier, interrupted release submitted them, and they have run.
             self._remove(condemned)
         return handles
 
     def drop(self, *numbers: str) -> None:
-        """Forget tasks in quarantine; their outcomes stay. Raise UsageError for one that is not there."""
+        """Drop tasks from quarantine; their outcomes stay. Raise UsageError for an id not in quarantine."""
         self._remove(self._condemned(numbers))
 
     def _condemned(self, numbers: Iterable[str]) -> list[QuarantinedTask]:
@@ -180,12 +181,12 @@ class Cluster:
             self._access.ask(lambda change=change: _remove(self._access.backend, change))  # type: ignore[misc]  # mypy cannot infer a lambda's default
 
     def events(self) -> list[Mapping[str, object]]:
-        """What the members noted, oldest first by their wall clocks; a bounded number for each."""
+        """Return the events noted by members, oldest first by their wall clocks; a bounded number for each member."""
         return self._access.ask(lambda: read_events(self._access.backend, self._access.keys))
 
 
 def _remove(backend: CoordinationBackend, change: Delete) -> None:
-    """Delete a record; if somebody else has, or it is not known whether we have, that is as well."""
+    """Delete a record; do nothing if the record is gone. If the outcome is unknown, try until the record is gone."""
     try:
         backend.commit([], [change])
     except OutcomeUnknownError:

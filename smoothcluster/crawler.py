@@ -1,4 +1,4 @@
-"""A crawler process's membership of its group: the loop, on this machine's threads and sockets.
+"""`ClusterCrawler`, a member of a group of crawlers: joins the group and runs tasks in this process.
 
 crawler = ClusterCrawler(backend=ZookeeperBackend("host:2181"), runner=3, backup=2, handler=fetch)
 crawler.run()
@@ -45,57 +45,57 @@ from smoothcluster.retry import patiently
 log = logging.getLogger("smoothcluster")
 
 JOINING = 2.0
-"""Seconds, besides one and a half lease times, within which joining may begin again."""
+"""Seconds, on top of one and a half lease times, within which joining is retried."""
 
 
 class ClusterCrawler:
-    """One member of a group of crawlers: a Runner, or a Backup Runner that stands by.
+    """A member of a group of crawlers: a Runner, or a Backup Runner as a standby.
 
-    The constructor joins the group and elects: when it returns, `role` is settled. `run` then
-    works until the process is told to stop.
+    The constructor joins the group and takes part in the election, so `role` is known afterwards. `run` then works
+    until the process is told to stop.
 
     Args:
-        backend: where the group lives, such as ``ZookeeperBackend("host:2181")``.
-        runner: how many members are Runners. All members of a group must say the same, or leave
-            out both numbers, for those that the group has.
-        backup: how many are meant to stand by. Leave it out and all members are Runners, each
-            the backup of the others. Members beyond the numbers stand by, too.
+        backend: the store of the group, such as ``ZookeeperBackend("host:2181")``.
+        runner: how many members are Runners. All members of a group must give the same number, or leave out *runner*
+            and *backup* to use the numbers of the group.
+        backup: how many members are meant to stand by. Without this number, all members are Runners, and each is the
+            backup of the others. Members beyond the numbers stand by, too.
         handler: called for each task, as ``handler(task, context)``, in a thread; or an
-            ``async def``, on an event loop. Returns a JSON value of up to 256 KiB. It runs at
-            least once for every task; its outcome is recorded once.
-        name: unique in the group. ``<index>`` in it becomes the smallest number that is free.
+            ``async def``, on an event loop. Returns a JSON value of up to 256 KiB. The handler runs at
+            least once for every task (at-least-once); the outcome is recorded once.
+        name: the name of the member, unique in the group. ``<index>`` becomes the smallest free number.
         group: which group to join.
-        concurrency: how many handlers run at once, here.
-        lease_ttl: seconds without a sign of life after which the store gives this member up.
-            Deaths of processes are noticed much sooner; this is for pauses and cut cables.
-            Shorter means that a pause is taken for a death sooner; longer, that the tasks of a
-            machine that was cut off wait longer.
+        concurrency: how many handlers run at once in this process.
+        lease_ttl: seconds without heartbeat after which the store expires the lease of this member.
+            Deaths of processes are noticed much sooner; the lease is for pauses and cut cables.
+            With a shorter lease, a pause is taken for a death sooner. With a longer lease, the tasks of a
+            disconnected machine wait longer.
         max_attempts: how often a task whose handler raises is tried before it is ``failed``.
         retry_delay: seconds before the second try; doubled for each further one.
-        grace: seconds that running handlers get to finish when the member leaves.
-        shards: how many slices the tasks are divided into, for good; None for 32, and at least
+        grace: seconds for running handlers to finish when the member leaves.
+        shards: the number of shards of the group, which never changes; None for 32, and at least
             four for each Runner.
-        host: the address or host name at which other members reach this machine, to notice a
-            death; found out if None.
+        host: the address or host name at which other members reach this machine for failure
+            detection; found out if None.
         order: the key by which candidates for a free seat are sorted; in order of joining if None.
-        capacity: how many shards this member takes at most; None for any number. What is beyond everybody's
-            capacity is *unassigned*: shown, and taken as soon as there is room.
-        pacing: how carefully the shards of dead members are adopted, and when the breaker stops it.
+        capacity: how many shards this member takes at most; None for any number. Shards beyond the capacity of all
+            members appear as *unassigned* in `status` until a member has room.
+        pacing: how slowly members adopt the shards of dead members, and when the circuit breaker stops adoption.
         warm_up: called without arguments, in a thread of its own, now and then while this member stands
-            by: whatever it raises makes it unfit, which `status` shows, and it is passed over.
-        isolation: ``"process"`` to run every task in a child process, so that one that kills its
-            process costs no member; None to run only suspects so. Then the handler must be a
-            function that a fresh Python can import.
+            by. If the call raises, the member is unfit: `status` shows this, and the election passes over the member.
+        isolation: ``"process"`` to run every task in a child process, so a task which kills the
+            process costs no member; None to run only suspects in children. With
+            ``"process"``, the handler must be a function which a fresh Python can import.
         task_timeout: seconds after which a task is ended and ``failed``; needs *isolation*.
         task_memory: bytes that a task may allocate before it is ``failed``; needs *isolation*.
-        require: the least that the store must promise, by the names of `Guarantees`, such as
+        require: the least guarantees of the store, by the names of `Guarantees`, such as
             ``{"survives_failover": True}``; nothing if None.
         join: False to leave joining to `run`, `start` or `join`.
 
-    Raise UsageError for arguments that make no sense, NameInUseError if a living member has the
-    name (after waiting one lease time for it), SpecMismatchError if the living group has other
-    numbers, GuaranteeError if the store promises less than *require*, UnavailableError if it cannot
-    be reached within its timeout.
+    Raise UsageError for invalid arguments, NameInUseError if a living member has the
+    name (after waiting one lease time for the name), SpecMismatchError if the living group has other
+    numbers, GuaranteeError if the store promises less than *require*, UnavailableError if the store cannot
+    be reached within the timeout.
     """
 
     def __init__(
@@ -185,11 +185,11 @@ class ClusterCrawler:
 
     @property
     def role(self) -> Role | None:
-        """What it is now; None before it has joined and while it joins anew after a lost lease."""
+        """This member's present role; None before joining, and while the member joins anew after a lost lease."""
         return self._loop.role
 
     def join(self) -> Role:
-        """Join the group and take a seat if one is free; does nothing if joined. Raise as the constructor does."""
+        """Join the group and take a free seat, if any. Do nothing if joined. Raise the constructor's errors."""
         if self._loop.life is None:
             self._check_guarantees()
         began = SYSTEM_CLOCK.monotonic()
@@ -209,7 +209,7 @@ class ClusterCrawler:
                     told = True
                 SYSTEM_CLOCK.sleep(0.05)
             except (OutcomeUnknownError, LeaseLostError) as error:
-                # The store was silent for long: what counts is when we asked, not when we heard.
+                # The store was silent for long: the deadline holds for the time of the request, not of the answer.
                 if began > deadline:
                     raise
                 log.warning("joining again: %s", error)
@@ -219,7 +219,7 @@ class ClusterCrawler:
     def _check_guarantees(self) -> None:
         if not self._require:
             return
-        patiently(SYSTEM_CLOCK, 0.0, self._backend.sync)  # Some are known only once the store has been reached.
+        patiently(SYSTEM_CLOCK, 0.0, self._backend.sync)  # Some are known only after a first contact with the store.
         try:
             lacking = self._backend.guarantees.lacks(self._require)
         except ValueError as error:
@@ -228,9 +228,9 @@ class ClusterCrawler:
             raise GuaranteeError(f"{self._backend.url} promises less than is required: {'; '.join(lacking)}")
 
     def run(self) -> None:
-        """Work until `stop` is called or the process gets SIGTERM or SIGINT; then leave, and return.
+        """Work until a call of `stop`, or until the process gets SIGTERM or SIGINT; then leave the group and return.
 
-        Call it in the main thread to have the signals handled; in another, only `stop` ends it.
+        In the main thread, `run` handles the signals. In another thread, only `stop` ends `run`.
         A second signal ends the process at once.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -246,13 +246,13 @@ class ClusterCrawler:
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, signal.SIG_DFL)
-        # In a thread, and one begun without a lock: the main thread, interrupted here, may hold any there is.
+        # In a thread, started without taking a lock: the main thread, interrupted here, may hold any lock.
         _thread.start_new_thread(self._leave_for, (signal.Signals(number).name,))
 
     def _leave_for(self, name: str) -> None:
         try:
             log.warning("%s: leaving; once more to stop at once", name)
-        finally:  # Whoever writes the log may raise.
+        finally:  # A log handler may raise.
             self._loop.ask_to_leave()
 
     def _work(self) -> None:
@@ -266,7 +266,7 @@ class ClusterCrawler:
             self._close()
 
     def start(self) -> Self:
-        """Work in a background thread; `stop` ends it."""
+        """Work in a background thread until a call of `stop`."""
         if self._thread is None:
             self.join()
             self._thread = threading.Thread(target=self._work_quietly, name="smoothcluster-member", daemon=True)
@@ -281,10 +281,10 @@ class ClusterCrawler:
             log.error("%s has stopped: %s", self.name, error)  # noqa: TRY400  # `stop` raises it
 
     def stop(self) -> None:
-        """Leave the group: finish or hand back what runs, within the grace period. Repeatable.
+        """Leave the group: finish or hand back running tasks within the grace period. May be called repeatedly.
 
-        Called in another thread than the one in `run`, it only asks; `run` returns when done.
-        Raise what made a member that was started stop by itself.
+        If another thread is in `run`, `stop` only asks to leave, and `run` returns when done. If the background
+        thread of `start` has ended with an error, raise this error.
         """
         self._loop.ask_to_leave()
         if self._thread is not None:

@@ -1,16 +1,16 @@
-"""Every error this library raises, sorted by what the caller may do next.
+"""Every error of this library, sorted by the caller's next step.
 
-Losing a race is never an error: it is the return value `Refused`. ::
+Losing a race is never an error: `commit` returns `Refused`. ::
 
     SmoothclusterError
-    +-- BackendError                what went wrong between us and the store
+    +-- BackendError                a failure between this process and the store
     |   +-- UnavailableError        nothing was sent: retrying is safe
     |   +-- OutcomeUnknownError     something was sent and no answer came: read before retrying
-    |   +-- LeaseLostError          the lease is gone for good: begin again with a new one
-    |   +-- CommitTooLargeError     measured before sending: make it smaller
+    |   +-- LeaseLostError          the lease is gone for good: begin again with a new lease
+    |   +-- CommitTooLargeError     measured before sending: make the commit smaller
     |   +-- AccessDeniedError       the store refused our credentials or permissions
     |   +-- MisplacedKeyError       a key lies where a directory is to be, or a directory where a key is
-    +-- UsageError                  the call itself is wrong; the message says how to mend it
+    +-- UsageError                  the call itself is wrong; the message tells the correction
         +-- MissingDriverError      an adapter's driver is not installed
         +-- UnknownSchemeError      no backend is registered for this URL
         +-- GuaranteeError          the store promises less than is required
@@ -26,7 +26,7 @@ class SmoothclusterError(Exception):
 
 
 class BackendError(SmoothclusterError):
-    """Something went wrong between this process and the store."""
+    """A call from this process to the store failed."""
 
 
 class UnavailableError(BackendError):
@@ -38,15 +38,15 @@ class OutcomeUnknownError(BackendError):
 
 
 class LeaseLostError(BackendError):
-    """The lease is gone for good, and every key born on it. Begin again with a new lease."""
+    """The lease is gone for good, with every key on the lease. Begin again with a new lease."""
 
 
 class CommitTooLargeError(BackendError):
-    """The commit exceeds what the store takes in one piece. Nothing was sent."""
+    """The commit exceeds the store's limits. Nothing was sent."""
 
 
 class AccessDeniedError(BackendError):
-    """The store refused the credentials, or they may not do this. Nothing was changed."""
+    """The store refused the credentials, or the credentials do not permit this call. Nothing was changed."""
 
 
 class MisplacedKeyError(BackendError, ValueError):
@@ -59,7 +59,7 @@ class MisplacedKeyError(BackendError, ValueError):
 
 
 class UsageError(SmoothclusterError):
-    """The call is wrong as it stands. The message says how to mend it."""
+    """The call itself is wrong. The message tells the correction."""
 
 
 class MissingDriverError(UsageError):
@@ -71,7 +71,7 @@ class UnknownSchemeError(UsageError):
 
 
 class GuaranteeError(UsageError):
-    """The store promises less than what is required of it."""
+    """The store promises less than the caller requires."""
 
 
 class SpecMismatchError(UsageError):

@@ -1,4 +1,4 @@
-"""The words: what users hand in, what their handlers see, what they get back. All frozen values."""
+"""The values of the public interface: tasks from users, contexts for handlers, outcomes. All are frozen."""
 
 import base64
 import hashlib
@@ -12,32 +12,32 @@ from typing import Any, Protocol, cast
 from smoothcluster.errors import UsageError
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
-"""What can be stored: a JSON value."""
+"""Any JSON value."""
 
 LARGEST_VALUE = 256 * 1024
-"""Bytes of JSON that one handler's return value, or one task, may take."""
+"""Most bytes of JSON in one task, or in one handler's return value."""
 
 
 class Role(StrEnum):
-    """What a member is in its group."""
+    """The part of a member in its group."""
 
     RUNNER = "runner"
     BACKUP_RUNNER = "backup-runner"
 
 
 class Evidence(StrEnum):
-    """How it is known that a shard's former owner no longer has it."""
+    """The reason why a shard's former owner certainly no longer owns the shard."""
 
     LEFT = "left"
-    """It said so itself."""
+    """The owner announced its departure."""
     PROCESS_GONE = "process_gone"
-    """Its port refuses connections, or another incarnation answers there."""
+    """The owner's port refuses connections, or another incarnation answers there."""
     LEASE_EXPIRED = "lease_expired"
-    """The store let its lease run out."""
+    """The store ended the owner's lease."""
 
 
 class State(StrEnum):
-    """How a task ended."""
+    """The result of a task: success, failure or quarantine."""
 
     DONE = "done"
     FAILED = "failed"
@@ -49,9 +49,9 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One piece of work. Within a job its `id` is its identity: a repeat is skipped.
+    """One piece of work. Within a job, `id` identifies the task: a repeat is skipped.
 
-    Without an *id*, one is derived from method, url, params, headers and body: the same
+    Without an *id*, the task derives an id from method, url, params, headers and body: the same
     request is the same task. *meta* is any JSON value for the handler's own use.
     """
 
@@ -76,7 +76,7 @@ class Task:
         return hashlib.blake2b(_canonical(request).encode(), digest_size=16).hexdigest()
 
     def to_json(self) -> dict[str, object]:
-        """The task as a JSON object that leaves out what is at its default."""
+        """The task as a JSON object without fields at their default."""
         data: dict[str, object] = {"id": self.id}
         if self.url is not None:
             data["url"] = self.url
@@ -96,7 +96,7 @@ class Task:
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> "Task":
-        """The task that `to_json` wrote, or a person: raise UsageError for an unknown or wrong field."""
+        """The task in *data*, written by `to_json` or by a person. Raise UsageError for an unknown or wrong field."""
         for name, value in data.items():
             if name not in _FITS:
                 raise UsageError(f"a task has no field {name!r:.40}")
@@ -129,48 +129,48 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "headers": _maps_text,
     "body": _is_text,
     "body64": _is_text,
-    "meta": lambda value: True,  # any JSON value will do
+    "meta": lambda value: True,  # Any JSON value is allowed.
 }
-"""Whether a field's value, as JSON has it, is what a task may have there."""
+"""For each field of a task in JSON, a check of the value's type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one task ended: exactly one is recorded for every task."""
+    """The result of one task: the job records exactly one outcome for every task."""
 
     task_id: str
     state: State
-    value: "JSON"  # Quoted, so that the site shows the name and not the union behind it.
-    """What the handler returned, if `state` is done."""
+    value: "JSON"  # Quoted: the site then shows the name instead of the union.
+    """The handler's return value, if `state` is done."""
     error: str | None
-    """Why not, if it is not."""
+    """The reason, if `state` is not done."""
     attempts: int
-    """How often the task was started, on any member."""
+    """How often members started the task, counted over all members."""
     runner: str
-    """Name of the member that recorded it."""
+    """Name of the member on which the outcome was recorded."""
     epoch: int
-    """Of the shard, when it was recorded."""
+    """Epoch of the shard at the time of the record."""
 
 
 class Stopping(Protocol):
-    """A flag a handler may poll or wait for; `threading.Event` is one."""
+    """A flag for handlers to poll or wait for; `threading.Event` is such a flag."""
 
     def is_set(self) -> bool: ...
     def wait(self, timeout: float | None = None) -> bool: ...
 
 
 class TaskContext:
-    """What a handler knows about the run it is part of, and what it may ask for.
+    """The handler's view of the present run, and a way to add tasks.
 
     Attributes:
-        member: name of the member that runs it.
-        job: id of the job the task belongs to.
+        member: name of the member on which the handler runs.
+        job: id of the job of the task.
         shard: number of the shard.
-        epoch: the fencing token: pass it to whatever you write to, and have that refuse
-            anything older than it has seen for the shard.
+        epoch: the fencing token. Pass the token along with every write to another system. The other system must
+            refuse a token older than the newest token seen for the shard.
         attempt: 1 for the first start of this task, on any member, and so on.
-        stopping: set when the member is leaving, has lost its seat, or may have lost its lease. What the handler
-            still returns is recorded if the member still owns the shard, refused if not.
+        stopping: set when the member is leaving, has lost its seat, or may have lost its lease. A later return value
+            of the handler is recorded if the member still owns the shard, refused if not.
     """
 
     __slots__ = ("_added", "attempt", "epoch", "job", "member", "shard", "stopping")
@@ -187,13 +187,13 @@ class TaskContext:
     def submit(self, tasks: Iterable[Task]) -> None:
         """Add *tasks* to the job, together with this task's outcome: both or neither.
 
-        A task whose id the job already has is skipped. Nothing is added if the handler raises.
+        The job skips a task with a known id. If the handler raises, the job gets none of the tasks.
         """
         self._added.extend(tasks)
 
     @property
     def submitted(self) -> list[Task]:
-        """What `submit` was given so far."""
+        """The tasks passed to `submit` so far."""
         return self._added
 
 
@@ -204,7 +204,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,99}")
 
 
 def check_name(what: str, name: str) -> str:
-    """Return *name* if it can be part of a key; raise UsageError naming *what* it was for if not."""
+    """Return *name* if a key can contain the name; if not, raise UsageError that mentions *what* the name is for."""
     if not _NAME.fullmatch(name) or name in (".", ".."):
         raise UsageError(f"{what} {name!r} is not valid: use letters, digits, '_', '.', '-', at most 100 characters")
     return name

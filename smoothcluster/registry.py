@@ -1,8 +1,8 @@
-"""`connect`: from a URL to a backend, by the entry points of the group ``smoothcluster.backends``.
+"""`connect`: find the backend for a URL, through the entry points of the group ``smoothcluster.backends``.
 
-An entry point's name is the URL's scheme; it names an object, usually the adapter's class, with
-``from_url(url, **options)``. Every way this can fail has its own message, because it is the first
-thing a user sees; none shows what a URL may hold of secrets.
+The name of an entry point is the URL's scheme. The entry point leads to an object, usually the adapter's
+class, with ``from_url(url, **options)``. Every failure here has a message of its own, because a failed
+connection is the first message that a user sees. No message shows the parts of a URL that may be secret.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from smoothcluster.errors import MissingDriverError, UnknownSchemeError, UsageEr
 GROUP = "smoothcluster.backends"
 VARIABLE = "SMOOTHCLUSTER_BACKEND"
 DEFAULT = "sqlite://"
-"""Where nothing else is said: needs no server, and is the same for all processes of a user."""
+"""The URL without any setting: needs no server, and is the same for all processes of a user."""
 
 _EXAMPLE = "zookeeper://127.0.0.1:2181"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
@@ -27,11 +27,11 @@ _EXTRA = re.compile(r"""extra\s*==\s*['"](?P<extra>[^'"]+)['"]""")
 
 
 def connect(url: str | None = None, **options: object) -> CoordinationBackend:
-    """Return the backend at *url*; if that is None, at ``SMOOTHCLUSTER_BACKEND``, else this user's own file.
+    """Return the backend at *url*; if *url* is None, at ``SMOOTHCLUSTER_BACKEND``, else in this user's own file.
 
-    *options* are the adapter's own: see its README. Raise UsageError if the URL is not usable or
+    *options* belong to the adapter: see the adapter's README. Raise UsageError if the URL is not usable or
     an option is unknown, UnknownSchemeError if no installed backend is registered for the scheme,
-    MissingDriverError if its driver is not installed; and what the adapter raises.
+    MissingDriverError if the driver is not installed. Errors of the adapter escape unchanged.
     """
     if url is None:
         url = os.environ.get(VARIABLE) or DEFAULT
@@ -42,14 +42,14 @@ def connect(url: str | None = None, **options: object) -> CoordinationBackend:
 
 
 def schemes() -> list[str]:
-    """The URL schemes that installed backends are registered for, sorted."""
+    """The URL schemes of all installed backends, sorted."""
     return sorted({point.name for point in entry_points(group=GROUP)})
 
 
 def masked(url: str) -> str:
-    """*url* with what may be secret replaced: all before the last ``@``, and the query.
+    """*url* without its possible secrets: all text before the last ``@``, and the query, is replaced.
 
-    A password may hold any character by mistake, so too much is masked rather than too little.
+    A password may contain any character by mistake, so the function masks too much rather than too little.
     """
     scheme, rest = _split(url)
     _, at, rest = rest.rpartition("@")
@@ -58,13 +58,13 @@ def masked(url: str) -> str:
 
 
 def _split(url: str) -> tuple[str, str]:
-    """The scheme and what follows it; the scheme is empty if *url* does not begin with one."""
+    """Split *url* into the scheme and the rest; the scheme is empty if *url* does not begin with a scheme."""
     scheme, separator, rest = url.partition("://")
     return (scheme.lower(), rest) if separator and _SCHEME.fullmatch(scheme) else ("", url)
 
 
 def _normal(url: str) -> tuple[str, str]:
-    """The scheme, and the URL with it in small letters, so that adapters need not care."""
+    """The scheme in small letters, and the URL with this scheme, so that adapters need not handle capitals."""
     scheme, rest = _split(url)
     if not scheme:
         raise UsageError(f"{masked(url)!r} is not a backend's URL: it must begin with a scheme, as in {_EXAMPLE}")
@@ -72,7 +72,7 @@ def _normal(url: str) -> tuple[str, str]:
 
 
 def _find(scheme: str) -> EntryPoint:
-    """The one entry point for *scheme*."""
+    """The entry point for *scheme*; raise an error if there are none or several."""
     found = {point.value: point for point in entry_points(group=GROUP, name=scheme)}
     if not found:
         raise UnknownSchemeError(_unknown(scheme, schemes()))
@@ -94,7 +94,7 @@ def _unknown(scheme: str, known: list[str]) -> str:
 
 
 def _from_url(point: EntryPoint) -> Callable[..., CoordinationBackend]:
-    """Load what *point* names, telling a missing driver from an adapter's own fault."""
+    """Load the object of *point*, and tell a missing driver from a fault in the adapter."""
     try:
         target: object = point.load()
     except ModuleNotFoundError as error:
@@ -111,11 +111,11 @@ def _from_url(point: EntryPoint) -> Callable[..., CoordinationBackend]:
 
 
 def _driver_hint(point: EntryPoint, module: str) -> str | None:
-    """What to install if *module* is missing because a driver is; None if the adapter is at fault.
+    """The package to install if *module* is missing because of a driver; None if the adapter is at fault.
 
-    It is the driver if something that the adapter's distribution asks for is not installed, in
-    general or in the extra named as the adapter's package is (smoothcluster_etcd: etcd). Where all
-    of that is there, a module that cannot be found is a mistake in the adapter, and says so best itself.
+    The driver is missing if a requirement of the adapter's distribution is not installed: a general requirement,
+    or a requirement of the extra with the name of the adapter's package (smoothcluster_etcd: etcd). If all
+    these are installed, a missing module is a mistake in the adapter, and the original error explains more.
     """
     package = point.module.partition(".")[0]
     if point.dist is None or module.partition(".")[0] in ("smoothcluster", package):
@@ -128,7 +128,7 @@ def _driver_hint(point: EntryPoint, module: str) -> str | None:
 
 
 def _requirements(lines: Iterable[str]) -> Iterable[tuple[str, str | None]]:
-    """Name and extra of each requirement; one with any other marker may not apply here and is left out."""
+    """Name and extra of each requirement, without requirements with other markers, which may not apply here."""
     for line in lines:
         match = _REQUIREMENT.match(line)
         if match is None:

@@ -1,4 +1,4 @@
-"""Trying again, in one place: only what certainly did not happen, and not for ever."""
+"""Retries with backoff: only calls that certainly had no effect are repeated, and only for a limited time."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 def patiently(clock: Clock, seconds: float, act: Callable[[], T], stop: stop_base | None = None) -> T:
-    """Call *act*, and again while it raises UnavailableError, for *seconds* at most; the last error escapes.
+    """Call *act*, and retry while *act* raises UnavailableError, for at most *seconds*; then raise the last error.
 
-    The pauses grow to a second and are random, so that many clients do not come back as one.
+    The pauses are random and grow to a second, so many clients do not come back at the same moment.
     """
     limit = stop_after_delay(seconds)
     retrying = Retrying(

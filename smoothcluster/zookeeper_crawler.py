@@ -1,4 +1,4 @@
-"""The crawler of one line, for those who have ZooKeeper: a `ClusterCrawler` that brings its own backend."""
+"""A `ClusterCrawler` with a ZooKeeper backend: a member of a group in one line of code."""
 
 from typing import Any
 
@@ -9,15 +9,15 @@ from smoothcluster.registry import connect
 
 
 class ZookeeperCrawler(ClusterCrawler):
-    """``ClusterCrawler(backend=ZookeeperBackend(zk_hosts), …)``, which it closes when it has left.
+    """``ClusterCrawler(backend=ZookeeperBackend(zk_hosts), …)``, which closes the backend after leaving the group.
 
     Args:
         runner: how many members are Runners.
         backup: how many stand by; None if all are Runners.
         name: this member's name, with ``<index>`` filled in.
         zk_hosts: ``h1:2181,h2:2181/chroot``.
-        handler: called with each task; if left out, `handle` is, for a subclass to define.
-        settings: whatever else `ClusterCrawler` takes.
+        handler: called with each task; if left out, the method `handle` of a subclass is called.
+        settings: all other arguments of `ClusterCrawler`.
 
     Raise as `ClusterCrawler` does, and MissingDriverError without ``smoothcluster[zookeeper]``.
     """
@@ -41,7 +41,7 @@ class ZookeeperCrawler(ClusterCrawler):
             raise
 
     def handle(self, task: Task, context: TaskContext) -> object:
-        """Do *task*: what a handler does, for subclasses. As it stands every task fails."""
+        """Handle *task*. Subclasses override this method; without an override, every task fails."""
         raise NotImplementedError(f"{type(self).__name__} has neither a handler nor a method 'handle' of its own")
 
     def _close(self) -> None:

@@ -1,21 +1,28 @@
-"""Knowing that a process is dead long before its lease ends: its kernel closes its sockets.
+"""The failure detector: notices a dead process long before the lease ends, because the kernel closes the sockets.
 
-Every member listens on a port and greets whoever connects with its name and incarnation.
-Others connect, read the greeting, hold the connection, and dial again when it ends.
+Every member runs a `Listener`, which greets each caller with the name and incarnation of the member. Other members run
+a `Prober`, which connects, reads the greeting, holds the connection, and dials again when the connection ends::
 
-Only two things prove that an incarnation is over, and only to a prober that was greeted by
-that incarnation at that address before:
+    WAITING --dial--> CONNECTING --> CONNECTED --greeting--> HELD --connection ends--> WAITING
+                      or OVER: REFUSED   or OVER: REPLACED
+
+Parts: `listener` greets, `prober` watches, `sockets` makes the sockets for both.
+
+Invariants: only two observations prove that an incarnation is over, and only to a prober with an earlier
+greeting from the same incarnation at the same address:
 
 * the address *refuses* a connection: the process is gone;
-* the same member greets there with *another* incarnation: it began again.
+* the same member greets there with *another* incarnation: the member has joined again.
 
-Everything else proves nothing. A dying listener may still accept for an instant. Silence is
-what a stopped process, a busy one, or a cut cable sounds like. A refusal by an address that
-never greeted may come from the wrong machine: addresses repeat among containers, and a name
-or address that means loopback leads a remote prober to itself.
+Everything else proves nothing. A dying listener may still accept for an instant. A stopped process, a busy process and
+a cut cable all look like silence. A refusal by an address that never greeted may come from the wrong machine: addresses
+repeat among containers, and a name or address that means loopback leads a remote prober back to the same machine.
 
-Safety: even a proof may be wrong (a firewall that starts to refuse looks like a death), so
-it may only ever lead to guarded moves that fence the old owner off.
+On failure: even a proof may be wrong (a firewall that starts to refuse looks like a death). A proof may therefore lead
+only to guarded moves that fence the old owner off. Without a proof the lease decides. An exception of the `Prober`'s
+callback is logged, and the other peers stay watched.
+
+Begin reading with `prober.Prober`, then `listener.Listener`.
 """
 
 from smoothcluster.failure_detector.listener import Listener

@@ -1,4 +1,4 @@
-"""Being known alive: a port that greets."""
+"""The listener: a port that greets every caller, so that other members notice the death of this process."""
 
 import errno
 import json
@@ -13,32 +13,37 @@ from typing import final
 from smoothcluster.failure_detector.sockets import Bell, closed_first, keep_descriptors_apart, listen
 
 _MOST_HELD = 64
-"""Connections a listener holds. A few members watch it; beyond this the oldest is dropped, and may dial again."""
+"""Connections a listener holds.
+
+A few members watch a listener. Beyond this number the listener drops the oldest connection, and the caller may dial
+again.
+"""
 
 _REST = 0.1
-"""Seconds for which a listener that ran out of file descriptors leaves callers in the kernel's queue."""
+"""Seconds for which a listener without free file descriptors leaves callers in the kernel's queue."""
 
 
 @final
 class Listener:
-    """Greets everybody who connects and holds the line until this process ends.
+    """Greets every caller and holds the connection until this process ends.
 
-    Without *host*, listens on the address by which this machine reaches others, or on
-    loopback if it reaches none. A given *host* is the address, or the name of it, by which
-    others reach this machine; where it is not an address of this machine itself (it lies
-    behind a translation), and for ``0.0.0.0`` and ``::``, listens on every interface.
-    Raise UsageError if *host* cannot be resolved.
+    Without *host*, the listener uses the address by which this machine reaches other machines, or
+    loopback if no other machine is reachable. A given *host* is the address, or the name of the
+    address, by which other machines reach this machine. Where *host* is no address of this machine
+    (behind an address translation), and for ``0.0.0.0`` and ``::``, the listener listens on every
+    interface. Raise UsageError if *host* cannot be resolved.
 
-    Never waits for a client and reads nothing: one that talks is dropped.
+    The listener never waits for a client and reads nothing: a client that sends data is dropped.
 
-    Make it early: of a killed process's threads the first made tend to end first, and where they can
-    be kept apart the sockets close with this one's thread. The last to end frees the memory before.
+    Construct the listener early. In a killed process the oldest threads tend to end first. Where the
+    sockets can be kept apart, they close with the listener's thread. Otherwise they may close late,
+    because the last thread to end frees the memory before.
     """
 
     def __init__(self, host: str | None = None) -> None:
         self._host = host
         self._greeting = b""
-        self._held: dict[socket.socket, bytes] = {}  # and what each was told
+        self._held: dict[socket.socket, bytes] = {}  # each connection with the greeting sent to it
         self._bell = Bell()
         self._closing = False
         self._resting = False
@@ -54,29 +59,30 @@ class Listener:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Numeric host and port, as others should dial them."""
+        """Numeric host and port for other members to dial."""
         return self._address
 
     def announce(self, group: str, member: str, incarnation: str) -> None:
-        """Greet with this from now on, and drop held connections, so that those who watch learn of it.
+        """Greet with these names from now on, and drop held connections, so that watching members learn of the change.
 
-        They dial again, and where another incarnation was announced before have proof at once
-        that it is over. Until the first announcement nobody is greeted.
+        Watching members dial again. Where another incarnation was announced before, the new greeting
+        proves at once that the earlier incarnation is over. Before the first announcement the listener
+        greets nobody.
         """
         self._greeting = json.dumps({"group": group, "member": member, "incarnation": incarnation}).encode() + b"\n"
         self._bell.ring()
 
     def close(self) -> None:
-        """Stop listening. Those who watch take it for a death: give the lease back first. Repeatable."""
+        """Stop listening. Watching members take this for a death: give the lease back first. Repeatable."""
         self._closing = True
         self._bell.ring()
         self._thread.join()
         self._bell.close()
 
     def close_in_child(self) -> None:
-        """Let go of this process's copies of the sockets after a fork; the parent's stay open.
+        """Close this process's copies of the sockets after a fork; the parent's sockets stay open.
 
-        Closes descriptors and nothing else: the selector is shared with the parent.
+        Only descriptors are closed: the child shares the selector with the parent.
         """
         for each in () if self._apart else (self._socket, *self._held):
             each.close()
@@ -115,7 +121,7 @@ class Listener:
             self._bell.hush()
             self._drop([caller for caller, told in self._held.items() if told != self._greeting])
         else:
-            # Nobody has anything to say to us: it hung up, or it is not one of ours. Or it was dropped just now.
+            # Members never send data: the caller hung up, or is no member. Or an earlier event just dropped it.
             self._drop([caller for caller in self._held if caller is ready])
 
     def _accept(self) -> None:
@@ -123,7 +129,7 @@ class Listener:
             caller, _ = self._socket.accept()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                # The caller stays in the kernel's queue, so the socket would be ready again at once, for ever.
+                # The caller stays in the kernel's queue, so the selector would report the socket at once, for ever.
                 self._selector.unregister(self._socket)
                 self._resting = True
             return
@@ -151,8 +157,8 @@ _listeners: "weakref.WeakSet[Listener]" = weakref.WeakSet()
 
 
 def _close_in_child() -> None:
-    # A handler may fork (multiprocessing does, on Linux, before Python 3.14). A child that
-    # kept the port open would hide its parent's death for as long as it lives.
+    # A handler may fork (multiprocessing does, on Linux, before Python 3.14). A child with the
+    # port open would hide the death of the parent until the child ends, too.
     for listener in list(_listeners):
         listener.close_in_child()
 

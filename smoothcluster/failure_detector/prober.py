@@ -1,4 +1,4 @@
-"""Knowing others dead: connections that are held until they end."""
+"""The prober: holds a connection to each watched member, and finds proof of a death when the connection ends."""
 
 import errno
 import json
@@ -19,47 +19,47 @@ from smoothcluster.failure_detector.sockets import Bell, dial
 _log = logging.getLogger(__name__)
 
 _LONGEST_GREETING = 1024
-"""Bytes. Two names of up to 100 characters and an id fit easily; a stranger's flood does not."""
+"""Bytes. Two names of up to 100 characters and an id fit easily; a flood of data from a stranger does not."""
 
 _SHORTEST_PATIENCE = 0.02
-"""Seconds for a connection to come about before it is dialled anew; doubles with every attempt.
+"""Seconds to wait for a connection before the prober dials again; doubles with every attempt.
 
-The kernel repeats what went missing only after a whole second, and a dying listener with a
-full queue does let it go missing.
+The kernel repeats a lost packet only after a whole second, and a dying listener with a full
+queue does lose packets.
 """
 
 _LONGEST_PATIENCE = 3.0
-"""Seconds, likewise, however often it failed."""
+"""Seconds: the upper limit of the doubling."""
 
 _SHORTEST_PAUSE = 0.001
-"""Seconds between two attempts to reach a peer that does not greet; doubles likewise."""
+"""Seconds between two attempts to reach a peer without a greeting; doubles with every attempt."""
 
 _LONGEST_PAUSE = 1.0
-"""Seconds, likewise."""
+"""Seconds: the upper limit of the doubling pause."""
 
 
 _STAND_BACK = 0.015
-"""Seconds that whoever is not first in line leaves to the one who is, before it looks into a death."""
+"""Seconds that a member waits before examining a death, if another member is first in line to act on deaths."""
 
 
 class Proof(StrEnum):
-    """How an incarnation is known to be over."""
+    """The observation that proves the end of an incarnation."""
 
     REFUSED = "refused"
-    """Nothing listens where it greeted: the process is gone."""
+    """Nothing listens at the address that greeted before: the process is gone."""
     REPLACED = "replaced"
-    """Its member greets there with another incarnation. The process may be the same one, rejoined."""
+    """The member greets there with another incarnation. The process may be the same, after joining again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """An incarnation to watch, and where its member record says that it listens."""
+    """An incarnation to watch, and the listening address from the member record."""
 
     incarnation: str
     member: str
     group: str
     host: str
-    """A numeric address. A name is never looked up, so that no peer waits for another's name server."""
+    """A numeric address. The prober never looks up a name, because a slow name server would delay all other peers."""
     port: int
 
 
@@ -72,7 +72,7 @@ class _Phase(Enum):
 
 
 class _Link:
-    """A peer, and how far the prober has got with it."""
+    """A peer, and the state of the connection to the peer."""
 
     __slots__ = ("due", "failures", "greeted_at", "lost_at", "peer", "phase", "received", "socket")
 
@@ -89,10 +89,10 @@ class _Link:
 
 @final
 class Prober:
-    """Watches peers, all in one thread, and calls *on_gone* once for each that is proven over.
+    """Watches all peers in a single thread, and calls *on_gone* once for each peer whose end is proven.
 
     *on_gone* gets the incarnation, the proof, and the seconds from the end of the held
-    connection to the proof. It is called in the prober's thread and must return at once.
+    connection to the proof. The prober's thread calls *on_gone*, so the callback must return at once.
     """
 
     def __init__(self, on_gone: Callable[[str, Proof, float], None], clock: Clock = SYSTEM_CLOCK) -> None:
@@ -108,22 +108,22 @@ class Prober:
         self._thread.start()
 
     def watch(self, peers: Iterable[Peer], *, first: bool = True) -> None:
-        """Watch exactly these from now on.
+        """Watch exactly these *peers* from now on.
 
-        Those already watched stay as they are. What is known of the others is forgotten,
-        though a call about one of them may be under way. Unless we are *first* in line to act on a
-        death, we look into one a moment later: the one who is needs the processors.
+        Peers already watched keep their connections. The prober forgets all other peers, though a call
+        about a forgotten peer may be under way. If this member is not *first* in line to act on a death,
+        the prober dials a moment later after a connection ends: the first member needs the processors.
         """
         self._wanted, self._pause = frozenset(peers), 0.0 if first else _STAND_BACK
         self._bell.ring()
 
     @property
     def armed(self) -> frozenset[str]:
-        """The incarnations that have greeted and are on the line: their death would be noticed."""
+        """The incarnations that have greeted and hold a connection: the prober would notice their death."""
         return frozenset(link.peer.incarnation for link in list(self._links.values()) if link.phase is _Phase.HELD)
 
     def close(self) -> None:
-        """Stop watching. No call comes after this returns, unless this is called in one. Repeatable."""
+        """Stop watching. After this returns *on_gone* is not called again, unless *on_gone* called this. Repeatable."""
         self._closing = True
         self._bell.ring()
         if threading.current_thread() is not self._thread:
@@ -185,7 +185,7 @@ class Prober:
         except OSError:
             heard = b""
         if link.phase is _Phase.HELD:
-            # Nothing follows a greeting but the end. Whoever does go on talking is not one of ours.
+            # Only the end of the connection follows a greeting. A peer that sends more data is no member.
             link.lost_at = self._clock.monotonic()
             self._retry(link)
             link.due += self._pause
@@ -200,8 +200,8 @@ class Prober:
             if error:
                 raise OSError(error, os.strerror(error))
             if connection.getsockname() == connection.getpeername():
-                # Dialling a free port of this machine may get that very port as its own, and reach itself. So
-                # nobody listens there; but only the kernel's refusal is proof, and the next attempt will get it.
+                # A socket that dials a free port of this machine may get the same port as source, and reach itself.
+                # So nobody listens there; but only the kernel's refusal is proof, and the next attempt will get it.
                 raise OSError(errno.EADDRINUSE, "reached itself")
         except OSError as failure:
             self._failed(link, failure)
@@ -222,8 +222,8 @@ class Prober:
         group, member, incarnation = _parse_greeting(line)
         if (group, member, incarnation) == (peer.group, peer.member, peer.incarnation):
             if link.greeted_at is None or now - link.greeted_at >= _LONGEST_PAUSE:
-                # It was well until now: dial again at once when it goes. One that greets and
-                # hangs up again and again must not keep two processes busy.
+                # The peer was well until now: dial again at once when the connection ends. A peer that
+                # greets and hangs up again and again must not keep two processes busy.
                 link.failures = 0
             link.greeted_at = now
             link.phase = _Phase.HELD
@@ -239,7 +239,7 @@ class Prober:
             self._retry(link)
 
     def _retry(self, link: _Link) -> None:
-        """Dial again: twice at once, for a dying listener may accept for an instant, then ever more rarely."""
+        """Dial again: twice at once, because a dying listener may accept for an instant, then with growing pauses."""
         self._hang_up(link)
         pause = 0.0 if link.failures < 2 else _doubled(_SHORTEST_PAUSE, link.failures - 2, _LONGEST_PAUSE)
         link.failures += 1

@@ -1,4 +1,4 @@
-"""Sockets as listeners and probers need them: never waiting, never asking a name server, kept alive."""
+"""Sockets for listeners and probers: non-blocking, with TCP keepalive, and dialled without a name server."""
 
 import ctypes
 import errno
@@ -11,7 +11,7 @@ from typing import final
 from smoothcluster.errors import UsageError
 
 _OUTSIDE = ("1.1.1.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "2606:4700:4700::1111")
-"""Addresses that lie behind some interface on nearly every network. Nothing is ever sent to them."""
+"""Addresses for which nearly every network has a route. Nothing is ever sent to these addresses."""
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - only where the user asks for it, or names an address that is translated
 
@@ -20,7 +20,11 @@ _KEEPALIVE = [
     for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
     if hasattr(socket, option)
 ]
-"""A held connection is silent by nature. This keeps firewalls from forgetting it, and notices those that did."""
+"""Options of TCP keepalive.
+
+A held connection is silent by nature. Keepalive packets stop firewalls from forgetting the connection, and reveal a
+connection that a firewall has forgotten.
+"""
 
 
 @final
@@ -33,7 +37,7 @@ class Bell:
         self._far.setblocking(False)
 
     def ring(self) -> None:
-        # Full means that it rings already; closed means that nobody listens any more.
+        # A full socket means that the bell rings already; a closed socket means that nobody waits any more.
         with suppress(OSError):
             self._far.send(b"\0")
 
@@ -47,15 +51,16 @@ class Bell:
 
 
 _CLONE_FILES = 0x400
-"""By linux/sched.h."""
+"""The flag ``CLONE_FILES`` of linux/sched.h."""
 
 
 def keep_descriptors_apart(keep: int) -> bool:
-    """Give the calling thread a table of descriptors of its own; whether this system can do that (Linux can).
+    """Give the calling thread a private table of descriptors; return whether this system supports this (Linux does).
 
-    It has the standard streams, *keep*, and what the thread opens from now on. No child inherits
-    those, and the kernel closes them when the thread ends: all others of a killed process it
-    closes last, after freeing the memory, which takes a millisecond for every ten MiB or so.
+    The table holds the standard streams, *keep*, and every descriptor that the thread opens from now
+    on. No child inherits these later descriptors, and the kernel closes them when the thread ends. The
+    kernel closes all other descriptors of a killed process last, after freeing the memory, which takes
+    about a millisecond for every ten MiB.
     """
     try:
         if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_FILES) != 0:
@@ -68,25 +73,26 @@ def keep_descriptors_apart(keep: int) -> bool:
 
 
 _BEHIND_ALL = 200
-"""More descriptors than a listener's thread ever has."""
+"""A number above every other descriptor of a listener's thread."""
 
 
 def closed_first(connection: socket.socket) -> socket.socket:
-    """The same socket under a high number: of a killed process's sockets Linux ends the highest first.
+    """Move the socket to a high descriptor number: Linux closes the sockets of a killed process highest first.
 
-    So whoever dials again when a held connection has ended is refused at once, where it would else
-    often be accepted once more, by a listener that ends a moment later.
+    The listening socket then closes before the held connections. A prober that dials again after the
+    end of a held connection is refused at once. Otherwise a listener about to end would often accept
+    once more.
     """
     try:
         high = fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, _BEHIND_ALL)
-    except OSError:  # So many are not allowed.
+    except OSError:  # The limit of descriptors is lower.
         return connection
     connection.close()
     return socket.socket(fileno=high)
 
 
 def dial(host: str, port: int) -> socket.socket:
-    """Begin to connect to a numeric address without waiting. Raise what the kernel says at once."""
+    """Begin to connect to a numeric address without waiting. Raise OSError if the kernel refuses at once."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     )[0]
@@ -104,7 +110,7 @@ def dial(host: str, port: int) -> socket.socket:
 
 
 def listen(host: str | None) -> tuple[socket.socket, str]:
-    """A listening socket on a free port, and the numeric address to publish for it."""
+    """Return a listening socket on a free port, and the numeric address to publish."""
     wanted = None if host is None else _resolve(host)
     published = outgoing_address() if wanted is None or wanted in _EVERYWHERE else wanted
     try:
@@ -121,7 +127,7 @@ def _bind(address: str) -> socket.socket:
         listening.bind((address, 0))
         listening.listen(128)
         listening.setblocking(False)
-        _keep_alive(listening)  # what is accepted inherits it
+        _keep_alive(listening)  # accepted connections inherit this
     except BaseException:
         listening.close()
         raise
@@ -138,7 +144,7 @@ def _resolve(host: str) -> str:
 
 
 def outgoing_address() -> str:
-    """The address by which this machine reaches others, loopback if it reaches none. Sends nothing."""
+    """Return the address by which this machine reaches other machines, or loopback if none. Sends nothing."""
     for target in _OUTSIDE:
         with (
             suppress(OSError),

@@ -1,11 +1,11 @@
-"""Who should own which shard: one pure function for both shapes, balanced and with few moves.
+"""Shard assignment: a pure function for both shapes of a group, balanced and with few moves.
 
-Only members that may work own shards: Runners that run. Each should own an equal share, but no
-more than its capacity; whoever already owns most gets what cannot be divided, so a balanced group
-never moves. What is beyond everybody's capacity is left *unassigned*.
+Only running Runners own shards. Each Runner should own an equal share, up to its capacity. The members with
+most shards keep the remainder of the division, so a balanced group never moves a shard. Shards beyond the
+capacity of all members stay *unassigned*.
 
-The shards of the dead are adopted with care by those that have some already: a few at once, and
-none while the breaker is open. Who has none takes its share at once.
+A member with shards adopts the shards of dead members carefully: a few at once, and none while the circuit breaker
+is open. A member without shards takes a full share at once.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,36 +18,36 @@ from smoothcluster.model import Evidence
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one member should try now."""
+    """The moves for a member to try now."""
 
     claim: tuple[int, ...] = ()
-    """Shards that nobody else may work on, to be taken."""
+    """Shards to claim; no other member may work on them."""
     give: tuple[tuple[int, str | None], ...] = ()
-    """Shards of its own, each to be handed to the member named, or let go of if that is None."""
+    """Own shards to hand over, each with the incarnation of the receiver, or with None to release the shard."""
     resign: bool = False
-    """It owns shards and may not any more: all are given away."""
+    """Whether the member owns shards but may not any more, and gives all of them away."""
     patient: bool = True
-    """False if something is amiss that others ought to mend: look again soon."""
+    """False if other members should act first: re-read the group soon."""
     later: bool = False
-    """Whether more of the dead's shards are to be adopted once the next round is due."""
+    """Whether the next round of adoption has more shards of dead members to adopt."""
     unplaced: tuple[int, ...] = ()
-    """Free shards for which nobody has room."""
+    """Free shards for which no member has room."""
 
 
 def workers(view: View) -> list[str]:
-    """The members that may own shards: the Runners that run, in one order for all."""
+    """The members that may own shards: the running Runners, in the same order for all."""
     living = view.living()
     return [name for name in view.runners() if name in living and living[name].running]
 
 
 def room(view: View, me: str) -> int | None:
-    """How many more shards *me* may own by its capacity; None for any number."""
+    """How many more shards the capacity of *me* allows; None for any number."""
     capacity = view.members[me].record.capacity
     return None if capacity is None else max(0, capacity - len(view.owned(me)))
 
 
 def shares(owned: Mapping[str, int], total: int, capacity: Mapping[str, float] | None = None) -> dict[str, int]:
-    """How many of *total* shards each member should own, given how many it owns and how many it may."""
+    """How many of *total* shards each member should own, given the present numbers and the capacities."""
     target: dict[str, int] = {}
     ranked: list[str] = sorted(owned, key=lambda name: -owned[name])  # stable: equals stay in the order given
     limits = capacity or {}
@@ -57,7 +57,7 @@ def shares(owned: Mapping[str, int], total: int, capacity: Mapping[str, float] |
         full = [name for name in ranked if limits.get(name, inf) < level[name]]
         if not full:
             return target | level
-        # What these may not have is shared by the others.
+        # The other members share the shards beyond these members' limits.
         target |= {name: int(limits[name]) for name in full}
         total -= sum(target[name] for name in full)
         ranked = [name for name in ranked if name not in target]
@@ -65,11 +65,11 @@ def shares(owned: Mapping[str, int], total: int, capacity: Mapping[str, float] |
 
 
 def plan(view: View, me: str, *, busy: Iterable[int] = (), successor: bool = False, adopt: int | None = None) -> Plan:
-    """What *me* should claim and give away.
+    """The shards that *me* should claim and give away.
 
-    *busy* are shards of its own with tasks running: given last. *successor* says that a candidate is
-    waiting. If a seat is vacant, what is free is left to it, since it takes that with the seat.
-    Of the dead's shards no more than *adopt* are claimed, if given.
+    *busy* are shards of *me* with running tasks, to be given last. *successor* says whether a candidate waits for
+    a seat. If a seat is vacant, the free shards are left to the candidate, who takes them with the seat.
+    *adopt*, if given, bounds how many shards of dead members are claimed.
     """
     able = workers(view)
     owned = {name: view.owned(name) for name in able}
@@ -88,15 +88,15 @@ def plan(view: View, me: str, *, busy: Iterable[int] = (), successor: bool = Fal
 
 
 def _capacities(view: View, able: list[str]) -> dict[str, float]:
-    """The most that each may own, of those that have said so."""
+    """The capacity of each member with a limited capacity."""
     capacities = {name: view.members[name].record.capacity for name in able}
     return {name: capacity for name, capacity in capacities.items() if capacity is not None}
 
 
 def _free(view: View, number: int, able: list[str]) -> bool:
-    """Whether its owner does not work: it has gone, was never there, or holds no seat and does not run.
+    """Whether a shard is free: the owner has gone, never existed, or neither holds a seat nor runs.
 
-    One that runs has lost its seat to a change of the numbers: it hands its shards over itself.
+    A running owner without a seat has lost the seat to a resize, and hands the shards over itself.
     """
     read = view.shards[number]
     assert read is not None
@@ -109,26 +109,26 @@ def _free(view: View, number: int, able: list[str]) -> bool:
 
 
 def _resignation(view: View, me: str, owned: dict[str, list[int]], target: dict[str, int]) -> Plan:
-    """All of *me*'s shards to those who may work, or to nobody, if it runs and is no Runner any more."""
+    """The plan to give all shards of *me* away, if *me* runs and is no Runner any more; else an empty plan."""
     runners, able = view.runners(), list(owned)
     resigning = [name for name, m in view.living().items() if m.running and name not in runners and view.owned(name)]
     if me not in resigning or not able:
         return Plan()
-    # All who resign deal out the same shards in the same order, so no two overload one.
+    # All resigning members deal out the same shards in the same order, so two of them never overload a receiver.
     dealt = _divide(sorted(n for name in resigning for n in view.owned(name)), owned, target, able)
     takers: dict[int, str] = {number: name for name in able for number in dealt[name]}
     return Plan(give=tuple((number, takers.get(number)) for number in view.owned(me)), resign=True)
 
 
 def orphaned(view: View, number: int) -> bool:
-    """Whether its owner has died: who adopts it does not know yet what it died of."""
+    """Whether the shard's owner has died. The cause of the death is still unknown when a member adopts the shard."""
     read = view.shards[number]
     assert read is not None
     return view.verdict(read.record.owner) in (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)
 
 
 def _portion(view: View, dealt: list[int], adopt: int | None) -> list[int]:
-    """What is to be claimed at once: what nobody died of, and so many of the others."""
+    """The shards to claim at once: all without a dead owner, and up to *adopt* of the others."""
     orphans = [number for number in dealt if orphaned(view, number)]
     left = set(orphans[adopt:]) if adopt is not None else set[int]()
     return [number for number in dealt if number not in left]
@@ -137,7 +137,7 @@ def _portion(view: View, dealt: list[int], adopt: int | None) -> list[int]:
 def _divide(
     free: list[int], owned: dict[str, list[int]], target: dict[str, int], able: list[str]
 ) -> dict[str, list[int]]:
-    """Deal *free* shards out to those below their share, the neediest first, while there are any."""
+    """Deal *free* shards out to the members below their share, the neediest first."""
     dealt: dict[str, list[int]] = {name: [] for name in able}
     for number in free:
         needs = {name: target[name] - len(owned[name]) - len(dealt[name]) for name in able}
@@ -150,13 +150,13 @@ def _divide(
 def _surplus(
     owned: dict[str, list[int]], target: dict[str, int], me: str, busy: set[int]
 ) -> tuple[tuple[int, str], ...]:
-    """Which of *me*'s shards go to whom."""
+    """The surplus shards of *me*, each with its receiver."""
     spare = len(owned[me]) - target[me]
     if spare <= 0:
         return ()
     lacking = [name for name in owned for _ in range(target[name] - len(owned[name]))]
     givers = [name for name in owned for _ in range(len(owned[name]) - target[name])]
-    # Every giver serves its own stretch of those who lack, so two never feed the same mouth.
+    # Each giver serves a separate stretch of the receivers, so two givers never serve the same need.
     start = givers.index(me)
     chosen = sorted(owned[me], key=lambda number: (number in busy, number))[:spare]
     return tuple(zip(chosen, lacking[start : start + spare], strict=False))

@@ -1,8 +1,8 @@
-"""Whether members die in series: what one member makes of the deaths it has seen, by its own clock.
+"""Circuit breaker: detect a series of deaths, as seen by a member and timed by the member's own clock.
 
-The breaker opens before the first shard is adopted of a death that makes it a series, since that
-death is counted with those already told. It is closed by any member that has seen no death for a
-while. What stood in the record when this member first looked is old news: when that was, it cannot know.
+The breaker opens in the commit that would adopt the first shard of the death that exceeds the limit, because this
+death counts together with the recorded deaths. Any member that has seen no death for a while closes the breaker.
+Deaths found in the record at a member's first read count as old, because the member cannot know their time.
 """
 
 from dataclasses import dataclass
@@ -17,30 +17,30 @@ from smoothcluster.records.breaker import Breaker, Death
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pacing:
-    """How carefully the shards of dead members are adopted by those that have some already.
+    """Limits on how fast members with shards adopt the shards of dead members.
 
-    Adopting adds to a member's queue, never to what it runs at once. What else may come with the
-    tasks (memory, a host that cannot bear more, a bug) is what these are for. A member without
-    shards is never held back, nor is the last one that works.
+    Adoption adds to a member's queue, never to the number of tasks running at once. But the tasks may bring other
+    dangers (memory, an overloaded host, a bug), and these limits are for such dangers. The limits never hold back
+    a member without shards, nor the last working member.
     """
 
     shards: int = 4
-    """How many a member adopts at once. Smaller: what kills is met in small doses; larger: sooner done."""
+    """Shards in a round of adoption. Smaller: deadly tasks arrive in small rounds; larger: adoption ends sooner."""
     pause: float = 0.1
-    """Seconds from one such round to the next. Longer: more time for a dose to show its effect."""
+    """Seconds between two rounds of adoption. Longer: more time for a round to show an effect."""
     share: float = 0.5
     """The breaker opens when more than this share of the members died. 1.0 switches it off."""
     least: int = 2
-    """And at least so many."""
+    """Fewer deaths than this never open the breaker."""
     window: float = 10.0
-    """Within so many seconds. Longer: slower series of deaths count as series."""
+    """Seconds within which deaths count together. Longer: slower series of deaths count as series."""
     memory: float = 60.0
-    """Seconds for which somebody who is gone still counts as one of the members."""
+    """Seconds for which a member that is gone still counts among the members."""
     quiet: float = 10.0
     """Seconds without a death after which the breaker closes. Longer: unassigned shards wait longer."""
 
     def check(self) -> "Pacing":
-        """Return it, or raise UsageError saying what is wrong with it."""
+        """Return self; raise UsageError, naming the field, if a value is out of range."""
         for what in ("shards", "least"):
             if type(number := getattr(self, what)) is not int or number < 1:
                 raise UsageError(f"pacing: {what} must be a whole number of at least 1, not {number!r}")
@@ -55,18 +55,18 @@ class Pacing:
 
 
 class DeathWindow:
-    """The deaths that one member has seen, and when."""
+    """The deaths seen by a member, and their times."""
 
     def __init__(self, pacing: Pacing) -> None:
         self._pacing = pacing
         self._present: dict[str, float] = {}
-        """When each name was last seen among the living or to die."""
+        """By name: time of the last sight of the member alive, or of the member's death."""
         self._died: dict[str, tuple[str, float]] | None = None
-        """Each dead incarnation's name, and when it was first seen to be dead."""
+        """By dead incarnation: the name, and the time when the death was first seen."""
         self._opened: float | None = None
 
     def look(self, view: View, now: float) -> None:
-        """Take note of who lives and who has died."""
+        """Record the living and the dead members that *view* shows."""
         record = view.breaker.record
         died = self._died if self._died is not None else {}
         seen = now if self._died is not None else -inf
@@ -83,18 +83,18 @@ class DeathWindow:
         if record.open:
             self._opened = now if self._opened is None else self._opened
         elif self._opened is not None:
-            # Whoever closed it may have seen the deaths earlier than we did: they are over for us, too.
+            # The closing member may have seen the deaths earlier than this member: so they are over here, too.
             self._opened = None
             self._died = {incarnation: (name, -inf) for incarnation, (name, _) in self._died.items()}
 
     def series(self, now: float) -> bool:
-        """Whether so many have died of late that nobody should adopt what they left."""
+        """Whether so many members have died lately that adoption of their shards should stop."""
         since = now - self._pacing.window
         dead = {name for name, at in (self._died or {}).values() if at > since}
         return len(dead) >= self._pacing.least and len(dead) > self._pacing.share * len(self._present)
 
     def told(self, view: View, now: float, commit_id: str) -> Breaker | None:
-        """The breaker's record once it is told of all deaths that *view* shows; None if it knows of them.
+        """The breaker's record with all deaths in *view* added; None if there is nothing to change.
 
         Call `look` first.
         """
@@ -105,7 +105,7 @@ class DeathWindow:
         return view.breaker.record.after(fresh, owners, commit_id, opens=self.series(now))
 
     def closes_at(self) -> float | None:
-        """When, if nobody else dies, the breaker may be closed; None while it is."""
+        """The time when the breaker may close if no other member dies; None while the breaker is closed."""
         if self._opened is None:
             return None
         last = max((at for _, at in (self._died or {}).values()), default=-inf)
@@ -113,7 +113,7 @@ class DeathWindow:
 
 
 def unrecorded(view: View) -> dict[str, Death]:
-    """Those who died owning shards that are still theirs, and of whom the breaker does not know."""
+    """Deaths of present owners of shards that the breaker's record lacks."""
     fresh: dict[str, Death] = {}
     for number, read in enumerate(view.shards):
         if read is None or read.record.owner is None or read.record.owner in view.breaker.record.dead:
@@ -125,5 +125,5 @@ def unrecorded(view: View) -> dict[str, Death]:
 
 
 def exempt(view: View, me: str) -> bool:
-    """Whether the breaker does not stop *me*: it has no shards yet, or nobody else works."""
+    """Whether *me* is exempt from the breaker: *me* owns no shards yet, or no other member works."""
     return not view.owned(me) or workers(view) == [me]

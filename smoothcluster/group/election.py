@@ -1,15 +1,15 @@
-"""Who should hold a seat: pure decisions, written once for every store.
+"""Leader election: pure decisions on the holders of seats, written once for every store.
 
-A seat is the licence to be a Runner. A seated member stays; one that comes back pushes nobody
-out. Candidates are the living members without a seat, in the order they joined unless the user
-gives another. The i-th candidate takes the i-th free seat, so that two who look at the same
-picture never want the same one, and two deaths at once wake two backups.
+A seat is the licence to be a Runner. A seated member stays; a returning member pushes no holder
+out. Candidates are the living members without a seat, in the order of joining unless the user
+gives another order. The i-th candidate takes the i-th free seat. So two candidates with the same
+snapshot never claim the same seat, and two deaths at once wake two Backup Runners.
 
-One that should be first but does nothing (it is stopped, or cut off, and its lease has not run out
-yet) is passed by after a moment, and so is one that has found itself unfit, unless nobody else is there.
+The first candidate may be inactive: stopped or cut off, with a lease still valid. The next candidates pass an
+inactive candidate by after a moment. They also pass by an unfit candidate, unless no other member is there.
 
-Safety: none of this fences. Two members may well decide on one seat; the commit in `handover`
-lets one of them have it.
+Safety: these decisions do not fence. Two members may decide on the same seat; the commit in `handover`
+gives the seat to only one of them.
 """
 
 from collections.abc import Callable, Container, Mapping
@@ -20,7 +20,7 @@ from smoothcluster.model import Evidence, Role
 from smoothcluster.records.group import Member
 
 PATIENCE = 1.0
-"""Seconds that a free seat is left to each candidate whose turn comes first."""
+"""Seconds for which a free seat is left to each candidate with an earlier turn."""
 
 Order = Callable[[Member], object]
 """The key by which candidates are sorted; must give values that compare."""
@@ -33,34 +33,34 @@ def join_order(member: Member) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SeatClaim:
-    """Take seat *number* from *holder*, whose shards come with it."""
+    """A claim on seat *number* and on the shards of the present *holder*."""
 
     number: int
     holder: str | None
     evidence: Evidence
     depose: bool = False
-    """The holder lives but does not run, and has not for one TTL."""
+    """Whether the holder lives, but has not run for a TTL."""
 
 
 def candidates(view: View, me: str, order: Order = join_order, idle: Container[str] | None = None) -> list[Member]:
-    """The living members without a seat that *me* must let go first, and itself.
+    """The queue for seats as *me* sees the queue: living members without a seat, *me* included.
 
-    One that was constructed but does not run cannot take over, so one that runs passes it by;
-    if *idle* is given, only if it is among these. Those that are unfit come last.
+    A member that was constructed but does not run cannot take over, so a running member passes such members
+    by; if *idle* is given, only those in *idle*. Unfit members come last.
     """
     living, runners = view.living(), view.runners()
     running = me in living and living[me].running
     passed = {name for name, m in living.items() if running and not m.running and (idle is None or name in idle)}
     able = [m for name, m in living.items() if name not in passed or name == me]
-    # Whose record names a seat took it after the seats were read, or takes it back from who overwrote it.
+    # A member with a seat in its record claimed the seat after the seats were read, or is about to reclaim it.
     waiting = [m for m in able if m.incarnation not in runners and m.seat is None]
     return sorted(waiting, key=lambda member: (member.unfit is not None, order(member), member.join))
 
 
 def first_in_line(view: View, me: str, order: Order = join_order) -> bool:
-    """Whether the next seat that gets free is *me*'s to take, or the next shards, if nobody waits for a seat.
+    """Whether *me* is first to take the next free seat, or the next free shards if no candidate waits.
 
-    Where all members are Runners, whatever gets free is due to all of them.
+    Where all members are Runners, every Runner is first in line for free shards.
     """
     if view.all_run and me in view.runners():
         return True
@@ -69,15 +69,15 @@ def first_in_line(view: View, me: str, order: Order = join_order) -> bool:
 
 
 def free_seats(view: View, idle_since: Mapping[str, float], now: float, ttl: float) -> list[SeatClaim]:
-    """Seats that may be taken, lowest first.
+    """Claims on the free seats, lowest first.
 
-    *idle_since* says since when, on this process's clock, a holder's record has stood
-    unchanged and not running.
+    *idle_since* holds, for each idle holder, the time since when the record has been unchanged and not
+    running, on this process's clock.
     """
     claims: list[SeatClaim] = []
     for number, read in enumerate(view.seats):
         if read.record.closed > view.spec.record.joins:
-            continue  # The spec was read before there were fewer seats, and this one after.
+            continue  # The spec was read before a resize closed seats, and this seat after.
         holder = read.record.holder
         evidence = view.verdict(holder)
         if evidence is not None:
@@ -96,9 +96,9 @@ def seat_to_claim(
     order: Order = join_order,
     vacant_since: Mapping[int, float] | None = None,
 ) -> SeatClaim | None:
-    """The seat that *me* should try to take now, or None.
+    """The seat for *me* to claim now, or None.
 
-    *vacant_since* says since when, on this process's clock, each seat has been free.
+    *vacant_since* holds the time since when each seat has been free, on this process's clock.
     """
     living = view.living()
     if view.all_run or me not in living or me in view.seated() or _better_not(view, me, order):
@@ -106,11 +106,11 @@ def seat_to_claim(
     free = [claim for claim in free_seats(view, idle_since, now, ttl) if living[me].running or not claim.depose]
     mine = living[me].seat
     if mine is not None:
-        # A claim of ours may have landed since the seats were read: then this one is refused.
+        # An own claim may have landed since the seats were read: then the store refuses this claim.
         return next((claim for claim in free if claim.number == mine), None)
     taken = {member.seat for member in living.values()}
     free = [claim for claim in free if claim.depose or claim.number not in taken]
-    # A newcomer takes its seat before it runs: who ran past it at once would upset roles that are being settled.
+    # A newcomer claims a seat before running: to pass it by at once would upset roles in the making.
     idle = {name for name, since in idle_since.items() if now - since >= ttl}
     rank = [member.incarnation for member in candidates(view, me, order, idle)].index(me)
     since = vacant_since or {}
@@ -119,7 +119,7 @@ def seat_to_claim(
 
 
 def _better_not(view: View, me: str, order: Order) -> bool:
-    """Whether *me* is unfit and others are there to take over."""
+    """Whether *me* is unfit and other running members can take over."""
     living = view.living()
     if living[me].unfit is None:
         return False
@@ -128,11 +128,11 @@ def _better_not(view: View, me: str, order: Order) -> bool:
 
 
 def fit(view: View, me: str, order: Order = join_order) -> list[str]:
-    """The candidates that run and have not found themselves unfit, in order."""
+    """The running candidates that have not found themselves unfit, in order."""
     queue = candidates(view, me, order)
     return [member.incarnation for member in queue if member.running and member.unfit is None]
 
 
 def role_of(view: View, me: str) -> Role:
-    """What *me* is, by the store."""
+    """The role of *me*, according to the store."""
     return Role.RUNNER if me in view.runners() else Role.BACKUP_RUNNER

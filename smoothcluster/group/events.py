@@ -1,7 +1,7 @@
-"""What happened in a group, for people and scripts: a bounded ring of events for each member.
+"""The event log of a group, for people and scripts: a bounded ring of events for each member.
 
-Events explain; nothing is decided by them. They are written when there is time, so the last
-ones of a process that was killed are missing.
+Events explain; no decision depends on them. A member writes events when there is time, so the last events of a
+killed process are missing.
 """
 
 import json
@@ -14,11 +14,11 @@ from smoothcluster.records.codec import GarbageError, dump, load
 from smoothcluster.records.keys import Keys, last_part
 
 RING = 200
-"""Events kept for each member."""
+"""How many events are kept for each member."""
 
 
 class EventLog:
-    """One member's ring."""
+    """The ring of events of a member."""
 
     def __init__(self, backend: CoordinationBackend, keys: Keys, member: str, clock: Clock) -> None:
         self._backend, self._directory, self._clock = backend, keys.events(member), clock
@@ -29,19 +29,19 @@ class EventLog:
         self._next = 0
 
     def add(self, kind: str, **details: object) -> dict[str, object]:
-        """Note an event now; `flush` writes it. Until then the returned event may be added to."""
+        """Add an event to the queue for `flush`. Until then the caller may add to the returned event."""
         event: dict[str, object] = {"at": round(self._clock.wall(), 6), "kind": kind, "member": self._member, **details}
         self._waiting.append(event)
         return event
 
     def garbage(self, key: str, what: str) -> None:
-        """Report once that something under *key* is not what belongs there."""
+        """Report garbage under *key*, once for each key."""
         if key not in self._garbage:
             self._garbage.add(key)
             self.add("garbage", key=key, what=what)
 
     def flush(self) -> None:
-        """Write what was noted; may raise a BackendError, and then goes on where it stopped."""
+        """Write the queued events. After a BackendError, the next call goes on where this call stopped."""
         while self._waiting:
             if self._slots is None:
                 self._find_slots()
@@ -50,14 +50,14 @@ class EventLog:
             key, value = f"{self._directory}/{slot}", dump(self._waiting[0] | {"n": self._next})
             change: Change = Update(key, value) if slot in self._slots else Create(key, value)
             if isinstance(self._backend.commit([], [change]), Refused):
-                self._slots = None  # Somebody tidied up, or our last write did arrive.
+                self._slots = None  # A cleanup removed the slot, or the last write did arrive.
                 continue
             self._slots.add(slot)
             self._next += 1
             self._waiting.popleft()
 
     def _find_slots(self) -> None:
-        """Go on behind what an earlier incarnation of the same name wrote."""
+        """Find the slots in use, to go on behind the events of earlier incarnations with the same name."""
         self._slots = set()
         last = -1
         for entry in self._backend.list(self._directory):
@@ -67,12 +67,12 @@ class EventLog:
             try:
                 last = max(last, int(_number(load(entry.value).get("n"))))
             except GarbageError:
-                continue  # It will be written over when its turn comes.
+                continue  # The ring overwrites this slot in due turn.
         self._next = last + 1
 
 
 def read_events(backend: CoordinationBackend, keys: Keys) -> list[Mapping[str, object]]:
-    """All members' events, oldest first by the wall clocks of those who wrote them."""
+    """The events of all members, oldest first by the wall clocks of the writers."""
     events: list[Mapping[str, object]] = []
     for directory in backend.keys(keys.all_events):
         for entry in backend.list(directory):
@@ -87,10 +87,10 @@ def read_events(backend: CoordinationBackend, keys: Keys) -> list[Mapping[str, o
 
 
 def _number(value: object) -> float:
-    # Neither infinite nor an int that no float can hold: whatever a stranger wrote, it is only for sorting.
+    # Neither infinite nor an int too large for a float. The number only serves for sorting, even if garbage.
     return value if isinstance(value, int | float) and abs(value) < 2**53 else -1.0
 
 
 def line(event: Mapping[str, object]) -> str:
-    """An event as one line of JSON."""
+    """An event as a line of JSON."""
     return json.dumps(event)

@@ -1,13 +1,13 @@
-"""The moves by which ownership changes, each one guarded commit: claim, give, leave.
+"""Handover: the moves that change ownership (claim, give, leave), each a single guarded commit.
 
-Safety: a claim compares and sets three things at once. The shard, so that one claimant wins
-and the former owner's next progress commit is refused. The seat, so that there are never more
-Runners than seats. The claimant's own member record, so that one whose incarnation has ended,
-or whose earlier claim landed late, claims nothing. A claim on the shards of the dead compares the
-breaker, too, and tells it of deaths that it does not know of: so it was closed when they were taken.
+Safety: a claim compares and sets three records at once. The shard: only a single claimant wins, and the store
+refuses the former owner's next progress commit. The seat: there are never more Runners than seats. The
+claimant's member record: a claimant with an ended incarnation, or with an earlier claim that landed late, claims
+nothing. A claim on shards of dead members also compares the circuit breaker and records new deaths there, so the
+breaker was closed when the shards were taken.
 
-A move whose outcome is unknown needs no memory here: what a member holds is what the store
-says it holds, so it looks again and adopts whatever is its own.
+A move with an unknown outcome needs no memory here. The store alone says which shards and seats a member holds, so
+the member reads the group again and takes up all shards recorded as its own.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,28 +26,28 @@ from smoothcluster.records.shard import Shard, bits
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A commit to be tried, and what is true once it was applied."""
+    """A commit to try, and the state after the commit."""
 
     changes: list[Change]
     id: str
     me: Member
-    """My own record afterwards."""
+    """The own member record afterwards."""
     shards: Mapping[int, Shard]
-    """The shards it sets, as they are afterwards."""
+    """The shards set by the move, as they are afterwards."""
     rest: tuple[int, ...] = ()
-    """Shards that did not fit, for the next move."""
+    """Shards that did not fit into the commit, for the next move."""
     former: Mapping[int, str | None] = field(default_factory=dict[int, str | None])
-    """Whose shards these were."""
+    """The former owner of each shard."""
     holder: str | None = None
-    """Whose seat it takes."""
+    """The former holder of the claimed seat, if any."""
     conditions: list[Condition] = field(default_factory=list[Condition])
 
 
 def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str, at: float | None = None) -> Shard:
-    """The shard as its next owner takes it over, *at* this time by the wall clock.
+    """The shard as the successor takes over, *at* this time by the wall clock.
 
-    What was marked as running is blamed on the former owner: that start is counted, and
-    whoever asks later why a task was started twice finds here who had it and how that ended.
+    Each task marked as running gets an entry of blame with the former owner. The entry counts as a start. The
+    entry also explains a second start of the task: the record names the earlier owner and the end of the earlier start.
     """
     after = _parted(shard, evidence, commit_id, at)
     after.owner, after.name = member.incarnation, member.name
@@ -56,14 +56,14 @@ def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str, at
 
 
 def release(shard: Shard, commit_id: str) -> Shard:
-    """The shard as its owner lets go of it. The name stays, for people: whose it was."""
+    """The shard as the owner releases it. The name of the former owner stays, for people."""
     after = _parted(shard, Evidence.LEFT, commit_id)
     after.owner = None
     return after
 
 
 def _parted(shard: Shard, evidence: Evidence, commit_id: str, at: float | None = None) -> Shard:
-    """A copy of the shard in which what was marked as running is blamed on its owner."""
+    """A copy of the shard, with blame on the owner for each task marked as running."""
     after = shard.copy()
     after.id = commit_id
     blamed = format_entry(shard.owner, shard.epoch, evidence, at)
@@ -75,9 +75,9 @@ def _parted(shard: Shard, evidence: Evidence, commit_id: str, at: float | None =
 
 
 def mark(shard: Shard, most: int) -> int:
-    """Mark as running up to *most* of the tasks that are open and were never begun; return how many.
+    """Mark as running up to *most* of the open tasks that never started; return how many.
 
-    What was begun before is left to be started later: it may be what its owner died of.
+    Tasks that started before are left for later, because such a task may have caused the owner's death.
     """
     marked = 0
     for chunk in shard.open.values():
@@ -103,11 +103,11 @@ def claim(
     spare: tuple[int, Versioned[Shard]] | None = None,
     at: float | None = None,
 ) -> Move:
-    """Take *seat*, if any, and as many of *shards* as fit into one commit.
+    """Claim *seat*, if any, and as many of *shards* as fit into a commit.
 
-    The claim itself marks up to *starts* of their tasks as running, so that they can be started
-    as soon as they are read, without another commit. *breaker* is its record afterwards, if it
-    must be told of deaths. *spare* is a shard of mine to be let go of in the same commit.
+    The claim marks up to *starts* of their tasks as running, so the tasks can start as soon as they are read,
+    without another commit. *breaker* is the breaker's record afterwards, if there are deaths to record.
+    *spare* is an own shard to release in the same commit.
     """
     mine = replace(me.record, id=commit_id, seat=me.record.seat if seat is None else seat.number)
     changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]
@@ -141,7 +141,7 @@ def claim(
 
 
 def _sit_down(keys: Keys, view: View, me: str, seat: SeatClaim, commit_id: str) -> list[Change]:
-    """The changes by which *seat* becomes *me*'s; a holder that lives is told by its own record."""
+    """The changes that give *seat* to *me*; a deposed holder learns so from its own member record."""
     changes = [put(keys.seat(seat.number), Seat(me, commit_id).to_json(), view.seats[seat.number].version)]
     if seat.depose and seat.holder:
         holder = view.members[seat.holder]
@@ -163,7 +163,7 @@ def _evidence(view: View, number: int) -> Evidence:
 def give(
     keys: Keys, me: Member, target: Versioned[Member], shards: Mapping[int, Versioned[Shard]], commit_id: str
 ) -> Move:
-    """Hand *shards*, on which nothing runs, to *target*, whose own record tells it so."""
+    """Transfer *shards* without running tasks to *target*, and update the member record that *target* watches."""
     changes: list[Change] = [
         Update(keys.member(target.record.incarnation), replace(target.record, id=commit_id).to_json(), target.version)
     ]
@@ -173,7 +173,7 @@ def give(
 
 
 def let_go(keys: Keys, me: Member, shards: Mapping[int, Versioned[Shard]], commit_id: str) -> Move:
-    """Leave *shards* to nobody: whoever has room for them some time may take them."""
+    """Release *shards* without a successor, so any member with room may claim them later."""
     after = {number: release(read.record, commit_id) for number, read in shards.items()}
     return Move([Update(keys.shard(n), after[n].to_json(), shards[n].version) for n in after], commit_id, me, after)
 
@@ -186,7 +186,7 @@ def leave(
     commit_id: str,
     limits: Guarantees,
 ) -> Move:
-    """Let go of *shards*, as many as fit, and with the last of them of the seat and the membership."""
+    """Release as many of *shards* as fit; with the last of them, give up the seat and delete the member record."""
     mine = me.record
     closing: list[Change] = [Delete(keys.member(mine.incarnation), me.version)]
     for number, seat in enumerate(view.seats):
@@ -207,11 +207,11 @@ def leave(
 
 
 def put(key: str, value: bytes, version: str | None) -> Change:
-    """Have *value* at *key*, if it is still at *version*, or still absent if that is None."""
+    """Write *value* at *key* if the key is still at *version*, or still absent where *version* is None."""
     return Create(key, value) if version is None else Update(key, value, version)
 
 
 def _fits(changes: list[Change], limits: Guarantees) -> bool:
-    # Room is left for burying the dead: at most one key for each change.
+    # Keep room to remove the records of dead members: at most one key for each change.
     size = commit_size([], changes)
     return size.bytes + 128 * len(changes) <= limits.largest_commit and 2 * size.operations <= limits.most_operations

@@ -1,8 +1,8 @@
-"""Joining a group: a name of one's own, a place in the order, and agreement on the numbers.
+"""Joining a group: a unique name, a place in the order of joins, and agreement on the numbers.
 
-One commit compares and sets the join counter in ``spec``. Any other join changes it, so whoever
-wins read a complete list of members: names are unique, joins are ordered, and "there is no
-living member" can be decided.
+The commit of a join compares and sets the join counter in ``spec``. Every other join changes the counter, so the
+winner has read a complete list of members. Therefore names are unique, joins are ordered, and a joining member
+can be sure that a group has no living member.
 """
 
 import logging
@@ -29,9 +29,9 @@ def try_join(
     new_id: Callable[[], str],
     report: Report,
 ) -> Versioned[Member] | None:
-    """Try once to join as *card*, with name, place and seat filled in; None if somebody was faster.
+    """Try once to join as *card*, with name, place and seat filled in; None to try again.
 
-    Raise NameInUseError or SpecMismatchError if the group as it is now does not take it.
+    Raise NameInUseError or SpecMismatchError if the group refuses the name or the numbers.
     """
     spec = parse_spec(backend.get(keys.spec))
     if spec is None and wanted.again:
@@ -46,7 +46,7 @@ def try_join(
         after = replace(agreed(before, wanted, peopled=bool(names)), joins=before.joins + 1, id=commit_id)
         member = replace(card, name=free_name(wanted.name, names), join=after.joins, seat=None, id=commit_id)
     except (SpecMismatchError, NameInUseError):
-        # Members are read after the numbers: if somebody has joined in between, these do not belong together.
+        # Members are read after the numbers. If another member joined in between, the two reads do not match.
         now = backend.get(keys.spec)
         if spec is not None and now is not None and now.version != spec.version:
             return None
@@ -58,13 +58,13 @@ def try_join(
     try:
         result = backend.commit([], [put, Create(key, member.to_json(), lease)])
     except OutcomeUnknownError:
-        backend.sync()  # The next try finds the record if it was written, now or late: its key is its own.
+        backend.sync()  # The next try finds the record if written, now or late: no other member has this key.
         return None
     return None if isinstance(result, Refused) else Versioned(member, result.versions[key])
 
 
 def free_name(template: str, taken: set[str]) -> str:
-    """*template* with the smallest free index filled in; raise NameInUseError if it has none and is taken."""
+    """*template* with the smallest free index; raise NameInUseError if the name is taken and has no index."""
     if INDEX not in template:
         if template in taken:
             raise NameInUseError(

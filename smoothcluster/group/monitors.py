@@ -1,4 +1,4 @@
-"""Which members watch which: every Runner by two, and nobody watches a number that grows with the group."""
+"""Failure monitoring: two members watch each Runner, and the load of a member does not grow with the group."""
 
 from smoothcluster.group.election import Order, candidates, join_order
 from smoothcluster.group.view import View
@@ -7,14 +7,14 @@ from smoothcluster.group.view import View
 def watched_by(view: View, me: str, order: Order = join_order, watchers: int = 2, ring: int = 7) -> set[str]:
     """The members whose death *me* must notice.
 
-    Every Runner is watched by the first *watchers* candidates that run, and by the Runner that
-    follows it; where there are fewer candidates, by more of these. Every other candidate watches
-    the one ahead of it. The first *watchers* Runners watch those first candidates in return, and
-    the last one: whom nobody else sees die. So nobody watches what grows with the group, and
-    nobody dies unseen.
+    The first *watchers* running candidates watch every Runner, and so does the next Runner in order; where
+    there are fewer candidates, more of the next Runners do. Each candidate but the first watches the candidate
+    ahead. In return, the first *watchers* Runners watch the first candidates, and also the last candidate,
+    because no other member would see the last candidate die. So no member's load grows with the
+    group, and no death goes unseen.
 
-    Where all members are Runners, each is watched by the *ring* of those that joined next instead,
-    a few of them, since several may die at once.
+    Where all members are Runners, the *ring* Runners that joined next watch each Runner instead. There are
+    several of them, because several members may die at once.
     """
     living, runners = view.living(), view.runners()
     queue = [m.incarnation for m in candidates(view, me, order) if m.running or m.incarnation == me]

@@ -1,4 +1,4 @@
-"""Reading a group from the store, in the order that the decisions rely on."""
+"""Read a group from the store, in the order on which the decisions rely."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from smoothcluster.records.shard import Shard
 
 
 def parse_spec(entry: Entry | None) -> Versioned[Spec] | None:
-    """The spec in *entry*; None if there is none. Garbage there is fatal: the group has no numbers."""
+    """The spec in *entry*; None without an entry. Garbage is fatal here, because a group needs numbers."""
     if entry is None:
         return None
     try:
@@ -24,7 +24,7 @@ def parse_spec(entry: Entry | None) -> Versioned[Spec] | None:
 
 
 def read_members(backend: CoordinationBackend, keys: Keys, report: Report) -> dict[str, Versioned[Member]]:
-    """All members whose records can be read."""
+    """All members with readable records; report the garbage."""
     members: dict[str, Versioned[Member]] = {}
     for entry in backend.list(keys.members):
         try:
@@ -39,7 +39,7 @@ def read_members(backend: CoordinationBackend, keys: Keys, report: Report) -> di
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """The spec, and who owns what by the records that are never deleted."""
+    """The spec, and the records of ownership, which are never deleted."""
 
     spec: Versioned[Spec]
     seats: list[Versioned[Seat]]
@@ -48,7 +48,7 @@ class Ownership:
 
 
 def read_ownership(backend: CoordinationBackend, keys: Keys, spec: Spec | None, report: Report) -> Ownership | None:
-    """The spec and the records of ownership, in one step if *spec* still tells how many there are."""
+    """Read the spec and the records of ownership, in a single step if the numbers of *spec* are still valid."""
     while True:
         if spec is None:
             read = parse_spec(backend.get(keys.spec))
@@ -57,7 +57,7 @@ def read_ownership(backend: CoordinationBackend, keys: Keys, spec: Spec | None, 
             spec = read.record
         seat_keys = [keys.seat(n) for n in range(spec.seats)]
         shard_keys = [keys.shard(n) for n in range(spec.shards)]
-        # Shards before seats: who owned a shard held a seat then, so if it holds none *later*, it was deposed.
+        # Shards before seats: a shard's owner held a seat then, so an owner without a seat *later* was deposed.
         first, second, *entries = backend.get_many([keys.spec, keys.breaker, *shard_keys, *seat_keys])
         read = parse_spec(first)
         if read is not None and (read.record.seats, read.record.shards) == (spec.seats, spec.shards):
@@ -70,7 +70,7 @@ def read_ownership(backend: CoordinationBackend, keys: Keys, spec: Spec | None, 
 def read_seats(
     backend: CoordinationBackend, keys: Keys, numbers: Iterable[int], report: Report
 ) -> dict[int, Versioned[Seat]]:
-    """Some seats."""
+    """The seats with these numbers."""
     wanted = list(numbers)
     entries = backend.get_many([keys.seat(n) for n in wanted]) if wanted else []
     return {number: _seat(entry, report) for number, entry in zip(wanted, entries, strict=True)}
@@ -79,11 +79,11 @@ def read_seats(
 def read_view(
     backend: CoordinationBackend, keys: Keys, gone: Mapping[str, Evidence], report: Report, last: View | None = None
 ) -> View | None:
-    """Look at the whole group; None if it does not exist yet. The *last* look saves a step.
+    """Read the whole group; None if the group does not exist yet. The *last* view saves a step.
 
-    Shards are read before seats, and both before members: whoever owns a shard held a seat before,
-    and had joined before that, so if it is not among what is read *later*, it has gone. The other
-    way round a newcomer would look dead.
+    Shards are read before seats, and both before members. A shard's owner held a seat before, and had
+    joined before the seat, so an owner missing in a *later* read has gone. In the opposite order a newcomer would
+    look dead.
     """
     found = read_ownership(backend, keys, last.spec.record if last else None, report)
     if found is None:
@@ -101,10 +101,10 @@ def refresh(
     numbers: Sequence[int],
     seat: int | None = None,
 ) -> tuple[View, dict[str, Entry]]:
-    """The *last* look, with some shards, and perhaps a seat, as they are now: when every millisecond counts.
+    """The *last* view with some shards, and perhaps a seat, read again: a fast read for urgent claims.
 
-    With it come the chunks that the first of these shards had open at the last look: whoever
-    claims them can start their tasks without another read.
+    The read includes the chunks that the first of these shards had open in the last view. After the claim, the
+    member can start their tasks without another read.
     """
     ahead = _opened(keys, last, numbers)
     held = [keys.seat(seat)] if seat is not None else []
@@ -120,7 +120,7 @@ def refresh(
 
 
 def _opened(keys: Keys, view: View, numbers: Sequence[int]) -> list[str]:
-    """Keys of the chunks that the first of these shards with any has open: two at most, for they may be large."""
+    """Keys of the open chunks of the first shard with open chunks: two at most, because chunks may be large."""
     for number in numbers:
         read = view.shards[number]
         if read is not None and read.record.open:
@@ -134,7 +134,7 @@ def _breaker(entry: Entry | None, report: Report) -> Versioned[Breaker]:
     try:
         return Versioned(Breaker.from_json(entry.value), entry.version)
     except GarbageError as error:
-        # Whom it told of is told again by whoever adopts next.
+        # The next adopting member records the lost deaths again.
         report(entry.key, str(error))
         return Versioned(CLOSED, entry.version)
 
@@ -145,7 +145,7 @@ def _seat(entry: Entry | None, report: Report) -> Versioned[Seat]:
     try:
         return Versioned(Seat.from_json(entry.value), entry.version)
     except GarbageError as error:
-        # A seat holds nothing but its holder: one that cannot be read is as good as free.
+        # A seat records only the holder, so an unreadable seat counts as free.
         report(entry.key, str(error))
         return Versioned(Seat(None, ""), entry.version)
 

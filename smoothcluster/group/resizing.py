@@ -1,12 +1,12 @@
-"""Changing a living group's numbers: how many are Runners, and how many stand by.
+"""Resizing a living group: change the numbers of Runners and Backup Runners.
 
-One commit sets the spec and closes the seats that are too many, the highest ones: their keys are
-written even if nobody ever sat there, so whoever wants to take one on an older look is refused. A
-look that read the spec before this commit and a seat after it sees when the seat was closed. Those
-who lose their seat find that in their own records; they hand their shards over by themselves.
+A single commit sets the spec and closes the surplus seats, the highest first. The commit writes the keys of
+these seats even if no member ever held them, so the store refuses a claim based on an older read. A member
+may read the spec before this commit and a seat after the commit; the seat's record then says when the seat was
+closed. Members that lose their seat learn so from their own records and hand their shards over themselves.
 
-Safety: a change is tried from what was read, and refused if any of that has changed. So it may be
-tried again as often as one likes, and one that lands late changes nothing.
+Safety: each commit is conditional on the records that were read. The store refuses the commit if any of them
+has changed. So a change can be retried any number of times, and a late commit changes nothing.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,13 +23,13 @@ from smoothcluster.records.keys import Keys
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """What to change; None for what is to stay."""
+    """The new numbers; None for a number that stays as before."""
 
     runner: int | None
     backup: int | None
 
     def check(self) -> "Resize":
-        """Return it, or raise UsageError saying what is wrong with it."""
+        """Return self; raise UsageError if a number is invalid or both are missing."""
         check_number("runner", self.runner, 1, MOST)
         check_number("backup", self.backup, 0, MOST)
         if self.runner is None and self.backup is None:
@@ -37,7 +37,7 @@ class Resize:
         return self
 
     def after(self, spec: Spec) -> Spec:
-        """*spec* as it is to be; raise UsageError if it cannot become that."""
+        """*spec* with the new numbers; raise UsageError if the group cannot have them."""
         if spec.runner is None:
             raise UsageError("the group has no numbers yet: its first member says them when it joins")
         if self.backup is not None and spec.backup is None:
@@ -52,9 +52,9 @@ class Resize:
 def try_change(
     backend: CoordinationBackend, keys: Keys, wanted: Resize, new_id: Callable[[], str], report: Report
 ) -> Spec | None:
-    """Go as far towards *wanted* as one commit does; the spec once it is that, None to try again.
+    """Go as far towards *wanted* as a single commit can; return the spec when done, None to try again.
 
-    Raise UsageError if there is no group, or none that can have such numbers.
+    Raise UsageError if there is no group, or the group cannot have such numbers.
     """
     read = parse_spec(backend.get(keys.spec))
     if read is None:
@@ -64,7 +64,7 @@ def try_change(
         return before
     assert before.runner is not None, "checked just now"
     assert after.runner is not None, "never taken away"
-    # Each seat takes two operations. Where they are too many for one commit, there are fewer Runners step by step.
+    # Each seat takes two operations. If a commit cannot hold all of them, the number of Runners falls step by step.
     room = (backend.guarantees.most_operations - 1) // 2
     step = replace(after, runner=max(after.runner, before.runner - room), joins=before.joins + 1, id=new_id())
     changes = _changes(backend, keys, read, step, report)
@@ -73,27 +73,27 @@ def try_change(
     except OutcomeUnknownError:
         applied = False
     if not applied:
-        backend.sync()  # Whatever came of it, or was in its way, the next try sees.
+        backend.sync()  # So the next try sees the outcome, or the change that was in the way.
     return step if applied and step.runner == after.runner else None
 
 
 def _changes(
     backend: CoordinationBackend, keys: Keys, before: Versioned[Spec], after: Spec, report: Report
 ) -> list[Change]:
-    """The spec first, then what must be with it, then what may be left out."""
+    """The changes of the commit: the spec first, then the mandatory changes, then the optional changes."""
     assert before.version is not None
     changes: list[Change] = [Update(keys.spec, after.to_json(), before.version)]
     surplus = read_seats(backend, keys, range(after.seats, before.record.seats), report)
-    # Seats before members: who sat there then and is not among these has gone, for good.
+    # Seats before members: a holder read there and missing among the members here is gone for good.
     members = read_members(backend, keys, report)
     for number, seat in surplus.items():
         closed = Seat(None, after.id, closed=after.joins).to_json()
         key = keys.seat(number)
         changes.append(Create(key, closed) if seat.version is None else Update(key, closed, seat.version))
-        # By their own records, which are there even where somebody has overwritten the seat's.
+        # By the members' records, which survive even if another member has overwritten the seat's record.
         holders = [read for read in members.values() if read.record.seat == number]
         changes.extend(_update(keys, read, replace(read.record, seat=None, id=after.id)) for read in holders)
-    # Its own record is what everybody watches.
+    # Each member watches its own record.
     changes.extend(
         _update(keys, read, replace(read.record, id=after.id)) for read in _due(members, before.record, after)
     )
@@ -101,7 +101,7 @@ def _changes(
 
 
 def _due(members: Mapping[str, Versioned[Member]], before: Spec, after: Spec) -> list[Versioned[Member]]:
-    """Whose role changes, or may, without a seat's being taken from it; then those who are to hand them shards."""
+    """Members whose role changes, or may change, without losing a seat; then the members to hand shards to them."""
     old, new = before.runner or 0, after.runner or 0
     by_join = sorted(members.values(), key=lambda read: read.record.join)
     if after.backup is None:

@@ -1,4 +1,4 @@
-"""The numbers of a group: what a member asks for, and what the group has."""
+"""The numbers of a group (spec): the numbers a member asks for, and the numbers the group has."""
 
 from dataclasses import dataclass, replace
 
@@ -7,23 +7,23 @@ from smoothcluster.model import check_name
 from smoothcluster.records.group import Spec
 
 INDEX = "<index>"
-"""In a name, stands for the smallest number that no living member has."""
+"""Placeholder in a name for the smallest number not in use by a living member."""
 
 
 SHARDS = 32
-"""Shards of a group, unless it has many Runners."""
+"""Default number of shards, unless the group has many Runners."""
 
 
 ENOUGH = 4
-"""Shards for each Runner, so that shares differ by a quarter at most."""
+"""Shards for each Runner, so the shares of Runners differ by a quarter at most."""
 
 
 MOST = 4096
-"""Runners of a group: a slip of the finger must not fill the store with shards."""
+"""The most Runners of a group: a typing error must not fill the store with shards."""
 
 
 def check_number(what: str, number: int | None, least: int, most: int) -> None:
-    """Raise UsageError unless *number* makes sense, or is left out."""
+    """Raise UsageError unless *number* is None or an int from *least* to *most*."""
     if number is not None and (type(number) is not int or number < least):
         raise UsageError(f"{what} must be a whole number of at least {least}, not {number!r}")
     if number is not None and number > most:
@@ -32,19 +32,19 @@ def check_number(what: str, number: int | None, least: int, most: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a member asks for when it joins."""
+    """The name and the numbers that a joining member asks for."""
 
     name: str
     runner: int | None
-    """None for what the group has."""
+    """None for the group's number."""
     backup: int | None
     shards: int | None = None
     """None for the default: 32, and at least four for each Runner."""
     again: bool = False
-    """Whether it was a member before: the numbers may have changed since, and the group's stand."""
+    """Whether the process was a member before. The numbers may have changed since, so the group's numbers stand."""
 
     def check(self) -> "Wanted":
-        """Return it, or raise UsageError saying what is wrong with it."""
+        """Return self; raise UsageError if a number or the name is invalid."""
         if self.runner is None and self.backup is not None:
             raise UsageError(f"backup={self.backup} without runner; give both, or neither for what the group has")
         check_number("runner", self.runner, 1, MOST)
@@ -54,19 +54,19 @@ class Wanted:
         return self
 
     def rejoining(self, name: str) -> "Wanted":
-        """The same, once more, under a name that is settled."""
+        """The same request for joining again, under the settled name."""
         return replace(self, name=name, again=True)
 
 
 def new_spec(wanted: Wanted | None, commit_id: str) -> Spec:
-    """The numbers of a group that begins now, with a first member or with a first submit."""
+    """The numbers of a new group, begun by a first member or, without *wanted*, by a first submit."""
     if wanted is None:
         return Spec(None, None, SHARDS, 0, commit_id)
     return Spec(wanted.runner, wanted.backup, wanted.shards or max(SHARDS, ENOUGH * (wanted.runner or 0)), 0, commit_id)
 
 
 def agreed(spec: Spec, wanted: Wanted, *, peopled: bool) -> Spec:
-    """The group's numbers, if *wanted* fits; its own, if nobody is there to disagree."""
+    """The numbers after a join: the group's if *wanted* fits, or those of *wanted* if the group has no members."""
     if wanted.shards is not None and wanted.shards != spec.shards:
         raise SpecMismatchError(f"the group has shards={spec.shards} for good, this member asks for {wanted.shards}")
     if spec.runner is None and wanted.runner is None:
@@ -87,5 +87,5 @@ def agreed(spec: Spec, wanted: Wanted, *, peopled: bool) -> Spec:
 
 
 def numbers(runner: int | None, backup: int | None) -> str:
-    """How they are written."""
+    """The numbers as text, for messages."""
     return f"runner={runner}" if backup is None else f"runner={runner}, backup={backup}"

@@ -12,7 +12,7 @@ from smoothcluster.records.shard import COUNTS
 
 
 def group_status(group: str, view: View, jobs: Mapping[str, Job], garbage: Mapping[str, str]) -> dict[str, Any]:
-    """The group as *view* shows it, in the shape that ``status --json`` prints."""
+    """The state of the group in *view*, in the shape printed by ``status --json``."""
     return {
         "group": group,
         "spec": numbers_of(view.spec.record),
@@ -26,7 +26,7 @@ def group_status(group: str, view: View, jobs: Mapping[str, Job], garbage: Mappi
 
 
 def _tasks(view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
-    """Sums over all jobs, from the counts alone: of the shards, or of the job once it is finished."""
+    """Sums over all jobs from the counts: of the shards, or of the job's record for finished jobs."""
     total: Counter[str] = Counter(written=sum(job.tasks for job in jobs.values()))
     finished = {name: job for name, job in jobs.items() if job.state == FINISHED}
     for job in finished.values():
@@ -41,7 +41,7 @@ def _tasks(view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
 
 
 def numbers_of(spec: Spec) -> dict[str, int | None]:
-    """The numbers of a group by their names."""
+    """The numbers of a group by name."""
     return {"runner": spec.runner, "backup": spec.backup, "shards": spec.shards}
 
 
@@ -66,6 +66,6 @@ def _members(view: View) -> list[dict[str, object]]:
 
 
 def _unassigned(view: View) -> list[int]:
-    """The shards whose owner is not among the living."""
+    """The unassigned shards: without a living owner, or with a garbage record."""
     living = view.living()
     return [n for n, read in enumerate(view.shards) if read is None or read.record.owner not in living]

@@ -1,7 +1,7 @@
-"""A picture of the group, as one member read it: what every decision starts from.
+"""A snapshot of the group, as read by a member: the input of every decision.
 
-It may be out of date by the time it is used; that costs a lost race, never a promise, since
-every move made on it is a guarded commit.
+The snapshot may be out of date when used. The member then loses a race, but no promise is broken, because
+every move is a guarded commit.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +16,12 @@ from smoothcluster.records.shard import Shard
 T = TypeVar("T")
 
 Report = Callable[[str, str], None]
-"""Told of garbage: the key it lies under, and what is wrong with it."""
+"""Callback for garbage, with the key of the garbage and the error found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Versioned(Generic[T]):
-    """A record and the version it was read at; None if the key does not exist yet."""
+    """A record and the version read with the record; None as version if the key does not exist yet."""
 
     record: T
     version: str | None
@@ -29,17 +29,17 @@ class Versioned(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The group's spec, seats, shards and members, and whom this process knows to be dead."""
+    """The group's spec, seats, shards and members, and the members this process knows to be dead."""
 
     spec: Versioned[Spec]
     seats: Sequence[Versioned[Seat]]
     shards: Sequence[Versioned[Shard] | None]
-    """None where a shard's record is garbage: nobody may touch it."""
+    """By number; None for a shard with a garbage record, which no member may touch."""
     members: Mapping[str, Versioned[Member]]
     gone: Mapping[str, Evidence] = field(default_factory=dict[str, Evidence])
-    """Incarnations proved dead, though their records may still be there."""
+    """Incarnations proved dead, even if their records still exist."""
     complete: bool = True
-    """Whether *members* were read after the rest. If not, one that is missing may be a newcomer."""
+    """Whether *members* were read after the rest. If not, a missing member may be a newcomer."""
     breaker: Versioned[Breaker] = Versioned(CLOSED, None)
 
     @property
@@ -48,11 +48,11 @@ class View:
         return self.spec.record.backup is None
 
     def living(self) -> dict[str, Member]:
-        """The members that are there and not proved dead."""
+        """The present members, without those proved dead."""
         return {name: read.record for name, read in self.members.items() if name not in self.gone}
 
     def verdict(self, incarnation: str | None) -> Evidence | None:
-        """How it is known that *incarnation* no longer works; None if it may well do."""
+        """The evidence that *incarnation* no longer works; None if *incarnation* may still work."""
         if incarnation is None:
             return Evidence.LEFT
         if incarnation in self.gone:
@@ -64,7 +64,7 @@ class View:
         return Evidence.LEASE_EXPIRED if self.complete else None
 
     def seated(self) -> dict[str, int]:
-        """Who of the living holds which seat."""
+        """The seat number of each living member with a seat."""
         return {
             read.record.holder: number
             for number, read in enumerate(self.seats)
@@ -72,9 +72,9 @@ class View:
         }
 
     def runners(self) -> list[str]:
-        """Who of the living is a Runner: who holds a seat, by seat; or without seats, the first to have joined.
+        """The living Runners: the seat holders in order of seats; in a group without seats, the first to join.
 
-        Without seats one that is unfit is passed over, unless nobody else is there.
+        Without seats, unfit members are passed over unless all members are unfit.
         """
         if not self.all_run:
             seated = self.seated()
@@ -84,5 +84,5 @@ class View:
         return sorted(fit, key=lambda name: living[name].join)[: self.spec.record.runner]
 
     def owned(self, incarnation: str | None) -> list[int]:
-        """The shards that *incarnation* owns; those that nobody does, for None."""
+        """The shards that *incarnation* owns; for None, the shards without an owner."""
         return [n for n, read in enumerate(self.shards) if read is not None and read.record.owner == incarnation]

@@ -1,4 +1,4 @@
-"""How a client reads and writes the records of a group: with retries while the store is away."""
+"""Access of a client to the records of a group, with retries while the store is unavailable."""
 
 import logging
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from smoothcluster.retry import patiently
 
 
 def ensure_spec(backend: CoordinationBackend, keys: Keys, new_id: Callable[[], str]) -> Spec:
-    """The group's spec; a first submit may come before the first member."""
+    """Return the group's spec. Create the spec if there is none: a first submit may come before the first member."""
     while True:
         spec = parse_spec(backend.get(keys.spec))
         if spec is not None:
@@ -29,7 +29,7 @@ def ensure_spec(backend: CoordinationBackend, keys: Keys, new_id: Callable[[], s
 
 
 def read_job(backend: CoordinationBackend, keys: Keys, job: str) -> Versioned[Job] | None:
-    """The job's record; None if there is none. Raise GarbageError if it cannot be read."""
+    """Read a job's record; return None if there is none. Raise GarbageError if the record is unreadable."""
     entry = backend.get(keys.job(job))
     return None if entry is None else Versioned(Job.from_json(entry.value), entry.version)
 
@@ -40,11 +40,11 @@ T = TypeVar("T")
 
 
 PATIENCE = 30.0
-"""Seconds for which a client goes on asking a store that is away."""
+"""Seconds for which a client retries while the store is unavailable."""
 
 
 class Access:
-    """How a client gets at its group: patiently, and with an eye for garbage."""
+    """A client's access to a group: retries while the store is unavailable, and notes garbage."""
 
     def __init__(self, backend: CoordinationBackend, group: str, clock: Clock, patience: float) -> None:
         self.backend, self.group, self.clock, self.patience = backend.for_group(group), group, clock, patience
@@ -52,17 +52,17 @@ class Access:
         self.garbage: dict[str, str] = {}
 
     def ask(self, question: Callable[[], T]) -> T:
-        """Ask the store, again and again while it is away and patience lasts."""
+        """Ask the store; retry for ``patience`` seconds while the store is unavailable."""
         return patiently(self.clock, self.patience, question)
 
     def report(self, key: str, what: str) -> None:
-        """Note that something under *key* does not belong there."""
+        """Note garbage at *key*, and log a warning for the first time."""
         if key not in self.garbage:
             log.warning("garbage at %s: %s", key, what)
         self.garbage[key] = what
 
     def spec(self) -> Spec:
-        """The group's numbers; raise UsageError if there is no group."""
+        """Read the group's spec; raise UsageError if there is no group."""
         spec = self.ask(lambda: parse_spec(self.backend.get(self.keys.spec)))
         if spec is None:
             raise UsageError(f"there is no group {self.group!r} at {self.backend.url}")

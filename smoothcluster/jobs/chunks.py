@@ -1,8 +1,7 @@
-"""Tasks in chunks: which shard a task belongs to, and how many tasks become few keys.
+"""Chunks: assign tasks to shards, and pack many tasks into few keys.
 
-A chunk is named ``<job>-<unique>``; job ids hold no ``-`` behind the last one, so the job can
-be read from the name. What a chunk holds never changes; what became of its tasks stands in
-the shard's record.
+A chunk is named ``<job>-<unique>``. The unique part holds no ``-``, so the job can be read from the name. The contents
+of a chunk never change. The shard's record says which tasks of a chunk have run.
 """
 
 import hashlib
@@ -17,34 +16,34 @@ from smoothcluster.records.codec import GarbageError, parse
 from smoothcluster.records.shard import CHUNK_NAME
 
 CHUNK_TASKS = 256
-"""Tasks in one chunk at most."""
+"""Most tasks in a chunk."""
 
 CHUNK_BYTES = LARGEST_VALUE + 1024
-"""Bytes of one chunk at most: one task of the largest size must fit."""
+"""Most bytes in a chunk: a task of the largest size must fit."""
 
 DIGEST = 16
-"""Bytes of one digest: so many that two ids never share one by accident."""
+"""Bytes of a digest: enough to rule out collisions by accident."""
 
 
 _to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 def digest(task_id: str) -> bytes:
-    """What a job remembers of an id.
+    """Return the digest of a task id, by which a job recognizes repeats.
 
-    An id may hold lone surrogates: links are found in pages that were decoded in spite of errors.
+    An id may hold lone surrogates: handlers find links in pages decoded in spite of errors.
     """
     return hashlib.blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=DIGEST).digest()
 
 
 def shard_of(mark: bytes, shards: int) -> int:
-    """The shard that the task with digest *mark* belongs to."""
+    """The shard of the task with digest *mark*."""
     return int.from_bytes(mark[:8], "big") % shards
 
 
 @lru_cache(4096)
 def job_of(chunk: str) -> str:
-    """The job whose tasks the chunk holds; raise GarbageError if the name says none."""
+    """The job of a chunk, read from the chunk's name; raise GarbageError if the name has no job."""
     match = CHUNK_NAME.fullmatch(chunk)
     if match is None:
         raise GarbageError(f"{chunk!r} is not a chunk's name")
@@ -52,7 +51,7 @@ def job_of(chunk: str) -> str:
 
 
 def encode_task(task: Task) -> str:
-    """A task as it stands in a chunk; raise UsageError if it is no JSON or too large."""
+    """Encode a task for a chunk; raise UsageError if the task cannot be written as JSON or is too large."""
     try:
         text = _to_json(task.to_json())
     except (TypeError, ValueError, RecursionError) as error:
@@ -63,7 +62,7 @@ def encode_task(task: Task) -> str:
 
 
 def decode_chunk(value: bytes) -> list[Task]:
-    """The tasks of a chunk; raise GarbageError if it is none."""
+    """Decode the tasks of a chunk; raise GarbageError if *value* is not a chunk."""
     try:
         data = parse(value)
         return [Task.from_json(each) for each in data]
@@ -73,7 +72,7 @@ def decode_chunk(value: bytes) -> list[Task]:
 
 @dataclass(slots=True)
 class Packet:
-    """Tasks of one shard, on their way into one chunk."""
+    """Tasks of one shard, to be written as one chunk."""
 
     shard: int
     texts: list[str]
@@ -84,14 +83,14 @@ class Packet:
 
 
 class Packer:
-    """Sorts tasks by shard into packets, and gives each away when it is full."""
+    """Sorts tasks by shard into packets, and returns each full packet."""
 
     def __init__(self, shards: int) -> None:
         self._shards = shards
         self._open: dict[int, Packet] = {}
 
     def add(self, mark: bytes, text: str) -> Packet | None:
-        """Put one task in; return the packet that had to go to make room for it, if any."""
+        """Add one task. Return the full packet of the same shard, if the task did not fit there."""
         shard = shard_of(mark, self._shards)
         packet = self._open.get(shard)
         full = None
@@ -104,13 +103,13 @@ class Packer:
         return full
 
     def rest(self) -> Iterator[Packet]:
-        """Give away all that is left."""
+        """Return all packets that are left."""
         left, self._open = self._open, {}
         return iter(left.values())
 
 
 def pack(tasks: Iterable[tuple[bytes, str]], shards: int) -> list[Packet]:
-    """Packets for some tasks, given as digest and text."""
+    """Pack tasks, given as digest and text, into packets."""
     packer = Packer(shards)
     packets = [full for mark, text in tasks if (full := packer.add(mark, text))]
     packets.extend(packer.rest())

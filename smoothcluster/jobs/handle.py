@@ -1,4 +1,4 @@
-"""A handle on one job, for clients."""
+"""A handle on a job, for clients."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from smoothcluster.model import Outcome
 
 
 class JobHandle:
-    """One job of a group."""
+    """Handle on a job of a group: read the progress, wait for the end, read the outcomes."""
 
     def __init__(self, access: Access, job_id: str) -> None:
         self.id = job_id
@@ -19,12 +19,12 @@ class JobHandle:
         return f"<job {self.id} of group {self._access.group}>"
 
     def progress(self) -> Progress:
-        """How far it is, in tasks. `Progress.finished` is exact, not a guess."""
+        """Return the progress of the job, in tasks. `Progress.finished` is exact."""
         access, spec = self._access, self._access.spec()
         return access.ask(lambda: read_progress(access.backend, access.keys, self.id, spec, access.report))
 
     def wait(self, timeout: float | None = None) -> Progress:
-        """Wait until every task has its outcome; raise TimeoutError after *timeout* seconds."""
+        """Wait until every task has an outcome; raise TimeoutError after *timeout* seconds."""
         clock = self._access.clock
         deadline = None if timeout is None else clock.monotonic() + timeout
         pause = 0.01
@@ -36,6 +36,6 @@ class JobHandle:
         return progress
 
     def results(self) -> Iterator[Outcome]:
-        """The outcomes recorded so far, shard by shard, read as they are asked for."""
+        """Iterate over the outcomes recorded so far, shard by shard. Each record is read when needed."""
         for shard in range(self._access.spec().shards):
             yield from read_outcomes(self._access, self._access.keys.results(self.id, shard))

@@ -1,4 +1,4 @@
-"""How far a job is, read exactly without listing its tasks."""
+"""Progress of a job: exact task counts, read without listing the tasks."""
 
 from dataclasses import dataclass, replace
 
@@ -15,31 +15,31 @@ from smoothcluster.records.shard import COUNTS
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job has come, in tasks."""
+    """Progress of a job, counted in tasks."""
 
     total: int
-    """Written by submitters and added by handlers, repeats left out."""
+    """Tasks written by submitters or added by handlers, repeats left out."""
     done: int
     failed: int
     quarantined: int
     finished: bool
-    """Every task has its outcome and nobody is still submitting."""
+    """Every task has an outcome, and no submitter is still writing."""
 
     @property
     def pending(self) -> int:
-        """Waiting or running."""
+        """Tasks without an outcome: waiting or running."""
         return self.total - self.done - self.failed - self.quarantined
 
 
 @dataclass(frozen=True, slots=True)
 class JobCounts:
-    """One reading of a job: its own record, and the sums of what its shards count."""
+    """A single reading of a job: the job's record, and the sums of the shards' counts."""
 
     version: str | None
     job: Job
     counts: tuple[int, ...]
     whole: bool = True
-    """False if a shard's record could not be read: what it counts is missing here."""
+    """False if the record of a shard was unreadable: the counts of this shard are missing from the sums."""
 
     def progress(self, *, finished: bool) -> Progress:
         added, skipped, done, failed, quarantined = self.counts
@@ -51,11 +51,11 @@ class JobCounts:
 
 
 def read_counts(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> JobCounts:
-    """Read a job's books once. Raise UsageError if there is no such job."""
+    """Read all counts of a job once. Raise UsageError if there is no such job."""
     found = read_ownership(backend, keys, spec, report)
     shards = found.shards if found is not None else []
     tallies = [read.record.counts.get(job, {}) for read in shards if read is not None]
-    # The job last: once it says finished, its own sums are what counts.
+    # Read the job's record last: once the job is finished, the sums in this record are final.
     record = read_job(backend, keys, job)
     if record is None:
         raise UsageError(f"there is no job {job!r}")
@@ -66,7 +66,7 @@ def read_counts(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, 
 
 
 def read_progress(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Progress:
-    """How far the job is, and, exactly, whether it is finished."""
+    """Return the progress of the job. ``finished`` is exact: two equal readings in a row prove the sums."""
     books = read_counts(backend, keys, job, spec, report)
     finished = books.job.state == FINISHED
     if books.add_up():
@@ -75,13 +75,13 @@ def read_progress(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec
 
 
 def mark_finished(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, new_id: str, report: Report) -> bool:
-    """Say in the job's record that it is finished, with its sums, if it is; whether it is."""
+    """Mark the job as finished, with the final sums, if all counts add up. Return whether the job is finished."""
     try:
         books = read_counts(backend, keys, job, spec, report)
         if not books.add_up() or books != read_counts(backend, keys, job, spec, report):
             return books.job.state == FINISHED
     except UsageError:
-        return False  # It was there a moment ago, and the store has lost it.
+        return False  # The job existed a moment ago, so the store has lost the record.
     added, skipped, done, failed, quarantined = books.counts
     after = replace(
         books.job, state=FINISHED, id=new_id,

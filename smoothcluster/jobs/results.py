@@ -8,11 +8,11 @@ from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.results import outcomes
 
 BATCH = 32
-"""Results records read in one step."""
+"""Number of results records read in a step."""
 
 
 def read_outcomes(access: Access, directory: str) -> Iterator[Outcome]:
-    """The outcomes in one directory of results, read a few records at a time."""
+    """Iterate over the outcomes in a directory of results, and read a few records at a time."""
     keys = access.ask(lambda: access.backend.keys(directory))
     for start in range(0, len(keys), BATCH):
         for entry in access.ask(lambda part=keys[start : start + BATCH]: access.backend.get_many(part)):  # type: ignore[misc]  # mypy cannot infer a lambda's default

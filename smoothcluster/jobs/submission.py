@@ -1,14 +1,14 @@
-"""Jobs, as a client sees them: written exactly, read exactly.
+"""Submit tasks to a job: exact counts, safe to repeat.
 
-Every commit of a submit also compares and sets ``jobs/<id>``, which counts the tasks written.
-Shards count what they add, skip and record. So a job's books can be balanced without listing
-anything: nothing is unfinished exactly when
+Every commit of a submit also compares and sets ``jobs/<id>``, which counts the tasks written. Shards count the tasks
+they add, skip and record. So a reader can check that all counts add up without listing any task. No task is
+unfinished exactly when
 
     written + added == skipped + done + failed + quarantined
 
-at one moment. Shards are read one after another, and a task may move from one not yet read to
-one already read: that can balance the books of a job that is not finished. But every count only
-rises, so if two readings in a row are equal, then all counts stood so in the moment between them.
+at one moment. A reader reads the shards one after another, and a task may move from a shard not read yet to a shard
+already read. So the counts of an unfinished job may seem to add up. But every count only rises. If two readings in a
+row are equal, all counts had these values at the moment between the readings.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +28,7 @@ from smoothcluster.retry import patiently
 
 
 class Submission:
-    """One call to submit: writes tasks into chunks, many to a commit."""
+    """One call of ``submit``: writes tasks in chunks, with many chunks in a commit."""
 
     def __init__(
         self,
@@ -45,16 +45,16 @@ class Submission:
         self._waiting: list[Packet] = []
         self._size = 0
         self.written = 0
-        """Tasks that are in the store."""
+        """Number of tasks written to the store."""
 
     def run(self, tasks: Iterable[Task]) -> None:
         """Write all *tasks* and seal the job.
 
-        Raise DuplicateTaskError if two have the same id, JobClosedError if the job takes no more.
-        Should it fail half-way, the job stays open and what was written runs; submitting the
-        same tasks to the same job again completes it, since repeats are skipped. The same goes for
-        OutcomeUnknownError, which says that the store may meanwhile have lost what it had acknowledged;
-        before the job is sealed that is done here, if *tasks* can be gone through again.
+        Raise DuplicateTaskError if two tasks have the same id, JobClosedError if the job takes no more tasks.
+        After a failure half-way, the job stays open and the written tasks run. Submit the same tasks to the same job
+        again to complete the job: repeats are skipped. The same holds after OutcomeUnknownError, by which the store
+        may have lost acknowledged tasks meanwhile. Before the job is sealed, `run` itself writes the tasks again
+        after such a loss, if *tasks* is a list or tuple.
         """
         while True:
             history = patiently(self._clock, self._patience, self._history)
@@ -118,7 +118,7 @@ class Submission:
         while True:
             before = patiently(self._clock, self._patience, self._read)
             if state == SEALED and before is not None and before.record.state == FINISHED:
-                return  # It can only have been sealed; all that was written here before has its outcome.
+                return  # A finished job was sealed before, and every task written here has an outcome.
             job = self._after(before, packets, tasks, state)
             if self._settled(self._changes(before, job, packets), job):
                 return
@@ -141,15 +141,15 @@ class Submission:
         first = job.chunks - len(packets)
         changes: list[Change] = [book]
         for number, packet in enumerate(packets, start=first):
-            # The count is in the name: of all commits that start from it, one is applied.
+            # The count is in the name: of all commits that start from this count, the store applies only one.
             name = f"{self._job}-{number:08d}"
             changes.append(Create(self._keys.chunk(packet.shard, name), packet.value()))
         return changes
 
     def _settled(self, changes: list[Change], job: Job) -> bool:
-        """Send a commit until its fate is known; whether it was applied.
+        """Send a commit until the outcome is known; return whether the store applied the commit.
 
-        It is sent unchanged, with the version first expected, so it is applied once at most.
+        Every try sends the same changes with the version first expected, so the store applies them once at most.
         """
         until = self._clock.monotonic() + self._patience
         said: OutcomeUnknownError | None = None

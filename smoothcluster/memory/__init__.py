@@ -1,13 +1,13 @@
-"""The contract in executable form: a store inside this process, for tests, simulation and trials.
+"""An in-memory store: the contract in executable form, for tests, simulation and trials.
 
-It promises no more than the contract does. Unless its `Guarantees` say otherwise it is as weak
-as ZooKeeper where that bites: a key made again starts over at an old version, keys made in one
-commit tie in `Entry.created`, a watch does not hear of keys deeper down. A key holds bytes or
-is a directory: a commit that would make it both raises MisplacedKeyError.
+The store promises no more than the contract does. Unless the `Guarantees` say otherwise, the store is as weak
+as ZooKeeper in the dangerous places: a key created again starts over at an old version, keys created in one
+commit have equal `Entry.created`, a watch does not report keys deeper down. A key holds bytes or
+is a directory: a commit that would make a key both raises MisplacedKeyError.
 
-It is deterministic: ids are counted, and time comes from the clock it is given.
+The store is deterministic: ids are counted, and time comes from the clock passed in.
 
-Processes share one through `smoothcluster.memory.server.MemoryServer`, each as a `SocketBackend`.
+Several processes share a store through `smoothcluster.memory.server.MemoryServer`, each as a `SocketBackend`.
 """
 
 from smoothcluster.memory.backend import MemoryBackend, MemoryLease

@@ -1,4 +1,4 @@
-"""``python -m smoothcluster.memory PATH`` serves a store in memory at the socket PATH, until it is told to end."""
+"""``python -m smoothcluster.memory PATH`` serves an in-memory store at the socket PATH until SIGINT or SIGTERM."""
 
 import signal
 from pathlib import Path
@@ -14,7 +14,7 @@ from smoothcluster.memory.server import MemoryServer
 def main(path: Path) -> None:
     """Serve a store in memory at the socket PATH, and print its URL. It goes with this process."""
     ends = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # For the server's thread, too: they are waited for below.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # Also for the server's thread: `sigwait` below gets them.
     try:
         with MemoryServer(path) as server:
             click.echo(server.url)

@@ -1,4 +1,4 @@
-"""Clients of a store in memory."""
+"""Clients of an in-memory store."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ class MemoryLease(Lease):
 
 @final
 class MemoryBackend(CoordinationBackend, HasHistory):
-    """One client of a `MemoryStore`: of *store*, or of a new one of its own."""
+    """A client of *store*, or of a new `MemoryStore`."""
 
     _named: ClassVar[dict[str, MemoryStore]] = {}
     _naming: ClassVar[threading.Lock] = threading.Lock()
@@ -61,9 +61,9 @@ class MemoryBackend(CoordinationBackend, HasHistory):
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> "MemoryBackend | SocketBackend":
-        """A client of the store that this process knows as ``memory://`` or ``memory://NAME``, which need no *timeout*.
+        """A client of this process's store ``memory://`` or ``memory://NAME``, which need no *timeout*.
 
-        ``memory:///path`` is the one that some process serves at that socket.
+        ``memory:///path`` is a store that some process serves at this socket.
         """
         name = url.removeprefix("memory://")
         if name.startswith("/"):

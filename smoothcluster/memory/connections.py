@@ -1,4 +1,4 @@
-"""Connections to a `MemoryServer`: each carries one question at a time."""
+"""Connections to a `MemoryServer`: each carries one request at a time."""
 
 import socket
 from pathlib import Path
@@ -10,13 +10,13 @@ from smoothcluster.errors import BackendError, UnavailableError, UsageError
 from smoothcluster.memory.wire import Frame, Frames, frame
 
 _LONGEST = 107
-"""Bytes of a socket's path, by the kernel."""
+"""Most bytes in the path of a socket, a limit of the kernel."""
 
 _GREETING = frame(["history"])
 
 
 def check_path(path: Path | str) -> Path:
-    """*path* as an absolute one, if a socket can be there."""
+    """Return *path* as an absolute path; raise UsageError if no socket can have this path."""
     absolute = Path(path).absolute()
     if len(bytes(absolute)) > _LONGEST or "\0" in str(path):
         raise UsageError(f"no socket can be at {str(absolute)!r}: a path has at most {_LONGEST} bytes, none of them 0")
@@ -25,14 +25,14 @@ def check_path(path: Path | str) -> Path:
 
 @final
 class Link:
-    """A connection to the server at *path*. Raise UnavailableError if there is none that answers *until* then."""
+    """A connection to the server at *path*. Raise UnavailableError if no server answers by the deadline *until*."""
 
     def __init__(self, path: Path, until: float) -> None:
         self._path = path
         self._frames = Frames()
         try:
             self.socket = socket.socket(socket.AF_UNIX)
-            self.close = finalize(self, self.socket.close)  # Also where nobody calls it.
+            self.close = finalize(self, self.socket.close)  # Also closes the socket of a link that nobody closes.
             self._wait(until)
             self.socket.connect(str(path))
         except OSError as error:
@@ -40,15 +40,15 @@ class Link:
                 f"no connection to memory://{path}: {error}; check that `python -m smoothcluster.memory {path}` runs,"
                 " and that the socket is yours"
             ) from error
-        self.ask(_GREETING, until, UnavailableError)  # One that is stopped is connected to, and answers nothing.
+        self.ask(_GREETING, until, UnavailableError)  # A stopped server accepts connections but never answers.
 
     def ask(self, question: bytes, until: float, unknown: type[BackendError]) -> Frame:
-        """The answer. Raise UnavailableError if *question* was not sent, *unknown* if no answer came *until* then."""
+        """The answer. Raise UnavailableError if *question* was not sent, *unknown* without an answer by *until*."""
         try:
             self._wait(until)
             self.socket.sendall(question)
         except OSError as error:
-            # The server acts on whole frames alone, and this one will never be.
+            # The server acts on whole frames only, and this frame will never be complete.
             raise UnavailableError(
                 f"memory://{self._path} was not asked: {error}; check that its server runs"
             ) from error
@@ -60,7 +60,7 @@ class Link:
             raise unknown(f"memory://{self._path} did not answer: {error}; check that its server runs") from error
 
     def hear(self, until: float | None) -> list[Frame]:
-        """Wait for something to come in; the frames that it completes. Raise OSError if nothing does, or will."""
+        """Wait for data and return the frames completed by the data. Raise OSError if none arrives by *until*."""
         self._wait(until)
         data = self.socket.recv(65_536)
         if not data:
@@ -68,7 +68,7 @@ class Link:
         return list(self._frames.feed(data))
 
     def _wait(self, until: float | None) -> None:
-        """Have the next act on the socket wait until then, and no longer."""
+        """Set the time limit for the next operation on the socket."""
         left = None if until is None else until - SYSTEM_CLOCK.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError("timed out")
@@ -77,7 +77,7 @@ class Link:
 
 @final
 class Links:
-    """The connections of one client: as many as there are threads that ask at once."""
+    """The connections of one client: as many as there are threads with a request under way."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path, self._timeout = path, timeout
@@ -85,14 +85,14 @@ class Links:
         self._closed = False
 
     def ask(self, question: bytes, unknown: type[BackendError]) -> Frame:
-        """As `Link.ask`, within the timeout."""
+        """Like `Link.ask`, within the timeout."""
         until = SYSTEM_CLOCK.monotonic() + self._timeout
         link = self._take(until)
         try:
             answer = link.ask(question, until, unknown)
         except BaseException:
-            link.close()  # An answer that comes late must not be taken for another's.
-            self._drop()  # The others lead to the same server.
+            link.close()  # A late answer must not be taken for the answer to a later request.
+            self._drop()  # The other links lead to the same server.
             raise
         self._idle.append(link)
         return answer

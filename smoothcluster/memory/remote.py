@@ -1,4 +1,4 @@
-"""A client of a store that another process serves: see `smoothcluster.memory.server`."""
+"""A client of a store in another process: see `smoothcluster.memory.server`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,12 +34,12 @@ from smoothcluster.memory.wire import SHARED, Frame, entries, frame, told
 Answer = TypeVar("Answer")
 
 _MOST_ASKED = 1000
-"""Keys that are asked for at once."""
+"""Most keys in a request."""
 
 
 @final
 class SocketLease(Lease):
-    """A lease of the store that *backend* is a client of."""
+    """A lease from the store of *backend*."""
 
     def __init__(self, backend: "SocketBackend", name: str, ttl: float) -> None:
         self._backend, self._id, self._ttl = backend, name, ttl
@@ -61,9 +61,9 @@ class SocketLease(Lease):
 
 @final
 class SocketBackend(CoordinationBackend, HasHistory):
-    """The store in memory that a process of this machine serves at the socket *path*.
+    """A client of an in-memory store served by another process of this machine at the socket *path*.
 
-    It connects when it is first used. No call blocks for longer than *timeout* seconds.
+    The client connects at the first call. No call blocks for longer than *timeout* seconds.
     """
 
     def __init__(self, path: Path | str, *, timeout: float = 5.0) -> None:
@@ -88,7 +88,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
         values: Sequence[bytes] = (),
         unknown: type[BackendError] = UnavailableError,
     ) -> Answer:
-        """What *read* makes of the server's answer. Raise *unknown* if it was asked and that cannot be told."""
+        """Send a request and return the result of *read* on the answer. Raise *unknown* without a sound answer."""
         answer = self._links.ask(frame(words, values), unknown)
         try:
             return read(answer)
@@ -155,7 +155,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
         return self.ask(lambda got: (_outcome(got), _listing(got, *got.words[2:])), words, values, OutcomeUnknownError)
 
     def _whole(self, found: Sequence[Entry], others: Sequence[str]) -> Sequence[Entry]:
-        """A listing of which *others* did not fit in one frame."""
+        """A complete listing: *found*, and the entries of *others*, which did not fit in the first frame."""
         return [*found, *(entry for entry in self.get_many(others) if entry is not None)] if others else found
 
 

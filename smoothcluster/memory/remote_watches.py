@@ -1,8 +1,8 @@
-"""Watches of a store behind a socket: standing orders at the server, on a connection of their own.
+"""Watches on a store behind a socket: orders at the server, on a connection for watches only.
 
-One thread listens on it. The server answers an order when it stands, so whoever reads after that misses
-nothing; each further word about it is a wake-up. When the connection is lost, all orders are given anew once
-there is another, and each that stands again wakes: there is no telling what was missed.
+One thread listens on the connection. The server answers an order once the order stands, so a client that reads
+after the answer misses nothing; each further message about the order is a wake-up. After a lost connection, the
+client repeats all orders on a new connection. Each order wakes then, because changes may have been missed.
 """
 
 import itertools
@@ -28,7 +28,7 @@ _PAUSE = 0.05
 
 @final
 class Order(Watch):
-    """One, by the number that both sides know it by."""
+    """A watch, with the number shared by client and server."""
 
     def __init__(self, orders: "Orders", number: int, path: str, notify: Callable[[], None], *, values: bool) -> None:
         self._orders = orders
@@ -36,7 +36,7 @@ class Order(Watch):
         self.words = (number, check_key(path), values)
         self.notify = notify
         self.stands = threading.Event()
-        """That it was answered once, or is not going to be before the connection is another."""
+        """Set after the first answer, or if no answer will come before a new connection."""
 
     def close(self) -> None:
         self._orders.remove(self)
@@ -44,7 +44,7 @@ class Order(Watch):
 
 @final
 class Orders:
-    """All of one client."""
+    """All watches of a client."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path, self._timeout = path, timeout
@@ -56,7 +56,7 @@ class Orders:
         self._closed = threading.Event()
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
-        """As `CoordinationBackend.watch`."""
+        """Add a watch, as in `CoordinationBackend.watch`."""
         order = Order(self, next(self._numbers), path, notify, values=values)
         with self._lock:
             if self._closed.is_set():
@@ -74,7 +74,7 @@ class Orders:
         return order
 
     def remove(self, order: Order) -> None:
-        """Wake it no more."""
+        """End the wake-ups of *order*."""
         with self._lock:
             if self._orders.pop(order.number, None) is not None:
                 self._say("unwatch", order.number)
@@ -128,7 +128,7 @@ class Orders:
         with suppress(OSError):
             sent = self._link.socket.send(whole, socket.MSG_DONTWAIT)
         if sent < len(whole):
-            self._hang_up()  # It is stuck, or gone. Another connection is told everything.
+            self._hang_up()  # The server is stuck, or gone. The client repeats all orders on the next connection.
 
     def _hang_up(self) -> None:
         if self._link is not None:

@@ -1,4 +1,4 @@
-"""What a `MemoryServer` answers to each of its clients."""
+"""The `MemoryServer`'s side of the connection to each client."""
 
 import asyncio
 import logging
@@ -16,10 +16,11 @@ _log = logging.getLogger(__name__)
 
 @final
 class Client(asyncio.BufferedProtocol):
-    """One connection to a client of *store*. All that happens to it happens in the server's thread."""
+    """The connection to a client of *store*. All methods run in the server's thread."""
 
     _heard = memoryview(bytearray(65_536))
-    """Of all, one after another. To allocate what a plain Protocol reads into takes longer than a commit does."""
+    """The read buffer shared by all connections. Allocating a buffer for each read, as a plain Protocol does,
+    takes longer than a commit."""
 
     def __init__(self, store: MemoryStore, connected: set["Client"]) -> None:
         self._store, self._connected = store, connected
@@ -50,7 +51,7 @@ class Client(asyncio.BufferedProtocol):
             self.hang_up()
 
     def pause_writing(self) -> None:
-        """It does not read what it is told: nothing more is done for it, and its wake-ups are merged."""
+        """Stop reading requests while the client does not read the answers; the server merges wake-ups meanwhile."""
         self._listens = False
         self._transport.pause_reading()
 
@@ -88,7 +89,7 @@ class Client(asyncio.BufferedProtocol):
     def _commit(
         self, got: Frame, name: str | None, conditions: list[object], changes: list[object]
     ) -> tuple[object, ...]:
-        # The store knows it by its name alone.
+        # The store identifies a lease by the name alone.
         lease = None if name is None else MemoryLease(self._backend, Granted(name, 0.0, 0.0, set()))
         try:
             outcome = self._backend.commit(
@@ -123,7 +124,7 @@ class Client(asyncio.BufferedProtocol):
     def _watch(self, orders: list[tuple[int, str, bool]]) -> bytes:
         for number, path, values in orders:
             self._orders[number] = self._backend.watch(path, partial(self._wake, number), values=values)
-            self._owed[number] = None  # To hear of it the first time is to hear that it stands.
+            self._owed[number] = None  # The first message about an order confirms the order.
         self._pay()
         return b""
 

@@ -1,7 +1,7 @@
-"""A store in memory that other processes reach, too: over a Unix socket, for as long as this process lives.
+"""Serve an in-memory store to other processes over a Unix socket, for as long as this process lives.
 
-It is for groups of processes on one machine, in tests and trials. Whoever can write to the socket's file
-may do everything; that is its owner alone.
+The server is for groups of processes on one machine, in tests and trials. Every process with write access to the
+socket's file may do everything; only the owner has this access.
 """
 
 import asyncio
@@ -25,33 +25,33 @@ from smoothcluster.memory.store import MemoryStore
 from smoothcluster.memory.wire import SHARED
 
 _TICK = 0.05
-"""Seconds between two looks at which leases have run out."""
+"""Seconds between two checks for expired leases."""
 
 _COUNTED = 0.5
-"""Seconds, at most, that pass for leases between two looks at the clock."""
+"""Most seconds that leases age between two readings of the clock."""
 
 
 @final
 class MemoryServer:
-    """A store, served at the socket *path* while this is started; also a context manager.
+    """A store, served at the socket *path* between `start` and `stop`; also a context manager.
 
-    `stop` takes the store away from its clients, and `start` brings it back as it was. What it holds goes with
-    this object or its process.
+    `stop` takes the store away from the clients, and `start` brings the store back unchanged. The data go with
+    this object or the process.
     """
 
     def __init__(self, path: Path | str) -> None:
         self._path = check_path(path)
-        # Clients outlive a server that is killed: what its successor counts must not look like anything of before.
+        # Clients outlive a killed server: ids and versions of the next server must differ from all earlier values.
         self._store = MemoryStore(clock=_OwnTime(), guarantees=SHARED, begin=secrets.randbits(48))
         self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
-        """What `connect` takes."""
+        """The URL for `connect`."""
         return f"memory://{self._path}"
 
     def start(self) -> Self:
-        """Serve from now on, in a thread. Raise UsageError if nothing can be served at the path."""
+        """Serve from now on, in a thread. Raise UsageError if the server cannot listen at the path."""
         if self._thread is None:
             listening = _listen(self._path)
             runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
@@ -63,7 +63,7 @@ class MemoryServer:
         return self
 
     def stop(self) -> None:
-        """Hang up on everybody. Repeatable."""
+        """Close all connections. Repeatable."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._over.set)
             self._thread.join()
@@ -88,9 +88,9 @@ class MemoryServer:
             self._store.expire()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), _TICK)
-        self._path.unlink(missing_ok=True)  # While we listen: nobody else has made it theirs.
+        self._path.unlink(missing_ok=True)  # While we listen: no other server has taken the path.
         self._loop.remove_reader(listening)
-        for _ in range(3):  # Turns of the loop. Who is being let in when a Server closes is never let go.
+        for _ in range(3):  # Turns of the loop: a Server never closes a connection still being accepted at its close.
             await asyncio.sleep(0)
         server.close()
         for client in clients:
@@ -100,9 +100,9 @@ class MemoryServer:
 
 @final
 class _OwnTime(Clock):
-    """The machine's time, but for stretches in which it was not looked at: this process was stopped, or served nobody.
+    """The machine's time without the stretches in which this process was stopped or served nobody.
 
-    Nobody could renew a lease meanwhile, so none ends by it.
+    No client could renew a lease during such a stretch, so no lease ends because of the stretch.
     """
 
     def __init__(self) -> None:
@@ -122,14 +122,14 @@ class _OwnTime(Clock):
 
 
 def _listen(path: Path) -> socket.socket:
-    """A socket at *path*, for its owner alone. One that a dead server has left is replaced."""
+    """Listen on a socket at *path*, with access for the owner alone. Replace a socket left by a dead server."""
     listening = socket.socket(socket.AF_UNIX)
     try:
         with _alone_in(path.parent):
             if path.is_socket() and _is_left(path):
                 path.unlink()
             listening.bind(str(path))
-            path.chmod(0o600)  # Nobody connects before it listens.
+            path.chmod(0o600)  # Nobody can connect before the socket listens.
             listening.listen(128)
     except OSError as error:
         listening.close()
@@ -139,7 +139,7 @@ def _listen(path: Path) -> socket.socket:
 
 @contextmanager
 def _alone_in(folder: Path) -> Generator[None]:
-    """Of two servers that find what a dead one has left, one must see what the other makes of it."""
+    """Lock *folder*: of two servers that find a dead server's socket, the second must see the first server's socket."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -149,7 +149,7 @@ def _alone_in(folder: Path) -> Generator[None]:
 
 
 def _is_left(path: Path) -> bool:
-    """Whether it is the socket of a server that is dead. One that is merely stopped does not refuse."""
+    """Whether *path* is the socket of a dead server. A server that is merely stopped does not refuse."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)
         return probe.connect_ex(str(path)) == errno.ECONNREFUSED

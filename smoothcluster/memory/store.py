@@ -1,7 +1,7 @@
-"""The store itself: one history of commits and lost leases, that every client of it sees.
+"""The in-memory store: one history of commits and lost leases, seen by every client of the store.
 
-Every operation first ends the leases that are due. On the machine's own clock a thread does so
-too while leases live, so that watchers wake; on any other clock whoever moves the time calls
+Every operation first ends the leases that are due. On the machine's own clock a thread also ends due
+leases while leases live, so that watchers wake; on any other clock the owner of the clock calls
 `MemoryStore.expire`.
 """
 
@@ -39,27 +39,27 @@ WEAKEST = Guarantees(
     largest_commit=1_000_000,
     most_operations=128,
 )
-"""The least that any supported store gives, but for its lease times."""
+"""The weakest guarantees of any supported store, except for the lease times."""
 
 
 _LEAP = 1_000_000
-"""By how much versions rise when a past is restored: by more than could have been given since."""
+"""Rise of versions at a restore of a past: more than the versions given since."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a store held at one moment."""
+    """The contents of a store at one moment."""
 
     entries: Mapping[str, Entry]
     leases: Mapping[str, tuple[float, frozenset[str]]]
-    """Of each its time and its keys."""
+    """Time and keys of each lease."""
 
 
 @final
 @dataclass(slots=True, eq=False)
 class Granted:
-    """A lease as the store knows it."""
+    """A lease on the side of the store."""
 
     id: str
     ttl: float
@@ -68,7 +68,7 @@ class Granted:
 
 
 class MemoryStore:
-    """What several `MemoryBackend` objects share. It keeps to *guarantees*, the weak ones included.
+    """The state shared by several `MemoryBackend` objects. Keeps to *guarantees*, the weak parts included.
 
     Commits, leases and histories are counted from *begin*.
     """
@@ -85,13 +85,13 @@ class MemoryStore:
         self.clock = clock
         self.guarantees = guarantees
         self.tree = Tree()
-        """Every key. For looking at: commits are what changes it."""
+        """Every key, for reading: only commits change the tree."""
         self.observers: list[Callable[[Applied], None]] = []
-        """Each is called with every step, in order, before anybody is woken by it."""
+        """The store calls each observer with every step, in order, before any watch wakes."""
         self._leases: dict[str, Granted] = {}
         self._number = self._grants = self._begin = begin
         self._restored = 0
-        self._soonest = math.inf  # No lease is due before this.
+        self._soonest = math.inf  # No lease is due before this time.
         self._lock = threading.RLock()
         self.watches = Watches(self._lock)
         self._sooner = clock.signal()
@@ -129,11 +129,11 @@ class MemoryStore:
         return Committed({key: entry.version for key, entry in after.items() if entry is not None})
 
     def _changed(self, change: Change) -> Entry | None:
-        """What *change* leaves at its key."""
+        """The entry at the key after *change*; None after a deletion."""
         if isinstance(change, Delete):
             return None
         if isinstance(change, Create):
-            # No version is ahead of the number of commits, so one that starts there was never had before.
+            # No version exceeds the number of commits, so a version that starts at this number is new.
             version = str((self._number if self.guarantees.unique_versions else 0) + self._restored * _LEAP)
             lease = None if change.lease is None else change.lease.id
             return Entry(change.key, change.value, version, self._number, lease)
@@ -143,7 +143,7 @@ class MemoryStore:
     def _step(
         self, changes: tuple[Change, ...], after: Mapping[str, Entry | None], lease: str | None
     ) -> Iterable[PathWatch]:
-        """Bring every key of *after* to what it says, and return the watches that this wakes."""
+        """Apply the entries of *after*, and return the watches to wake."""
         before = {key: self.tree.entries.get(key) for key in after}
         for key, entry in after.items():
             self.tree.set(key, entry)
@@ -154,7 +154,7 @@ class MemoryStore:
         return self.watches.woken(before, after)
 
     def _note_on_lease(self, entry: Entry | None) -> None:
-        """Keep the keys of its lease complete: *entry* has come or gone."""
+        """Update the lease's set of keys: *entry* has come or gone."""
         if entry is None or entry.lease is None or entry.lease not in self._leases:
             return
         keys = self._leases[entry.lease].keys
@@ -164,16 +164,16 @@ class MemoryStore:
             keys.add(entry.key)
 
     def past(self) -> Past:
-        """What it holds now, for `go_back`."""
+        """The present contents of the store, for `go_back`."""
         with self._lock:
             leases = {lease: (granted.ttl, frozenset(granted.keys)) for lease, granted in self._leases.items()}
             return Past(dict(self.tree.entries), leases)
 
     def go_back(self, past: Past) -> None:
-        """Lose every commit made since *past*, as a store does whose replica takes over too early.
+        """Lose every commit made since *past*, like a store whose replica takes over too early.
 
-        No version from before holds after it, every lease that is left gets its full time again,
-        and every watch wakes. Observers are told of one step without changes and without a lease.
+        Versions from before the call no longer hold, every remaining lease gets the full time again,
+        and every watch wakes. Observers get one step without changes and without a lease.
         """
         with self._lock:
             self._restored += 1
@@ -193,11 +193,11 @@ class MemoryStore:
 
     @property
     def history(self) -> str:
-        """Another one each time it has lost commits."""
+        """Name of the present history; changes each time the store has lost commits."""
         return f"history {self._begin + self._restored}"
 
     def grant(self, ttl: float) -> Granted:
-        """A lease of *ttl* seconds, or of what the guarantees make of that."""
+        """Grant a lease of *ttl* seconds, adjusted to the limits of the guarantees."""
         if not ttl > 0:
             raise ValueError(f"a lease needs a positive time, not {ttl}")
         promised = self.guarantees
@@ -215,7 +215,7 @@ class MemoryStore:
         return granted
 
     def renew(self, lease: str) -> bool:
-        """Start its full time again; False if it is gone."""
+        """Start the full time of *lease* again; False if the lease is gone."""
         self._expire_due()
         with self._lock:
             granted = self._leases.get(lease)
@@ -224,14 +224,14 @@ class MemoryStore:
             return granted is not None
 
     def end(self, lease: str) -> None:
-        """End a lease now, due or not, and its keys. Harmless if it is gone."""
+        """End a lease now, due or not, and delete the lease's keys. Harmless if the lease is gone."""
         with self._lock:
             woken = self._end(lease)
             self._sooner.set()
         wake(woken)
 
     def expire(self) -> None:
-        """End every lease that is due, and wake those who watch its keys."""
+        """End every lease that is due, and wake the watches on the leases' keys."""
         with self._lock:
             now = self.clock.monotonic()
             due = [granted.id for granted in self._leases.values() if granted.expires <= now]
@@ -240,7 +240,7 @@ class MemoryStore:
         wake(woken)
 
     def next_expiry(self) -> float | None:
-        """When the next lease is due unless it is renewed, on the store's clock; None if there is none."""
+        """When the next lease is due without a renewal, on the store's clock; None if there is no lease."""
         with self._lock:
             return min((granted.expires for granted in self._leases.values()), default=None)
 

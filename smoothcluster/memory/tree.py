@@ -1,6 +1,6 @@
-"""Keys and the directories they imply, in memory: no leases, no time, no locks.
+"""Keys and directories in memory: no leases, no time, no locks.
 
-It knows which commits the contract lets through. A key holds bytes or is a directory.
+The tree knows which commits the contract allows. A key holds bytes or is a directory.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,35 +12,35 @@ from smoothcluster.errors import MisplacedKeyError
 
 
 def parent(key: str) -> str:
-    """The directory that *key* lies directly in; the empty string if in none."""
+    """The directory directly above *key*; the empty string if there is none."""
     return key.rpartition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """One step of a store's history: a commit, or a lease that went and took its keys."""
+    """A step of a store's history: a commit, or the end of a lease with the lease's keys."""
 
     number: int
-    """The order of steps; `Entry.created` of the keys it made."""
+    """The number of the step, in order; `Entry.created` of the keys created in the step."""
     changes: tuple[Change, ...]
-    """Of the commit; empty if a lease went."""
+    """Changes of the commit; empty if a lease ended."""
     before: Mapping[str, Entry | None]
-    """Every key it changed, as it was."""
+    """Every changed key, as before the step."""
     after: Mapping[str, Entry | None]
-    """The same keys as they are now."""
+    """The same keys, as after the step."""
     lease: str | None
     """Id of the lease that ran out or was given back; None for a commit."""
 
 
 @final
 class Tree:
-    """The keys of one store, as of one moment in its history."""
+    """The keys of a store at one moment of the store's history."""
 
     __slots__ = ("_directories", "entries")
 
     def __init__(self, entries: Mapping[str, Entry] | None = None) -> None:
         self.entries: dict[str, Entry] = {}
-        """Every key. For reading: `set` is what changes it."""
+        """Every key, for reading: only `set` changes the entries."""
         self._directories: dict[str, dict[str, None]] = {}
         for key, entry in (entries or {}).items():
             self.set(key, entry)
@@ -54,7 +54,7 @@ class Tree:
         return [self.entries[name] for name in self.names(directory) if name in self.entries]
 
     def set(self, key: str, entry: Entry | None) -> None:
-        """Put *entry* at *key*, or remove what is there if None."""
+        """Put *entry* at *key*, or remove the present entry if *entry* is None."""
         if entry is None:
             del self.entries[key]
             self._unlink(key)
@@ -64,7 +64,7 @@ class Tree:
             self.entries[key] = entry
 
     def refusal(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> str | None:
-        """A key whose condition, spoken or implied by its change, does not hold; None if all do."""
+        """A key with a failed condition, explicit or implied by a change; None if all conditions hold."""
         for part in (*conditions, *changes):
             entry = self.entries.get(part.key)
             if isinstance(part, Create):

@@ -1,4 +1,4 @@
-"""Who is to be woken by which change."""
+"""Watches by path, and the choice of watches to wake after a change."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -37,7 +37,7 @@ class Watches:
         self._at: dict[str, dict[PathWatch, None]] = {}
 
     def add(self, owner: object, path: str, notify: Callable[[], None], *, values: bool) -> PathWatch:
-        """Watch *path* for *owner*, as `CoordinationBackend.watch` has it."""
+        """Watch *path* for *owner*, as in `CoordinationBackend.watch`."""
         watch = PathWatch(self, owner, path, notify, values=values)
         with self._lock:
             self._at.setdefault(path, {})[watch] = None
@@ -62,7 +62,7 @@ class Watches:
         return [watch for at_path in self._at.values() for watch in at_path]
 
     def woken(self, before: Mapping[str, Entry | None], after: Mapping[str, Entry | None]) -> Iterable[PathWatch]:
-        """The watches that a step from *before* to *after* wakes, each once. Called under the lock."""
+        """The watches to wake after a step from *before* to *after*, each once. Called under the lock."""
         woken: dict[PathWatch, None] = {}
         for key, entry in after.items():
             came_or_went = (entry is None) != (before[key] is None)
@@ -74,7 +74,7 @@ class Watches:
 
 
 def wake(watches: Iterable[PathWatch]) -> None:
-    """Call each, outside the lock: whoever is woken may need a lock that a caller of ours holds."""
+    """Notify each open watch, outside the lock: a callback may need a lock held by a caller of ours."""
     for watch in watches:
         if watch.open:
             watch.notify()

@@ -1,8 +1,8 @@
-"""What a client and a `MemoryServer` say to each other: frames of words, and the values these speak of.
+"""The protocol between a client and a `MemoryServer`: frames of JSON words, followed by binary values.
 
-A frame is two lengths of four bytes, so many bytes of JSON, which is an array, and so many bytes of
-values, one after another, whose sizes stand in the array. Nothing that comes in is more than data:
-what makes no sense raises ValueError, TypeError or LookupError, and whoever meets that hangs up.
+A frame consists of two lengths of four bytes, a JSON array of the first length, and values of the second
+length, one after another; the array contains the size of each value. Incoming frames are only data:
+a malformed frame raises ValueError, TypeError or LookupError, and the receiver closes the connection.
 """
 
 import json
@@ -26,13 +26,14 @@ from smoothcluster.backend import (
 from smoothcluster.memory.store import WEAKEST
 
 SHARED: Guarantees = replace(WEAKEST, unique_versions=True)
-"""What a store behind a socket promises: a client may outlive it, and must not take another's versions for its own."""
+"""The guarantees of a store behind a socket. Versions are unique, because a client may outlive the store,
+and must not take another store's versions for versions of the first."""
 
 LARGEST = 64 * 2**20
-"""Bytes of one frame."""
+"""Most bytes in a frame."""
 
 PAGE = 2**20
-"""Bytes of values after which a frame holds no further entry; whoever wants the others asks for them."""
+"""Bytes of values after which `page` adds no further entry; the client asks for the other entries."""
 
 _LENGTHS = struct.Struct(">II")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -40,14 +41,14 @@ _decode = json.JSONDecoder().decode
 
 
 def frame(words: Sequence[object], values: Iterable[bytes] = ()) -> bytes:
-    """What to send."""
+    """Encode *words* and *values* as a frame."""
     text, tail = _encode(words).encode(), b"".join(values)
     return _LENGTHS.pack(len(text), len(tail)) + text + tail
 
 
 @final
 class Frame:
-    """What has come in."""
+    """A received frame."""
 
     __slots__ = ("_at", "_values", "words")
 
@@ -66,13 +67,13 @@ class Frame:
 
 @final
 class Frames:
-    """Puts frames together from what comes in piece by piece."""
+    """Assembles frames from pieces of incoming data."""
 
     def __init__(self) -> None:
         self._data = bytearray()
 
     def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
-        """The frames that *data* completes."""
+        """The frames completed by *data*."""
         self._data += data
         while len(self._data) >= _LENGTHS.size:
             text, values = _LENGTHS.unpack_from(self._data)
@@ -88,7 +89,7 @@ class Frames:
 
 
 def page(entries: Iterable[Entry | None]) -> tuple[list[object], list[bytes]]:
-    """As many of *entries*, from the first, as fit in one frame: as words, and their values."""
+    """As many of *entries*, from the first, as fit in a frame: as words, and their values."""
     rows: list[object] = []
     values: list[bytes] = []
     size = 0
@@ -105,12 +106,12 @@ def page(entries: Iterable[Entry | None]) -> tuple[list[object], list[bytes]]:
 
 
 def entries(rows: Iterable[Sequence[Any] | None], got: Frame) -> list[Entry | None]:
-    """What `page` was made of."""
+    """Decode the entries encoded by `page`."""
     return [None if row is None else Entry(row[0], got.take(row[1]), *row[2:]) for row in rows]
 
 
 def told(part: Condition | Change) -> tuple[object, ...]:
-    """One part of a commit as words; its value goes beside them."""
+    """Encode one part of a commit as words; the value travels beside the words."""
     match part:
         case Exists():
             return "exists", part.key
@@ -125,7 +126,7 @@ def told(part: Condition | Change) -> tuple[object, ...]:
 
 
 def heard_condition(words: object) -> Condition:
-    """What `told` was given."""
+    """Decode a condition encoded by `told`."""
     match words:
         case ["exists", str(key)]:
             return Exists(key)
@@ -136,7 +137,7 @@ def heard_condition(words: object) -> Condition:
 
 
 def heard_change(words: object, got: Frame, lease: Lease | None) -> Change:
-    """What `told` was given. A key that hangs on a lease hangs on *lease*."""
+    """Decode a change encoded by `told`. A created key with a lease gets *lease*."""
     match words:
         case ["create", str(key), int(size), bool(hangs)]:
             return Create(key, got.take(size), lease if hangs else None)

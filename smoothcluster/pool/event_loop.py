@@ -1,4 +1,4 @@
-"""An event loop for async handlers."""
+"""A pool with an event loop for async handlers."""
 
 import asyncio
 import logging
@@ -20,9 +20,9 @@ _log = logging.getLogger(__name__)
 
 @final
 class AsyncHandlerPool(Pool):
-    """One thread with an event loop, and at most *concurrency* calls of an ``async def`` handler at once in it.
+    """A thread with an event loop, which runs at most *concurrency* calls of an ``async def`` handler at once.
 
-    The parameters are `HandlerPool`'s. A handler that blocks its thread blocks all the others.
+    The parameters are `HandlerPool`'s. A blocking handler blocks all other handlers.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class AsyncHandlerPool(Pool):
                     _log.exception("a task that a handler started tried to end the event loop")
 
     def _look(self) -> None:
-        # First, so that whatever is put from here on calls for another look.
+        # Cleared first, so that a `put` from here on schedules another call.
         self._summoned = False
         while len(self._active) < self._concurrency and not self._stopping:
             try:
@@ -115,7 +115,7 @@ class AsyncHandlerPool(Pool):
         end_copies(self._forks)
 
     async def _run_apart(self, run: Run) -> None:
-        """Wait in a thread of its own; a daemon, which does not keep the process."""
+        """Wait for the child process in a separate daemon thread, so that the process can still end."""
         over: asyncio.Future[None] = self._loop.create_future()
 
         def wait() -> None:

@@ -1,6 +1,7 @@
-"""Copies of this process that a handler makes: `os.fork()`, and both come back from it.
+"""The fork guard: ends copies of this process made by a handler with `os.fork()`.
 
-One of them has to go, or half a member goes on: it would answer a second time, and start what waits.
+Parent and copy both return from the handler. Without the guard the copy would go on as half a member, deliver the
+outcome a second time, and start waiting tasks.
 """
 
 import os
@@ -11,12 +12,12 @@ class _Forks:
 
 
 def count() -> int:
-    """How many forks lie between this process and the first that imported this."""
+    """Return the number of forks between this process and the process that first imported this module."""
     return _Forks.count
 
 
 def end_copies(before: int) -> None:
-    """End this process if it was forked since `count` was *before*."""
+    """End this process if a fork made this process after `count` returned *before*."""
     if _Forks.count != before:
         os._exit(0)  # pragma: no cover  # by whoever is not there any more
 

@@ -1,4 +1,4 @@
-"""The two kinds of handlers, and what is none."""
+"""Checks on handlers: sync, async, or unusable."""
 
 import inspect
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from smoothcluster.model import Handler
 
 
 def is_async(handler: Handler) -> bool:
-    """Whether *handler* is to be awaited; sees through partial objects and to an instance's ``__call__``."""
+    """Whether *handler* must be awaited. Looks inside partial objects and at an instance's ``__call__``."""
     return _is(handler, inspect.iscoroutinefunction)
 
 
@@ -24,7 +24,7 @@ def check_handler(handler: object) -> None:
         )
     try:
         parameters = inspect.signature(handler)
-    except (TypeError, ValueError):  # There are some, written in C, that do not tell.
+    except (TypeError, ValueError):  # Some functions written in C have no signature.
         return
     try:
         parameters.bind(None, None)

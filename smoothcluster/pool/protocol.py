@@ -1,4 +1,4 @@
-"""What a coordinator needs of a pool. The simulator has one without threads."""
+"""The interface of a pool for the coordinator. The simulator has a pool without threads."""
 
 from abc import abstractmethod
 from collections import deque
@@ -11,47 +11,47 @@ from smoothcluster.pool.run import Run
 
 
 class Pool(Protocol):
-    """Runs handlers. Called by one coordinator."""
+    """Runs handlers for a single coordinator."""
 
     finished: deque[Run]
-    """Runs that are over, in the order in which they ended. The coordinator takes them out on the left.
+    """Runs that are over, in the order in which they ended. The coordinator takes runs out on the left.
 
-    The pool calls *deliver* after it has put a run in, from any thread. To wait for that without
-    missing one, let *deliver* set a signal (that `is_set` already needs no setting), and clear the
-    signal *before* emptying this.
+    The pool calls *deliver*, from any thread, after adding a run here. To wait without
+    missing a run, let *deliver* set a signal (unless `is_set` is already true), and clear the signal
+    *before* emptying this queue.
     """
 
     @abstractmethod
     def put(self, runs: Iterable[Run]) -> None:
-        """Run these, as soon as there is room, in this order. Raise RuntimeError once stopped."""
+        """Start these runs in this order, as soon as there is room. Raise RuntimeError once stopped."""
 
     @abstractmethod
     def take_back(self) -> list[Run]:
-        """Take out what has not been started, in order. Whatever is in here will not start."""
+        """Take out the waiting runs, in order. The returned runs will not start."""
 
     @abstractmethod
     def stop(self, timeout: float) -> int:
-        """Start nothing more, wait up to *timeout* seconds for what runs, return how many still do.
+        """Start no more runs, wait up to *timeout* seconds for running handlers, return how many still run.
 
-        What was not started stays for `take_back`. What still runs may yet turn up in `finished`.
-        Handlers that can be cancelled then are. Repeatable.
+        Waiting runs stay for `take_back`. Running handlers may still arrive in `finished`.
+        After the timeout the pool cancels the handlers that can be cancelled. Repeatable.
         """
 
 
 def check_concurrency(concurrency: int) -> int:
-    """Return *concurrency* if anything can run with it; raise UsageError if not."""
+    """Return *concurrency*, or raise UsageError if less than 1."""
     if concurrency < 1:
         raise UsageError(f"concurrency must be at least 1, not {concurrency}")
     return concurrency
 
 
 def always(_: Run) -> bool:
-    """Any run may start."""
+    """Allow any run to start."""
     return True
 
 
 def emptied(queue: deque[Run]) -> list[Run]:
-    """Everything in *queue*, taken out one by one: workers may be taking, too."""
+    """Take all runs out of *queue*, singly, because workers may take runs at the same time."""
     taken: list[Run] = []
     with suppress(IndexError):
         while True:

@@ -1,4 +1,4 @@
-"""One start of a task, and making something storable of what its handler did."""
+"""A run: a single start of a task, with the handler's outcome encoded for the store."""
 
 import inspect
 import json
@@ -11,29 +11,29 @@ from smoothcluster.model import LARGEST_VALUE, Task, TaskContext
 _log = logging.getLogger(__name__)
 
 LARGEST_ERROR = 2048
-"""Characters of an error's text; what is longer is cut."""
+"""Characters of an error's text; longer texts are cut."""
 
 _to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class RunState(StrEnum):
-    """How far a run has come."""
+    """The progress or outcome of a run."""
 
     NOT_STARTED = "not started"
-    """The handler was not called; handed back so, it was not allowed to start."""
+    """The handler was not called: the run still waits, was not allowed to start, or got no child process."""
     DONE = "done"
-    """`Run.encoded`, `Run.added` and `Run.added_encoded` say what the handler returned and submitted."""
+    """`Run.encoded`, `Run.added` and `Run.added_encoded` hold the values that the handler returned and submitted."""
     FAILED = "failed"
-    """`Run.error` says why."""
+    """`Run.error` gives the reason."""
     INTERRUPTED = "interrupted"
-    """The pool was stopped and cancelled the handler: it has no outcome and should run again elsewhere."""
+    """The pool stopped and cancelled the handler: the task has no outcome and should run again elsewhere."""
     DIED = "died"
-    """The child process in which it ran is gone: `Run.death` says how, `Run.began` when it had begun."""
+    """The child process of the run died: `Run.death` gives the cause, `Run.began` the start of the run."""
 
 
 @final
 class Run:
-    """One start of a task: what the coordinator hands in, and what the pool fills in."""
+    """A single start of a task: the coordinator hands in task and context, and the pool fills in the outcome."""
 
     __slots__ = (
         "added", "added_encoded", "alone", "apart", "began", "context", "death", "encoded", "error", "key", "state",
@@ -44,35 +44,35 @@ class Run:
         self.task = task
         self.context = context
         self.key = key
-        """The coordinator's own; never looked at."""
+        """For the coordinator; the pool never reads this."""
         self.state = RunState.NOT_STARTED
         self.encoded = "null"
-        """What the handler returned, as JSON text in ASCII."""
+        """The handler's return value, as JSON text in ASCII."""
         self.error: str | None = None
-        """One line."""
+        """The reason of a failure, on a single line."""
         self.added: list[Task] = []
-        """What the handler submitted; empty if it failed."""
+        """The tasks that the handler submitted; empty after a failure."""
         self.added_encoded: list[str] = []
         """The same tasks as JSON text in ASCII."""
         self.apart = False
-        """To be run in a child process."""
+        """Whether the task must run in a child process."""
         self.alone = False
-        """And in one that nothing else is run in."""
+        """Whether the child process must run no other task."""
         self.death = ""
         self.began = 0.0
 
     def fail(self, reason: str) -> None:
-        """Fill in that it failed, and why."""
+        """Mark the run as failed, for this reason."""
         self.state = RunState.FAILED
         self.error = reason if len(reason) <= LARGEST_ERROR else reason[: LARGEST_ERROR - 1] + "…"
 
 
 class _UnfitError(Exception):
-    """What a handler returned or submitted cannot be stored."""
+    """A returned or submitted value cannot be stored."""
 
 
 def settle(run: Run, value: object) -> None:
-    """Fill in what the handler returned and submitted; all of it, or why not."""
+    """Fill in the returned value and all submitted tasks, or fail the run if any of them cannot be stored."""
     try:
         encoded = "null" if value is None else _encoded(value, f"returned {type(value).__name__}")
         submitted = run.context.submitted
@@ -89,7 +89,7 @@ def settle(run: Run, value: object) -> None:
 
 
 def raised(run: Run, error: BaseException) -> None:
-    """Fill in that the handler raised *error*; its traceback goes to the log, not to the store."""
+    """Fail the run because the handler raised *error*. The traceback goes to the log, not to the store."""
     _log.info("task %r failed", run.task.id, exc_info=error)
     name, words = type(error).__name__, _words(error)
     run.fail(f"{name}: {words}" if words else name)
@@ -122,7 +122,7 @@ def _encoded(value: object, deed: str) -> str:
 
 
 def _words(error: BaseException) -> str:
-    """The error's own text, on one line."""
+    """The error's text, on a single line."""
     try:
         text = str(error)
     except BaseException:  # noqa: BLE001 - an error that cannot say what it is remains an error

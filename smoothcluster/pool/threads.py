@@ -1,4 +1,4 @@
-"""Threads for sync handlers."""
+"""A pool of threads for sync handlers."""
 
 import threading
 from collections import deque
@@ -14,7 +14,10 @@ from smoothcluster.pool.run import Run, raised, settle
 
 @final
 class _Worker:
-    """A thread's bed: who sleeps in it is listed as idle, and whoever takes it off that list must wake it."""
+    """The wake-up gate of a thread.
+
+    A sleeping worker is listed as idle; code that takes a worker off that list must wake the worker.
+    """
 
     __slots__ = ("_gate", "dismissed")
 
@@ -34,15 +37,15 @@ class _Worker:
 class HandlerPool(Pool):
     """*concurrency* threads for a sync handler.
 
-    *can_start* is asked in the worker's thread just before the handler is called; where it says
-    no, the run is handed back as not started. It and *deliver* must be quick and never raise.
-    A run that is to be run apart keeps its worker as long as a child has it, so there are never
+    The worker's thread calls *can_start* just before the handler. If *can_start* returns False, the
+    pool hands the run back as not started. Both *can_start* and *deliver* must be quick and never
+    raise. A run in a child process keeps the worker until the child has finished, so there are never
     more handlers at once than workers.
 
-    One woken worker wakes the next, and no other is woken meanwhile: so handlers that wait get
-    all the threads at once, while those that return at once need not set eight threads
-    quarrelling over one interpreter. No wake-up is lost, because each side first says what it
-    did (a worker that it sleeps, `put` that there is work) and then looks at what the other did.
+    A woken worker wakes the next worker, and nobody else wakes a worker meanwhile. So slow handlers
+    soon get all the threads, while quick handlers do not make eight threads compete for the
+    interpreter. No wake-up is lost, because each side first publishes its state (the worker lists
+    itself as idle, `put` fills the queue) and then reads the state of the other side.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class HandlerPool(Pool):
 
     def _wake_one(self) -> None:
         if worker := self._take_idle():
-            # Set before it wakes: it is the one that says that it has.
+            # Set before the worker wakes, because the woken worker clears the flag.
             self._waking = True
             worker.wake()
 

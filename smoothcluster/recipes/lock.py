@@ -1,15 +1,15 @@
-"""A fair lock, written once for every backend.
+"""A fair distributed lock with fencing tokens, written once for every backend.
 
-Those who want the lock queue under a directory, each with an entry on its session's lease;
-the oldest entry holds it. Each waits for the entry just ahead, so one departure wakes one waiter.
+Contenders queue under a directory, each with an entry on the contender's session lease; the oldest
+entry holds the lock. Each contender waits for the entry just ahead, so one departure wakes one waiter.
 
-What is not safe: holding the lock is only as good as the lease. From the moment the store lets
-it run out until `held` turns false here, or for as long as this process is paused between
-asking `held` and acting, somebody else may hold the lock too. So put `condition` into every
-commit that the lock protects, which the store then refuses; and give `token`, which rises with
-each holder, to whatever else is written to, and have that refuse anything older.
+A lock is only as safe as the lease. Another contender may hold the lock too between the moment when the
+store ends the lease and the moment when `held` turns false here, and for as long as this process is
+paused between a check of `held` and the next act. So put `condition` into every commit that the lock
+protects: the store then refuses a late commit. Pass `token`, which rises with each holder, along with writes
+to other systems, and let these systems refuse older tokens.
 
-A `Lock` is for one thread, and does not count: acquiring it twice is an error.
+A `Lock` is for one thread and not reentrant: acquiring twice is an error.
 """
 
 import secrets
@@ -43,11 +43,11 @@ def _unique() -> str:
 class Lock:
     """One contender for the lock at *directory*, for as long as *session* lives.
 
-    *owner* is shown to people who look at the queue. *new_id* gives names for entries: each
+    *owner* is shown to people who look at the queue. *new_id* gives names for entries: each name
     must be unique among all contenders, and never be given again.
 
-    Where no version is ever repeated an entry that has certainly left lends its name to the next
-    one: a store that keeps its history reads all the names that a directory ever had to list it.
+    If the store never repeats a version, the lock uses the name of an entry again after the entry has certainly left:
+    to list a directory, a store with a history reads every name that the directory ever had.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class Lock:
         self._new_id = new_id
         self._mine: Entry | None = None
         self._keeps_names = backend.guarantees.unique_versions
-        self._left: str | None = None  # An entry of ours that is certainly gone, and its name free.
-        self._leaving: dict[str, bool] = {}  # Whether that has been tried, so that it may happen yet.
+        self._left: str | None = None  # Key of an entry of ours that is certainly gone: the name is free.
+        self._leaving: dict[str, bool] = {}  # By key: whether a deletion was tried before and may still happen.
         self._unsure: set[str] = set()
 
     def acquire(self, timeout: float | None = None) -> bool:
-        """Wait for the lock; False if *timeout* seconds were not enough, 0 meaning not to wait.
+        """Wait for the lock; return False after *timeout* seconds without the lock. 0 means no waiting.
 
-        Raise LeaseLostError if the session ended or the entry was removed meanwhile, and what the
-        backend raises. Whatever happens, the queue is left again, unless True is returned. Where
-        the store cannot be told, the entry goes with the lease, or with the next call that can.
+        Raise LeaseLostError if the session ended or the entry was removed meanwhile; errors of the backend escape.
+        The contender leaves the queue again, unless the method returns True. If the store is out of reach then,
+        the entry goes with the lease, or with the next call that reaches the store.
         """
         if self._mine is not None:
             raise UsageError("this Lock is already acquired: release it first, or make another")
@@ -86,7 +86,7 @@ class Lock:
         try:
             self._mine = self._await_turn(key, self._enter(key), until)
         except BaseException as error:
-            # A contender that gave up must not go on to win: it would hold the lock with nobody home.
+            # An entry left behind could become the oldest and hold the lock without a holder.
             if isinstance(error, LeaseLostError):
                 self._session.renew_once()
             self._mine = None
@@ -100,9 +100,9 @@ class Lock:
         return self._mine is not None
 
     def release(self) -> None:
-        """Give the lock back, to the oldest that waits. Repeatable, and harmless after a loss.
+        """Release the lock; the oldest waiter gets the lock next. Repeatable, and harmless after a loss.
 
-        Raise what the backend raises if the store could not be told: call it again, or close the session.
+        The backend raises an error if the store is out of reach: call `release` again, or close the session.
         """
         if self._mine is not None:
             self._leaving[self._mine.key] = False
@@ -110,7 +110,7 @@ class Lock:
         self._settle()
 
     def held(self) -> bool:
-        """True while the lock is certainly ours: acquired, and the session's lease is held."""
+        """True while this contender certainly holds the lock: acquired, and the session's lease is held."""
         return self._mine is not None and self._session.held()
 
     @property
@@ -120,7 +120,7 @@ class Lock:
 
     @property
     def condition(self) -> Condition:
-        """For `commit`: holds as long as this acquisition of the lock does."""
+        """A condition for `commit`: holds as long as this acquisition of the lock lasts."""
         mine = self._acquired()
         return AtVersion(mine.key, mine.version)
 
@@ -139,20 +139,20 @@ class Lock:
         return self._mine
 
     def _enter(self, key: str) -> Sequence[Entry]:
-        """Join the queue at its end, and read it."""
+        """Join the queue at the end, and read the queue."""
         create = Create(key, self._owner, self._session.lease)
         try:
             outcome, queue = self._backend.commit_and_list([], [create], self._directory)
         except OutcomeUnknownError:
             self._unsure.add(key)
             self._backend.sync()
-            # A retry must be identical: the first attempt may still arrive, before it or after it.
+            # The retry must be identical: the first attempt may still arrive, before or after the retry.
             if self._backend.get(key) is not None or isinstance(self._backend.commit([], [create]), Refused):
                 self._unsure.discard(key)
             return self._backend.list(self._directory)
         if isinstance(outcome, Committed) or not any(map(partial(self._is_ours, key), queue)):
             return queue
-        # The store has lost that we left: in its old place our entry would have its old token, too.
+        # The store has lost our departure: in the old place our entry would have the old token, too.
         self._backend.commit([], [Delete(key)])
         return self._enter(key)
 
@@ -160,7 +160,7 @@ class Lock:
         return entry.key == key and entry.lease == self._session.lease.id
 
     def _await_turn(self, key: str, queue: Sequence[Entry], until: float | None) -> Entry | None:
-        """Our entry once it is the oldest; None if that takes too long."""
+        """Return our entry once the entry is the oldest; None if the time is over before."""
         mine, ahead = self._place(key, queue)
         if ahead is not None:
             wake = self._session.clock.signal()
@@ -178,7 +178,7 @@ class Lock:
         return mine
 
     def _place(self, key: str, queue: Sequence[Entry]) -> tuple[Entry, Entry | None]:
-        """Our entry and the one just ahead of it, None if ours is the oldest."""
+        """Our entry and the entry just ahead, None if ours is the oldest."""
         ahead = None
         for entry in sorted(queue, key=lambda entry: (entry.created, entry.key)):
             if self._is_ours(key, entry):
@@ -188,7 +188,7 @@ class Lock:
         raise LeaseLostError(f"{key} is no longer in the queue")
 
     def _await_departure(self, ahead: Entry, wake: Signal, until: float | None) -> bool:
-        """Wait for *ahead* to leave the queue; False if that takes too long."""
+        """Wait until *ahead* leaves the queue; False if the time is over before."""
         watch = self._backend.watch(ahead.key, wake.set)
         try:
             while True:
@@ -213,10 +213,10 @@ class Lock:
         raise UnavailableError("the lease may have run out, and the store could not be asked")
 
     def _settle(self) -> None:
-        """Take every entry that is to leave out of the queue."""
+        """Remove every leaving entry from the queue."""
         for key, tried in list(self._leaving.items()):
             self._leaving[key] = True
-            # Without its lease, no entry is left and none can arrive.
+            # Without the lease, no entry is left and none can arrive.
             with suppress(LeaseLostError):
                 if key in self._unsure:
                     self._bury(key)
@@ -226,10 +226,10 @@ class Lock:
             del self._leaving[key]
 
     def _bury(self, key: str) -> None:
-        """Leave an empty entry at *key*, which counts as none and goes with the lease.
+        """Leave an empty entry at *key*: others ignore the entry, and the entry goes with the lease.
 
-        An attempt to create it may still be on its way, and must find the name taken: after a
-        plain deletion it would put us back in the queue, with nobody home.
+        An earlier attempt to create the entry may still be on the way, and must find the name taken. After a
+        plain deletion the attempt would put us back in the queue, with no thread waiting.
         """
         if isinstance(self._backend.commit([], [Create(key, b"", self._session.lease)]), Committed):
             return

@@ -1,12 +1,12 @@
-"""A lease kept alive, and the clock that says when to stop relying on it.
+"""A session keeps a lease alive and tells for how long the process may rely on the lease.
 
-The store decides when a lease ends; this process only hears of it later, or never. So `held`
-goes by this process's own clock: the time granted, counted from *before* the last successful
-renewal was sent. The store began to count no earlier, so while `held` is true it still has
-the lease, whatever the network does. Check `held` before each act that relies on the lease.
+The store decides when a lease ends; this process learns of the end later, or never. So `held`
+uses this process's own clock: the granted time, counted from *before* the last successful
+renewal was sent. The store began to count no earlier, so while `held` is true the store still has
+the lease, even if the network fails. Check `held` before each act that relies on the lease.
 
-What this does not give: an act begun while `held` was true may reach the store after the
-lease has gone. Whatever must not happen then has to be refused by the store itself: name a
+A session gives no protection for an act in progress: an act that began while `held` was true may reach
+the store after the end of the lease. If this must not happen, let the store refuse the act: name a
 key of the lease, or a version, in the same commit.
 """
 
@@ -22,28 +22,28 @@ from smoothcluster.errors import BackendError
 
 
 class LeaseState(StrEnum):
-    """What is known of a lease."""
+    """The knowledge of this process about a lease."""
 
     HELD = "held"
-    """Granted, and its time is not over."""
+    """The store granted the lease, and the granted time is not over."""
     RENEWED = "renewed"
-    """The last attempt to renew it succeeded, and its time is not over."""
+    """The last renewal succeeded, and the granted time is not over."""
     UNKNOWN = "unknown"
-    """The last attempt failed, or its time is over: the store may still have it, or not."""
+    """The last renewal failed, or the granted time is over: the store may or may not still have the lease."""
     LOST = "lost"
-    """Gone for good: lost, or given back."""
+    """The lease is gone for good: lost, or given back."""
 
 
 @final
 class Session:
-    """One lease, from grant to loss. A process that loses it starts over with a new `Session`.
+    """One lease, from grant to loss. After a loss, a process starts over with a new `Session`.
 
-    Opening it asks the store: raise UnavailableError or OutcomeUnknownError if that failed.
-    Then `start` keeps it alive in a thread, or `run` in the caller's own.
+    The constructor asks the store for the lease and raises UnavailableError or OutcomeUnknownError on failure.
+    Then `start` keeps the lease alive in a thread, or `run` in the caller's own.
     """
 
     lost: Signal
-    """Set once the lease is gone for good, be it lost or given back. Wait for it freely."""
+    """Set once the lease is gone for good, lost or given back. Any thread may wait for this signal."""
 
     def __init__(self, backend: CoordinationBackend, ttl: float, clock: Clock = SYSTEM_CLOCK) -> None:
         self.clock = clock
@@ -59,34 +59,34 @@ class Session:
 
     @property
     def lease(self) -> Lease:
-        """The lease to hang keys on."""
+        """The lease for keys that live as long as this session."""
         return self._lease
 
     @property
     def ttl(self) -> float:
-        """Seconds the store granted."""
+        """Seconds granted by the store."""
         return self._lease.ttl
 
     @property
     def deadline(self) -> float:
-        """When, on the clock's monotonic time, the lease may have run out unless renewed before."""
+        """The time, on the clock's monotonic scale, when the lease may run out without another renewal."""
         return self._deadline
 
     @property
     def state(self) -> LeaseState:
-        """What is known of the lease now."""
+        """The present knowledge about the lease."""
         if self.lost.is_set():
             return LeaseState.LOST
         return self._state if self.clock.monotonic() < self._deadline else LeaseState.UNKNOWN
 
     def held(self) -> bool:
-        """True while the store certainly still has the lease. It may have it, or not, when false."""
+        """True while the store certainly still has the lease. False means unknown or lost."""
         return not self.lost.is_set() and self.clock.monotonic() < self._deadline
 
     def renew_once(self) -> LeaseState:
-        """Try once to renew, and say what is known after it. Failing to reach the store is no error.
+        """Try one renewal and return the new state. An unreachable store is no error.
 
-        A lease whose time was over may turn out to be held after all: the store is the judge.
+        The store decides: a lease may turn out to be alive after its time was over on this process's clock.
         """
         if self.lost.is_set():
             return LeaseState.LOST
@@ -105,7 +105,7 @@ class Session:
         return self.state
 
     def run(self) -> None:
-        """Renew every third of the time granted, four times as often while the store is out of reach.
+        """Renew every third of the granted time, four times as often while the store is out of reach.
 
         Return once the lease is lost or the session closed.
         """
@@ -117,7 +117,7 @@ class Session:
         threading.Thread(target=self.run, name=f"smoothcluster-session-{self._lease.id}", daemon=True).start()
 
     def lose(self) -> None:
-        """Take note that the lease is gone for good: the store has said so, to a commit for instance."""
+        """Record that the lease is gone for good, for example after the store's answer to a commit."""
         with self._lock:
             self._state = LeaseState.LOST
             self.lost.set()
@@ -127,9 +127,9 @@ class Session:
             callback()
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Have *callback* called once when `lost` is set, at once if it is. Return what undoes this.
+        """Call *callback* once when `lost` is set, at once if already set. Return a function that cancels the callback.
 
-        It is called from whichever thread notices, and must return at once.
+        The thread that notices the loss makes the call, so *callback* must return at once.
         """
         token = object()
         with self._lock:
@@ -144,15 +144,15 @@ class Session:
             self._callbacks.pop(token, None)
 
     def close(self, *, revoke: bool = True) -> None:
-        """End it: `held` is false and `lost` set from now on. Repeatable.
+        """End the session: `held` is false and `lost` is set from now on. Repeatable.
 
-        The lease is given back, unless *revoke* is false or the store cannot be told: then it
-        runs out by itself.
+        The session gives the lease back, unless *revoke* is false or the store is out of reach: then the
+        lease runs out on the store.
         """
         given_up = not self.lost.is_set()
         self.lose()
         if given_up and revoke:
-            # Out of reach, it runs out by itself: that is what leases are for.
+            # If the store is out of reach, the lease runs out there without further calls.
             with suppress(BackendError):
                 self._lease.revoke()
 

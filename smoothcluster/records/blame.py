@@ -1,6 +1,6 @@
 """Blame: the starts of a task that ended without an outcome, as the shard's record keeps them.
 
-Each entry is ``incarnation@epoch:evidence@time``: the member that had the task, and how that start ended.
+Each entry is ``incarnation@epoch:evidence@time``: the member with the task, and how the start ended.
 `smoothcluster.work.verdict` decides from these entries how the task may run again.
 """
 
@@ -10,38 +10,38 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 ALONE = "alone"
-"""Not a death: nothing else runs in the member when the task starts there, which is announced so."""
+"""Not a death: announces a start of the task while nothing else runs in the member."""
 
 KILLED, DISTURBED, RAISED = "child_killed", "child_disturbed", "child_raised"
-"""The child was killed; was killed, and so was a bystander; lived on, and its handler raised: which the child may be
-to blame for, so the task is run once more, as if it were under no suspicion."""
+"""Ends of a start in a child process: the child was killed; the child and a bystander were killed; the handler raised
+in a child that lived on. The child may have caused such an exception, so the task runs once more as if not suspect."""
 
 _ENTRY = re.compile(r"(.*)@(\d+):(\w+)(?:@(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of blame."""
+    """An entry of blame, parsed."""
 
     incarnation: str
     epoch: int
     evidence: str
     at: int | None
-    """When it was noticed, by the wall clock of whoever noticed it."""
+    """Time when a member noticed the end of the start, by the wall clock of this member."""
 
     @property
     def crash(self) -> bool:
-        """Whether it is the death of a child by its own doing."""
+        """Whether a child process died by its own doing: an exit status or a crash."""
         return self.evidence.startswith(("child_exit", "child_signal"))
 
 
 def format_entry(incarnation: str | None, epoch: int, evidence: str, at: float | None = None) -> str:
-    """An entry as the store holds it."""
+    """Format an entry as the store holds it."""
     return f"{incarnation}@{epoch}:{evidence}{'' if at is None else f'@{int(at)}'}"
 
 
 def parse_entries(blame: Iterable[str]) -> Iterator[Entry]:
-    """The entries that can be read."""
+    """Parse the entries; skip unreadable entries."""
     for each in blame:
         match = _ENTRY.fullmatch(each)
         if match:
@@ -49,12 +49,12 @@ def parse_entries(blame: Iterable[str]) -> Iterator[Entry]:
 
 
 def count_starts(blame: Sequence[str]) -> int:
-    """How many starts these entries stand for."""
+    """How many starts these entries stand for; ``ALONE`` entries do not count."""
     return len(blame) - sum(entry.evidence == ALONE for entry in parse_entries(blame))
 
 
 def ended_as(blame: Iterable[str], evidence: str) -> bool:
-    """Whether it has once ended so."""
+    """Whether any start ended with this evidence."""
     return any(entry.evidence == evidence for entry in parse_entries(blame))
 
 
@@ -71,4 +71,4 @@ def _when(entry: Entry) -> str:
     try:
         return f" on {datetime.fromtimestamp(entry.at, UTC).isoformat(timespec='seconds')}"
     except (OverflowError, ValueError, OSError):
-        return ""  # a stranger's
+        return ""  # not written by this program

@@ -1,7 +1,8 @@
-"""The breaker: what a group keeps of its deaths, so that handed-over load does not kill one survivor after another.
+"""The record of the circuit breaker: recent deaths of a group, and whether adoption is stopped.
 
-The record says who died of late and whether adoption is stopped. It holds no times: nobody compares
-two machines' clocks. Each member counts seconds on its own, from when it first saw a death there.
+An open breaker keeps the load of dead members from killing the survivors in turn. The record holds no times,
+because the clocks of two machines cannot be compared. Each member measures seconds by a clock of its own, from the
+moment when the member first saw a death in the record.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,12 +12,12 @@ from smoothcluster.model import Evidence
 from smoothcluster.records.codec import GarbageError, dump, load
 
 REMEMBERED = 64
-"""Deaths kept in the record, besides those of members whose shards nobody has taken yet."""
+"""How many deaths the record keeps, besides the deaths of members with shards still to be adopted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """A member that died while it owned shards, as its first heir knew it."""
+    """A death of a member that owned shards, with the evidence that the first successor had."""
 
     name: str
     evidence: Evidence
@@ -24,18 +25,18 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """What the store keeps of it."""
+    """The breaker's state and the deaths, as the store keeps them."""
 
     open: bool
-    """Whether members that have shards already must leave those of the dead alone."""
+    """Whether members with shards must not adopt shards of dead members."""
     dead: dict[str, Death]
-    """By incarnation, the latest last."""
+    """Deaths by incarnation, the latest last."""
     id: str
 
     def after(
         self, fresh: Mapping[str, Death], owners: Collection[str | None], commit_id: str, *, opens: bool
     ) -> "Breaker":
-        """The record once *fresh* deaths are told in it; *owners* are whose shards still wait."""
+        """The record with the *fresh* deaths added. Deaths of *owners*, present owners of shards, are always kept."""
         dead = {**self.dead, **fresh}
         old = list(dead)[:-REMEMBERED]
         kept = {name: death for name, death in dead.items() if name not in old or name in owners}
@@ -56,4 +57,4 @@ class Breaker:
 
 
 CLOSED = Breaker(open=False, dead={}, id="")
-"""Of a group in which nobody has died yet."""
+"""The breaker of a group in which no member has died yet."""

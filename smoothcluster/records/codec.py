@@ -1,4 +1,4 @@
-"""Bytes in the store as JSON, and back: every value that is read is checked, and anything else is garbage."""
+"""Encode records as JSON for the store, and decode them: every value read is checked, the rest is garbage."""
 
 import json
 from dataclasses import MISSING, asdict, fields
@@ -7,24 +7,24 @@ from typing import Any, Self, TypeVar, cast
 from smoothcluster.errors import SmoothclusterError
 
 LARGEST = 4 * 1024 * 1024
-"""Bytes of a value that are looked at: more than any of ours has, on any store."""
+"""The largest value to parse, in bytes: more than any record of this project has, on any store."""
 
 
 class GarbageError(SmoothclusterError):
-    """A record in the store is not what this version writes there."""
+    """A record in the store has a form that this version does not write."""
 
 
 _ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-"""Made once: `json.dumps` makes an encoder at each call, which takes longer than a record."""
+"""Shared encoder: `json.dumps` makes an encoder at each call, which takes longer than encoding a record."""
 
 
 def dump(data: object) -> bytes:
-    """JSON as the store holds it."""
+    """Encode *data* as JSON bytes for the store."""
     return _ENCODE(data).encode()
 
 
 def parse(value: bytes) -> Any:
-    """JSON from the store; raise GarbageError if it is anything else, or larger than anything of ours."""
+    """Parse JSON from the store; raise GarbageError if *value* is not JSON or larger than any record."""
     if len(value) > LARGEST:
         raise GarbageError(f"{len(value)} bytes, which is more than anything of ours has")
     try:
@@ -34,7 +34,7 @@ def parse(value: bytes) -> Any:
 
 
 def load(value: bytes) -> dict[str, Any]:
-    """A JSON object from the store; raise GarbageError if it is anything else."""
+    """Parse a JSON object from the store; raise GarbageError if *value* is anything else."""
     data = parse(value)
     if not isinstance(data, dict):
         raise GarbageError("not a JSON object")
@@ -60,7 +60,7 @@ class Record:
 
     @classmethod
     def from_json(cls, value: bytes) -> Self:
-        """The record in *value*; unknown fields are left out, a wrong one raises GarbageError."""
+        """The record in *value*; unknown fields are ignored, a field of a wrong type raises GarbageError."""
         data = load(value)
         wanted: dict[str, Any] = {}
         for each in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
@@ -87,12 +87,12 @@ def expect_or_none(kind: type[T], value: object) -> T | None:
 
 
 def expect_object(value: object) -> dict[str, Any]:
-    """A JSON object: its names are strings, since it was read from JSON."""
+    """Return *value* if *value* is a JSON object; raise TypeError otherwise. JSON guarantees names of type str."""
     expect(dict, value)
     return cast("dict[str, Any]", value)
 
 
 def expect_array(value: object) -> list[Any]:
-    """A JSON array."""
+    """Return *value* if *value* is a JSON array; raise TypeError otherwise."""
     expect(list, value)
     return cast("list[Any]", value)

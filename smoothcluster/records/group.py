@@ -1,4 +1,4 @@
-"""Records of a group itself: its numbers, its members and its seats."""
+"""Records of a group: the numbers (spec), the members and the seats."""
 
 from dataclasses import dataclass
 
@@ -14,18 +14,18 @@ class Spec(Record):
     """None in the shape *all are Runners*."""
     shards: int
     joins: int
-    """Rises by one with each member that joins, and with each change of the numbers: orders them all."""
+    """Counter of joins and of changes to the numbers, which orders all of them."""
     id: str
 
     @property
     def seats(self) -> int:
-        """How many seats there are: none where all members are Runners."""
+        """The number of seats: 0 where all members are Runners."""
         return 0 if self.backup is None else self.runner or 0
 
 
 @dataclass(frozen=True, slots=True)
 class Member(Record):
-    """One incarnation of a member; lives on its lease."""
+    """An incarnation of a member. The record lives as long as the member's lease."""
 
     name: str
     incarnation: str
@@ -34,20 +34,20 @@ class Member(Record):
     pid: int
     address: str
     port: int
-    """Where its death can be noticed; 0 if nowhere."""
+    """Port at ``address`` where peers can notice the member's death; 0 if there is none."""
     concurrency: int
     running: bool
-    """Whether it works, or was only constructed so far."""
+    """Whether the member runs. False means: constructed, but not running."""
     seat: int | None
     id: str
     capacity: int | None = None
-    """Shards it takes at most; None for any number."""
+    """The most shards the member takes; None for any number."""
     unfit: str | None = None
-    """Why it should not take over, as it found while it stood by; None if nothing speaks against it."""
+    """Reason not to take over, found by the member's own check while on standby; None if there is no reason."""
     apart: bool = True
-    """Whether it runs suspects in child processes, by what it knows; else alone in its own."""
+    """Whether the member expects to run suspects in child processes; if False, they run alone in its own process."""
     checked: int | None = None
-    """When it last looked whether it could take over, in seconds since 1970 by its own clock. For people."""
+    """Time of the member's last check for fitness to take over, in seconds since 1970 by its clock. For people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +57,4 @@ class Seat(Record):
     holder: str | None
     id: str
     closed: int = 0
-    """At which count of `Spec.joins` there was one seat too many: nobody takes it on an older spec than that."""
+    """The count of `Spec.joins` when a resize closed the seat. Members with an older spec must not claim the seat."""

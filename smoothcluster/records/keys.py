@@ -52,5 +52,5 @@ class Keys:
 
 
 def last_part(key: str) -> str:
-    """The part of a key behind its last slash."""
+    """The part of a key behind the last slash."""
     return key.rpartition("/")[2]

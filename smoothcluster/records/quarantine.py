@@ -1,8 +1,9 @@
-"""Tasks known to kill, kept with the evidence until somebody decides what to do with them.
+"""Quarantine, the dead-letter list: tasks that keep killing processes, with the evidence against them.
 
-Each has a record of its own beside its outcome in the results, written by the same commit. A
-release submits copies as new jobs, named after what they hold, so that one that was cut short can
-be repeated; only then are the records removed.
+One commit writes the outcome of such a task to the results and a separate record to the quarantine.
+The record stays until an operator releases or drops the task. A release submits copies of the tasks as
+new jobs. The name of each new job depends only on the tasks, so an interrupted release can be repeated.
+The release removes the records only after the submit.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from smoothcluster.records.blame import describe, parse_entries
 from smoothcluster.records.codec import GarbageError, dump, load
 
 LONGEST = 50
-"""Entries of evidence that are kept: the latest."""
+"""How many entries of evidence the record keeps: the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,27 +24,27 @@ class QuarantinedTask:
     """A task in quarantine."""
 
     id: str
-    """What `release` and `drop` call it by."""
+    """The identifier for `release` and `drop`."""
     job: str
     task: Task
     error: str
-    """Why, for people; as in its outcome."""
+    """The reason, for people; the same text as in the task's outcome."""
     evidence: Sequence[Mapping[str, object]]
-    """For each start that no outcome came of: incarnation, epoch, evidence, and when it was noticed."""
+    """For each start without an outcome: incarnation, epoch, evidence, and the time when the end was noticed."""
     attempts: int
     runner: str
-    """Name of the member that recorded it."""
+    """Name of the member that recorded the task."""
     shard: int
     epoch: int
     at: float
-    """When, in seconds since 1970, by that member's clock."""
+    """Time of the record in seconds since 1970, by the clock of ``runner``."""
 
     @classmethod
     def of(
         cls, number: str, job: str, task: Task, blame: Sequence[str], attempts: int,
         runner: str, shard: int, epoch: int, at: float,
     ) -> "QuarantinedTask":  # fmt: skip
-        """What is written down of a task that its *blame* convicts."""
+        """The quarantine record of *task*, with the latest entries of *blame* as evidence."""
         latest = list(parse_entries(blame))[-LONGEST:]
         evidence: list[Mapping[str, object]] = [
             {"incarnation": each.incarnation, "epoch": each.epoch, "evidence": each.evidence, "at": each.at}
@@ -54,7 +55,7 @@ class QuarantinedTask:
         return cls(number, job, task, error, evidence, attempts, runner, shard, epoch, at)
 
     def as_dict(self) -> dict[str, object]:
-        """As ``quarantine list --json`` prints it, and as the store holds it."""
+        """The task as a dictionary, as ``quarantine list --json`` prints and the store holds."""
         return {
             "id": self.id,
             "job": self.job,
@@ -73,7 +74,7 @@ class QuarantinedTask:
 
     @classmethod
     def from_json(cls, value: bytes) -> "QuarantinedTask":
-        """What *value* holds; raise GarbageError if it is none."""
+        """The quarantined task in *value*; raise GarbageError if *value* holds anything else."""
         data = load(value)
         try:
             return cls(
@@ -85,11 +86,11 @@ class QuarantinedTask:
             raise GarbageError(f"not a task in quarantine: {error!s:.120}") from None
 
     def tell(self, note: Callable[..., object]) -> None:
-        """Note the event."""
+        """Call *note* with the event ``quarantined``."""
         note("quarantined", id=self.id, job=self.job, task=self.task.id, shard=self.shard, evidence=self.evidence)
 
 
 def name_of_release(job: str, quarantined: Sequence[QuarantinedTask]) -> str:
-    """The job that these tasks of *job* are released as: the same for the same tasks."""
+    """The name of the job under which these tasks of *job* are released: the same for the same tasks."""
     mark = hashlib.blake2b(",".join(sorted(each.id for each in quarantined)).encode(), digest_size=6).hexdigest()
     return f"{job[:80]}.{mark}"

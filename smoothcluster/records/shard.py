@@ -1,4 +1,4 @@
-"""The record of a shard: its owner, the epoch, and the chunks that are open."""
+"""The record of a shard: the owner, the epoch, and the open chunks."""
 
 import re
 from collections.abc import Iterable
@@ -8,36 +8,36 @@ from smoothcluster.records.blame import count_starts
 from smoothcluster.records.codec import GarbageError, dump, expect, expect_array, expect_object, expect_or_none, load
 
 CHUNK_NAME = re.compile(r"(?!\.\.?-[^-]+$)([A-Za-z0-9_.][A-Za-z0-9_.-]{0,99})-([A-Za-z0-9_.:@+=]{1,100})")
-"""A chunk's name: its job, which must be able to be part of a key, and what is its own, without a ``-``."""
+"""A chunk's name: the job, a ``-``, and the chunk's own part without a ``-``. The job must be usable in a key."""
 
 
 @dataclass(slots=True)
 class OpenChunk:
-    """A chunk that its shard has admitted and not finished. Bitmaps count from its first task."""
+    """A chunk that the shard has admitted and not finished. Bit 0 of each bitmap stands for the first task."""
 
     size: int
     closed: int = 0
-    """Tasks that need nothing more: recorded, or repeats."""
+    """Bitmap of finished tasks: recorded, or skipped as repeats."""
     run: int = 0
-    """Tasks that may be running: marked before they start."""
+    """Bitmap of possibly running tasks. The owner marks tasks before they start."""
     fails: dict[int, int] = field(default_factory=dict[int, int])
-    """How often each was run and is to be tried again."""
+    """By task: failed runs after which the task is retried."""
     blame: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
-    """Starts that no outcome came of: who had the task then, and how that ended. `suspicion` reads it."""
+    """By task: starts that ended without an outcome. `smoothcluster.work.verdict` reads these entries."""
 
     def copy(self) -> "OpenChunk":
-        """One that can be changed without changing this one."""
+        """Return a deep copy, so that changes leave the original alone."""
         return OpenChunk(
             self.size, self.closed, self.run, dict(self.fails), {k: list(v) for k, v in self.blame.items()}
         )
 
     def attempts(self, index: int) -> int:
-        """How often the task was started, the mark it carries now not counted."""
+        """How often the task was started. A present mark in ``run`` does not count."""
         return self.fails.get(index, 0) + count_starts(self.blame.get(index, ()))
 
 
 def bits(bitmap: int) -> Iterable[int]:
-    """The positions of the ones, lowest first."""
+    """The positions of the set bits, lowest first."""
     while bitmap:
         low = bitmap & -bitmap
         yield low.bit_length() - 1
@@ -49,7 +49,7 @@ COUNTS = ("added", "skipped", "done", "failed", "quarantined")
 
 @dataclass(slots=True)
 class Shard:
-    """A slice of the tasks and who owns it: the only fence there is."""
+    """A slice of the tasks, and the owner of the slice. This record is the only fence."""
 
     owner: str | None = None
     name: str | None = None
@@ -59,10 +59,10 @@ class Shard:
     id: str = ""
     open: dict[str, OpenChunk] = field(default_factory=dict[str, OpenChunk])
     counts: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
-    """For each job: what this shard added, skipped, and recorded."""
+    """For each job: how many tasks this shard added, skipped and recorded."""
 
     def copy(self) -> "Shard":
-        """One that can be changed without changing this one."""
+        """Return a deep copy, so that changes leave the original alone."""
         return Shard(
             self.owner,
             self.name,
@@ -127,7 +127,7 @@ def _open(data: object) -> OpenChunk:
         {int(k): expect(int, v) for k, v in expect_object(fails).items()},
         {int(k): [expect(str, each) for each in expect_array(v)] for k, v in expect_object(blame).items()},
     )
-    # A bitmap below zero has ones without end, and who follows one beyond the tasks finds none there.
+    # A negative bitmap has endless set bits, and a set bit beyond the chunk's size leads to no task.
     if any(bitmap < 0 or bitmap.bit_length() > chunk.size for bitmap in (chunk.closed, chunk.run)):
         raise ValueError("a bitmap does not fit its chunk")
     if any(not 0 <= index < chunk.size for index in (*chunk.fails, *chunk.blame)):

@@ -1,8 +1,8 @@
-"""For authors of backends: the contract as tests, and what they are made of.
+"""Tools for authors of backends: the contract as tests, and the parts of these tests.
 
-Subclass `BackendConformance` in a test file to try a backend against every rule, and
-`backend_machine` to try it with random moves. They need the extra ``smoothcluster[testing]``,
-and are loaded when asked for: the clock, the faults and the simulator do without pytest.
+Subclass `BackendConformance` in a test file to try a backend against every rule, and `backend_machine` to try the
+backend with random moves. These need the extra ``smoothcluster[testing]``, and are loaded on first use: the clock,
+the faults and the simulator do without pytest.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it, and waiting for what a test expects."""
+"""A clock moved only by a test, and a helper that waits for a condition."""
 
 import math
 import threading
@@ -10,7 +10,7 @@ from smoothcluster.clock import SYSTEM_CLOCK, Clock, Signal
 Seen = TypeVar("Seen")
 
 _STUCK = 60.0
-"""Seconds of real time after which a wait that no test ends is taken for a mistake."""
+"""Seconds of real time after which a wait counts as stuck: the test never ends the wait."""
 
 
 @final
@@ -50,19 +50,19 @@ class _HeldSignal(Signal):
 
 @final
 class HeldClock(Clock):
-    """Time moves by `advance` alone; whoever waits on a signal wakes when its time has come."""
+    """A clock moved by `advance` alone; waits on signals end when their time has come."""
 
     def __init__(self, start: float = 1000.0) -> None:
         self.moved = threading.Condition()
         self.waits: list[Callable[[], bool]] = []
-        """For each thread in a wait, whether it still has reason to be."""
+        """For each waiting thread, whether the thread still has reason to wait."""
         self.listeners: list[Callable[[], None]] = []
-        """Called after each move, by who makes it: `MemoryStore.expire`, for instance."""
+        """Called after each move, in the thread of the mover: `MemoryStore.expire`, for instance."""
         self._now = start
 
     @property
     def waiting(self) -> int:
-        """How many threads wait on signals of this clock, without those that are about to wake."""
+        """The number of threads waiting on signals of this clock, without those about to wake."""
         with self.moved:
             return sum(waiting() for waiting in self.waits)
 

@@ -1,4 +1,4 @@
-"""A backend between two others that loses, delays and refuses what a test asks it to."""
+"""A wrapper around a backend that loses, delays and refuses the calls chosen by a test."""
 
 import threading
 from collections import deque
@@ -23,7 +23,7 @@ from smoothcluster.backend import (
 from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
 
 Act = Literal["read", "commit", "lease", "renew", "revoke"]
-"""What a fault can befall. Arming and closing a watch always succeeds."""
+"""The kinds of calls subject to faults. Arming and closing a watch always succeeds."""
 
 Answer = TypeVar("Answer")
 
@@ -36,7 +36,7 @@ class _Fault(Enum):
 
 @dataclass(slots=True)
 class _Line:
-    """The connection that all parts of one client have in common."""
+    """The connection shared by all parts of one client."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     faults: dict[Act, deque[_Fault]] = field(default_factory=dict[Act, deque[_Fault]])
@@ -69,11 +69,11 @@ class _Lease(Lease):
 
 @final
 class Faulty(CoordinationBackend):
-    """A client of the same store as *inner*, whose connection does as it is told.
+    """A client of the same store as *inner*, with faults at a test's command.
 
-    `drop_answer`, `hold` and `refuse` each befall the next *act* of one kind that has nothing
-    ahead of it; faults of one kind are used up in order. A group's part of the store is reached over the
-    same connection: what befalls one befalls the other.
+    `drop_answer`, `hold` and `refuse` each affect the next *act* of a kind without a fault queued before; faults of
+    one kind are used up in order. A group's part of the store is reached over the same connection: faults of the
+    whole also affect the part, and the reverse.
     """
 
     def __init__(self, inner: CoordinationBackend, line: _Line | None = None) -> None:
@@ -81,28 +81,28 @@ class Faulty(CoordinationBackend):
         self._line = line or _Line()
 
     def drop_answer(self, act: Act = "commit") -> None:
-        """The next *act* is done, and then raises OutcomeUnknownError."""
+        """Arm a fault: the next *act* is executed, and then raises OutcomeUnknownError."""
         self._line.faults.setdefault(act, deque()).append(_Fault.DROPPED)
 
     def hold(self, act: Act = "commit") -> None:
-        """The next *act* raises OutcomeUnknownError and is done when `deliver` is called, or never."""
+        """Arm a fault: the next *act* raises OutcomeUnknownError, and is executed by `deliver`, or never."""
         self._line.faults.setdefault(act, deque()).append(_Fault.HELD)
 
     def refuse(self, act: Act = "commit", times: int = 1) -> None:
-        """The next *act*, and as many as *times*, raises UnavailableError and is never done."""
+        """Arm faults: the next *act*, and as many as *times*, raises UnavailableError and is never executed."""
         self._line.faults.setdefault(act, deque()).extend([_Fault.REFUSED] * times)
 
     def deliver(self) -> list[object]:
-        """Do what was held, in order; return what each came to: the answer or the error."""
+        """Execute the held calls in order; return the answer or the error of each."""
         held, self._line.held = self._line.held, []
         return [_outcome(call) for call in held]
 
     def cut(self, error: type[BackendError] = UnavailableError) -> None:
-        """From now on every act raises *error* undone, and no watch wakes."""
+        """From now on every act raises *error* without being executed, and no watch wakes."""
         self._line.cut = error
 
     def mend(self) -> None:
-        """End a `cut`, and wake every watch: each may have missed something."""
+        """End a `cut`, and wake every watch: each may have missed a change."""
         with self._line.lock:
             self._line.cut = None
             waiting = list(self._line.muted.values())
@@ -110,7 +110,7 @@ class Faulty(CoordinationBackend):
             notify()
 
     def through(self, act: Act, call: Callable[[], Answer]) -> Answer:
-        """Do *call*, or what the next fault of *act* makes of it."""
+        """Execute *call*, or apply the next fault of *act*."""
         if self._line.cut is not None:
             raise self._line.cut(f"{act}: cut off")
         with self._line.lock:

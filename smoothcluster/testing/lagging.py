@@ -1,4 +1,4 @@
-"""A client whose reads lag, as a ZooKeeper follower's do: what a store in memory alone would never show."""
+"""A client with lagging reads, as at a ZooKeeper follower; a store in memory alone has no such lag."""
 
 import threading
 from collections import deque
@@ -22,9 +22,9 @@ from smoothcluster.memory.watches import Watches, wake
 
 @final
 class Lagging(CoordinationBackend):
-    """A client of *store* that sees its history late: up to its own last commit, `sync` or `catch_up`.
+    """A client of *store* with a delayed view: up to the client's own last commit, `sync` or `catch_up`.
 
-    Its watches wake as it gets to see what happened. Make it before others write to the store.
+    Watches wake as the view catches up. Create the client before others write to the store.
     """
 
     def __init__(self, store: MemoryStore) -> None:
@@ -37,11 +37,11 @@ class Lagging(CoordinationBackend):
 
     @property
     def behind(self) -> int:
-        """How many steps of the store's history it has yet to see."""
+        """The number of steps of the store's history not seen yet."""
         return len(self._unseen)
 
     def catch_up(self, steps: int | None = None) -> None:
-        """See all that has happened, or only the next *steps* of it."""
+        """See the whole history up to now, or only the next *steps*."""
         for _ in range(self.behind if steps is None else steps):
             with self._lock:
                 if not self._unseen:
@@ -65,7 +65,7 @@ class Lagging(CoordinationBackend):
         return self._inner.url
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
-        self._inner.get_many(keys)  # Refuses what the store would.
+        self._inner.get_many(keys)  # Refuses malformed keys as the store does.
         with self._lock:
             return [self._seen.entries.get(key) for key in keys]
 

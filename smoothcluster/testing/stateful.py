@@ -1,4 +1,4 @@
-"""Random moves on a backend and on a dict, which must agree: what nobody thought of testing.
+"""Random moves on a backend and on a dict, which must agree: finds cases no test author thought of.
 
 TestRandomMoves = backend_machine(connect).TestCase
 """
@@ -35,8 +35,8 @@ def backend_machine(
 ) -> type[RuleBasedStateMachine]:
     """A Hypothesis machine of two clients that *make_backend* connects to one store, the same for all runs.
 
-    *expire*, if given, has the store end a lease without its holder's doing, or waits until it
-    has run out; other leases may go too.
+    *expire*, if given, makes the store end a lease without the holder's call, or waits until the lease has run out;
+    other leases may end, too.
     """
 
     class BackendMachine(_Moves):
@@ -85,7 +85,7 @@ class _Moves(RuleBasedStateMachine):
 
     @rule(client=st.sampled_from((0, 1)), moves=MOVES, on_ended=st.booleans())
     def commit(self, client: int, moves: list[Move], *, on_ended: bool) -> None:
-        """A commit comes to what the model says, and wakes whom it concerns."""
+        """A commit has the outcome predicted by the model, and wakes the right watches."""
         lease = self._lease_of(client, ended=on_ended)
         parts = [self._part(move, lease) for move in moves]
         conditions = [part for part in parts if isinstance(part, Exists | AtVersion)]
@@ -113,7 +113,7 @@ class _Moves(RuleBasedStateMachine):
     @precondition(lambda self: len(self.leases) < 4)
     @rule(client=st.sampled_from((0, 1)))
     def grant(self, client: int) -> None:
-        """A lease is granted, with an id of its own."""
+        """A lease is granted, with a new id."""
         lease = self.clients[client].lease(TTL)
         assert lease.id not in {known.id for _, known in (*self.leases, *self.ended)}
         self.leases.append((client, lease))
@@ -121,7 +121,7 @@ class _Moves(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.leases))
     @rule(index=st.integers(0, 9))
     def revoke(self, index: int) -> None:
-        """A lease is given back."""
+        """A lease is revoked."""
         _, lease = self.leases[index % len(self.leases)]
         counts = self.counts()
         lease.revoke()
@@ -129,7 +129,7 @@ class _Moves(RuleBasedStateMachine):
 
     @rule()
     def renew(self) -> None:
-        """A lease can be renewed exactly as long as it has not ended."""
+        """A lease can be renewed exactly as long as the lease has not ended."""
         assert all(lease.renew() for _, lease in self.leases)
         assert not any(lease.renew() for _, lease in self.ended)
 
@@ -163,7 +163,7 @@ class _Moves(RuleBasedStateMachine):
 
     @invariant()
     def everybody_lists_what_the_model_holds(self) -> None:
-        """Directories are those that the model's keys imply."""
+        """Directories list exactly the names implied by the model's keys."""
         for client in self.clients:
             client.sync()
             for directory in (f"{self.root}{path}" for path in DIRECTORIES):
@@ -174,7 +174,7 @@ class _Moves(RuleBasedStateMachine):
                 ]
 
     def forget(self, ended: set[str], counts: list[int]) -> None:
-        """Take note that these leases, and their keys, have gone since the watches had woken *counts* times."""
+        """Record the end of these leases and of their keys; the watches had woken *counts* times before."""
         before = dict(self.model.keys)
         self.ended += [(client, lease) for client, lease in self.leases if lease.id in ended]
         self.leases = [(client, lease) for client, lease in self.leases if lease.id not in ended]
@@ -213,11 +213,11 @@ class _Moves(RuleBasedStateMachine):
                 assert outcome.versions[key] not in self.model.versions.get(key, ())
 
     def counts(self) -> list[int]:
-        """How often each watch has woken."""
+        """The number of wakes of each watch."""
         return [watched.wakes for watched in self.watched]
 
     def _check_woken(self, before: dict[str, Known], counts: list[int]) -> None:
-        """Wait until every watch that the change since *before* concerns has woken."""
+        """Wait until every watch affected by the change since *before* has woken."""
         after = self.model.keys
         for client in self.clients:
             client.sync()

@@ -1,4 +1,4 @@
-"""What the random moves are made of: the moves, and the dict that the store is held against."""
+"""The random moves, and the dict with which the store is compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,14 +14,14 @@ PATHS = (*DIRECTORIES, *(f"/{name}" for name in NAMES))
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One part of a commit, before it is known what it means now."""
+    """One part of a commit, drawn without regard to the current state of the store."""
 
     name: str
     act: str
     value: bytes
     leased: bool
     version: int
-    """Which of the versions that the key has had, counted back from the last; modulo their number."""
+    """The version to use of the key's past versions, counted back from the last; modulo their number."""
 
 
 MOVES = st.lists(
@@ -42,7 +42,7 @@ MOVES = st.lists(
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A key as the model has it."""
+    """The state of a key in the model."""
 
     value: bytes
     version: str
@@ -52,7 +52,7 @@ class Known:
 
 @dataclass(slots=True)
 class Watched:
-    """A watch, and how often it has woken."""
+    """A watch with the number of wakes."""
 
     path: str
     values: bool
@@ -60,24 +60,24 @@ class Watched:
     wakes: int = 0
 
     def notify(self) -> None:
-        """Count one."""
+        """Count a wake."""
         self.wakes += 1
 
     def woken_since(self, count: int) -> bool:
-        """Whether it woke after the first *count* times."""
+        """Whether the watch woke after the first *count* times."""
         return self.wakes > count
 
 
 @dataclass(slots=True)
 class Model:
-    """What the store should hold, as a dict."""
+    """The expected contents of the store, as a dict."""
 
     keys: dict[str, Known] = field(default_factory=dict[str, Known])
     versions: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     commits: int = 0
 
     def failing(self, parts: Sequence[Condition | Change]) -> set[str]:
-        """The keys whose part does not hold."""
+        """The keys of the parts that do not hold."""
         return {part.key for part in parts if not self._holds(part)}
 
     def _holds(self, part: Condition | Change) -> bool:
@@ -89,7 +89,7 @@ class Model:
         return part.version is None or part.version == known.version
 
     def apply(self, changes: Sequence[Change], versions: dict[str, str]) -> None:
-        """Do *changes*, which made *versions*."""
+        """Apply *changes*, which made *versions*."""
         self.commits += 1
         for change in changes:
             key = change.key
@@ -105,6 +105,6 @@ class Model:
             self.versions.setdefault(key, []).append(versions[key])
 
     def names(self, directory: str) -> list[str]:
-        """What lies directly in *directory*."""
+        """The full names of keys and directories directly in *directory*."""
         inside = [key[len(directory) + 1 :] for key in self.keys if key.startswith(f"{directory}/")]
         return sorted({f"{directory}/{name.partition('/')[0]}" for name in inside})

@@ -1,9 +1,9 @@
-"""The tasks of one shard that wait to be started: chunks listed, read, and admitted once each.
+"""Backlog of one shard: the waiting tasks, in chunks that are listed, read, and admitted once each.
 
-A chunk is *listed* when its name is known, *read* when its tasks are in memory, and *open* once
-the shard's owner has admitted it: looked which of its ids the job already has (these are skipped)
-and added the others to ``seen``, in the same commit. Of what is only listed nothing else is kept,
-so a long queue costs little memory. Jobs take turns, a chunk each.
+A chunk is *listed* when the owner knows the name, *read* when the tasks are in memory, and *open* once the shard's
+owner has admitted the chunk. To admit a chunk, the owner skips tasks with ids already in the job, and adds the other
+ids to ``seen`` in the same commit. The owner keeps only the name of a listed chunk, so a long queue costs little
+memory. Jobs take turns, a chunk each.
 """
 
 import heapq
@@ -24,16 +24,16 @@ from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.work.verdict import Stage, stage
 
 Place = tuple[str, int]
-"""A task of the shard: its chunk's name and its index there."""
+"""A task of the shard: the name of the chunk, and the index of the task in the chunk."""
 
 
 def place_of(run: Run) -> Place:
-    """Where the run's task stands in its shard."""
+    """The chunk and the index of the run's task."""
     return cast("tuple[object, Place]", run.key)[1]
 
 
 class Backlog:
-    """What one owner knows of its shard's waiting tasks."""
+    """The waiting tasks of one shard, as far as the owner knows them."""
 
     def __init__(
         self, number: int, record: Shard, keys: Keys, report: Report, suspicious: Stage = Stage.SUSPECT
@@ -41,15 +41,15 @@ class Backlog:
         self.queue: deque[Place] = deque()
         """Admitted tasks that may be started."""
         self.suspects: deque[Place] = deque()
-        """Those that may be started apart."""
+        """Admitted tasks that may be started only apart."""
         self.to_quarantine: deque[Place] = deque()
-        """Those that may not be started any more."""
+        """Admitted tasks that may not be started any more."""
         self.tasks: dict[str, list[Task]] = {}
-        """The tasks of each open chunk that was read."""
+        """The tasks of each open chunk, once read."""
         self.stale = True
-        """Whether names may have come that were not listed yet."""
+        """Whether the store may hold unlisted chunks."""
         self.arm: Callable[[], None] = lambda: None
-        """Called before the first listing: whatever comes from then on must set `stale`."""
+        """Called before the first listing: every chunk written from then on must set `stale`."""
         self._armed = False
         self._delayed: list[tuple[float, Place]] = []
         self._unread = deque(record.open)
@@ -61,11 +61,11 @@ class Backlog:
         self._suspicious = suspicious
 
     def promising(self) -> bool:
-        """Whether there may be something to start, if one looks."""
+        """Whether there may be tasks to start; `fill` finds out."""
         return bool(self.queue or self._unread or self._read or self._listed or self.stale)
 
     def fill(self, backend: CoordinationBackend, want: int) -> None:
-        """Read from the store until *want* tasks could be started, or there is no more."""
+        """Read chunks from the store until *want* tasks could be started, or no chunks are left."""
         self.reopen(backend)
         if len(self.queue) >= want:
             return
@@ -78,7 +78,7 @@ class Backlog:
         self._fetch(backend, names)
 
     def admit(self, fits: Callable[[int], bool]) -> tuple[str, list[bytes]] | None:
-        """Open the next chunk that was read, if so many tasks fit: its name and the digests that are new to its job.
+        """Open the next read chunk, if all tasks fit. Return the name and the digests new to the job.
 
         The caller must commit, at once and together, the shard's record and the digests.
         """
@@ -102,15 +102,15 @@ class Backlog:
         return name, fresh
 
     def forget(self, name: str) -> None:
-        """The chunk is finished and its key goes. Names of chunks are never used twice."""
+        """Drop a finished chunk: the key is being deleted. Names of chunks are never used twice."""
         del self.tasks[name]
 
     def forget_job(self, job: str) -> None:
-        """The job has finished: no task of it will come."""
+        """Drop the digests of a finished job: no further tasks will come."""
         self._seen.pop(job, None)
 
     def relist(self) -> None:
-        """Forget what was listed or read, and not admitted: the store may have lost it since."""
+        """Forget all chunks listed or read, but not admitted: the store may have lost them since."""
         self._listed.clear()
         self._read.clear()
         self._known = set(self._record.open)
@@ -127,7 +127,7 @@ class Backlog:
             self.stale = True
             raise
         here = set(names)
-        # What is finished and gone need not be known any longer; what is open must be.
+        # Finished and deleted chunks need not be known any longer; open chunks must be.
         self._known = (self._known & here) | set(self._record.open)
         for name in names:
             if name in self._known:
@@ -147,9 +147,9 @@ class Backlog:
         return name
 
     def reopen(self, backend: CoordinationBackend, ahead: Mapping[str, Entry] = MappingProxyType({})) -> None:
-        """Read the chunks that a former owner had open, once; they are admitted, so they can go on at once.
+        """Read, once, the open chunks of a former owner. They are admitted, so their tasks can start at once.
 
-        What has been read *ahead*, by key, is not read again: what a chunk holds never changes.
+        Chunks read *ahead*, by key, are not read again: the contents of a chunk never change.
         """
         names = list(self._unread)
         found = self._contents(backend, names, ahead)
@@ -166,7 +166,7 @@ class Backlog:
                     self.put_back((name, index), first=index in chunk.blame)
 
     def put_back(self, place: Place, *, first: bool = True) -> None:
-        """A task is to be started again: by what it is blamed for, among others or apart. It has waited longest."""
+        """Queue a task again: among others, apart, or for the quarantine, by blame; before all others if *first*."""
         name, index = place
         found = stage(self._record.open[name].blame.get(index, ()))
         if found is Stage.QUARANTINED:
@@ -177,25 +177,25 @@ class Backlog:
             (self.queue.appendleft if first else self.queue.append)(place)
 
     def start_again(self, place: Place) -> None:
-        """As `put_back`, for one that is marked as running."""
+        """Do the same as `put_back`, for a task marked as running."""
         self._record.open[place[0]].run &= ~(1 << place[1])
         self.put_back(place)
 
     def put_off(self, place: Place, until: float) -> None:
-        """A task that failed is to be started again, but not before *until*."""
+        """Start a failed task again, but not before *until*."""
         heapq.heappush(self._delayed, (until, place))
 
     def next_retry(self) -> float | None:
-        """When a task that failed is to be tried again."""
+        """The time of the next retry of a failed task; None if there is none."""
         return self._delayed[0][0] if self._delayed else None
 
     def put_back_due(self, now: float) -> None:
-        """Those that were put off until now have had their turn: they go to the end."""
+        """Queue failed tasks whose delay is over. They had a turn already, so they go to the end."""
         while self._delayed and self._delayed[0][0] <= now:
             self.put_back(heapq.heappop(self._delayed)[1], first=False)
 
     def _abandon(self, name: str, chunk: OpenChunk) -> None:
-        """An open chunk was taken away or overwritten by a stranger: its tasks cannot be run."""
+        """Skip the tasks of an open chunk that a stranger deleted or overwrote: they cannot run."""
         missing = chunk.size - chunk.closed.bit_count()
         self._report(self._keys.chunk(self._number, name), f"{missing} admitted tasks are not readable any more")
         self._record.count(job_of(name), "skipped", missing)
@@ -218,14 +218,14 @@ class Backlog:
     def _contents(
         self, backend: CoordinationBackend, names: Iterable[str], ahead: Mapping[str, Entry] = MappingProxyType({})
     ) -> dict[str, list[Task]]:
-        """The tasks of each chunk that is there and readable."""
+        """The tasks of each chunk in *names* that exists and is readable."""
         keys = [self._keys.chunk(self._number, name) for name in names]
         missing = [key for key in keys if key not in ahead]
         entries = [*(ahead[key] for key in keys if key in ahead), *(backend.get_many(missing) if missing else [])]
         found: dict[str, list[Task]] = {}
         for entry in entries:
             if entry is None:
-                continue  # Finished and deleted after it was listed by a slower read.
+                continue  # The chunk was finished and deleted after a slower read had listed the name.
             try:
                 found[last_part(entry.key)] = decode_chunk(entry.value)
             except GarbageError as error:

@@ -1,4 +1,4 @@
-"""A commit of a shard's owner: in the making, within the store's limits; then built, and not yet settled."""
+"""Commits of a shard's owner: build a commit within the store's limits, and keep the commit until settled."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
@@ -14,26 +14,26 @@ from smoothcluster.work.backlog import Backlog, Place, place_of
 from smoothcluster.work.context import Mark, WorkContext
 
 RESERVE = 16 * 1024
-"""Bytes of a commit kept free for the shard's own record to grow into."""
+"""Bytes of a commit kept free for growth of the shard's record."""
 
 SPILL = 500
-"""Tasks added at once by a handler that adds too many for one commit."""
+"""Most tasks that one step adds for a handler with too many added tasks for a single commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingCommit:
-    """A commit built and not yet settled."""
+    """A commit that is built, but not yet settled."""
 
     id: str
     changes: Sequence[Change]
     sent: list[Mark]
     starts: list[Run]
-    """To be run as soon as it was applied."""
+    """Runs for the pool, as soon as the store has applied the commit."""
     quarantined: Sequence[QuarantinedTask]
-    """Tasks that it puts into quarantine: to be told then."""
+    """Tasks that the commit quarantines: the events are noted as soon as the store has applied the commit."""
 
     def without(self, key: str) -> "PendingCommit":
-        """The same, but for garbage that lies at *key*: it is overwritten, or left alone."""
+        """Return a copy that avoids garbage at *key*: a create becomes an overwrite, any other change is left out."""
         mended: list[Change] = []
         for change in self.changes:
             if change.key != key:
@@ -44,7 +44,7 @@ class PendingCommit:
 
 
 class CommitBuilder:
-    """A commit in the making. What it is to say of the shard's record is written there at once."""
+    """Builder of a commit. Changes to the shard's record are made in the record at once."""
 
     def __init__(self, number: int, record: Shard, backlog: Backlog, context: WorkContext) -> None:
         self.changes: list[Change] = []
@@ -52,16 +52,16 @@ class CommitBuilder:
         self.quarantined: list[QuarantinedTask] = []
         self._number, self._record, self._backlog, self._context = number, record, backlog, context
         self._added: dict[Mark, str] = {}
-        """Tasks that handlers add, not put into chunks yet."""
+        """Tasks added by handlers, not put into chunks yet."""
         self._sent: list[Mark] = []
         self._results: dict[str, list[str]] = {}
         self._sizes: dict[str, int] = {}
-        """Bytes of each job's results, reckoned generously."""
+        """Bytes of each job's results, estimated from above."""
         self._bytes = len(record.to_json()) + RESERVE
         self._operations: int = 1
 
     def book(self, size: int, operations: int) -> bool:
-        """Set so much aside; whether it fits. A path and its framing take 200 bytes at most."""
+        """Reserve room in the commit; return whether there is enough. A path with framing takes 200 bytes at most."""
         size += self._bytes + 200 * operations
         operations += self._operations
         if size > self._context.limits.largest_commit or operations > self._context.limits.most_operations:
@@ -70,7 +70,7 @@ class CommitBuilder:
         return True
 
     def make_room(self, run: Run) -> bool:
-        """Set aside what the outcome of *run*, and the tasks that it adds, take; whether that fits."""
+        """Reserve room for the outcome of *run* and for the tasks added by *run*; return whether there is enough."""
         fresh = self._fresh(run, slice(None), self._added) if run.added else {}
         size = sum(map(len, fresh.values())) + len(fresh)
         if size > self._context.limits.largest_commit // 4:
@@ -79,7 +79,7 @@ class CommitBuilder:
             fresh, size = {}, 0
         job, chunk = run.context.job, self._record.open[place_of(run)[0]]
         value = len(run.encoded) + 6 * (len(run.error or "") + len(run.task.id)) + 64
-        # Each added task may need a chunk of its own; a new result, or a finished chunk to delete, is one more.
+        # Each added task may need a separate chunk. A new result, or a finished chunk to delete, is one operation more.
         operations = min(len(fresh), self._context.shards) + (job not in self._results)
         operations += chunk.closed.bit_count() + 1 >= chunk.size
         results = self._sizes.get(job, 256) + value
@@ -90,7 +90,7 @@ class CommitBuilder:
         return True
 
     def end(self, place: Place, task: str, state: State, value: str, error: str | None, attempts: int) -> None:
-        """The one outcome of a task: it needs nothing more."""
+        """Record the only outcome of a task, and close the task."""
         name, index = place
         job, chunk = job_of(name), self._record.open[name]
         self._results.setdefault(job, []).append(encode_outcome(task, state, value, error, attempts))
@@ -101,7 +101,7 @@ class CommitBuilder:
         self.drop_if_finished(name)
 
     def drop_if_finished(self, name: str) -> None:
-        """If no task of the chunk needs anything more, it goes."""
+        """Delete the chunk if every task of the chunk is closed."""
         chunk = self._record.open[name]
         if chunk.closed.bit_count() == chunk.size:
             self.changes.append(Delete(self._context.keys.chunk(self._number, name)))
@@ -111,7 +111,7 @@ class CommitBuilder:
     # Tasks that handlers add
 
     def _fresh(self, run: Run, part: slice, others: Container[Mark]) -> dict[Mark, str]:
-        """Those of the tasks that *run* adds that are not known to be there, as text."""
+        """Return, as text, the tasks added by *run*, without those known to be in the store or in *others*."""
         fresh: dict[Mark, str] = {}
         for task, text in zip(run.added[part], run.added_encoded[part], strict=True):
             mark = (run.context.job, digest(task.id))
@@ -120,9 +120,9 @@ class CommitBuilder:
         return fresh
 
     def _spill(self, run: Run) -> bool:
-        """Add what fits of the tasks of a run that adds many, before its outcome; whether that was all.
+        """Add the tasks of a run with many added tasks, before the outcome of the run. Return whether all fitted.
 
-        If we die in between, the task runs again and adds them again; repeats are skipped.
+        If this process dies in between, the task runs again and adds the same tasks again. Repeats are skipped.
         """
         while run.added:
             texts: dict[Mark, str] = {}
@@ -139,7 +139,7 @@ class CommitBuilder:
         return True
 
     def add(self) -> None:
-        """Put what the runs add that room was made for into chunks of their shards."""
+        """Put the tasks added by runs into chunks of their shards; `make_room` has reserved the room."""
         self._put(self._added)
         self._added = {}
 
@@ -149,16 +149,16 @@ class CommitBuilder:
             jobs.setdefault(job, []).append((mark, text))
         for job, tasks in jobs.items():
             for packet in pack(tasks, self._context.shards):
-                # Shard, epoch and progress: no other commit that is applied has the same three.
+                # Shard, epoch and sequence number: no other applied commit has the same three.
                 unique = f"{self._number:x}.{self._record.epoch:x}.{self._record.seq:x}.{len(self.changes):x}"
                 self.changes.append(Create(self._context.keys.chunk(packet.shard, f"{job}-{unique}"), packet.value()))
                 self._record.count(job, "added", len(packet.texts))
         self._sent.extend(texts)
 
-    # What becomes of it
+    # The finished commit
 
     def built(self, version: str | None) -> PendingCommit:
-        """All of it as one commit, which is applied if the shard's record is still at *version*."""
+        """Build the commit. The store applies the commit only if the shard's record is still at *version*."""
         record, keys = self._record, self._context.keys
         for job, outcomes in self._results.items():
             key = f"{keys.results(job, self._number)}/{record.seq:010d}"

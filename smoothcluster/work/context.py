@@ -1,4 +1,4 @@
-"""What all shards of one incarnation have in common."""
+"""Context shared by the work on all shards of one incarnation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from smoothcluster.pool import Apart
 from smoothcluster.records.keys import Keys
 
 Mark = tuple[str, bytes]
-"""A task of a job, by its digest."""
+"""A task of a job, by digest."""
 
 
 class SentTasks:
-    """Digests of tasks this process has already added, so that a link met often is sent once.
+    """Digests of tasks already added by this process, so a link found often is sent once.
 
-    Only what was acknowledged is remembered: a repeat left out on the strength of a commit that
-    never happened would be a task lost.
+    Only acknowledged tasks are remembered. If a repeat were left out because of a commit that never happened, the task
+    would be lost.
     """
 
     LIMIT = 100_000
@@ -29,7 +29,7 @@ class SentTasks:
         return mark in self._marks
 
     def clear(self) -> None:
-        """Nothing is certain any more: the store may have lost what it had acknowledged."""
+        """Forget all digests: the store may have lost acknowledged tasks."""
         self._marks.clear()
 
     def add(self, marks: list[Mark]) -> None:
@@ -40,7 +40,7 @@ class SentTasks:
 
 @dataclass(frozen=True, slots=True)
 class WorkContext:
-    """On which an incarnation works on each of its shards."""
+    """Settings and functions for the work on every shard of an incarnation."""
 
     keys: Keys
     shards: int
@@ -57,4 +57,4 @@ class WorkContext:
     note: Callable[..., object]
     """Note an event."""
     wall: Callable[[], float]
-    """The time, for people."""
+    """The wall-clock time, for people to read."""

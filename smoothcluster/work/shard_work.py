@@ -1,13 +1,12 @@
-"""The work on one shard: what waits, what runs, what is to be recorded, in one commit at a time.
+"""The work on one shard: start waiting tasks, track running tasks, and record outcomes, in one commit at a time.
 
-Every commit compares and sets the shard's record, so whoever has been replaced records nothing.
-It carries all that happened since the last one: outcomes, tasks added by handlers, finished
-chunks to delete, new chunks admitted, and the marks of tasks that are about to start. A task is
-marked in the store before it starts, never in the process that may die of it.
+Every commit compares and sets the shard's record, so a replaced owner records nothing. A commit carries all news since
+the last commit: outcomes, tasks added by handlers, finished chunks to delete, newly admitted chunks, and the marks of
+tasks about to start. A task is marked in the store before the start: a mark in the process would die with the process.
 
-Once built, a commit is settled before the next one is built: if its outcome is unknown, the very
-same bytes are sent again with the version first expected. A late original and a fatter retry
-would else lose what was added in between.
+Each commit is settled before the next commit is built. If the outcome of a commit is unknown, the owner sends the same
+bytes again, with the version first expected. If the retry carried more, and the original arrived late, the store would
+lose the additions.
 """
 
 from collections import deque
@@ -28,7 +27,7 @@ from smoothcluster.work.verdict import Stage
 
 
 class ShardWork:
-    """One owned shard, as this process works on it."""
+    """One owned shard, and the work of this process on the shard."""
 
     def __init__(self, number: int, read: Versioned[Shard], context: WorkContext) -> None:
         self.number = number
@@ -36,25 +35,25 @@ class ShardWork:
         self.version = read.version
         self.lost = False
         self.moving = False
-        """To be given away: start nothing more."""
+        """Whether the shard is being transferred: start nothing more."""
         suspicious = Stage.ISOLATED if context.apart.every else Stage.SUSPECT
         self.backlog = Backlog(number, self.record, context.keys, context.report, suspicious)
         self.suspects = Suspects(number, self.record, self.backlog, context)
         self.finished: deque[Run] = deque()
         self.oldest: float | None = None
-        """When the first of `finished` came."""
+        """The time at which the first run in `finished` arrived."""
         self.outstanding = 0
-        """Runs that the pool has."""
+        """Number of runs in the pool."""
         self.pending: PendingCommit | None = None
         self.marked = [(name, index) for name, chunk in self.record.open.items() for index in bits(chunk.run)]
-        """Tasks that the claim itself has marked as running: to be started once they are read."""
+        """Tasks marked as running by the claim itself: to be started once they are read."""
         self._kept = read.record.id
-        """The id of the record that the store acknowledged last."""
+        """The id of the record in the last acknowledged commit."""
         self._handed_back: list[Place] = []
         self._forgotten: dict[str, list[str]] = {}
         self._context = context
 
-    # What happened
+    # Take in news
 
     def finish(self, run: Run, now: float) -> None:
         """Take a run back from the pool: finished, or not started after all."""
@@ -68,26 +67,26 @@ class ShardWork:
                 self.oldest = now
 
     def resume(self) -> list[Run]:
-        """What the claim has marked, of the chunks that could be read."""
+        """Start the tasks marked by the claim, as far as their chunks could be read. Return the runs."""
         runs = [self._run(place) for place in self.marked if place[0] in self.backlog.tasks]
         self.marked.clear()
         self.outstanding += len(runs)
         return runs
 
     def unmark(self) -> None:
-        """Leave to be started later, or by others, what the claim has marked and was not begun."""
+        """Unmark the tasks marked by the claim and not started yet: this or another owner starts them later."""
         for name, index in self.marked:
             self.record.open[name].run &= ~(1 << index)
         self.marked.clear()
 
     def forget(self, job: str, seen: list[str]) -> None:
-        """Drop what is kept for a job that has finished: its counts, and the keys of its ids."""
+        """Plan to drop the records of a finished job: the counts, and the keys *seen* with the digests of ids."""
         self._forgotten[job] = seen
 
-    # What to do
+    # Decide on the next commit
 
     def free(self) -> bool:
-        """Whether anything may be started."""
+        """Whether tasks may be started: no transfer and no unsettled commit."""
         return not self.moving and self.pending is None
 
     def startable(self, now: float) -> bool:
@@ -98,21 +97,21 @@ class ShardWork:
         return self.backlog.promising() or (retry is not None and retry <= now)
 
     def unsaid(self) -> bool:
-        """Whether there is something the store does not know yet."""
+        """Whether there is news for the store."""
         return bool(self.pending or self.finished or self._handed_back or self._forgotten or self.backlog.to_quarantine)
 
     def quiet(self) -> bool:
-        """Whether nothing runs, nothing waits to be recorded and nothing is unsettled."""
+        """Whether no task runs, no outcome waits to be recorded, and no commit is unsettled."""
         return not (self.unsaid() or self.outstanding or self.marked)
 
     def drained(self) -> bool:
-        """Whether it has no task left, as far as is known."""
+        """Whether the shard has no task left, as far as known."""
         return self.quiet() and not self.record.open and not self.backlog.promising()
 
     def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> PendingCommit | None:
-        """Build the next commit, starting up to *want* tasks; None if there is nothing to say.
+        """Build the next commit, which starts up to *want* tasks; return None if there is no news.
 
-        Start up to *apart* suspects in children; or, *alone*, one in this process.
+        Start up to *apart* suspects in children, too; or, if *alone*, a single suspect in this process.
         """
         assert self.pending is None, "settle it first"
         draft = CommitBuilder(self.number, self.record, self.backlog, self._context)
@@ -132,7 +131,7 @@ class ShardWork:
         return self.pending
 
     def applied(self, version: str) -> list[Run]:
-        """The pending commit is in the store: forget it, and return what may run now."""
+        """Finish the pending commit, which is in the store now. Return the runs that may start."""
         assert self.pending is not None
         pending, self.pending = self.pending, None
         self.version, self._kept = version, pending.id
@@ -145,10 +144,10 @@ class ShardWork:
         return pending.starts
 
     def carry_on(self, read: Versioned[Shard]) -> bool:
-        """The store has given our shard another version: go on with that if the record is our last; whether it is.
+        """Continue with a new version of the shard's record, if the record is the last acknowledged; return whether so.
 
-        Then every commit of ours is there. What others wrote may be gone all the same, so what was
-        read of it and led to no commit yet is read again.
+        An equal record means that the store has every commit of this owner. The store may still have lost chunks
+        written by others, so chunks that were read, but not committed, are read again.
         """
         if self.pending is not None or read.record.id != self._kept:
             return False
@@ -158,25 +157,25 @@ class ShardWork:
         return True
 
     def mend(self, key: str) -> None:
-        """The pending commit was refused for *key* though the shard is ours: step over the garbage.
+        """Remove the conflict at *key* from the pending commit, which the store refused although we own the shard.
 
-        Its own names are never used twice, so a key that is in the way, or a chunk that is not
-        there any more, is not this group's doing.
+        The names in a commit are never used twice. So a stranger created the key in the way, or deleted the missing
+        chunk.
         """
         assert self.pending is not None
         self._context.report(key, "in the way of, or missing from, a commit of its shard's owner")
         self.pending = self.pending.without(key)
 
-    # How a commit is built
+    # Build a commit
 
     def _record_outcomes(self, draft: CommitBuilder, now: float) -> None:
-        """Record finished runs, and the tasks they add, while they fit."""
+        """Record finished runs, and the tasks added by them, while the commit has room."""
         while self.finished and draft.make_room(self.finished[0]):
             self._record(self.finished.popleft(), draft, now)
         draft.add()
 
     def _record(self, run: Run, draft: CommitBuilder, now: float) -> None:
-        """Record one outcome, or put the task back for another try."""
+        """Record the outcome of a run, or put the task back for another try."""
         name, index = place = place_of(run)
         chunk = self.record.open[name]
         if self.suspects.doubtful(run):
@@ -193,7 +192,7 @@ class ShardWork:
         draft.end(place, run.task.id, state, run.encoded, run.error, run.context.attempt)
 
     def _tidy(self, draft: CommitBuilder) -> None:
-        """Drop what finished jobs left, as much as fits; the counts go with the last of it."""
+        """Delete the keys of finished jobs, while the commit has room. The counts go with the last key."""
         for job, keys in list(self._forgotten.items()):
             while keys and draft.book(0, 1):
                 draft.changes.append(Delete(keys.pop()))
@@ -218,7 +217,7 @@ class ShardWork:
                 self._mark(self.backlog.queue.popleft(), draft)
 
     def _admit(self, draft: CommitBuilder) -> bool:
-        """Open one more chunk, if there is one and it fits; its skipped repeats need nothing more."""
+        """Open another chunk, if there is a chunk and the commit has room. Skipped repeats are closed at once."""
         admitted = self.backlog.admit(lambda tasks: draft.book(DIGEST * tasks + 512, 2))
         if admitted is None:
             return False
@@ -230,7 +229,7 @@ class ShardWork:
         return True
 
     def _mark(self, place: Place, draft: CommitBuilder) -> Run:
-        """Start a task as soon as the store knows that it may be running."""
+        """Mark a task as running. The run starts after the commit, so the store knows first."""
         name, index = place
         run = self._run(place)
         self.record.open[name].run |= 1 << index
@@ -238,7 +237,7 @@ class ShardWork:
         return run
 
     def _run(self, place: Place) -> Run:
-        """One start of a task that is marked as running."""
+        """Make the run for a task that is marked as running."""
         shared = self._context
         name, index = place
         attempt = self.record.open[name].attempts(index) + 1
@@ -249,5 +248,5 @@ class ShardWork:
 
 
 def shard_of(run: Run) -> ShardWork:
-    """The work that the run is part of."""
+    """The `ShardWork` of a run."""
     return cast("tuple[ShardWork, Place]", run.key)[0]

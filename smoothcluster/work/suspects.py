@@ -1,6 +1,6 @@
-"""The suspects of one shard: what is put down against a task, when a death counts, and what goes into quarantine.
+"""The suspects of one shard: record blame against tasks, count deaths of children, and quarantine tasks.
 
-What blame says about a task, `suspicion` decides.
+The module `verdict` decides how much blame makes a task suspect, isolated or quarantined.
 """
 
 from collections import deque
@@ -18,25 +18,25 @@ from smoothcluster.work.context import WorkContext
 from smoothcluster.work.verdict import Stage, stage
 
 CONFIRM = 1.0
-"""Seconds that a member must outlive a child before that death counts: who kills both proves nothing."""
+"""Seconds that a member must outlive a child before the death counts: a kill of both proves nothing."""
 
 TOLD = 20
-"""Suspects named in one event."""
+"""Most task ids in an event of kind ``suspect``."""
 
 
 class Suspects:
-    """What one owner does about them, besides starting them."""
+    """The suspects of one owned shard. `ShardWork` starts them; this class does the rest."""
 
     def __init__(self, number: int, record: Shard, backlog: Backlog, context: WorkContext) -> None:
         self.in_children = 0
-        """How many run in children."""
+        """Number of suspects that run in children now."""
         self._number, self._record, self._backlog, self._context = number, record, backlog, context
         self._died: deque[tuple[float, Run]] = deque()
-        """Runs whose child is gone, and when that counts."""
+        """Runs whose child died, each with the time from which the death counts."""
         self._told = False
 
     def tell(self) -> None:
-        """Note, once for each shard taken over, what its former owner may have died of."""
+        """Note the event ``suspect``, once for each shard taken over, with the suspects of the former owner."""
         if not self._told:
             self._told = True
             places = list(self._backlog.suspects)
@@ -45,45 +45,46 @@ class Suspects:
             self._context.note("suspect", shard=self._number, tasks=ids, count=len(places), run=where)
 
     def started(self, runs: list[Run]) -> None:
-        """The pool has these from now on."""
+        """Count *runs*, which the pool has from now on."""
         self.in_children += sum(map(self._counts, runs))
 
     def ended(self, run: Run, now: float) -> None:
-        """The pool has given it back."""
+        """Take note that the pool returned *run*; if the child died, the death counts after `CONFIRM` seconds."""
         self.in_children -= self._counts(run)
         if run.state is RunState.DIED:
             self._died.append((now + CONFIRM, run))
 
     def _counts(self, run: Run) -> bool:
-        """Whether it is a suspect's, in a child."""
+        """Whether *run* is the run of a suspect in a child."""
         return run.apart and (run.alone or not self._context.apart.every)
 
     def next_verdict(self) -> float | None:
-        """When the death of a child will count."""
+        """The time from which the next death of a child counts; None if no child has died."""
         return self._died[0][0] if self._died else None
 
-    # What is put down
+    # Blame
 
     def blame(self, place: Place, evidence: str) -> None:
-        """One more start came to nothing, or is about to be made alone."""
+        """Add an entry to the blame of a task: a start failed, or the task is about to run alone."""
         entry = format_entry(self._context.incarnation, self._record.epoch, evidence, self._context.wall())
         self._record.open[place[0]].blame.setdefault(place[1], []).append(entry)
 
     def is_isolated(self, place: Place) -> bool:
-        """Whether it is to run in a child that nothing else is run in."""
+        """Whether the task must run alone in a child."""
         return stage(self._record.open[place[0]].blame.get(place[1], ())) is Stage.ISOLATED
 
     def not_alone(self, place: Place) -> None:
-        """The task was not started after all: if that was announced to be alone, it is taken back."""
+        """Remove the entry ``alone`` of this incarnation, if there is one: the task was not started after all."""
         blame = self._record.open[place[0]].blame.get(place[1], [])
         last = next(parse_entries(blame[-1:]), None)
         if last is not None and (last.incarnation, last.evidence) == (self._context.incarnation, ALONE):
             blame.pop()
 
     def doubtful(self, run: Run) -> bool:
-        """Whether a suspect has failed in a child, which may lack what the handler finds in the member.
+        """Whether a suspect raised an error in a child, where the handler may lack resources of the member's process.
 
-        It did not kill, so it is given to the member once. Should it kill there, the next such error stands.
+        The task did not kill the child, so the task runs once more in the member. If the task then kills the member,
+        the next error in a child is final.
         """
         name, index = place_of(run)
         if run.error is None or not run.apart or self._context.apart.every:
@@ -91,7 +92,7 @@ class Suspects:
         return not ended_as(self._record.open[name].blame.get(index, ()), RAISED)
 
     def judge(self, now: float) -> bool:
-        """Put down what children have died of and we have not; whether there was anything."""
+        """Blame tasks for deaths of children which this member has outlived. Return whether there were any."""
         due = False
         while self._died and self._died[0][0] <= now and not self._context.stopping.is_set():
             run, due = self._died.popleft()[1], True
@@ -101,7 +102,7 @@ class Suspects:
         return due
 
     def quarantine(self, draft: CommitBuilder) -> None:
-        """Put the guilty into quarantine, while they fit: the outcome, and a record of its own."""
+        """Quarantine tasks while the commit has room: an outcome and a record in the quarantine for each."""
         while self._backlog.to_quarantine:
             name, index = place = self._backlog.to_quarantine[0]
             chunk, task = self._record.open[name], self._backlog.tasks[name][index]

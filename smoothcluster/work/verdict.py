@@ -1,15 +1,15 @@
-"""The verdict on a task, from its blame: run as any other, in a child, alone in a child, or quarantined.
+"""The verdict on a task, from the task's blame: run among others, in a child, alone in a child, or quarantine.
 
-A task that was running when its process died is *suspect* and runs where its death harms no other task. A task whose
-child died runs alone in a child from then on. A task that goes on killing is quarantined.
+A task is *suspect* if the process died while the task was running. A suspect runs where a death harms no other task.
+If the child of a task dies, the task runs alone in a child from then on. A task is quarantined if the deaths go on.
 
-An exit status or a crash is the task's own doing: the second one is enough. SIGKILL may come from an operator or from a
-machine that is short of memory, so `KILLS` deaths are needed, each but the first beside an idle child that is not
-harmed: a sender that kills children at random hits the idle child as often. The death of such a bystander takes back
-all kills before it.
+An exit status or a crash comes from the task: the second such death is enough. SIGKILL may come from an operator or
+from a machine short of memory, so `KILLS` deaths are needed. Each but the first must happen beside an idle child which
+survives: a sender of signals to random children hits the idle child as often. The death of the idle child cancels all
+earlier kills.
 
-The danger: an outsider that kills the children of one task, and only those, again and again, cannot be told from a
-task that kills them.
+The danger: if an outsider kills the children of one task, and no others, again and again, the members cannot tell this
+from a task which kills the children.
 """
 
 from collections.abc import Sequence
@@ -19,34 +19,37 @@ from smoothcluster.model import Evidence
 from smoothcluster.records.blame import ALONE, DISTURBED, KILLED, RAISED, parse_entries
 
 CRASHES = 2
-"""Deaths of child processes by their own doing that convict."""
+"""Number of crashes of children, exits included, for which a task is quarantined."""
 
 
 KILLS = 5
-"""Deaths of child processes that convict where some were by SIGKILL."""
+"""Number of deaths of children, some by SIGKILL, for which a task is quarantined."""
 
 
 ALONE_EXPIRED = 3
-"""Members lost unseen, with nothing but the task running in them, that convict. One that was seen to die is enough."""
+"""Number of expired leases of members running only this task, for which the task is quarantined.
+
+If the process of such a member is known to be gone, a single death is enough.
+"""
 
 
 _DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)
 
 
 class Stage(IntEnum):
-    """How far it has come with a task."""
+    """How a task may run, from harmless to quarantined."""
 
     CLEAR = 0
     SUSPECT = 1
-    """Not to be run in a member among others."""
+    """May not run in a member among other tasks."""
     ISOLATED = 2
-    """Not to be run in a child that others are run in."""
+    """May not run in a child with other tasks."""
     QUARANTINED = 3
-    """Not to be run."""
+    """May not run."""
 
 
 def stage(blame: Sequence[str]) -> Stage:
-    """What is to become of the task."""
+    """Decide from a task's blame how the task may run."""
     if not blame:
         return Stage.CLEAR
     crashes = kills = gone = expired = 0

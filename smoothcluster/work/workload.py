@@ -1,8 +1,8 @@
-"""What one member works on: its shards, its handler pool, and a commit whenever one is due.
+"""Workload of a member: own shards, feed tasks to the handler pool, and commit each shard when due.
 
-How many tasks are marked as running is as many as can run at once, and besides what should
-finish within one commit interval, so that nobody waits for a commit. Slow tasks so leave few
-suspects behind if the process dies; fast ones leave many, which cost little to run again.
+A member marks as many tasks as can run at once, plus as many as should finish within one commit interval, so no
+worker waits for a commit. If the process dies, slow tasks leave few suspects. Fast tasks leave many suspects, but cost
+little to run again.
 """
 
 from collections import deque
@@ -17,23 +17,23 @@ from smoothcluster.records.shard import Shard
 from smoothcluster.work import ShardWork, WorkContext, shard_of
 
 INTERVAL = 0.05
-"""Seconds that an outcome may wait for others to be recorded with."""
+"""Seconds for which an outcome may wait to share a commit with others."""
 
 BATCH = 512
-"""Outcomes of one shard that are recorded without waiting for more."""
+"""Number of outcomes of one shard that is recorded without waiting for more."""
 
 SLICE = 0.2
-"""Seconds after which another shard has its turn: long enough for outcomes to share commits."""
+"""Seconds until the turn of the next shard: long enough for outcomes to share commits."""
 
 RAMP = 0.05
-"""Seconds after which to look whether suspects that wait could use more children."""
+"""Seconds between checks whether waiting suspects could use more children."""
 
 WINDOW = 8192
-"""Tasks marked at once at most, however fast they are."""
+"""Most tasks marked at once, however fast they are."""
 
 
 class Workload:
-    """The shards a member owns, and the tasks of them that run here."""
+    """The shards owned by a member, and their tasks running in this process."""
 
     def __init__(
         self,
@@ -46,16 +46,16 @@ class Workload:
     ) -> None:
         self.works: dict[int, ShardWork] = {}
         self.stopping = False
-        """Start nothing more."""
+        """Whether the member is stopping: start nothing more."""
         self.on_start: Callable[[int], None] = lambda shard: None
-        """Told of a shard when tasks of it were handed to the pool."""
+        """Called with a shard after tasks of the shard went to the pool."""
         self.on_lost: Callable[[int], None] = lambda shard: None
         self.on_behind: Callable[[int, int, int], None] = lambda shard, kept, acknowledged: None
-        """Told of a shard of ours whose record is not the one we left: commits kept and acknowledged."""
+        """Called for an owned shard whose record went back: shard, commits kept, commits acknowledged."""
         self.epochs: dict[int, int] = {}
-        """The last epoch under which each shard was worked on here."""
+        """The last epoch of each shard in this process."""
         self.ahead: Mapping[str, Entry] = {}
-        """Chunks, by key, that were read before the claim was made which is to start their tasks."""
+        """Chunks, by key, read before the claim that marks their tasks."""
         self.wake: Callable[[], None] = lambda: None
         self._backend, self._pool, self._clock, self._context, self._held = backend, pool, clock, context, held
         self._apart = context.apart
@@ -64,25 +64,25 @@ class Workload:
         self._turn_ends = clock.monotonic() + SLICE
         self._watches: dict[int, Watch] = {}
         self._alone = self._solitary = False
-        """Whether a suspect runs alone in this process; whether one does or waits to: nothing else may start."""
+        """Whether a suspect runs alone in this process; whether a suspect does or waits to: nothing else may start."""
         self._rate = 0.0
         self._counted, self._counted_since = 0, clock.monotonic()
 
-    # What is owned
+    # Ownership
 
     def adopt(self, number: int, read: Versioned[Shard]) -> ShardWork:
-        """Begin to work on a shard that the store says is ours."""
+        """Begin to work on a shard that this incarnation owns in the store."""
         work = self.works[number] = ShardWork(number, read, self._context)
         self.epochs[number] = read.record.epoch
-        # It may be ours, again, because the store has lost our having it before, and what we sent meanwhile.
+        # After a store rollback we may adopt a shard that we owned before. Forget which added tasks were acknowledged.
         self._context.sent.clear()
         work.backlog.arm = lambda: self._watch(work)
-        # What was running when its owner went is the oldest debt: it goes first.
+        # Tasks that ran when the former owner died have waited longest: start them first.
         (self._turns.appendleft if read.record.open else self._turns.append)(number)
         return work
 
     def drop(self, number: int) -> None:
-        """The shard is not ours any more; what still runs of it is not waited for."""
+        """Drop a shard that is no longer owned, without waiting for running tasks."""
         self.works.pop(number).lost = True
         self._turns.remove(number)
         watch = self._watches.pop(number, None)
@@ -90,8 +90,8 @@ class Workload:
             watch.close()
 
     def reconcile(self, number: int, read: Versioned[Shard]) -> bool:
-        """The store has our shard at another version than we left: go on, or drop it; whether it is whole."""
-        self._context.sent.clear()  # Of what we remember to have sent, nothing is certain.
+        """Continue with, or drop, an owned shard with an unexpected version. Return whether no commit is missing."""
+        self._context.sent.clear()  # The store may have lost acknowledged tasks.
         work = self.works[number]
         whole = work.carry_on(read)
         if not whole:
@@ -100,7 +100,7 @@ class Workload:
         return whole
 
     def drop_all(self) -> None:
-        """Nothing is ours any more."""
+        """Drop all shards: none is owned any more."""
         for number in list(self.works):
             self.drop(number)
         self._pool.take_back()
@@ -115,11 +115,11 @@ class Workload:
 
     @property
     def outstanding(self) -> int:
-        """Tasks of our shards that the pool has."""
+        """Number of tasks of owned shards in the pool."""
         return sum(work.outstanding for work in self.works.values())
 
     def room(self) -> int:
-        """How many more tasks could run at once now; none while nothing may start."""
+        """How many more tasks could run now; 0 while nothing may start."""
         if self._solitary or not self._may_start():
             return 0
         return max(0, self._concurrency - self.outstanding)
@@ -128,13 +128,13 @@ class Workload:
         return not self.stopping and self._held()
 
     def quiet(self) -> bool:
-        """Whether nothing runs, and everything that did is recorded."""
+        """Whether no task runs, and all outcomes are recorded."""
         return all(work.quiet() for work in self.works.values())
 
-    # What is done
+    # Steps of the loop
 
     def turn(self) -> None:
-        """Take in what has finished, start what can be, and record what is due."""
+        """Collect finished runs, start tasks, and commit the shards that are due."""
         now = self._clock.monotonic()
         self.collect(now)
         if self._may_start():
@@ -148,17 +148,17 @@ class Workload:
                 self._commit(work, 0, now)
 
     def next_time(self) -> float | None:
-        """When `turn` is needed at the latest, if nothing else happens."""
+        """The latest time for the next `turn`, if nothing else happens; None if there is no need."""
         now = self._clock.monotonic()
         works = [work for work in self.works.values() if work.pending is None]
         times = [work.oldest + INTERVAL for work in works if work.oldest is not None]
-        # A retry that is due already waits for a free worker, and that will wake us.
+        # A retry that is due already waits for a free worker, whose finished run wakes the loop.
         retries = [work.backlog.next_retry() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
-        # While the lease may be lost, and so perhaps the shards, nobody is convicted.
+        # While the lease, and so the shards, may be lost, no death counts against a task.
         verdicts = [verdict for work in works if (verdict := work.suspects.next_verdict()) is not None]
         times += verdicts if self._may_start() else [max(verdict, now + INTERVAL) for verdict in verdicts]
-        # What the last turn has put back, after it had started what there was.
+        # Tasks that the last turn put back after starting others.
         if any(work.backlog.queue for work in works if work.free()) and self.room():
             times.append(now)
         if any(work.backlog.suspects for work in works if work.free()):
@@ -181,11 +181,11 @@ class Workload:
 
     def _return(self, run: Run, now: float) -> None:
         work = shard_of(run)
-        if not work.lost:  # If it is, the outcome is its next owner's to find.
+        if not work.lost:  # After a loss, the next owner runs the task again.
             work.finish(run, now)
 
     def hand_back(self, wanted: Callable[[ShardWork], bool] = lambda work: True) -> None:
-        """Take back from the pool what has not started, of the shards *wanted*."""
+        """Take back from the pool the runs not started yet, of the shards *wanted*."""
         now = self._clock.monotonic()
         for work in filter(wanted, self.works.values()):
             work.unmark()
@@ -208,7 +208,7 @@ class Workload:
         return len(work.finished) >= BATCH or now >= work.oldest + INTERVAL or not self.outstanding
 
     def _resume(self) -> None:
-        """Start what was marked in the very claims that made the shards ours: reading it is all it takes."""
+        """Start the tasks marked in the claims of their shards: only their chunks are left to read."""
         for work in self.works.values():
             if work.marked and not work.moving:
                 work.backlog.reopen(self._backend, self.ahead)
@@ -216,7 +216,7 @@ class Workload:
         self.ahead = {}
 
     def _top_up(self, now: float) -> None:
-        """Start more tasks if the pool runs low, staying with one shard while it has some."""
+        """Start more tasks if the pool runs low. Stay with one shard until the turn ends or no tasks are left."""
         ahead = min(WINDOW, int(self._rate * INTERVAL))
         window = self._concurrency + ahead
         have = self.outstanding
@@ -235,12 +235,12 @@ class Workload:
             self._turns.rotate(-1)
 
     def _start_suspects(self, now: float) -> None:
-        """Start suspects in children, as far as there are any; or one alone, where no child can run the handler."""
+        """Start suspects in available children; or one suspect alone here, if no child can run the handler."""
         works = [work for work in self.works.values() if work.backlog.suspects and work.free()]
         for work in works:
             work.suspects.tell()
         if self._alone and not self.outstanding:
-            # It came back; but until that is recorded it shares the blame for what the next one does.
+            # The lone suspect finished. Until this is recorded, the task would share the blame for the next suspect.
             self._alone = not self._record(now)
         self._solitary = self._alone or (bool(works) and self._apart.able is False)
         if self._solitary:
@@ -255,7 +255,7 @@ class Workload:
                 room -= self._commit(work, 0, now, apart=room)
 
     def _start_alone(self, now: float) -> None:
-        """Start one suspect here, once nothing else runs and what did is recorded: what dies then is its doing."""
+        """Start one suspect here, once nothing else runs and all is recorded: a death then is clear evidence."""
         if self.outstanding or any(work.marked for work in self.works.values()):
             return
         recorded = self._record(now)
@@ -264,14 +264,14 @@ class Workload:
             self._alone = self._commit(able[0], 0, now, alone=True) > 0
 
     def _record(self, now: float) -> bool:
-        """Record at once whatever is over; whether that is all said."""
+        """Commit all news at once; return whether the store has everything."""
         for work in list(self.works.values()):
             if work.unsaid():
                 self._commit(work, 0, now)
         return not any(work.unsaid() for work in self.works.values())
 
     def _commit(self, work: ShardWork, want: int, now: float, *, apart: int = 0, alone: bool = False) -> int:
-        """Send the shard's next commit, or the one not settled yet; return how many tasks it started."""
+        """Send the shard's next commit, or the unsettled commit; return the number of started tasks."""
         if work.pending is None:
             if want:
                 work.backlog.fill(self._backend, want)
@@ -296,7 +296,7 @@ class Workload:
         return len(runs)
 
     def _settle(self, work: ShardWork, key: str) -> str | None:
-        """After a refusal: the version if our commit is there after all; None to try again, or if lost."""
+        """Find the reason of a refusal. Return the version if the commit happened; None to try again, or if lost."""
         assert work.pending is not None
         self._backend.sync()
         entry = self._backend.get(self._key(work))
@@ -307,7 +307,7 @@ class Workload:
             record = None
         if entry is not None and record is not None:
             if record.id == work.pending.id:
-                # What was lost with the answer may be more than the answer, where the store can lose its past.
+                # What was lost may be more than the answer, if the store can roll back.
                 self._context.sent.clear()
                 work.backlog.relist()
                 return entry.version
@@ -316,7 +316,7 @@ class Workload:
                 return None
         self.drop(work.number)
         if record is not None and (record.owner, record.epoch) == (self._context.incarnation, work.record.epoch):
-            self.on_behind(work.number, record.seq, work.record.seq - 1)  # The last one was never acknowledged.
+            self.on_behind(work.number, record.seq, work.record.seq - 1)  # The last commit was never acknowledged.
         else:
             self.on_lost(work.number)
         return None

@@ -32,7 +32,7 @@ from smoothcluster_etcd.watches import Watches
 _rpc: Any = etcdrpc
 
 _NAMES, _VALUES = 1000, 100
-"""How many keys one answer to a listing holds: without their values, and with them."""
+"""Keys in an answer to a listing: without values, and with values."""
 
 _UNCONNECTED = Guarantees(
     linearizable_writes=True,
@@ -42,21 +42,21 @@ _UNCONNECTED = Guarantees(
     longest_ttl=9_000_000_000.0,
     ttl_step=1.0,
     largest_value=900_000,
-    # Safely below the 1.5 MiB of a request, in which each key is named up to three times.
+    # Safely below the 1.5 MiB of a request, which names each key up to three times.
     largest_commit=1_000_000,
-    # Half of what a transaction takes: the rest is for comparing the directories of new keys.
+    # Half of a transaction's limit: the rest is for comparing the directories of new keys.
     most_operations=COMPARISONS // 2,
 )
-"""With etcd's default settings."""
+"""Guarantees with etcd's default settings."""
 
 
 @final
 class EtcdBackend(CoordinationBackend):
-    """Servers *hosts*, such as ``h1:2379,h2:2379``; everything lies under *namespace* there.
+    """Backend on the servers *hosts*, such as ``h1:2379,h2:2379``; everything lies under *namespace* there.
 
-    It connects when it is first used. No call blocks for longer than *timeout* seconds.
-    With *use_ssl*, or any other TLS option: *ca* (default: the authorities that gRPC brings),
-    *certfile* and *keyfile* for a client's certificate.
+    The backend connects on first use. No call blocks for longer than *timeout* seconds.
+    *use_ssl* or any other TLS option turns TLS on: *ca* (default: the authorities of gRPC),
+    *certfile* and *keyfile* for a client certificate.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class EtcdBackend(CoordinationBackend):
         certfile: str | None = None,
         keyfile: str | None = None,
     ) -> "EtcdBackend":
-        """The backend at ``etcd://h1:2379,h2:2379``, with the constructor's options."""
+        """Return the backend at ``etcd://h1:2379,h2:2379``, with the constructor's options."""
         hosts, named = parse_url(url)
         return cls(
             hosts,
@@ -116,7 +116,7 @@ class EtcdBackend(CoordinationBackend):
 
     @property
     def guarantees(self) -> Guarantees:
-        # The servers tell the shortest time by what they grant. Not worth waiting for a connection.
+        # A granted lease shows the servers' shortest time. Not worth waiting for a connection.
         if not self._asked and self._connection.revision:
             self._asked = True
             with suppress(BackendError):
@@ -129,7 +129,7 @@ class EtcdBackend(CoordinationBackend):
     def url(self) -> str:
         return self._url
 
-    # Reading. etcd asks a majority before it answers, so reads are never behind and there is nothing to sync.
+    # Reading. etcd asks a majority before each answer, so reads are never behind and need no sync.
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         deadline = self._connection.deadline()
@@ -150,7 +150,7 @@ class EtcdBackend(CoordinationBackend):
         )
 
     def _listing(self, directory: str, *, keys_only: bool) -> Iterator[tuple[str, bool, Any]]:
-        """Names in *directory*, whether a key directly there is meant, and that key; of what is deeper not all."""
+        """Yield names in *directory*, whether each is a key directly there, and the key; skip most deeper keys."""
         here = place(self._namespace, directory)
         deadline = self._connection.deadline()
         start = here + b"\0"
@@ -164,7 +164,7 @@ class EtcdBackend(CoordinationBackend):
                     yield (*found, kv)
             if not page.more:
                 return
-            # One name may lead to any number of deeper keys: step over them.
+            # A name may lead to any number of deeper keys: step over them.
             last = page.kvs[-1].key
             found = below(here, last)
             start = last + b"\0" if found is None else end(here + found[0].encode() + b"/")
@@ -201,7 +201,7 @@ class EtcdBackend(CoordinationBackend):
     def _commit(
         self, conditions: Sequence[Condition], changes: Sequence[Change], after: Message | None = None
     ) -> tuple[Committed | Refused, Any]:
-        """The outcome, and what a last range *after* it reads."""
+        """Return the outcome and the result of the last range, *after*."""
         lease = self._own(check_commit(self._guarantees, conditions, changes))
         transaction = Transaction(self._namespace, conditions, changes, lease.number if lease else 0, after)
         deadline = self._connection.deadline()

@@ -1,4 +1,4 @@
-"""From what users write to how the servers are reached."""
+"""Parse server addresses, URLs and TLS files."""
 
 import ssl
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ NAMESPACE = "smoothcluster"
 
 @dataclass(frozen=True, slots=True)
 class Pem:
-    """What TLS is spoken with, as gRPC takes it: authorities, or None for gRPC's own; our key and certificate."""
+    """TLS files as gRPC takes them: authorities (None for gRPC's own), client key and client certificate."""
 
     ca: bytes | None
     key: bytes | None
@@ -22,7 +22,7 @@ class Pem:
 
     @classmethod
     def read(cls, ca: str | None, certfile: str | None, keyfile: str | None) -> "Pem":
-        """Read the files. Raise UsageError if one cannot be used: gRPC would only fail to connect."""
+        """Read the files. Raise UsageError if a file is unusable: gRPC itself would only fail to connect."""
         try:
             context = ssl.create_default_context(cafile=ca)
             if certfile:
@@ -40,7 +40,7 @@ def _no_password() -> str:
 
 
 def parse_hosts(hosts: str, namespace: str) -> list[str]:
-    """The servers in ``h1:2379,h2:2379``. Raise UsageError saying what is wrong."""
+    """Return the servers in ``h1:2379,h2:2379``. Raise UsageError with the reason if the text is invalid."""
     if "://" in hosts:
         raise UsageError("EtcdBackend takes hosts; for a URL use EtcdBackend.from_url or connect")
     if "@" in hosts or "?" in hosts:
@@ -60,12 +60,12 @@ def _server(text: str) -> str:
 
 
 def format_url(servers: list[str], namespace: str) -> str:
-    """What `parse_url` takes back."""
+    """Return a URL for `parse_url`."""
     return f"{_SCHEME}{','.join(servers)}{'' if namespace == NAMESPACE else f'?namespace={namespace}'}"
 
 
 def parse_url(url: str) -> tuple[str, str | None]:
-    """Hosts and namespace, if it names one, of an ``etcd://`` URL."""
+    """Return the hosts and the namespace, if given, of an ``etcd://`` URL."""
     if not url.startswith(_SCHEME):
         raise UsageError(f"an etcd URL begins with {_SCHEME}")
     parts = urlsplit(url)

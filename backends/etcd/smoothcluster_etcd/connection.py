@@ -1,8 +1,8 @@
-"""The servers: one in use, left for another when it fails; and the token that calls carry.
+"""Connection to the servers, with failover between them; and the token for calls.
 
-Nothing that changes anything is sent to a server before it has answered a read. So a change
-either finds no server, and certainly was not sent, or goes to one that worked a moment ago. If
-that then fails, nobody knows what became of it.
+The connection sends no change to a server before the server has answered a read. So a change either finds
+no server, and was certainly not sent, or goes to a server with a recent answer. If the call then fails, the
+outcome is unknown.
 """
 
 import random
@@ -23,18 +23,18 @@ _rpc: Any = etcdrpc
 _grpc: Any = grpc
 
 _LEADER = (("hasleader", "true"),)
-"""Asks a server that is cut off from the others to say so at once, rather than to wait for them."""
+"""Ask a server without contact to the others to report the lost leader at once instead of waiting."""
 
 _OPTIONS = [
     ("grpc.enable_retries", 0),
-    ("grpc.use_local_subchannel_pool", 1),  # Else all backends of a process would share one connection.
+    ("grpc.use_local_subchannel_pool", 1),  # Else all backends of a process would share a connection.
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config_disable_resolution", 1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # A connection that died without a word is noticed. etcd ends one that asks more often than every 5 s.
+    # Detects a silently lost connection. etcd disconnects clients with pings more frequent than every 5 s.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.max_pings_without_data", 0),
@@ -43,7 +43,7 @@ _OPTIONS = [
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Who we are."""
+    """Credentials of this client."""
 
     username: str
     password: str = field(repr=False)
@@ -51,12 +51,12 @@ class Login:
 
 @final
 class Server:
-    """One server's channel, which connects by itself, and the calls we make through it."""
+    """The gRPC channel of a server, which connects by itself, and the calls through this channel."""
 
     def __init__(self, address: str, pem: Pem | None) -> None:
         self.address = address
         self.proven = False
-        """Whether it has answered since something last went wrong with it."""
+        """Whether the server has answered since its last failure."""
         if pem is None:
             self._channel = _grpc.insecure_channel(address, options=_OPTIONS)
         else:
@@ -66,7 +66,7 @@ class Server:
         self.authenticate = _rpc.AuthStub(self._channel).Authenticate
         self.watch = _rpc.WatchStub(self._channel).Watch
         self.range, self.txn, self.grant, self.revoke = kv.Range, kv.Txn, lease.LeaseGrant, lease.LeaseRevoke
-        # A stream of one request and one answer is no different, on the wire, from a plain call, and needs no thread.
+        # A stream with a single request and answer looks like a plain call on the wire, and needs no thread.
         self.renew = self._channel.unary_unary(
             "/etcdserverpb.Lease/LeaseKeepAlive",
             request_serializer=_rpc.LeaseKeepAliveRequest.SerializeToString,
@@ -74,13 +74,13 @@ class Server:
         )
 
     def close(self) -> None:
-        """Break off whatever is under way."""
+        """Cancel all calls under way."""
         self._channel.close()
 
 
 @final
 class Connection:
-    """To one of the servers at *addresses*. Reads of *probe*, a key, show that one is well."""
+    """Connection to the servers at *addresses*. A read of the key *probe* shows whether a server works."""
 
     def __init__(
         self, addresses: Sequence[str], timeout: float, login: Login | None, pem: Pem | None, probe: bytes
@@ -88,7 +88,7 @@ class Connection:
         self.where = f"{','.join(addresses)} ({'TLS' if pem else 'plain TCP, not TLS'})"
         self.timeout = timeout
         self.revision = 0
-        """The latest state of the store that any answer has shown."""
+        """The latest revision of the store in any answer."""
         self.left: Callable[[Server], None] = lambda _: None
         """Called when a server has failed."""
         self._servers = [Server(address, pem) for address in random.sample(addresses, len(addresses))]
@@ -100,15 +100,15 @@ class Connection:
         self.closed = False
 
     def deadline(self) -> float:
-        """Until when a call that begins now may take."""
+        """Return the deadline of a call begun now."""
         return SYSTEM_CLOCK.monotonic() + self.timeout
 
     def call(
         self, method: str, request: Any, deadline: float | None = None, unknown: type[BackendError] = UnavailableError
     ) -> Any:
-        """The answer to *request*; raise *unknown* if it may have been carried out all the same.
+        """Return the answer to *request*; raise *unknown* if the server may have applied the request despite an error.
 
-        Goes on to the next server as long as nothing was done.
+        While nothing was done, try the next server.
         """
         deadline = deadline or self.deadline()
         left = len(self._servers)
@@ -122,11 +122,11 @@ class Connection:
             left -= 1
 
     def term(self, deadline: float) -> int:
-        """Of which leader it is the term now, as a majority of the servers confirms."""
+        """Return the raft term of the current leader, confirmed by a majority of the servers."""
         return int(self.call("range", self._probe, deadline).header.raft_term)
 
     def ready(self, deadline: float) -> Server:
-        """A server that was well when last heard of; each in turn is given its share of the time."""
+        """Return a working server; give each server in turn an equal share of the time left."""
         failure: UnavailableError | None = None
         for left in range(len(self._servers), 0, -1):
             server = self._servers[self._current]
@@ -145,7 +145,7 @@ class Connection:
         raise failure or UnavailableError(f"this client of etcd at {self.where} is closed")
 
     def metadata(self, server: Server, deadline: float) -> tuple[tuple[str, str], ...]:
-        """What a call carries besides its request. May raise gRPC's errors."""
+        """Return the metadata of a call. May raise gRPC's errors."""
         if self._login is None:
             return _LEADER
         token = self._token
@@ -156,11 +156,11 @@ class Connection:
         return (*_LEADER, ("token", token))
 
     def forget_token(self) -> None:
-        """Have the next call ask for a new one."""
+        """Forget the token; the next call asks for a new token."""
         self._token = None
 
     def leave(self, server: Server) -> None:
-        """Something is wrong with *server*: go on with the next one."""
+        """Mark *server* as failed and continue with the next server."""
         server.proven = False
         with self._lock:
             if self._servers[self._current] is server:
@@ -168,7 +168,7 @@ class Connection:
         self.left(server)
 
     def close(self) -> None:
-        """Break off whatever is under way. Repeatable."""
+        """Cancel all calls under way. Repeatable."""
         self.closed = True
         for server in self._servers:
             server.close()
@@ -186,7 +186,7 @@ class Connection:
                 self.leave(server)
             raise translate(error, self.where, unknown if sending else UnavailableError) from error
         except ValueError:
-            # gRPC's way to say that the channel is closed.
+            # gRPC raises ValueError on a closed channel.
             raise UnavailableError(f"this client of etcd at {self.where} is closed") from None
         self.revision = max(self.revision, answer.header.revision)
         return answer

@@ -1,8 +1,8 @@
-"""What gRPC's and etcd's errors mean to a caller: the one table.
+"""Translate errors of gRPC and etcd into the library's errors: the single table.
 
-What etcd itself refuses was not applied; it says so in words of its own, ``etcdserver: …``.
-A connection that could not be made carried nothing. Everything else, above all a lost connection
-or a missing answer, says nothing: a commit's outcome is then unknown.
+etcd did not apply a request with a refusal of its own, ``etcdserver: …``. A failed attempt to connect
+sent nothing. Every other error, above all a lost connection or a missing answer, leaves the outcome of a
+commit unknown.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ _REFUSED = (
     _Code.RESOURCE_EXHAUSTED,
     _Code.UNAUTHENTICATED,
 )
-"""With these etcd refuses; with others it may give up on what is still under way."""
+"""Status codes of refusals by etcd. With other codes etcd may give up on a request still under way."""
 
 _SERVER = "etcdserver: "
 _NO_LEADER = "etcdserver: no leader"
@@ -41,7 +41,7 @@ _DENIED = {
 
 
 def translate(error: Any, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
-    """*error*, met at the servers *where*, as what the caller can act on; *unknown* if it may have been done."""
+    """Translate *error* of the servers *where*; return *unknown* if the request may have been applied."""
     code, said = error.code(), error.details() or error.code().name
     if said == _NO_LEASE:
         return LeaseLostError(f"etcd at {where}: the lease is gone")
@@ -58,10 +58,10 @@ def translate(error: Any, where: str, unknown: type[BackendError] = UnavailableE
 
 
 def is_refusal(error: Any) -> bool:
-    """Whether the server is well and has said no: nothing was applied."""
+    """Return whether a working server has refused the request: nothing was applied."""
     return error.code() in _REFUSED and str(error.details()).startswith(_SERVER)
 
 
 def is_stale(error: Any) -> bool:
-    """Whether nothing was applied, and a new token will help."""
+    """Return whether nothing was applied and a new token will help."""
     return str(error.details()).startswith(_STALE)

@@ -1,8 +1,8 @@
-"""Which etcd key holds what.
+"""Mapping from keys of the library to keys in etcd.
 
-The key ``a/b`` lies at ``<namespace>/a/b/``, so that one range, of all that begins so, is the
-key itself and whatever lies under it: no sibling (``a/b-c``, ``a/b.c``) sorts in between. That
-makes "absent, and no directory" one comparison, and a key with its directory one watch.
+The key ``a/b`` lies at ``<namespace>/a/b/``. A single range with this prefix holds the key and everything
+below: no sibling (``a/b-c``, ``a/b.c``) sorts in between. So a single comparison proves "absent, and no
+directory", and a single watch covers a key with its directory.
 """
 
 import re
@@ -13,25 +13,25 @@ _BELOW = re.compile(rb"([A-Za-z0-9_.:@+=-]+)/(.*)", re.DOTALL)
 
 
 def place(namespace: str, key: str) -> bytes:
-    """Where *key* lies; everything under it begins so, too."""
+    """Return the etcd key of *key*, which is also the prefix of everything below."""
     return f"{namespace}/{check_key(key)}/".encode()
 
 
 def end(prefix: bytes) -> bytes:
-    """The first key after all that begin with *prefix*, which ends in a slash."""
+    """Return the first key after all keys with *prefix*, which ends in a slash."""
     return prefix[:-1] + b"0"
 
 
 def below(prefix: bytes, key: bytes) -> tuple[str, bool] | None:
-    """The name in the directory at *prefix* that *key* belongs to, and whether *key* lies directly there.
+    """Return the name in the directory at *prefix* to which *key* belongs, and whether *key* lies directly there.
 
-    None for the directory's own key, and for what somebody else has put there.
+    Return None for the directory's own key and for foreign keys.
     """
     match = _BELOW.fullmatch(key, len(prefix))
     return None if match is None else (match[1].decode(), not match[2])
 
 
 def ancestors(key: str) -> list[str]:
-    """The directories that *key* lies in, the nearest last."""
+    """Return the directories above *key*, the nearest last."""
     parts = key.split("/")
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]

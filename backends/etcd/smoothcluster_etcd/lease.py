@@ -1,9 +1,9 @@
-"""A lease is etcd's own.
+"""Leases of etcd.
 
-The danger: renewals are answered by whoever believes to lead, without asking the other servers.
-A leader that was paused, and replaced meanwhile, may renew a lease that has long been over. So
-each renewal is followed by a read, which only the true leader can confirm. If that shows the same
-term as the renewal, there was no other leader when the lease was renewed.
+The danger: a server answers renewals as soon as it believes to be the leader, without asking the other
+servers. A paused and meanwhile replaced leader may renew a lease after the end of the lease. So a read follows
+each renewal, and only the true leader can confirm a read. If the read shows the same term as the renewal, no
+other leader existed at the time of the renewal.
 """
 
 from contextlib import suppress
@@ -20,13 +20,13 @@ _rpc: Any = etcdrpc
 
 @final
 class EtcdLease(Lease):
-    """Granted, for *ttl* seconds, as *number*."""
+    """A lease granted for *ttl* seconds with id *number*."""
 
     def __init__(self, connection: Connection, number: int, ttl: float) -> None:
         self.connection = connection
         self.number = number
         self.gone = False
-        """Set once it is known; a server that is behind might still say otherwise."""
+        """True once the lease is known to be gone; a server behind the others might still report a live lease."""
         self._ttl = ttl
 
     @property
@@ -58,5 +58,5 @@ class EtcdLease(Lease):
 
 
 def lease_id(number: int) -> str:
-    """How a lease's id is written: as etcd's own tools do."""
+    """Return a lease's id in the notation of etcd's own tools."""
     return f"{number:x}"

@@ -1,4 +1,4 @@
-"""A commit as one etcd transaction, and another that tells why it was refused."""
+"""A commit as a single etcd transaction, and a second transaction to find the reason for a refusal."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -12,26 +12,26 @@ from smoothcluster_etcd.layout import ancestors, end, place
 _rpc: Any = etcdrpc
 
 COMPARISONS = 128
-"""Of one transaction, unless a server's `--max-txn-ops` says otherwise. As many operations, too."""
+"""Comparisons per transaction, unless the server sets `--max-txn-ops`. The same limit holds for operations."""
 
 Part = Condition | Change
 
 Message = dict[str, Any]
-"""One of etcd's, its fields by name."""
+"""An etcd message as a dictionary of fields."""
 
 _CREATED, _MODIFIED, _GREATER = _rpc.Compare.CREATE, _rpc.Compare.MOD, _rpc.Compare.GREATER
 
 
 @final
 class Transaction:
-    """All of *conditions*, and those that *changes* imply, compared; then all changes, or nothing.
+    """Compare *conditions* and the conditions implied by *changes*; then apply all changes or none.
 
-    That a key holds bytes or is a directory costs one comparison for each new key, and one for
-    each directory of one that no other part of the commit shows to be there. In a commit so large
-    that these exceed what etcd takes, the rest is not compared: the rule guards against mistakes,
-    and nothing here depends on it.
+    A key holds bytes or is a directory, never both. To check this rule, the transaction compares each new
+    key and each of its directories, except directories proven by another part of the commit. A large commit
+    may need more comparisons than etcd takes. The transaction then leaves out the rest: the rule guards
+    against mistakes, and nothing here depends on the check.
 
-    *after* is a range to read at the end, whatever comes of it.
+    *after* is a range to read at the end, whether the commit is applied or refused.
     """
 
     def __init__(
@@ -48,21 +48,21 @@ class Transaction:
         self._places = [place(namespace, each) for each in self._directories]
         self._last = [] if after is None else [{"request_range": after}]
         changed = zip(changes, self._keys[len(conditions) :], strict=True)
-        # Of dictionaries: protobuf would copy a message that is put into another, by way of its bytes.
+        # Built from dictionaries: protobuf copies a nested message by serializing and parsing.
         self.request: Any = _rpc.TxnRequest(
             compare=[*map(_compare, self._parts, self._keys), *map(_absent, self._places)],
             success=[*(_change(change, key, lease) for change, key in changed), *self._last],
         )
 
     def look(self) -> Any:
-        """A transaction that reads what the commit's parts are about, for `refusal`."""
+        """Return a transaction to read the keys of the commit's parts, for `refusal`."""
         looks = [*map(_look, self._parts, self._keys), *map(_look_at, self._places), *self._last]
         return _rpc.TxnRequest(success=looks)
 
     def refusal(self, answer: Any) -> Refused | None:
-        """What came of the commit by the *answer* to `look`, had it been made then; None if it would be applied.
+        """Return the commit's refusal as of the *answer* to `look`, or None if the commit would now be applied.
 
-        Raise MisplacedKeyError if it is a place that a key cannot have.
+        Raise MisplacedKeyError if a key conflicts with a directory.
         """
         seen = [each.response_range.kvs for each in answer.responses]
         for part, key, found in zip(self._parts, self._keys, seen, strict=False):
@@ -78,7 +78,7 @@ class Transaction:
 
 
 def _new_directories(parts: Sequence[Part]) -> list[str]:
-    """The directories of keys to be made, without those that other parts show to be directories already."""
+    """Return the directories of new keys, without directories already proven by other parts."""
     created = {part.key for part in parts if isinstance(part, Create)}
     if not created:
         return []
@@ -95,7 +95,7 @@ def _compare(part: Part, key: bytes) -> Message:
     version = None if isinstance(part, Exists) else part.version
     if version is None:
         return {"result": _GREATER, "target": _CREATED, "key": key, "create_revision": 0}
-    # Revision 0 would be that of a key that is not there.
+    # etcd reports modification revision 0 for an absent key, so version 0 must not match.
     return {"target": _MODIFIED, "key": key, "mod_revision": int(version) or -1}
 
 
@@ -104,7 +104,7 @@ def _absent(key: bytes) -> Message:
 
 
 def _look(part: Part, key: bytes) -> Message:
-    """Of a key to be made, also the first one under it."""
+    """Read the part's key. For a new key also look for the first key below."""
     return _look_at(key, end(key) if isinstance(part, Create) else b"")
 
 

@@ -1,9 +1,9 @@
-"""All watches of one backend, on one stream, which is opened again for as long as they are there.
+"""All watches of a backend, on a single stream. The backend reopens a lost stream while watches exist.
 
-Nobody waits for a watch to be armed: it begins after the latest state that this backend has seen,
-however late etcd hears of it, so whatever a later read could miss is behind that. After a lost
-stream each watch goes on behind the last change it was told of. Where etcd has forgotten that far
-back, or ended the watch for any other reason, its owner is woken, to read again.
+No caller waits for a watch to be armed. Each watch begins after the latest revision seen by this backend,
+however late the request reaches etcd, so the watch covers every change missed by a later read. After a lost
+stream each watch resumes after the last change received. If etcd has compacted those revisions, or has ended
+the watch for another reason, the backend notifies the owner, and the owner reads again.
 """
 
 import queue
@@ -25,12 +25,12 @@ from smoothcluster_etcd.layout import below, end
 _rpc: Any = etcdrpc
 
 _SHORT, _LONG = 0.02, 1.0
-"""Seconds before a lost stream is opened again: doubled each time it comes to nothing."""
+"""Shortest and longest delay in seconds before reopening a lost stream. The delay doubles after each failure."""
 
 
 @final
 class EtcdWatch(Watch):
-    """Of the key at *place* and of those directly under it, from the state *since* on; 0 if none is known."""
+    """Watch of the key at *place* and of the keys directly below, from revision *since* on; 0 if none is known."""
 
     def __init__(self, owner: "Watches", place: bytes, notify: Callable[[], None], since: int, *, values: bool) -> None:
         self.notify = notify
@@ -40,12 +40,12 @@ class EtcdWatch(Watch):
         self._values = values
 
     def request(self) -> Any:
-        """What arms it."""
+        """Return the request to create the watch."""
         create = _rpc.WatchCreateRequest(key=self.place, range_end=end(self.place), start_revision=self.since)
         return _rpc.WatchRequest(create_request=create)
 
     def concerns(self, event: Any) -> bool:
-        """Whether *event* is what its owner waits for."""
+        """Return whether *event* is relevant to the watch's owner."""
         name = below(self.place, event.kv.key)
         if event.kv.key != self.place and not (name and name[1]):
             return False
@@ -57,12 +57,12 @@ class EtcdWatch(Watch):
 
 
 class _RefusedError(Exception):
-    """etcd ended a watch: the token has expired, or the user may not read here."""
+    """etcd ended a watch: the token has expired, or the user lacks permission to read here."""
 
 
 @final
 class _Stream:
-    """One call: the watches it was asked for and has not yet answered, and what etcd calls the others."""
+    """An open stream: the watches requested but not yet confirmed, and the confirmed watches by etcd's number."""
 
     def __init__(self) -> None:
         self.call: Any = None
@@ -77,18 +77,18 @@ class _Stream:
         self.requests.put(watch.request())
 
     def disarm(self, number: int) -> None:
-        """Have etcd tell no more of that watch."""
+        """Cancel the watch with this number in etcd."""
         if self._armed.pop(number, None):
             self.requests.put(_rpc.WatchRequest(cancel_request=_rpc.WatchCancelRequest(watch_id=number)))
 
     def number_of(self, watch: EtcdWatch) -> int:
-        """What etcd calls it; -1 if nothing yet."""
+        """Return etcd's number of *watch*; -1 if not yet confirmed."""
         return next((number for number, armed in self._armed.items() if armed is watch), -1)
 
     def watch_of(self, answer: Any) -> EtcdWatch | None:
-        """The watch that *answer* is about; None if it is armed no longer."""
+        """Return the watch to which *answer* belongs; None if no longer armed."""
         if answer.created:
-            # One that is refused has no number, or that of another.
+            # A refused watch has no number, or the number of another watch.
             watch = self._arming.popleft()
             if not answer.canceled:
                 self._armed[answer.watch_id] = watch
@@ -98,7 +98,7 @@ class _Stream:
 
 @final
 class Watches:
-    """Every watch of one backend."""
+    """Every watch of a backend."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -157,7 +157,7 @@ class Watches:
             self._closing.wait(pause)
 
     def _follow(self) -> bool:
-        """Open a stream and read it to its end; return whether it was good for something."""
+        """Open a stream and read to the end; return whether any answer arrived and etcd refused no watch."""
         stream, heard = _Stream(), False
         try:
             self._open(stream)
@@ -170,12 +170,12 @@ class Watches:
         except grpc.RpcError as error:
             if stream.server is not None and not is_refusal(error):
                 self._connection.leave(stream.server)
-            error.__traceback__ = None  # It is the call itself, which would refer to itself.
+            error.__traceback__ = None  # The error is the call itself: a reference cycle.
         except (BackendError, ValueError):  # gRPC raises ValueError where a channel is closed.
             pass
         self._end(stream)
-        # Gone with the last that refers to it, and not at Python's end: it takes a lock to go, which a thread of
-        # gRPC's may have been stopped with.
+        # Free the call with the last reference here, not at interpreter exit: the destructor takes a lock, and a gRPC
+        # thread may have been stopped while holding the lock.
         stream.call = None
         return heard
 

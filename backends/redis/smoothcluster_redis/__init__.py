@@ -1,4 +1,4 @@
-"""Groups on Redis."""
+"""smoothcluster on Redis: a server, a primary with Sentinels, or a Redis Cluster."""
 
 from smoothcluster_redis.adapter import RedisBackend
 

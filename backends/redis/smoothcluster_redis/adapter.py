@@ -45,14 +45,14 @@ _GUARANTEES: Final = Guarantees(
 
 @final
 class RedisBackend(CoordinationBackend, HasHistory):
-    """The Redis server, or the nodes of the Redis Cluster, at *hosts*, such as ``h1:6379,h2:6379``.
+    """A backend on the Redis server, or the nodes of the Redis Cluster, at *hosts*, such as ``h1:6379,h2:6379``.
 
-    With *service*, *hosts* are Sentinels that know the primary by that name. Everything lies under
-    *namespace* in the database *db*, each group in a slot of its own. It connects when it is first
-    used. No call blocks for longer than *timeout* seconds. *username* (default: Redis's ``default``)
-    and *password* are for the server, *sentinel_username* and *sentinel_password* for Sentinels. With
-    *use_ssl*, or any other TLS option: *ca* (default: the system's), *certfile* and *keyfile* for a
-    client's certificate, *verify_certs*, *check_hostname*.
+    With *service*, *hosts* are Sentinels, and *service* is the name of the primary there. All keys lie under
+    *namespace* in the database *db*, each group in a separate slot. The first use opens a
+    connection. No call blocks for longer than *timeout* seconds. *username* (default: Redis's ``default``)
+    and *password* are for the server, *sentinel_username* and *sentinel_password* for Sentinels. The
+    options *use_ssl*, *ca* and *certfile* each switch TLS on. Options of TLS: *ca* (default: the system's
+    authorities), *certfile* and *keyfile* for a client's certificate, *verify_certs*, *check_hostname*.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class RedisBackend(CoordinationBackend, HasHistory):
             {"username": sentinel_username, "password": sentinel_password},
         )
         self.servers = Servers(access)
-        """Of this part of the store, as are the watches; not for users."""
+        """The connections of this part of the store; like `watches`, not for users."""
         self.watches = Watches(self.servers)
         self._parting = threading.Lock()
         self._parts: dict[str | None, RedisBackend] = {None: self}
-        """This client by group, each with servers and watches of its own; None is what belongs to no group."""
+        """The parts of this client by group, each with separate servers and watches; None is for keys of no group."""
 
     @classmethod
     def from_url(
@@ -116,7 +116,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
         verify_certs: bool = True,
         check_hostname: bool = True,
     ) -> "RedisBackend":
-        """The backend at ``redis://h:6379/0``, ``rediss://h:6379/0``, or ``redis+sentinel://s1,s2/service/0``."""
+        """Return the backend at ``redis://h:6379/0``, ``rediss://h:6379/0`` or ``redis+sentinel://s1,s2/service/0``."""
         hosts, address = parse_url(url, namespace)
         return cls(
             hosts,
@@ -150,13 +150,13 @@ class RedisBackend(CoordinationBackend, HasHistory):
             raise ValueError(f"not a group's name: {group!r}")
         with self._parting:
             if group not in self._parts:
-                part = copy(self)  # It shares all the rest.
+                part = copy(self)  # The copy shares all other attributes.
                 part.servers = Servers(self.servers.access, group)
                 part.watches = Watches(part.servers)
                 self._parts[group] = part
             return self._parts[group]
 
-    # Reading: every read is made by the server that takes the commits, after all of them.
+    # Reading: the primary, which takes all commits, answers every read, after all commits so far.
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         for key in keys:
@@ -209,7 +209,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
 
 
 def _commit(servers: Servers, conditions: Sequence[Condition], changes: Sequence[Change]) -> "list[str | bytes]":
-    """What the script is told of a commit: its lease, and four words for each part."""
+    """Encode a commit for the script: the lease, and four words for each part."""
     lease = check_commit(_GUARANTEES, conditions, changes)
     if lease is not None and not (isinstance(lease, RedisLease) and lease.servers is servers):
         raise ValueError(f"lease {lease.id} was not granted by this backend, or for another part of the store")
@@ -220,7 +220,7 @@ def _commit(servers: Servers, conditions: Sequence[Condition], changes: Sequence
 
 
 def _outcome(answer: str, changes: Sequence[Change]) -> Committed | Refused:
-    """What the script has made of it."""
+    """Decode the script's answer to a commit; raise an error unless the commit was done or refused."""
     what, said = answer.split(" ")
     match what:
         case "done":
@@ -236,7 +236,7 @@ def _outcome(answer: str, changes: Sequence[Change]) -> Committed | Refused:
 
 
 def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
-    """What the script is told of one part of a commit."""
+    """Encode a condition or change for the script."""
     match part:
         case Exists():
             return "if", part.key, "", b""
@@ -251,19 +251,19 @@ def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
 
 
 def _within(directory: str, names: str) -> "list[str]":
-    """The keys of those names in *directory*."""
+    """Return the full keys of *names* in *directory*."""
     return [f"{directory}/{name}" for name in names.split()]
 
 
 def _listing(directory: str, head: str, values: Sequence[bytes]) -> "list[Entry]":
-    """The keys of a directory that the script has read, sorted."""
+    """Decode the script's listing of a directory. Return the entries, sorted by key."""
     names, rest = head.split("\n", 1)
     found = _entries(_within(directory, names), rest, values)
     return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.key)
 
 
 def _entries(keys: Sequence[str], head: str, values: Sequence[bytes]) -> "list[Entry | None]":
-    """What the script has read: which history this is, and of each key its mark, empty if it is absent, and value."""
+    """Decode a read of the script: the history, and for each key a value and a mark, empty for an absent key."""
     since, marks = head.split("\n")
     try:
         return [

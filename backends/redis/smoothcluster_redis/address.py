@@ -1,4 +1,4 @@
-"""From what users write to where the servers are."""
+"""Parse users' hosts and URLs into the addresses of servers, and load the files for TLS."""
 
 import ssl
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ _SENTINEL_PORT = 26379
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Servers, or the Sentinels that know them, and the database and namespace there."""
+    """Servers or Sentinels, and the database and namespace on the servers."""
 
     hosts: tuple[tuple[str, int], ...]
     db: int
     service: str | None
-    """What the Sentinels call the primary; None if *hosts* are the servers themselves."""
+    """The primary's name at the Sentinels; None if *hosts* are the servers themselves."""
     namespace: str
     tls: bool
 
     @classmethod
     def of(cls, hosts: str, db: int, service: str | None, namespace: str, *, tls: bool) -> "Address":
-        """Parse ``h1:6379,h2:6379``. Raise UsageError saying what is wrong."""
+        """Parse hosts such as ``h1:6379,h2:6379``. Raise UsageError if an argument is not valid."""
         if "://" in hosts:
             raise UsageError("RedisBackend takes hosts; for a URL use RedisBackend.from_url or connect")
         if "@" in hosts or "?" in hosts:
@@ -44,19 +44,19 @@ class Address:
 
     @property
     def where(self) -> str:
-        """The hosts, as people write them."""
+        """The hosts as text: ``h1:6379,h2:6379``."""
         return ",".join(written(*pair) for pair in self.hosts)
 
     @property
     def url(self) -> str:
-        """What `parse_url` takes back."""
+        """The URL, from which `parse_url` makes an equal address."""
         scheme = f"redis{'s' if self.tls else ''}{'+sentinel' if self.service else ''}"
         query = "" if self.namespace == NAMESPACE else f"?namespace={self.namespace}"
         return f"{scheme}://{self.where}/{f'{self.service}/' if self.service else ''}{self.db}{query}"
 
 
 def written(host: str, port: int) -> str:
-    """A server as people write it."""
+    """Write the address of a server as ``host:port``, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -68,7 +68,7 @@ def _server(text: str, port: int) -> tuple[str, int]:
 
 
 def parse_url(url: str, namespace: str | None) -> tuple[str, Address]:
-    """Hosts as written, and the address, of a Redis URL; *namespace* wins over one that the URL names."""
+    """Return the hosts, as written, and the address of a Redis URL. *namespace* overrides a namespace in the URL."""
     scheme, separator, rest = url.partition("://")
     scheme, _, sentinel = scheme.partition("+")
     if not separator or scheme not in ("redis", "rediss") or sentinel not in ("", "sentinel"):
@@ -91,7 +91,7 @@ def parse_url(url: str, namespace: str | None) -> tuple[str, Address]:
 def tls_context(
     ca: str | None, certfile: str | None, keyfile: str | None, password: str | None, *, verify: bool, hostname: bool
 ) -> ssl.SSLContext:
-    """What TLS is spoken with. Raise UsageError if a file cannot be used."""
+    """Return the TLS context for connections. Raise UsageError if a file cannot be used."""
     try:
         context = ssl.create_default_context(cafile=ca)
         if certfile:

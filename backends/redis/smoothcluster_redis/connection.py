@@ -1,7 +1,7 @@
-"""One connection to the store, and the script that every command is.
+"""A connection to the store, and the Lua script behind every command.
 
-What can be sorted exactly here is: until the driver is asked to send, nothing was sent. From then
-on, without an answer, nobody knows. The driver is used for that alone: no pool of its own, no retries.
+The module tells exactly when an outcome becomes unknown. Before the call of the driver's send, no data was sent.
+After the call, and without an answer, the outcome is unknown. So the driver's pool and retries are not used.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _SHA: Final = hashlib.sha1(_SOURCE.encode(), usedforsecurity=False).hexdigest().
 
 
 class _Tls(Connection):
-    """The driver's own would trust the system's authorities beside the one that it is given."""
+    """A TLS connection. The driver's own class would trust the system's authorities in addition to *ca*."""
 
     def __init__(self, *, context: ssl.SSLContext, **options: Any) -> None:
         self._context = context
@@ -45,24 +45,24 @@ class _Tls(Connection):
 
 
 def _connection(tls: ssl.SSLContext | None, options: dict[str, Any]) -> Any:
-    """One of redis-py's, whose types are not complete."""
+    """Return a connection of redis-py, whose type annotations are incomplete."""
     return _Tls(context=tls, **options) if tls else Connection(**options)  # type: ignore[no-untyped-call]  # as above
 
 
 def left(deadline: float) -> float:
-    """Seconds until then; never none, which the driver would take for no limit."""
+    """Return the seconds until *deadline*; never zero, which would mean no limit to the driver."""
     return max(0.001, deadline - SYSTEM_CLOCK.monotonic())
 
 
 def _packed(words: Sequence[Any]) -> bytes:
-    """A command as Redis reads it. The driver's own way of packing looks at each word again and again."""
+    """Encode a command in Redis's protocol. The driver's own encoder is slower, as it examines each word repeatedly."""
     parts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
     return b"*%d\r\n" % len(parts) + b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
 @final
 class Link:
-    """A connection to *host*, opened at once. Raise what the driver does."""
+    """A connection to *host*, opened at once. The methods raise the driver's errors."""
 
     def __init__(self, host: str, port: int, timeout: float, tls: ssl.SSLContext | None, **options: Any) -> None:
         options |= {
@@ -79,29 +79,29 @@ class Link:
         self._idle = select.poll()
         self._idle.register(self._connection._sock, select.POLLIN)  # noqa: SLF001  # the driver's own look costs more
         self.store: bytes = b""
-        """Which server process holds the store, and since which commit, as it was said last."""
+        """The server process that holds the store, and the first commit there, as of the last `identify`."""
         self.number = 0
-        """Of the last commit then."""
+        """The number of the last commit at that time."""
         self.history = ""
-        """As `store`, for people."""
+        """The history of the store, as text for people."""
 
     @property
     def stale(self) -> bool:
-        """Whether the server has ended the connection, while nobody asked it anything."""
+        """Whether the server has ended the idle connection."""
         return bool(self._idle.poll(0))
 
     def send(self, *words: Any) -> None:
         """Send one command."""
-        if not self._connection.is_connected:  # The driver would connect again, to nobody knows which server.
+        if not self._connection.is_connected:  # The driver would connect again, perhaps to another server.
             raise ConnectionError("the connection is closed")
         self._connection.send_packed_command([_packed(words)], check_health=False)
 
     def receive(self, deadline: float) -> Any:
-        """The answer to the first command that has had none."""
+        """Return the answer to the first unanswered command."""
         return self._connection.read_response(timeout=left(deadline))
 
     def ask(self, deadline: float, *words: Any) -> Any:
-        """Send one command and return its answer."""
+        """Send a command and return the answer."""
         self.send(*words)
         return self.receive(deadline)
 
@@ -113,12 +113,12 @@ class Link:
             return self.ask(deadline, b"EVAL", _SOURCE, b"1", f"{prefix}meta", act, *words)
 
     def identify(self, deadline: float, prefix: str, act: str) -> None:
-        """Note which store this is, and have the store note which server it is on."""
-        # How far numbers jump where some may be lost that were given: farther than any of them.
+        """Record the store's identity, number and history here; have the store record the server's identity."""
+        # The jump of the numbers after a possible loss: farther than any number handed out before.
         jump = random.randrange(10**9, 2 * 10**9)
         answer: tuple[bytes, bytes, bytes] = self.run(deadline, prefix, act, [jump])
         self.number, self.store, self.history = int(answer[0]), answer[1], answer[2].decode()
 
     def close(self) -> None:
-        """End it. Repeatable."""
+        """Close the connection. Repeatable."""
         self._connection.disconnect()

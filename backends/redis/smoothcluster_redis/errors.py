@@ -1,8 +1,8 @@
-"""What redis-py's and Redis's errors mean to a caller: the one table.
+"""Translate the errors of redis-py and Redis into the errors of `smoothcluster.errors`: the only table for this.
 
-A refusal that the server makes before a script's first write says that nothing was applied. A lost
-connection or a missing answer says nothing, nor does any error that is not in the table: a commit's
-outcome is then unknown.
+If the server refuses a script before the script's first write, no change was applied. After a lost
+connection, a missing answer or an error outside the table, the outcome of a commit is
+unknown.
 """
 
 from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError
@@ -25,7 +25,7 @@ ELSEWHERE = {
     "READONLY": "the server is a replica: check that you name the primary, or use redis+sentinel://",
     "UNBLOCKED": "the server became a replica",
 }
-"""Nothing was applied, and this connection is no longer one to the store."""
+"""Nothing was applied, and this connection no longer leads to the store."""
 
 _REFUSED = {
     "BUSY": "the server is busy with somebody's script",
@@ -41,12 +41,12 @@ _WITHOUT = "the server refused the credentials: it has no password for that user
 
 
 def code(error: Exception) -> str:
-    """The word that the server's error began with; anything if it is not the server's."""
+    """Return the first word of a server's error, such as ``READONLY``; any word for other errors."""
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
 def translate(error: Exception, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
-    """*error*, met at *where*, as what the caller can act on: *unknown* if what was asked for may have been done."""
+    """Translate *error*, raised at *where*, for the caller: into *unknown* if the command may have been applied."""
     word = code(error)
     at = f"Redis at {where}"
     if word in DENIED:
@@ -61,7 +61,7 @@ def translate(error: Exception, where: str, unknown: type[BackendError] = Unavai
 
 
 def unreachable(where: str, timeout: float, last: object, *, tls: bool) -> UnavailableError:
-    """No connection in time: what was tried, what came of it, and what to look at."""
+    """Return the error for no connection in time, with the addresses, the last error and advice."""
     speaks = "TLS" if tls else "plain TCP (not TLS)"
     return UnavailableError(
         f"no connection to Redis at {where} within {timeout:g} s ({last or 'no answer'}); check the addresses, "

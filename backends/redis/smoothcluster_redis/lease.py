@@ -1,8 +1,8 @@
 """A lease is a record in the store, with an expiry on the store's own clock.
 
-That clock follows the server's, but by no more than `CAP` between two commands: a server that stood
-still, or whose clock was set, ends nobody's lease early by more than that. A lease is therefore
-granted two caps longer than its holder is told.
+The store's clock follows the server's clock, but advances by at most `CAP` between two commands. So after a pause
+of the server, or a jump of the server's clock, no lease ends early by more than `CAP`. Therefore the store keeps a
+lease two caps longer than the time told to the holder.
 """
 
 import uuid
@@ -16,11 +16,11 @@ from smoothcluster_redis.servers import Servers
 
 @final
 class RedisLease(Lease):
-    """Granted on construction. Raise UnavailableError or OutcomeUnknownError."""
+    """A lease, granted on construction. Raises UnavailableError or OutcomeUnknownError."""
 
     def __init__(self, servers: Servers, ttl: float) -> None:
         self.servers = servers
-        """Whose it is: it means nothing to another part of the store."""
+        """The part of the store that holds the lease: no other part knows the lease."""
         self._id = uuid.uuid4().hex
         self._ttl = ttl
         self._granted = round((ttl + 2 * CAP) * 1000)

@@ -1,4 +1,4 @@
-"""Finding the server that holds the store, and the connections to it."""
+"""Find the server that holds the store, and keep connections to the server."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where one client's servers are, how it is let in, and what all its parts have in common."""
+    """The addresses and credentials of a client, and the state shared by all parts of the client."""
 
     address: Address
     timeout: float
@@ -37,10 +37,10 @@ class Access:
 
 @final
 class Servers:
-    """The server that holds one part of the store. Each command takes a connection that nobody uses, or a new one.
+    """The server that holds a part of the store. Each command takes an idle connection, or opens a connection.
 
-    A part is *group*'s, or, without one, what belongs to no group. On a Redis Cluster each may be on another node,
-    and each has a history of its own to be looked at with every new connection: so no connection serves two.
+    A part holds the keys of *group*, or, without a group, all keys of no group. On a Redis Cluster each part may be on
+    another node. Each part has a separate history, to be checked on every new connection: so parts share no connection.
     """
 
     def __init__(self, access: Access, group: str | None = None) -> None:
@@ -49,18 +49,18 @@ class Servers:
         self.address = access.address
         self.timeout = access.timeout
         self.prefix = f"{{{namespace if group is None else f'{namespace}/{group}'}}}:"
-        """Of every Redis key. The braces put all of them into one slot of a Redis Cluster."""
+        """The prefix of every Redis key. The braces put all keys into the same slot of a Redis Cluster."""
         self._lock = threading.Lock()
         self._idle: list[Link] = []
         self._owner = os.getpid()
         self._last: tuple[str, int] | None = None
 
     def run(self, act: str, words: Sequence[Any] = (), unknown: type[BackendError] = UnavailableError) -> Any:
-        """Have the script do *act*; raise *unknown* if that may have happened."""
+        """Have the script do *act*. Raise *unknown* if the script may have done so despite an error."""
         return self._with_link(lambda link, deadline: link.run(deadline, self.prefix, act, words), unknown)
 
     def history(self) -> str:
-        """Which history the store is in, after a look at which server it is on."""
+        """Return the store's current history, after a check of the server's identity."""
 
         def look(link: Link, deadline: float) -> str:
             link.identify(deadline, self.prefix, "tick")
@@ -85,7 +85,7 @@ class Servers:
         return answer
 
     def failed(self, link: Link, error: RedisError, unknown: type[BackendError] = UnavailableError) -> BackendError:
-        """What *error*, met on *link*, means; whoever comes next looks for the store anew."""
+        """Translate *error*, raised on *link*, and drop all idle connections: the next command finds the store anew."""
         translated = translate(error, self.address.where, unknown)
         link.close()
         self._drop()
@@ -94,7 +94,7 @@ class Servers:
         return translated
 
     def connect(self, deadline: float) -> Link:
-        """A new connection to the server that holds the store."""
+        """Open a connection to the server that holds the store."""
         said: list[object] = []
         for tried, (host, port) in enumerate(self._candidates(deadline, said)):
             try:
@@ -104,12 +104,12 @@ class Servers:
         raise unreachable(self.address.where, self.timeout, said[-1] if said else None, tls=self.access.tls is not None)
 
     def close(self) -> None:
-        """End all connections that nobody uses; those in use, and those of other parts, when they are given back."""
+        """Close all idle connections now, and those in use, here and in other parts, when they are given back."""
         self.access.closed.set()
         self._drop()
 
     def _candidates(self, deadline: float, said: list[object]) -> Iterator[tuple[str, int]]:
-        """Where the store may be, likeliest first; *said* is told what the Sentinels have against it."""
+        """Yield the addresses where the store may be, likeliest first. Add the failures of Sentinels to *said*."""
         if self.address.service is None:
             last = self._last
             yield from [last] if last else []
@@ -137,7 +137,7 @@ class Servers:
             link.close()
 
     def _follow(self, host: str, port: int, timeout: float) -> Link:
-        """Connect there, or to where in the cluster that one says that the store is."""
+        """Connect to this server, or to the node of the cluster to which this server redirects."""
         try:
             return self._open(host, port, timeout)
         except MovedError as moved:
@@ -163,7 +163,7 @@ class Servers:
         with self._lock:
             if self.access.closed.is_set():
                 raise UnavailableError("closed")
-            if self._owner != os.getpid():  # A forked child has its parent's connections: they are not its own.
+            if self._owner != os.getpid():  # A forked child must not use the connections of the parent.
                 self._owner, self._idle = os.getpid(), []
             link = self._idle.pop() if self._idle else None
         if link is not None and not link.stale:
@@ -181,7 +181,7 @@ class Servers:
         link.close()
 
     def _drop(self) -> None:
-        """What happened to one connection has most likely happened to all."""
+        """Close all idle connections: the failure of a connection has most likely hit the others, too."""
         with self._lock:
             links, self._idle = self._idle, []
         for link in links:
@@ -189,11 +189,11 @@ class Servers:
 
 
 def _warn(link: Link, deadline: float, where: str) -> None:
-    """Say so if the server keeps nothing, or throws away what it should keep."""
+    """Log a warning if the server has no persistence, or may evict keys of the store."""
     try:
         words = [link.ask(deadline, "CONFIG", "GET", name) for name in ("appendonly", "save", "maxmemory-policy")]
     except ResponseError:
-        return  # Not permitted, as with most hosted servers.
+        return  # CONFIG is not permitted, as on most hosted servers.
     appendonly, save, policy = (pair[1] if pair else b"?" for pair in words)
     if appendonly == b"no" and not save:
         _LOG.warning(
@@ -211,7 +211,7 @@ def _warn(link: Link, deadline: float, where: str) -> None:
 
 
 def _problem(error: Exception, host: str, port: int) -> BackendError:
-    """What is wrong there. Raise it, if no other server would do better."""
+    """Translate *error* of a server. Raise the result if access was denied: other servers would do the same."""
     problem = translate(error, written(host, port))
     if isinstance(problem, AccessDeniedError):
         raise problem from error
@@ -219,6 +219,6 @@ def _problem(error: Exception, host: str, port: int) -> BackendError:
 
 
 def _target(moved: MovedError) -> tuple[str, int]:
-    """Where in the cluster the store is."""
-    untyped: Any = moved  # As redis-py has it.
+    """Return the address of the cluster node to which *moved* redirects."""
+    untyped: Any = moved  # redis-py has no types for these attributes.
     return untyped.host, untyped.port

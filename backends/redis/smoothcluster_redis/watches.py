@@ -1,9 +1,9 @@
-"""Standing orders, woken by what is read from the stream of one part of the store.
+"""Watches, woken by the entries in the Redis stream of a part of the store.
 
-One thread with a connection of its own waits for entries after those it has seen, and asks the
-script now and then to let time pass: the lease clock needs to be looked at to go on. Each commit
-has an entry of its number, so one that was trimmed away is noticed; then, and when another
-server has taken over, everybody is woken.
+A thread with a separate connection waits for new entries of the stream. Now and then the thread runs the
+script to let time pass, because the lease clock advances only with commands. Each commit
+adds an entry with the commit's number, so the thread notices trimmed entries. After trimmed entries, and after a
+failover to another server, all watchers are woken.
 """
 
 import logging
@@ -25,7 +25,7 @@ _PAUSE = 0.1
 """Seconds between two attempts to reach the store."""
 
 _BLOCK = 0.4 * CAP
-"""Seconds to wait for entries. The server looks at its clock every tenth of a second: it may be half a cap."""
+"""Seconds to wait for entries. The server checks the clock ten times a second, so a wait may last half a cap."""
 
 
 @final
@@ -44,7 +44,7 @@ class _Order(Watch):
 
 @final
 class Watches:
-    """All watches of one part of the store."""
+    """All watches of a part of the store."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
@@ -54,10 +54,10 @@ class Watches:
         self._thread: threading.Thread | None = None
         self._store: bytes = b""
         self._seen = 0
-        """The number up to which the stream was read."""
+        """The number of the last entry read from the stream."""
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
-        """Watch *path* from now on. If the store is away, from when it is back."""
+        """Watch *path* from now on, or, if the store is unavailable, from the store's return on."""
         order = _Order(self, check_key(path), notify, values=values)
         with self._changed:
             if self._closed.is_set():
@@ -71,7 +71,7 @@ class Watches:
         return order
 
     def remove(self, order: _Order) -> None:
-        """Wake *order* no more."""
+        """End the watch *order*."""
         with self._changed:
             orders = self._orders.get(order.path, {})
             orders.pop(order, None)
@@ -103,7 +103,7 @@ class Watches:
                 link.close()
 
     def _follow(self, link: Link) -> None:
-        """Read what comes until the end, or the connection's."""
+        """Read the stream until the backend is closed or the connection fails."""
         looked = SYSTEM_CLOCK.monotonic()
         self._arrive(link)
         while self._wanted():
@@ -115,7 +115,7 @@ class Watches:
                 self._arrive(link)
 
     def _arrive(self, link: Link) -> None:
-        """Note how far the store is. Wake everybody if it is not the one that was read before."""
+        """Note the store's number if the store is another than before, and wake all watchers then."""
         if link.store != self._store:
             self._store = link.store
             self._seen = link.number
@@ -124,7 +124,7 @@ class Watches:
             self._wake(everybody)
 
     def _wanted(self) -> bool:
-        """Wait until something is watched; False if closed."""
+        """Wait until there is a watch. Return False if the backend is closed."""
         with self._changed:
             while not self._orders and not self._closed.is_set():
                 self._changed.wait()
@@ -164,7 +164,7 @@ class Watches:
 
 
 def _changes(fields: list[bytes]) -> list[str] | None:
-    """What an entry tells; None if it is none of ours."""
+    """Return the changes in an entry; None if the entry was not written by smoothcluster."""
     try:
         _, changed = fields
         return changed.decode().split(" ")

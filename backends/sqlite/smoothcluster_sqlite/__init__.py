@@ -1,4 +1,4 @@
-"""smoothcluster on one sqlite file, for the processes of one machine: needs nothing but Python."""
+"""smoothcluster on a single sqlite file, for the processes of a machine, with no dependency beyond Python."""
 
 from smoothcluster_sqlite.adapter import SqliteBackend
 

@@ -1,4 +1,4 @@
-"""One sqlite file as a `CoordinationBackend`, for all processes of one machine."""
+"""A sqlite file as a `CoordinationBackend`, for all processes of a machine."""
 
 import secrets
 import sqlite3
@@ -44,16 +44,16 @@ GUARANTEES = Guarantees(
 
 
 _BEHIND = 0.4 * CAP
-"""Seconds after which whoever looks moves the lease clock."""
+"""Seconds after which a process that looks at the file advances the lease clock."""
 
 
 @final
 class SqliteBackend(CoordinationBackend):
-    """The file at *path*, or this user's own if that is None; made if need be, when it is first used.
+    """A backend on the sqlite file at *path*. The default is a file of this user.
 
-    No call waits longer than *timeout* seconds for other processes. *clock* is what leases are
-    counted by: every process must use the same one, so nothing but the machine's own makes sense
-    outside of tests.
+    The first use creates a missing file. No call waits longer than *timeout* seconds for other processes.
+    *clock* measures the time of leases. All processes must use the same clock, so outside of tests only
+    the machine's own clock makes sense.
     """
 
     def __init__(self, path: str | Path | None = None, *, timeout: float = 5.0, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -66,14 +66,14 @@ class SqliteBackend(CoordinationBackend):
         self._clock = clock
         self._reads = Link(self._file)
         self._commits = Link(self._file, durable=True)
-        # Of its own, so that a renewal never waits for a commit. Without waiting for the disk: a lease ends with
-        # the machine anyway.
+        # A link for leases alone, so that a renewal never waits for a commit. Renewals need not wait for the disk
+        # either: a lease does not outlive the machine.
         self._leases = Link(self._file)
         self._watches = Watches(self._look, self._hang)
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> "SqliteBackend":
-        """The backend at ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite://``, the user's own."""
+        """Return the backend at ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``sqlite://`` (default)."""
         return cls(parse_url(url), timeout=timeout)
 
     @property
@@ -137,7 +137,7 @@ class SqliteBackend(CoordinationBackend):
         prepare: Callable[[sqlite3.Connection], object] | None = None,
         deadline: float | None = None,
     ) -> Turn:
-        # The clock is read anew for each attempt: a reading that is old makes leases last longer.
+        # Each attempt reads the clock anew: an old reading would make leases last longer.
         turn = link.write(
             lambda connection: take(connection, act, self._clock.monotonic(), lease, seconds),
             self._deadline() if deadline is None else deadline,
@@ -156,16 +156,16 @@ class SqliteBackend(CoordinationBackend):
             raise ValueError("a lease takes a positive time")
         ttl = min(max(ttl, GUARANTEES.shortest_ttl), GUARANTEES.longest_ttl)
         lease = SqliteLease(self, secrets.token_hex(8), ttl)
-        # Two jumps of the machine's clock, of a cap each, may fall into the lease's time.
+        # Two jumps of the machine's clock, of a cap each, may fall into the time of the lease.
         self._turn(self._leases, "grant", lease.id, ttl + 2 * CAP)
         return lease
 
     def renew(self, lease: str) -> bool:
-        """Start a lease's full time again; False if it is gone."""
+        """Start a lease's full time again. Return False if the lease is gone."""
         return self._turn(self._leases, "renew", lease).outcome == DONE
 
     def revoke(self, lease: str) -> None:
-        """End a lease and its keys now."""
+        """End a lease now, and delete the keys attached to the lease."""
         self._turn(self._leases, "revoke", lease)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
@@ -174,7 +174,7 @@ class SqliteBackend(CoordinationBackend):
         return watch
 
     def _look(self, since: int) -> tuple[int, Changes | None]:
-        """What has changed since commit *since*; and see to it that the lease clock is not far behind."""
+        """Return the last commit's number and the changes since commit *since*. Advance the lease clock if need be."""
 
         def read(connection: sqlite3.Connection) -> tuple[int, Changes | None, bool]:
             number, seen, boot, leased = connection.execute(
@@ -190,13 +190,13 @@ class SqliteBackend(CoordinationBackend):
 
         number, changes, behind = self._reads.peek(read, SYSTEM_CLOCK.monotonic() + self._timeout)
         if behind:
-            # Whoever is writing moves the clock, too. It must not keep watchers from being woken.
+            # A process that is writing now moves the clock, too. Watchers must not wait for its lock.
             with suppress(BackendError):
                 self._turn(self._leases, "move", deadline=SYSTEM_CLOCK.monotonic())
         return number, changes
 
     def _hang(self) -> bool:
-        """Make this backend's bell known, if that can be done at once: no renewal is to wait for it."""
+        """Publish this backend's bell; return False if the file is locked: no renewal may wait for this write."""
         bell = self._watches.bell
         assert bell is not None
         try:
@@ -206,7 +206,7 @@ class SqliteBackend(CoordinationBackend):
         return True
 
     def _ring(self) -> None:
-        """Something has changed: wake who waits. What comes of it is no concern of whoever changed it."""
+        """Wake the waiting processes after a change. Errors are ignored: the change itself has succeeded."""
         bell, now = self._watches.bell, SYSTEM_CLOCK.monotonic()
         with suppress(BackendError, OSError):
             gone = bell.ring(self._reads.peek(bells, now + self._timeout)) if bell else []
@@ -219,14 +219,14 @@ class SqliteBackend(CoordinationBackend):
             link.close(SYSTEM_CLOCK.monotonic() + self._timeout)
 
     def _deadline(self) -> float:
-        # Whatever is asked for may be waiting for an expiry.
+        # The caller may be waiting for a lease to expire, and the thread of the watches advances the lease clock.
         self._watches.start()
         return SYSTEM_CLOCK.monotonic() + self._timeout
 
 
 @final
 class SqliteLease(Lease):
-    """A lease in the file."""
+    """A lease in the sqlite file."""
 
     def __init__(self, backend: SqliteBackend, lease: str, ttl: float) -> None:
         self._backend = backend
@@ -256,10 +256,10 @@ def _entry(connection: sqlite3.Connection, key: str) -> Entry | None:
 
 
 def _names(connection: sqlite3.Connection, directory: str) -> list[str]:
-    """The full names of what lies in *directory*: keys, and directories that lead to some."""
+    """Return the full names of the keys and of the directories that lie directly in *directory*, sorted."""
     rows = connection.execute("SELECT name FROM entries WHERE directory = ?", (directory,))
     names = {f"{directory}/{name}" for (name,) in rows}
-    # From one directory below to the next that may be another's: not through all that lies in them.
+    # Skip from each subdirectory to the next, without a walk through the keys inside.
     after, end = f"{directory}/", f"{directory}0"  # "0" is the character after "/".
     while True:
         (found,) = connection.execute(
@@ -269,5 +269,5 @@ def _names(connection: sqlite3.Connection, directory: str) -> list[str]:
             return sorted(names)
         name = f"{directory}/{found[len(directory) + 1 :].partition('/')[0]}"
         names.add(name)
-        # What lies deeper in it comes together, but after names that go on with "-" or ".".
+        # The directories below `name` are contiguous, but come after names that continue with "-" or ".".
         after = name if found == name else f"{name}/\U0010ffff"

@@ -1,4 +1,4 @@
-"""Where the file is: from a URL, or the one that each user has; and whether it can be shared there."""
+"""The path of the sqlite file, from a URL or the default of a user, and whether processes can share a file there."""
 
 import os
 import re
@@ -12,11 +12,11 @@ _NO_LOCKS = re.compile(
     "9p|afs|beegfs|ceph|cifs|coda|davfs|glusterfs|lustre|ncpfs|nfs4?|prl_fs|smb3|smbfs|vboxsf|"
     r"fuse\.(davfs|gcsfuse|glusterfs|goofys|gvfsd-fuse|rclone|s3fs|sshfs|vmhgfs-fuse)"
 )
-"""File systems that are shared over a network or with another kernel: sqlite's locks and memory do not reach there."""
+"""File systems shared over a network or with another kernel, where sqlite's locks and shared memory do not work."""
 
 
 def parse_url(url: str) -> str | None:
-    """The path that ``sqlite:///relative.db`` or ``sqlite:////absolute.db`` names; None for ``sqlite://``."""
+    """Return the path in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; None for ``sqlite://``."""
     host, slash, path = url.removeprefix(SCHEME).partition("/")
     if host or (slash and not path):
         raise UsageError(f"{url!r} names no file: use sqlite:///relative.db, sqlite:////absolute/path.db or sqlite://")
@@ -28,7 +28,7 @@ def parse_url(url: str) -> str | None:
 
 
 def default_path() -> Path:
-    """This user's own file, in a folder that is made if need be, for this user alone."""
+    """Return the path of the default file of this user, below the user's state folder."""
     named = os.environ.get("XDG_STATE_HOME", "")
     try:
         state = Path(named) if Path(named).is_absolute() else Path.home() / ".local" / "state"
@@ -38,7 +38,7 @@ def default_path() -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of the default file, for this user alone."""
+    """Create the folder of the default file, readable only by this user."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -54,11 +54,11 @@ def check_shared_here(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -
     try:
         lines = mounts.read_text(errors="surrogateescape").splitlines()
     except OSError:
-        return  # Not told: then it is for the user to know.
+        return  # No list of mounts: the user has to know.
     for line in lines:
         before, _, after = line.partition(" - ")
         point = _unescaped(before.split(" ")[4])
-        # The last one mounted over a place is the one that is seen there.
+        # The file system mounted last over a path is visible there.
         if len(point) >= len(best) and path.is_relative_to(point):
             best, kind = point, after.split(" ")[0]
     if _NO_LOCKS.fullmatch(kind):
@@ -69,7 +69,7 @@ def check_shared_here(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -
 
 
 def _unescaped(point: str) -> str:
-    """A mount point as it is: the kernel writes blanks, tabs, newlines and backslashes in octal."""
+    """Decode a mount point: the kernel writes blanks, tabs, newlines and backslashes in octal."""
     for code in ("\\040", "\\011", "\\012", "\\134"):
         point = point.replace(code, chr(int(code[1:], 8)))
     return point

@@ -1,4 +1,4 @@
-"""One connection to the file, for one thread at a time; every wait has an end."""
+"""A connection to the sqlite file, for use by a single thread at a time. Every wait has a deadline."""
 
 import os
 import sqlite3
@@ -15,15 +15,15 @@ from smoothcluster_sqlite.file import Inode, StoreFile
 Answer = TypeVar("Answer")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.01
-"""Seconds between two tries at a file that somebody else has. sqlite's own pauses grow to a tenth of a second."""
+"""Seconds between two attempts on a locked file: first and longest. sqlite's own pauses grow to a tenth of a second."""
 
 
 @final
 class Link:
-    """Opened when it is first used, and again when another file has taken its path.
+    """A connection to the file, opened on first use, and again when another file appears at the path.
 
-    With *durable*, what was acknowledged survives the machine's crash; without, only that of all
-    processes, but nothing waits for the disk.
+    With *durable*, acknowledged writes survive a crash of the machine. Without *durable*, they survive
+    only crashes of processes, and no write waits for the disk.
     """
 
     def __init__(self, file: StoreFile, *, durable: bool = False) -> None:
@@ -36,7 +36,7 @@ class Link:
         self._closed = False
 
     def read(self, act: Callable[[sqlite3.Connection], Answer], deadline: float) -> Answer:
-        """What *act* finds, all as of one moment."""
+        """Return the result of *act*, whose statements all read the same snapshot."""
 
         def attempt(connection: sqlite3.Connection) -> Answer:
             try:
@@ -48,7 +48,7 @@ class Link:
         return self.peek(attempt, deadline)
 
     def peek(self, act: Callable[[sqlite3.Connection], Answer], deadline: float) -> Answer:
-        """What *act* finds, each statement as of its own moment: that costs less."""
+        """Return the result of *act*, whose statements read a snapshot each, at less cost than `read`."""
         with self._held(deadline) as connection:
             return _patiently(lambda: act(connection), deadline)
 
@@ -59,9 +59,9 @@ class Link:
         prepare: Callable[[sqlite3.Connection], object] | None = None,
         lasts: Callable[[Answer], object] = bool,
     ) -> Answer:
-        """Do *act*, which is one statement that writes; *prepare* comes before it and writes nothing to the file.
+        """Run *act*, a single writing statement. *prepare* runs first and must write nothing to the file.
 
-        If durable, and what it did *lasts*, that is on the disk when this returns.
+        On a durable link, the write is on the disk when this method returns, if *lasts* is true of the answer.
         """
         with self._held(deadline) as connection:
             try:
@@ -69,7 +69,7 @@ class Link:
                     prepare(connection)
                 answer = _patiently(lambda: act(connection), deadline)
                 if self._durable and lasts(answer):
-                    # Not by sqlite, which would keep the file locked until the disk has answered.
+                    # sqlite itself would keep the file locked until the disk has answered.
                     os.fdatasync(self._log)
             except sqlite3.Error as error:
                 raise translate(error, self._file.path, writing=True) from error
@@ -100,11 +100,11 @@ class Link:
         return self._connection
 
     def _opened_log(self) -> int:
-        """The log, which stays the same file for as long as anybody has a connection."""
+        """Open the write-ahead log, which stays the same file while any process has a connection."""
         try:
             return os.open(f"{self._file.path}-wal", os.O_RDONLY)
         except OSError as error:
-            self._drop()  # Without it nothing could be made durable.
+            self._drop()  # Without the log no write can be made durable.
             raise UnavailableError(f"{self._file.url}: its log is gone: {error.strerror}") from error
 
     def _drop(self) -> None:
@@ -116,7 +116,7 @@ class Link:
                 self._log = -1
 
     def close(self, deadline: float) -> None:
-        """End it, once whoever uses it is done; it is left to itself if that takes too long. Repeatable."""
+        """Close the connection when no thread uses it any more; leave it open at the deadline. Repeatable."""
         self._closed = True
         if self._lock.acquire(timeout=max(0.0, deadline - SYSTEM_CLOCK.monotonic())):
             try:
@@ -126,7 +126,7 @@ class Link:
 
 
 def _patiently(act: Callable[[], Answer], deadline: float) -> Answer:
-    """Call *act*, again and again while somebody else has the file, until it is too late."""
+    """Call *act* again and again while the file is locked, until the deadline."""
     pause = _FIRST_PAUSE
     while True:
         try:
@@ -140,7 +140,7 @@ def _patiently(act: Callable[[], Answer], deadline: float) -> Answer:
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
-    # Often nothing is left to undo: committed, or undone by sqlite itself after an error.
+    # Often no transaction is open: it was committed, or sqlite itself rolled it back after an error.
     if connection.in_transaction:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")

@@ -1,6 +1,6 @@
-"""What sqlite's errors mean to a caller: the one table.
+"""Translate sqlite's errors into the errors of `smoothcluster.errors`: the only table for this.
 
-What fails while reading and writing the disk says nothing: what was written may yet count after a crash.
+An I/O error during a write leaves the outcome unknown: the write may still count after a crash.
 """
 
 import sqlite3
@@ -23,12 +23,12 @@ _DENIED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether somebody else had what *error* is about, and trying again may help."""
+    """Whether *error* means a lock held by another process, so another attempt may succeed."""
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
 def translate(error: sqlite3.Error, path: str, *, writing: bool = False) -> BackendError:
-    """*error*, met in the file at *path*, as what the caller can act on."""
+    """Translate *error*, raised by the file at *path*, into an error for the caller of the backend."""
     code = _code(error)
     said = f"the store is locked: {writer(path)}" if code == sqlite3.SQLITE_BUSY else _SAID.get(code, error)
     message = f"{SCHEME}/{path}: {said}"
@@ -40,5 +40,5 @@ def translate(error: sqlite3.Error, path: str, *, writing: bool = False) -> Back
 
 
 def _code(error: sqlite3.Error) -> int:
-    # Missing where Python's own layer objects, to a closed connection for instance. The lowest byte is the kind.
+    # Errors of Python's own layer, as on a closed connection, have no code. The lowest byte is the kind.
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF

@@ -1,7 +1,7 @@
-"""The file itself: made, checked, opened; and known again, so that no other is taken for it.
+"""The sqlite file: creates, checks and opens the file, and detects when another file has replaced it.
 
-The danger: the kernel drops all of a process's locks on a file when the process closes any handle of
-it. So nothing but sqlite may ever open the file here while a connection to it lives.
+The danger: when a process closes any handle of a file, the kernel drops all locks of the process on the
+file. So while a connection lives, only sqlite may open the file.
 """
 
 import os
@@ -21,7 +21,7 @@ Inode = tuple[int, int]
 LARGEST_VALUE = 1_000_000
 
 _APPLICATION, _VERSION = 0x736D6363, 1
-"""What sqlite keeps in the file's head, for `file` and for us."""
+"""The application id and version, which sqlite keeps in the file's header: the tool `file` shows the id."""
 
 _TABLES = """
 CREATE TABLE clock (number INTEGER NOT NULL, time REAL NOT NULL, seen REAL NOT NULL, boot TEXT NOT NULL,
@@ -36,7 +36,7 @@ CREATE TABLE changes (number INTEGER, key TEXT, came_or_went INTEGER NOT NULL, P
 
 _open: dict[sqlite3.Connection, Inode] = {}
 _inherited: dict[sqlite3.Connection, Inode] = {}
-"""Connections of this process, and those that it was forked with: kept, for closing them would do harm."""
+"""Connections inherited from the parent by a fork. They stay referenced: to close them would drop locks."""
 
 
 def _note_inherited() -> None:
@@ -49,19 +49,19 @@ os.register_at_fork(after_in_child=_note_inherited)
 
 @final
 class StoreFile:
-    """The store at *path*, or this user's own if that is None."""
+    """The store at *path*, or at the default path of this user if *path* is None."""
 
     def __init__(self, path: Path | None) -> None:
         self._is_default = path is None
-        # Absolute: the process may go to another folder.
+        # Absolute: the process may change to another folder.
         self.path = str((path or default_path()).absolute())
         self.url = f"{SCHEME}/{self.path}"
         self._store: str | None = None
         self.number = 0
-        """Of the latest commit that is known: an older copy of the file has fewer."""
+        """The number of the latest known commit: an older copy of the file has a lower number."""
 
     def inode(self) -> Inode:
-        """Which file is at the path now. Raise UnavailableError if there is none."""
+        """Return the device and inode of the file at the path now. Raise UnavailableError if there is none."""
         try:
             found = os.stat(self.path)  # noqa: PTH116  # before each transaction: several times faster than Path.stat
         except OSError as error:
@@ -69,7 +69,7 @@ class StoreFile:
         return found.st_dev, found.st_ino
 
     def check_not_inherited(self) -> None:
-        """Raise UsageError in a process forked from one that had the file open: sqlite's locks do not survive that."""
+        """Raise UsageError in a fork of a process that had the file open: sqlite's locks do not survive a fork."""
         if _inherited:
             with suppress(UnavailableError):
                 if self.inode() in _inherited.values():
@@ -79,7 +79,7 @@ class StoreFile:
                     )
 
     def open(self) -> tuple[sqlite3.Connection, Inode]:
-        """A new connection, and which file it is to. Raise sqlite3.Error, or UsageError if this is no store of ours."""
+        """Open a connection; return the inode, too. Raise sqlite3.Error, or UsageError if the file is no store."""
         if sqlite3.sqlite_version_info < (3, 35):
             raise UsageError(f"sqlite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
         if self._store is None:
@@ -102,13 +102,13 @@ class StoreFile:
         return connection, inode
 
     def close(self, connection: sqlite3.Connection) -> None:
-        """Let go of a connection that `open` gave."""
+        """Close a connection returned by `open`."""
         if _open.pop(connection, None) is not None:
             with suppress(sqlite3.Error):
                 connection.close()
 
     def _make(self) -> None:
-        """Make an empty file if there is none. Raise UsageError if it cannot be, or not be shared, there."""
+        """Create an empty file if there is none. Raise UsageError if the path is a folder or cannot be shared."""
         path = Path(self.path)
         if self._is_default:
             make_folder(path.parent)
@@ -116,7 +116,7 @@ class StoreFile:
             raise UsageError(f"{self.url} is a folder: name a file in it")
         check_shared_here(path.resolve())
         try:
-            # Only if it is new can it be closed again: nobody has it open yet.
+            # Only a new file can be closed again: no connection has the file open yet.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         except FileExistsError:
             return
@@ -157,14 +157,14 @@ class StoreFile:
         self.number = number
 
     def _wrong(self, what: str) -> UsageError | BackendError:
-        """At first the path is wrong; later on the file was changed under us and may be brought back."""
+        """Return a UsageError on first use (a wrong path), and later an UnavailableError (the file may come back)."""
         return (UsageError if self._store is None else UnavailableError)(f"{self.url} {what}")
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _one(connection, "PRAGMA application_id"):  # Nobody was faster.
+        if not _one(connection, "PRAGMA application_id"):  # No other process was faster.
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.execute("INSERT INTO clock VALUES (0, 0.0, 0.0, '', ?)", (secrets.token_hex(16),))
@@ -177,5 +177,5 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 
 def _one(connection: sqlite3.Connection, statement: str) -> object:
-    """The one value that *statement* gives."""
+    """Return the only value of the result of *statement*."""
     return connection.execute(statement).fetchone()[0]

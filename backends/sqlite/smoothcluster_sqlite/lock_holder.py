@@ -1,14 +1,14 @@
-"""Who keeps everybody from writing, for the error that says so: the kernel knows who holds which lock.
+"""Name the process that holds the write lock of the store, for the message of the error.
 
-From its list, never by asking about the file itself: for that it would have to be opened, and closing it
-again would drop this process's own locks (see `file`).
+The kernel's list of locks tells the process. A query of the lock would need a handle of the file, and to
+close a handle would drop this process's own locks (see `file`).
 """
 
 import os
 from pathlib import Path
 
 _WRITING = 120
-"""The byte of the file ``-shm`` that a writer has locked: WAL_WRITE_LOCK, fixed by sqlite's format of that file."""
+"""The byte of the file ``-shm`` locked by a writer: WAL_WRITE_LOCK, fixed by sqlite's format of the file."""
 
 _DOES = {
     "T": "is stopped in the middle of writing: let it go on (kill -CONT {pid}) or end it",
@@ -18,7 +18,7 @@ _DOES = {
 
 
 def writer(path: str, locks: Path = Path("/proc/locks")) -> str:
-    """The process that has the store at *path* locked for writing, and what to do; in general words if not known."""
+    """Describe the process that holds the write lock of the store at *path*; in general words if unknown."""
     try:
         number = os.stat(f"{path}-shm").st_ino  # noqa: PTH116  # as elsewhere: nothing but its number
         held = [line.split() for line in locks.read_text().splitlines()]
@@ -26,20 +26,20 @@ def writer(path: str, locks: Path = Path("/proc/locks")) -> str:
             if said := _said(pid):
                 return said
     except (OSError, ValueError, IndexError):
-        pass  # Not told, or in other words than we know: that must not hide the error itself.
+        pass  # No list, or in an unknown format: this failure must not hide the error itself.
     return "another process is paused in the middle of writing, or the disk stands still"
 
 
 def _is_writing(fields: list[str], number: int) -> bool:
-    """Whether a line of the kernel's list, ``1: POSIX ADVISORY WRITE 4711 fe:00:2156826 120 120``, is the lock."""
+    """Whether a line of the list, such as ``1: POSIX ADVISORY WRITE 4711 fe:00:2156826 120 120``, is the write lock."""
     if fields[1] != "POSIX" or fields[3] != "WRITE" or int(fields[5].rpartition(":")[2]) != number:
         return False
     return int(fields[6]) <= _WRITING and (fields[7] == "EOF" or int(fields[7]) >= _WRITING)
 
 
 def _said(pid: str) -> str | None:
-    """What process *pid* does; None if it is gone by now."""
-    # All its threads: the one that writes need not be the first.
+    """Describe the state of process *pid*; None if the process is gone."""
+    # Of all threads: the writing thread need not be the first.
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     states = [stat.rpartition(")")[2].split()[0] for stat in stats]
     does = [_DOES[state] for state in _DOES if state in states] or ["is still writing"]

@@ -1,19 +1,19 @@
-"""Everything that writes: one statement, and all of it inside sqlite.
+"""Turns: every write is a turn, a single SQL statement that runs wholly inside sqlite.
 
-The file keeps a clock of its own for leases. It follows the machine's monotonic one, which all
-processes share and which stands still while the machine sleeps, but advances by at most `CAP`
-between two turns. So it never runs ahead of any holder's, and time in which nobody could write, because a
-process was paused in the middle of it or the disk stood still, hardly counts. If the machine's clock
-is another one than before, after a reboot for instance, every lease gets its full time again.
+The file keeps a clock for leases. The lease clock follows the machine's monotonic clock, which all
+processes share and which stands still while the machine sleeps. Between two turns the lease clock advances by
+at most `CAP`. So the lease clock never runs ahead of a holder's clock, and time in which no process could
+write, because of a process paused during a write or a blocked disk, hardly counts. After a reboot, or
+another reset of the machine's clock, every lease gets its full time again.
 
-What hangs on leases ends with the machine, as do all who saw it: a turn that changes nothing else need not
-be on the disk before it is acknowledged. What is known elsewhere is its number at most, as a token that
-fences; so after a reboot the numbers go on beyond all that may have been lost.
+Keys attached to leases end with the machine, as do all processes that saw them. So a turn that changes only such keys
+is acknowledged before the disk has the data. Outside the machine, at most the turn's number is known, as a
+fencing token. So after a reboot the numbers continue beyond all numbers that may have been lost.
 
-A turn is a row put into a table of the connection's own, whose trigger does the rest: it moves the
-clock, ends what is due, and then does what was asked for. The danger it avoids: were it Python that goes from
-statement to statement, the file would be locked while other threads have the interpreter, and a
-process that is paused would most likely be paused there, and everybody with it.
+A turn is a row inserted into a temporary table of the connection. The trigger of the table advances the
+clock, ends the leases that are due, and performs the act. The danger this avoids: if Python went from
+statement to statement, the file would stay locked while other threads have the interpreter. A paused
+process would most likely pause with the lock held, and stop all other processes.
 """
 
 import sqlite3
@@ -28,21 +28,21 @@ CAP = 0.25
 """Seconds by which the lease clock advances at most between two turns."""
 
 KEPT = 1000
-"""Of how many commits it is kept which keys they changed, for watchers."""
+"""The number of commits for which the file keeps the list of changed keys, for watchers."""
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 Act = Literal["commit", "grant", "renew", "revoke", "move"]
-"""The last does nothing but what every turn does first."""
+"""``move`` only advances the clock and ends due leases, as every turn does first."""
 
 DONE, GONE = 0, -1
-"""Outcomes: done; the lease is gone. Any other is the place of a part that does not hold."""
+"""Outcomes: done; the lease is gone. Any other outcome is the place of a part of the commit that does not hold."""
 
 _LEAP = 1_000_000_000
-"""By how much the number of commits rises when the machine was started anew: by more than the disk can be behind."""
+"""The jump of the commit number after a reboot: larger than the number of commits that the disk can lack."""
 
 _OTHER_CLOCK = "(boot <> new.boot OR new.now < seen - 1)"
-"""A reading may be a little older than the last one: it was taken before the turn began."""
+"""A reading may be a little older than the last reading, because a process reads the clock before the turn."""
 
 SCRIPT = f"""
 CREATE TEMP TABLE part (place INTEGER PRIMARY KEY, act TEXT, key TEXT, directory TEXT, name TEXT, version TEXT,
@@ -106,26 +106,26 @@ Part = tuple[str, str, str | None, bytes | None, str | None]
 
 
 class Turn(NamedTuple):
-    """What came of one."""
+    """The result of a turn."""
 
     number: int
-    """Of the last commit."""
+    """The number of the last commit."""
     outcome: int
     lasting: int
-    """Whether it changed anything that does not end with a lease."""
+    """Whether the turn changed a key that is attached to no lease."""
 
 
 def split(key: str) -> tuple[str, str]:
-    """The directory that *key* lies in, empty if in none, and its name there."""
+    """Split *key* into the directory, empty if there is none, and the name there."""
     directory, _, name = key.rpartition("/")
     return directory, name
 
 
 def prepare(connection: sqlite3.Connection, conditions: Sequence[Condition], changes: Sequence[Change]) -> list[Part]:
-    """Have a commit ready for the next turn. Return its parts: the first has place 1.
+    """Prepare a commit for the next turn. Return the parts of the commit: the first part has place 1.
 
-    Behind the conditions and changes stand the keys that must not be there if those that are created
-    are to be: "above" them a key that would be a directory, "below" them keys of which they would be one.
+    After the conditions and changes come checks for each key to be created. "above": no key exists at the path
+    of a directory above. "below": the key is not itself a directory of existing keys.
     """
     parts = [_part(part) for part in (*conditions, *changes)]
     created = [change.key for change in changes if isinstance(change, Create)]
@@ -165,7 +165,7 @@ def _part(part: Condition | Change) -> Part:
 def take(
     connection: sqlite3.Connection, act: Act, now: float, lease: str | None = None, seconds: float | None = None
 ) -> Turn:
-    """Take a turn at *now* on the machine's clock."""
+    """Take a turn at *now*, a time on the machine's clock, and return the result."""
     connection.execute("DELETE FROM turn")
     connection.execute(
         "INSERT INTO turn (act, now, boot, lease, seconds) VALUES (?, ?, ?, ?, ?)", (act, now, BOOT, lease, seconds)

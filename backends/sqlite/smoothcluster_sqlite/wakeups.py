@@ -1,8 +1,8 @@
-"""Bells: a process that has changed something wakes those that wait, at once.
+"""Bells: sockets by which a process that commits a change wakes all waiting processes at once.
 
-Each backend has a socket whose name it writes into the file. Whoever commits sends an empty message to
-each. What comes in has no meaning but "look": anybody may ring, and a message that is lost costs
-a little time, for everybody looks now and then without being woken.
+Each backend has a socket, and writes the socket's name into the file. After each commit the backend sends
+an empty message to all the sockets. The message means only "look at the file": a message from a
+stranger does no harm, and a lost message costs little time, because every backend polls, too.
 """
 
 import os
@@ -15,29 +15,29 @@ from contextlib import suppress
 from typing import final
 
 _NETWORK = str(os.stat("/proc/self/ns/net").st_ino)  # noqa: PTH116  # a link to nowhere that has a number
-"""Names mean something within one network namespace: containers may share a file and have several."""
+"""The network namespace, in which names of sockets are valid: containers that share a file may have several."""
 
 
 def bells(connection: sqlite3.Connection) -> list[str]:
-    """The names of all that can be heard from here."""
+    """Return the names of all bells in the network namespace of this process."""
     return [name for (name,) in connection.execute("SELECT name FROM bells WHERE network = ?", (_NETWORK,))]
 
 
 @final
 class Bell:
-    """One backend's own, and its means to ring the others'."""
+    """The bell of a backend, which also rings the bells of the others."""
 
     def __init__(self) -> None:
         self.name = f"smoothcluster-{secrets.token_hex(8)}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.bind(f"\0{self.name}")  # No file: the kernel forgets it with the process.
+        self._socket.bind(f"\0{self.name}")  # Not in the file system: the kernel removes the name with the process.
 
     def hang(self, connection: sqlite3.Connection) -> None:
-        """Let others know its name."""
+        """Write the bell's name into the file, for the other processes."""
         connection.execute("INSERT OR IGNORE INTO bells VALUES (?, ?)", (self.name, _NETWORK))
 
     def wait(self, seconds: float) -> bool:
-        """Until it rings, or so long; whether it rang."""
+        """Wait until the bell rings, for at most *seconds*. Return whether the bell rang."""
         rung = bool(select.select([self._socket], [], [], seconds)[0])
         with suppress(BlockingIOError):
             while rung:
@@ -45,7 +45,7 @@ class Bell:
         return rung
 
     def ring(self, names: Iterable[str]) -> list[str]:
-        """Ring these; return those whose owners are gone."""
+        """Ring the bells *names*. Return the names whose owners are gone."""
         gone: list[str] = []
         for name in names:
             try:
@@ -53,19 +53,19 @@ class Bell:
             except ConnectionRefusedError:
                 gone.append(name)
             except OSError:
-                pass  # It has not been listened to for long: it will look by itself.
+                pass  # Its queue is full of unread messages: the owner polls anyway.
         return gone
 
     def wake(self) -> None:
-        """Ring it oneself."""
+        """Ring this bell."""
         with suppress(OSError):
             self._socket.sendto(b"", f"\0{self.name}")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the socket."""
         self._socket.close()
 
 
 def take_down(connection: sqlite3.Connection, names: Iterable[str]) -> None:
-    """Forget bells."""
+    """Remove the bells *names* from the file."""
     connection.executemany("DELETE FROM bells WHERE name = ?", [(name,) for name in names])

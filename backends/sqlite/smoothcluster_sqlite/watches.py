@@ -1,9 +1,9 @@
-"""The one thread of a backend: it looks at the file, wakes who watches, and moves the lease clock on.
+"""The watch thread of a backend: polls the file, wakes watchers, and advances the lease clock.
 
-It looks when its bell is rung, though not all the time, and a few times a second unasked. What has
-changed it reads from a short list that each commit adds to; if it has fallen too far behind for that, it
-wakes everybody. Each look that finds the lease clock nearly half a cap behind, moves it: so it runs at its full
-speed as long as anybody is there to wait for an expiry.
+The thread looks at the file when the backend's bell rings, up to a limited rate, and otherwise a few times a
+second. Each commit adds the changed keys to a short list in the file, and the thread reads the list. If the thread has
+fallen too far behind for the list, all watchers are woken. A look that finds the lease clock nearly half a cap behind
+advances the clock. So the lease clock runs at full speed while any process is there to wait for an expiry.
 """
 
 import logging
@@ -19,13 +19,13 @@ from smoothcluster_sqlite.wakeups import Bell
 _LOG = logging.getLogger("smoothcluster.sqlite")
 
 _BETWEEN, _UNASKED = 0.004, 0.12
-"""Seconds between two looks, however often the bell is rung; and without. The latter is less than half a cap."""
+"""Least seconds between two looks when the bell rings, and seconds without a bell: less than half a cap."""
 
 Changes = Iterable[tuple[str, bool]]
-"""Keys, and whether each came or went, or else got a new value."""
+"""Keys, each with True if the key was created or deleted, and False if the key got a new value."""
 
 Look = Callable[[int], tuple[int, Changes | None]]
-"""From a commit's number to the latest's, and what has changed since; None if that is not known any more."""
+"""From a commit's number to the latest number, and the changes since; None if the list is no longer complete."""
 
 
 @final
@@ -42,7 +42,7 @@ class _Order(Watch):
 
 @final
 class Watches:
-    """The watches of one backend. *look* reads, and sees to the lease clock; *hang* makes the bell known, if it can."""
+    """The watches of a backend. *look* reads and advances the lease clock; *hang* tries to publish the bell."""
 
     def __init__(self, look: Look, hang: Callable[[], bool]) -> None:
         self._look = look
@@ -55,7 +55,7 @@ class Watches:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to look, unless begun or closed."""
+        """Start the thread, unless the thread runs or the backend is closed."""
         with self._lock:
             if self._thread is None and not self._closed.is_set():
                 self.bell = Bell()
@@ -63,7 +63,7 @@ class Watches:
                 self._thread.start()
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
-        """Watch *path*."""
+        """Add a watch of *path*."""
         order = _Order(self, path, notify, values=values)
         with self._lock:
             self._orders.setdefault(path, {})[order] = None

@@ -46,19 +46,19 @@ from smoothcluster_zookeeper.watches import Watches
 _NAMESPACE = "smoothcluster"
 
 _REQUEST = 0xFFFFF
-"""Bytes of the largest request, unless a server's `jute.maxbuffer` says otherwise."""
+"""Bytes of the largest request, unless a server sets `jute.maxbuffer`."""
 
 _SHORTEST_SESSION = 0.001
-"""Seconds to ask for so that the shortest that the servers grant is granted."""
+"""Session time to request, in seconds, so that the servers grant the shortest time allowed."""
 
 
 @final
 class ZookeeperBackend(CoordinationBackend):
-    """Servers *hosts*, such as ``h1:2181,h2:2181/chroot``; everything lies under *namespace* there.
+    """Backend on the servers *hosts*, such as ``h1:2181,h2:2181/chroot``; everything lies under *namespace* there.
 
-    It connects when it is first used. No call blocks for longer than *timeout* seconds.
-    With *username* and *password* (digest), what is made is for them alone. With *use_ssl*, or
-    any other TLS option: *ca* (default: the system's), *certfile* and *keyfile* for a client's
+    The backend connects on first use. No call blocks for longer than *timeout* seconds.
+    With *username* and *password* (digest), only these credentials have access to the created znodes. *use_ssl* or
+    any other TLS option turns TLS on: *ca* (default: the system's), *certfile* and *keyfile* for a client
     certificate, *verify_certs*, *check_hostname*.
     """
 
@@ -115,7 +115,7 @@ class ZookeeperBackend(CoordinationBackend):
         verify_certs: bool = True,
         check_hostname: bool = True,
     ) -> "ZookeeperBackend":
-        """The backend at ``zookeeper://h1:2181,h2:2181/chroot``, with the constructor's options."""
+        """Return the backend at ``zookeeper://h1:2181,h2:2181/chroot``, with the constructor's options."""
         hosts, named = parse_url(url)
         return cls(
             hosts,
@@ -134,7 +134,7 @@ class ZookeeperBackend(CoordinationBackend):
 
     @property
     def guarantees(self) -> Guarantees:
-        # The servers tell the bounds of lease times by what they grant. Not worth waiting for a connection.
+        # Granted sessions show the servers' bounds of lease times. Not worth waiting for a connection.
         longest = self._connection.live
         if not self._bounds_known and longest is not None:
             self._bounds_known = True
@@ -179,7 +179,7 @@ class ZookeeperBackend(CoordinationBackend):
         deadline = self._deadline()
         here = self._layout.directory(directory)
         mine = [each.key for each in changes if isinstance(each, Create) and each.key.rpartition("/")[0] == directory]
-        # Who has just come is often alone, so its own keys are read on the chance.
+        # A new member is often alone, so read the keys of this commit on the chance.
         znodes = [self._layout.key(key) for key in mine]
         after = [MultiRead([here], children=True), *([MultiRead(znodes)] if mine else [])]
         outcome, (listing, *own) = self._commit(conditions, changes, deadline, after)
@@ -199,7 +199,7 @@ class ZookeeperBackend(CoordinationBackend):
         deadline: float,
         after: Sequence[MultiRead] = (),
     ) -> tuple[Committed | Refused, Sequence[Any]]:
-        """The outcome, and the answers to what is to be asked *after* it."""
+        """Return the outcome and the answers to the requests *after*."""
         lease = self._leases.own(check_commit(self._guarantees, conditions, changes))
         self._directories.tidy()
         session = lease.session if lease else self._connection.ready(deadline)
@@ -226,7 +226,7 @@ class ZookeeperBackend(CoordinationBackend):
                 return Refused(parts[failed].key), answers
 
     def _look_at_directories(self, deleted: Sequence[str]) -> None:
-        # Not through a lease's session, which that would keep alive.
+        # Not through a lease's session: a request would keep the lease alive.
         session = self._connection.live
         if deleted and session is not None:
             self._directories.look_at(session, deleted)
@@ -248,7 +248,7 @@ class ZookeeperBackend(CoordinationBackend):
     def _mend(
         self, session: Session, part: Condition | Change, error: Exception, changes: Sequence[Change], deadline: float
     ) -> bool:
-        """Whether a commit that failed at *part*, so that nothing was applied, can be tried again now."""
+        """Return whether a commit, refused at *part* without effect, can be tried again now."""
         directory = self._layout.directory(part.key)
         if isinstance(part, Create) and isinstance(error, NoNodeError):
             self._directories.make_for(session, [each.key for each in changes if isinstance(each, Create)], deadline)
@@ -260,7 +260,7 @@ class ZookeeperBackend(CoordinationBackend):
                 raise MisplacedKeyError(part.key, "is a directory and cannot hold bytes")
             return True
         if isinstance(error, NoAuthError) and self._directories.exists(session, directory, deadline):
-            return False  # Its stand-in: there is no such key.
+            return False  # A stand-in: the key does not exist.
         if isinstance(error, BadVersionError | NoNodeError | NotEmptyError):
             return False
         raise translate(error, session.settings.hosts)
@@ -282,9 +282,9 @@ class ZookeeperBackend(CoordinationBackend):
 
 
 def _guarantees(root: str) -> Guarantees:
-    """Before connecting: the bounds of ZooKeeper's default settings."""
+    """Return the guarantees before connecting: the bounds of ZooKeeper's default settings."""
     largest_commit = 1_000_000
-    # What an operation takes beyond its key, value and the 64 bytes that are reckoned for it.
+    # Bytes of an operation beyond the key, the value and the 64 bytes counted for each operation.
     beyond = max(1, len(root.encode()) + 52 - 64)
     return Guarantees(
         linearizable_writes=True,
@@ -300,7 +300,7 @@ def _guarantees(root: str) -> Guarantees:
 
 
 def _number(version: str | None) -> int:
-    """As ZooKeeper has it: -1 stands for any. What it cannot have sent would end kazoo's thread."""
+    """Return ZooKeeper's version number: -1 for any. A number never sent by ZooKeeper would end kazoo's thread."""
     if version is None:
         return -1
     number = int(version)

@@ -1,4 +1,4 @@
-"""From what users write to how the servers are reached."""
+"""Parse server addresses, URLs and TLS files."""
 
 import ssl
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _SCHEME = "zookeeper://"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Servers, and the znode that all of ours lies under."""
+    """Servers, and the root znode of all data."""
 
     hosts: str
     chroot: str
@@ -20,7 +20,7 @@ class Address:
 
     @classmethod
     def of(cls, hosts: str, namespace: str) -> "Address":
-        """Parse ``h1:2181,h2:2181/chroot``. Raise UsageError saying what is wrong."""
+        """Parse ``h1:2181,h2:2181/chroot``. Raise UsageError with the reason if the text is invalid."""
         if "://" in hosts:
             raise UsageError("ZookeeperBackend takes hosts; for a URL use ZookeeperBackend.from_url or connect")
         if "@" in hosts or "?" in hosts:
@@ -39,11 +39,11 @@ class Address:
 
     @property
     def root(self) -> str:
-        """The znode under which everything lies."""
+        """The root znode of all data."""
         return f"{self.chroot}/{self.namespace}"
 
     def url(self, default_namespace: str) -> str:
-        """What `parse_url` takes back."""
+        """Return a URL for `parse_url`."""
         query = "" if self.namespace == default_namespace else f"?namespace={self.namespace}"
         return f"{_SCHEME}{self.hosts}{self.chroot}{query}"
 
@@ -56,7 +56,7 @@ def _server(text: str) -> tuple[str, int]:
 
 
 def parse_url(url: str) -> tuple[str, str | None]:
-    """Hosts and namespace, if it names one, of a ``zookeeper://`` URL."""
+    """Return the hosts and the namespace, if given, of a ``zookeeper://`` URL."""
     if not url.startswith(_SCHEME):
         raise UsageError(f"a ZooKeeper URL begins with {_SCHEME}")
     parts = urlsplit(url)
@@ -69,7 +69,7 @@ def parse_url(url: str) -> tuple[str, str | None]:
 def tls_context(
     ca: str | None, certfile: str | None, keyfile: str | None, password: str | None, *, verify: bool, hostname: bool
 ) -> ssl.SSLContext:
-    """What TLS is spoken with. Raise UsageError if a file cannot be used."""
+    """Return the TLS context. Raise UsageError if a file is unusable."""
     try:
         context = ssl.create_default_context(cafile=ca)
         if certfile:

@@ -1,4 +1,4 @@
-"""The session that everything but leases goes through: made when it is first needed, replaced when it was lost."""
+"""The session for everything except leases: created on first use, replaced after a loss."""
 
 import threading
 from collections.abc import Callable
@@ -8,33 +8,33 @@ from smoothcluster.errors import AccessDeniedError, UnavailableError
 from smoothcluster_zookeeper.session import Session, Settings
 
 _LONGEST_SESSION = 3600.0
-"""Seconds to ask for so that the longest that the servers grant is granted."""
+"""Session time to request, in seconds, so that the servers grant the longest time allowed."""
 
 
 @final
 class Connection:
-    """Of one backend, to servers that have everything under *root*."""
+    """A backend's connection to servers with all data under *root*."""
 
     def __init__(self, settings: Settings, root: str) -> None:
         self.settings = settings
         self.disconnected: Callable[[], None] = lambda: None
         """Called in the session's thread."""
         self.session: Session | None = None
-        """It may not be connected, or no more."""
+        """The session, possibly not yet or no longer connected."""
         self._root = root
         self._lock = threading.Lock()
         self._seen = 0
-        """The latest state of the store that any of our sessions has shown."""
+        """The latest transaction id of the store in any session of the backend."""
         self._closed = False
 
     @property
     def live(self) -> Session | None:
-        """The session, if it is connected: for what is not worth waiting for."""
+        """The session if connected: for requests not worth waiting for."""
         session = self.session
         return session if session is not None and session.connected else None
 
     def ready(self, deadline: float) -> Session:
-        """A session that is connected. Raise UnavailableError at *deadline*."""
+        """Return a connected session. Raise UnavailableError at *deadline*."""
         while True:
             with self._lock:
                 if self._closed:
@@ -56,27 +56,27 @@ class Connection:
                 return session
 
     def for_reading(self, deadline: float) -> Session:
-        """As `ready`, and its reads will not go back behind what we have seen."""
+        """Return a session as `ready` does, whose reads never return a state older than already seen."""
         session = self.ready(deadline)
         if session.zxid < self._seen:
-            # Not waited for: a session's requests are answered in order.
+            # No wait: ZooKeeper answers a session's requests in order.
             session.kazoo.sync(self._root)
         return session
 
     def sync(self) -> None:
-        """Have all that is read from now on be no older than this call."""
+        """Wait until all later reads return a state no older than this call."""
         deadline = self.settings.deadline()
         session = self.ready(deadline)
         session.wait(session.kazoo.sync(self._root), deadline)
         self.note(session)
 
     def note(self, session: Session) -> None:
-        """We have seen what *session*, ours or a lease's, has shown."""
+        """Remember the latest state seen by *session*, this connection's or a lease's."""
         with self._lock:
             self._seen = max(self._seen, session.zxid)
 
     def close(self) -> None:
-        """End the session, and begin no other."""
+        """End the session, and open no other."""
         with self._lock:
             self._closed = True
             session, self.session = self.session, None

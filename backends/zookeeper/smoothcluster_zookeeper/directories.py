@@ -1,7 +1,7 @@
-"""Making directories when a key needs one, and removing them when nothing is left in them.
+"""Create directories for new keys, and remove empty directories.
 
-Both are apart from the commits that need them, and both are safe to lose: an empty directory is
-as good as none, and a missing one is made when a commit finds it missing.
+Both happen apart from commits, and a crash may interrupt both without harm: an empty directory counts as
+absent, and a commit creates a missing directory.
 """
 
 import threading
@@ -19,33 +19,33 @@ from smoothcluster_zookeeper.layout import Access, Layout, sort_names
 from smoothcluster_zookeeper.session import Session, first_failure
 
 _AT_ONCE = 256
-"""Directories that may wait to be looked at; more are left as they are."""
+"""Most directories waiting for a check; further directories stay as they are."""
 
 
 _QUIET = 1.0
-"""Seconds without a deletion after which one is looked at: a lock, for one, comes and goes in the same place."""
+"""Seconds without a deletion before a check of a directory: a lock, for example, comes and goes in the same place."""
 
 
 @final
 class Directories:
-    """Those of one namespace."""
+    """The directories of a namespace."""
 
     def __init__(self, layout: Layout, access: Access) -> None:
         self._layout = layout
         self._access = access
         self._lock = threading.Lock()
         self._left: dict[str, tuple[Session, float]] = {}
-        """Directories that may be empty, and when that was first possible; the oldest first."""
+        """Directories possibly empty, and since when; the oldest first."""
         self._asked: deque[tuple[Session, str, Pending, bool]] = deque()
-        """What will tell, of a directory, whether it is empty or, if the last is True, was removed."""
+        """Pending answers about a directory: whether empty or, if the last element is True, whether removed."""
 
     def make_for(self, session: Session, keys: Iterable[str], deadline: float) -> None:
-        """Make every directory that *keys* lie in. Raise MisplacedKeyError if one of them is a key."""
+        """Create every directory of *keys*. Raise MisplacedKeyError if a directory's name belongs to a key."""
         for znode in sorted({self._layout.key(key).rpartition("/")[0] for key in keys}):
             self.make(session, znode, deadline)
 
     def make(self, session: Session, znode: str, deadline: float) -> None:
-        """Make the directory *znode*, and first those above it, unless it is there."""
+        """Create the directory *znode* after the directories above, unless present."""
         plain = len(znode) <= len(self._layout.root) or znode == self._layout.leases
         while True:
             transaction = session.kazoo.transaction()
@@ -69,11 +69,11 @@ class Directories:
 
     @staticmethod
     def exists(session: Session, znode: str, deadline: float) -> bool:
-        """Whether there is such a znode."""
+        """Return whether the znode exists."""
         return session.wait(session.kazoo.exists(znode), deadline) is not None
 
     def remove_if_empty(self, session: Session, znode: str, deadline: float) -> bool:
-        """Remove the directory *znode* and what is empty in it; return whether it has gone."""
+        """Remove the directory *znode* and empty directories below; return whether *znode* is gone."""
         try:
             keys, deeper = sort_names(session.wait(session.kazoo.children(znode), deadline))
         except NoNodeError:
@@ -81,10 +81,10 @@ class Directories:
         if keys or not all(self.remove_if_empty(session, f"{znode}/{name}", deadline) for name in deeper):
             return False
         _, failed, _ = session.run(self._removal(session, znode), deadline)
-        return failed is None or self.remove_if_empty(session, znode, deadline)  # Somebody was here meanwhile.
+        return failed is None or self.remove_if_empty(session, znode, deadline)  # Another client was here meanwhile.
 
     def look_at(self, session: Session, keys: Iterable[str]) -> None:
-        """*keys* were deleted, which may have left their directories empty: see to it, some time later."""
+        """Schedule a check of the directories of the deleted *keys*, which may now be empty."""
         now = SYSTEM_CLOCK.monotonic()
         with self._lock:
             for znode in {self._layout.key(key).rpartition("/")[0] for key in keys}:
@@ -93,7 +93,7 @@ class Directories:
                     self._left[znode] = (session, now)
 
     def tidy(self) -> None:
-        """Remove the directories that are by now known to be empty, without waiting."""
+        """Remove directories already known to be empty, without waiting."""
         for znode, session in self._quiet():
             self._ask(session, znode)
         while self._asked:
@@ -113,7 +113,7 @@ class Directories:
                 self._asked.append((session, znode, self._removal(session, znode).commit_async(), True))
 
     def _quiet(self) -> list[tuple[str, Session]]:
-        """Directories in which nothing was deleted for a while."""
+        """Return directories without a recent deletion."""
         until, found = SYSTEM_CLOCK.monotonic() - _QUIET, list[tuple[str, Session]]()
         with self._lock:
             for znode, (session, since) in self._left.items():

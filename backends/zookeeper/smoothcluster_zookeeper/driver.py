@@ -1,15 +1,15 @@
-"""kazoo, with types, and without what it does by itself: the only module that knows its inside.
+"""Typed wrapper of kazoo, without kazoo's automatic sessions: the only module to use kazoo's internals.
 
-kazoo opens a new session when one has expired and keeps every session alive. Both would make a
-lease mean nothing, so both are switched off here. It does not tell what time it was granted,
-what state of the store it has seen, or why it cannot connect: here it does.
+kazoo opens a new session after an expiry and keeps every session alive. Both would make a lease
+meaningless, so this module switches both off. kazoo hides the granted session time, the latest state
+of the store, and the reason for a failed connection. This module exposes all three.
 """
 
 # mypy: disable-error-code="no-untyped-call, no-any-return, union-attr"
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportPrivateUsage=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
 # ruff: noqa: SLF001
-# Reason for all of these: kazoo has no types, and no public way to do what is done here.
+# Reason for all of these: kazoo has no types, and no public way to do the work of this module.
 
 import contextlib
 import logging
@@ -32,7 +32,7 @@ _LOG.setLevel(logging.INFO)  # At DEBUG kazoo logs credentials.
 
 
 class Event(Protocol):
-    """What a watch fires with: kazoo's WatchedEvent."""
+    """Event of a fired watch: kazoo's WatchedEvent."""
 
     @property
     def type(self) -> str: ...
@@ -44,7 +44,7 @@ Fired = Callable[[Event], None]
 
 
 class Pending(Protocol):
-    """An answer that is awaited: kazoo's AsyncResult."""
+    """An awaited answer: kazoo's AsyncResult."""
 
     value: Any
 
@@ -54,7 +54,7 @@ class Pending(Protocol):
 
 
 class Transaction(Protocol):
-    """Operations that are applied together: kazoo's TransactionRequest."""
+    """Operations applied together: kazoo's TransactionRequest."""
 
     def check(self, path: str, version: int) -> None: ...
     def create(self, path: str, value: bytes = b"", acl: Sequence[ACL] = (), *, ephemeral: bool = False) -> None: ...
@@ -65,11 +65,11 @@ class Transaction(Protocol):
 
 @final
 class Driver:
-    """One kazoo client, for one session.
+    """A kazoo client for a single session.
 
-    *wanted*: seconds of silence that the session should survive; *granted* is what it does.
-    *share*: seconds for trying one server. *patience*: seconds of silence after which a server
-    is left for another. Without *ping*, only requests keep the session alive.
+    *wanted*: seconds of silence the session should survive; *granted* is the time from the servers.
+    *share*: seconds for trying each server. *patience*: seconds of silence before a change of server.
+    Without *ping*, only requests keep the session alive.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Driver:
         self.ping = ping
         self.granted = 0.0
         self.zxid = 0
-        """The latest state of the store that an answer has shown."""
+        """The latest transaction id of the store in any answer."""
         self.last_failure: str | None = None
         self.closed = False
-        """Whether the servers have answered that the session is over."""
+        """Whether the servers have confirmed the end of the session."""
         self._handler = handler
         self._kazoo = KazooClient(
             hosts,
@@ -111,25 +111,25 @@ class Driver:
 
     @property
     def id(self) -> int:
-        """The session's."""
+        """Id of the session."""
         return cast("int", self._kazoo._session_id)
 
     @property
     def password(self) -> bytes:
-        """The session's."""
+        """Password of the session."""
         return cast("bytes", self._kazoo._session_passwd)
 
     @property
     def state(self) -> str:
-        """One of kazoo's KeeperState."""
+        """A state of kazoo's KeeperState."""
         return self._kazoo.client_state
 
     def exists(self, znode: str, watch: Fired | None = None) -> Pending:
-        """Ask for a znode's stat, None if it is absent."""
+        """Ask for a znode's stat, None if absent."""
         return self._kazoo.exists_async(znode, watch)
 
     def children(self, znode: str, watch: Fired | None = None) -> Pending:
-        """Ask for the names of what lies in a znode."""
+        """Ask for the names of a znode's children."""
         return self._kazoo.get_children_async(znode, watch)
 
     def set(self, znode: str, value: bytes) -> Pending:
@@ -141,27 +141,27 @@ class Driver:
         return self._kazoo.create_async(znode, b"", acl=acl, ephemeral=ephemeral)
 
     def sync(self, znode: str) -> Pending:
-        """Ask for what follows to be answered from a state no older than now."""
+        """Have the server answer later requests from a state no older than now."""
         return self._kazoo.sync_async(znode)
 
     def transaction(self) -> Transaction:
-        """An empty one."""
+        """Return an empty transaction."""
         return cast("Transaction", self._kazoo.transaction())
 
     def send(self, request: Request) -> Pending:
-        """Send a request that kazoo has no method for."""
+        """Send a request for which kazoo has no method."""
         pending = cast("Pending", self._handler.async_result())
         self._kazoo._call(request, pending)
         return pending
 
     def unwatch(self, znode: str) -> None:
-        """Take back every watch on *znode*, without waiting: one that never fires stays as long as the connection."""
+        """Remove every watch on *znode*, without waiting: a watch without an event lasts as long as the connection."""
         self._kazoo._data_watchers.pop(znode, None)
         self._kazoo._child_watchers.pop(znode, None)
         self.send(RemoveWatches(znode))
 
     def stay_ended(self) -> None:
-        """Open no new session in place of this one, nor a new connection."""
+        """Open neither a new session in place of this session nor a new connection."""
         self._kazoo._stopped.set()
 
     def send_close(self) -> None:
@@ -170,18 +170,18 @@ class Driver:
         self.wake()
 
     def wake(self) -> None:
-        """Make the thread look at what is to be done."""
-        with contextlib.suppress(AttributeError, OSError):  # It is closed, or has been told already.
+        """Wake the thread to handle pending work."""
+        with contextlib.suppress(AttributeError, OSError):  # The socket is closed, or a wake-up is pending.
             self._kazoo._connection._write_sock.send(b"\0", socket.MSG_DONTWAIT)
 
     def release(self) -> None:
-        """Let go of file descriptors, when the thread has ended."""
+        """Close file descriptors after the end of the thread."""
         self._kazoo.close()
 
 
 @final
 class _Connection(ConnectionHandler):
-    """kazoo's, which tells what it knows, keeps to our time limits, and pings only if told to."""
+    """kazoo's connection, with state exposed, the library's time limits, and pings only on demand."""
 
     def __init__(self, driver: Driver, kazoo: KazooClient) -> None:
         super().__init__(kazoo, kazoo._conn_retry.copy(), logger=_LOG)

@@ -1,7 +1,7 @@
-"""What kazoo's and ZooKeeper's errors mean to a caller: the one table.
+"""Translate errors of kazoo and ZooKeeper into the library's errors: the single table.
 
-A server's own refusal says that nothing was applied. A lost connection or a missing answer says
-nothing, nor does any error that is not in the table: a commit's outcome is then unknown.
+After a server's own refusal nothing was applied. A lost connection, a missing answer, or an error outside
+the table leaves the outcome of a commit unknown.
 """
 
 from kazoo.exceptions import (
@@ -31,7 +31,7 @@ NO_AUTH = -102
 _DENIED = (AuthFailedError, InvalidACLError, NoAuthError, SessionClosedRequireSaslError)
 _NOT_APPLIED = (
     BadArgumentsError,
-    ConnectionClosedError,  # By us, before it was sent.
+    ConnectionClosedError,  # By this client, before sending.
     EphemeralOnLocalSessionError,
     MarshallingError,
     NoNodeError,
@@ -58,9 +58,9 @@ def translate(
     unknown: type[BackendError] = UnavailableError,
     expired: type[BackendError] = UnavailableError,
 ) -> BackendError:
-    """*error*, met at the servers *where*, as what the caller can act on.
+    """Translate *error* of the servers *where* into an error for the caller.
 
-    *unknown* if what was asked for may have been done; *expired* if its session is gone.
+    Return *unknown* if the request may have been applied; *expired* if the session is gone.
     """
     said = _HINTS.get(type(error)) or str(error) or type(error).__name__
     message = f"ZooKeeper at {where}: {said}"
@@ -72,7 +72,7 @@ def translate(
 
 
 def unreachable(where: str, timeout: float, last: str | None, *, tls: bool) -> UnavailableError:
-    """No connection in time: what was tried, what came of it, and what to look at."""
+    """Return the error for a connection timeout: the addresses tried, the last failure, and hints."""
     speaks = "TLS" if tls else "plain TCP (not TLS)"
     return UnavailableError(
         f"no connection to ZooKeeper at {where} within {timeout:g} s ({last or 'no answer'}); check the addresses, "

@@ -1,8 +1,8 @@
-"""How kazoo waits, connects and calls back here: one daemon thread a session, and a close that ends it.
+"""Threads, sockets and waiting for kazoo: one daemon thread per session, and a close that ends the thread.
 
-kazoo takes its threads, sockets and waiting from a *handler*. Its own starts three threads a
-client, makes an epoll object for every wait, forgets what TLS has already decrypted, and cannot
-be stopped while it connects. Callbacks run in the session's thread: they must not block.
+kazoo takes threads, sockets and waiting from a *handler*. kazoo's own handler starts three threads per client,
+makes an epoll object for every wait, ignores data already decrypted by TLS, and cannot stop during
+an attempt to connect. Callbacks run in the session's thread: they must not block.
 """
 
 import select
@@ -21,11 +21,11 @@ _WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 @final
 class Handler:
-    """What kazoo's IHandler asks for. `drop` and `abandon` are ours."""
+    """Implementation of kazoo's IHandler, with the additional methods `drop` and `abandon`."""
 
     name = "smoothcluster"
     timeout_exception = KazooTimeoutError
-    running = False  # There is no completion thread: results call back at once.
+    running = False  # No completion thread exists: results call back at once.
 
     event_object = staticmethod(threading.Event)
     lock_object = staticmethod(threading.Lock)
@@ -55,11 +55,11 @@ class Handler:
         return self.thread
 
     def dispatch_callback(self, callback: Any) -> None:
-        """Call a watch back."""
+        """Call back for a fired watch."""
         callback.func(*callback.args)
 
     def create_connection(self, address: tuple[str, int], hostname: str, **_: object) -> socket.socket:
-        """Connect, within our own time limit: kazoo's is the whole session's, for each address."""
+        """Connect within the library's own time limit: kazoo allows the whole session time for each address."""
         connection = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
         self._socket = connection
         try:
@@ -82,7 +82,7 @@ class Handler:
         _: Sequence[socket.socket],
         timeout: float | None = None,
     ) -> tuple[list[socket.socket], list[socket.socket], list[socket.socket]]:
-        """Wait as `select.select` does, for any number of descriptors, and see what TLS holds back."""
+        """Wait as `select.select` does, for any number of descriptors, and include data held back by TLS."""
         if self._abandoned.is_set():
             raise ConnectionAbortedError("closed")
         held = [reader for reader in readers if isinstance(reader, ssl.SSLSocket) and reader.pending()]
@@ -100,14 +100,14 @@ class Handler:
         )
 
     def drop(self) -> None:
-        """Break the connection, so that kazoo makes another, perhaps to another server."""
+        """Break the connection, so that kazoo connects again, perhaps to another server."""
         if self._socket is not None:
             try:
                 self._socket.shutdown(socket.SHUT_RDWR)
             except OSError:
-                return  # It is broken already.
+                return  # The connection is broken already.
 
     def abandon(self) -> None:
-        """Break the connection and make no more, in the middle of whatever the thread does."""
+        """Break the connection at any point of the thread's work, and prevent new connections."""
         self._abandoned.set()
         self.drop()

@@ -1,4 +1,4 @@
-"""Requests that ZooKeeper knows and kazoo does not, in the form that kazoo's connection takes."""
+"""ZooKeeper requests missing in kazoo, in the form for kazoo's connection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ _ANY_WATCH = 3
 
 @dataclass(frozen=True, slots=True)
 class Znode:
-    """A znode's data and what we need of its stat."""
+    """A znode's data and the needed parts of the stat."""
 
     data: bytes
     version: int
     created: int
     owner: int
-    """Id of the session it lives with; 0 if it outlives its maker."""
+    """Id of the owning session for an ephemeral znode; 0 for a persistent znode."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One read that failed, by ZooKeeper's error code."""
+    """A failed read, with ZooKeeper's error code."""
 
     code: int
 
 
 class Request(Protocol):
-    """What kazoo's connection sends, and reads the answer with."""
+    """Interface of a request for kazoo's connection: serializes the request and parses the answer."""
 
     type: int
 
@@ -48,7 +48,7 @@ def _string(text: str) -> bytes:
 class MultiRead:
     """Read the data, or list the children, of each of *paths* (ZooKeeper 3.6).
 
-    One request instead of one for each is what makes reading 32 keys as fast as reading one.
+    A single request for many paths makes reading 32 keys as fast as reading a single key.
     """
 
     type = 22
@@ -96,7 +96,7 @@ class MultiRead:
 
 @final
 class RemoveWatches:
-    """Take back this connection's watches on *path* (ZooKeeper 3.5)."""
+    """Remove this connection's watches on *path* (ZooKeeper 3.5)."""
 
     type = 18
 
@@ -109,5 +109,5 @@ class RemoveWatches:
 
     @staticmethod
     def deserialize(_: bytes, __: int) -> bool:
-        """There is nothing to read."""
+        """The answer has no body."""
         return True

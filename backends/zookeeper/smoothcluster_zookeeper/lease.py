@@ -1,13 +1,13 @@
-"""A lease is a ZooKeeper session of its own, with a znode that stands for it.
+"""A lease is a ZooKeeper session of its own, represented by a znode.
 
-The znode lives and dies with the session and its name is never used again. Every commit that
-hangs keys on the lease is conditional on it, and goes through the lease's own session.
+The znode lives and dies with the session, and no later lease reuses the name. Every commit with keys on the
+lease is conditional on the znode and goes through the lease's own session.
 
-The danger: only the servers' leader ends sessions, and the server that we talk to tells it of
-us no more than twice a tick. If that server is lost at once after it answered a renewal, the
-leader counts from an earlier one. (Seen: 10 seconds granted, renewed after 6, gone 4.5 later.)
-But an answer to a write proves that what our server had noted half a tick before has arrived.
-So a renewal counts from the one before it, and `ttl` leaves out the time between the two.
+The danger: only the servers' leader ends sessions, and the server of this client reports the session to the
+leader no more than twice a tick. If the server fails right after answering a renewal, the leader counts from
+an earlier renewal. (Seen: 10 seconds granted, renewed after 6, gone 4.5 later.) But an answer to a write
+proves the arrival of everything noted by the server half a tick before. So a renewal counts from the previous
+renewal, and `ttl` leaves out the time between the two.
 """
 
 import threading
@@ -24,27 +24,27 @@ from smoothcluster_zookeeper.layout import Access, Layout
 from smoothcluster_zookeeper.session import Session, Settings
 
 SURE = 0.7
-"""Of the time that the servers grant, what a holder can rely on if it renews every third of that."""
+"""Fraction of the granted time on which a holder can rely by renewing every third of this span."""
 
 _HALF_TICK = 0.2
-"""Of the time that the servers grant, which is at least two ticks and mostly many more: half a tick at the most."""
+"""Upper bound of half a tick, as a fraction of the granted time, which is at least two ticks and usually many."""
 
 
 def lease_id(session_id: int) -> str:
-    """How a session's id, which is signed in the protocol, is written: as ZooKeeper's own tools do."""
+    """Return a session's id, a signed number in the protocol, in the notation of ZooKeeper's own tools."""
     return f"{session_id & 0xFFFFFFFFFFFFFFFF:#x}"
 
 
 @final
 class SessionLease(Lease):
-    """Granted: *znode* exists and lives with *session*."""
+    """A granted lease: *znode* exists and lives with *session*."""
 
     def __init__(self, session: Session, znode: str, asked: float) -> None:
         self.session = session
         self.znode = znode
         self.gone = False
         self._noted = self._certain = asked
-        """When the last renewal was sent, and the last that the leader certainly knows of."""
+        """When this client sent the last renewal, and the last renewal certainly known to the leader."""
         self._id = lease_id(session.id)
         self._ttl = session.granted * SURE
 
@@ -60,7 +60,7 @@ class SessionLease(Lease):
         if self.gone:
             return False
         sent = SYSTEM_CLOCK.monotonic()
-        # Half the time, so that another server can be tried with the rest of it.
+        # Half the time, so that the rest remains for another server.
         deadline = sent + min(self.session.settings.timeout, self.ttl / 2)
         half_tick = self.session.granted * _HALF_TICK
         try:
@@ -79,7 +79,7 @@ class SessionLease(Lease):
         return True
 
     def _write(self, deadline: float) -> None:
-        # No mere ping or read: a server that is cut off from the others still answers those.
+        # No mere ping or read: a server without contact to the others still answers those.
         self.session.ready(deadline)
         self.session.wait(self.session.kazoo.set(self.znode, b""), deadline, OutcomeUnknownError)
 
@@ -99,14 +99,14 @@ class SessionLease(Lease):
             raise OutcomeUnknownError(f"{self.session.settings.hosts} was not told that lease {self.id} ends")
 
     def lose(self) -> None:
-        """It is gone: make sure that nothing can hang on it, nor its session live on."""
+        """Mark the lease as gone, so that no key can depend on the lease, and end the session."""
         self.gone = True
         self.session.close(self.session.settings.deadline())
 
 
 @final
 class Leases:
-    """Those that one backend has granted."""
+    """The leases of a backend."""
 
     def __init__(self, settings: Settings, layout: Layout, access: Access, directories: Directories) -> None:
         self._settings, self._layout, self._access, self._directories = settings, layout, access, directories
@@ -115,7 +115,7 @@ class Leases:
         self._closed = False
 
     def grant(self, ttl: float) -> SessionLease:
-        """A new one, for *ttl* seconds if the servers agree."""
+        """Grant a new lease, for *ttl* seconds if the servers agree."""
         deadline = self._settings.deadline()
         self._drop_lost()
         asked = SYSTEM_CLOCK.monotonic()
@@ -137,7 +137,7 @@ class Leases:
         return lease
 
     def own(self, lease: Lease | None) -> SessionLease | None:
-        """*lease*, as one of ours that is not gone."""
+        """Return *lease* after checking: this backend has granted the lease, and the lease is not gone."""
         if lease is None:
             return None
         if not isinstance(lease, SessionLease) or lease.session.settings is not self._settings:
@@ -147,7 +147,7 @@ class Leases:
         return lease
 
     def close(self) -> None:
-        """They run out by themselves; there will be no others."""
+        """Abandon all leases, which expire by themselves; grant no more."""
         with self._lock:
             self._closed = True
             leases, self._leases = self._leases, set()
@@ -155,7 +155,7 @@ class Leases:
             lease.session.abandon()
 
     def _stand_for(self, lease: SessionLease, deadline: float) -> None:
-        """Make the znode that stands for *lease*."""
+        """Create the znode for *lease*."""
         while True:
             pending = lease.session.kazoo.create(lease.znode, self._access.all, ephemeral=True)
             try:

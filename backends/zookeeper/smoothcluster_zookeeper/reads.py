@@ -1,4 +1,4 @@
-"""Reading keys and directories, many in one request, never behind what was seen before."""
+"""Read keys and directories, many per request, and never return a state older than already seen."""
 
 from collections.abc import Sequence
 from typing import Any, final
@@ -20,22 +20,22 @@ _AT_ONCE = 256
 
 @final
 class Reads:
-    """What one backend reads, each call until a *deadline*."""
+    """The reads of a backend, each call until a *deadline*."""
 
     def __init__(self, connection: Connection, layout: Layout) -> None:
         self._connection, self._layout = connection, layout
 
     def entries(self, keys: Sequence[str], deadline: float) -> list[Entry | None]:
-        """The entry of each of *keys*, None where there is none."""
+        """Return the entry of each of *keys*, None for an absent key."""
         return self.answered(keys, self._read([self._layout.key(key) for key in keys], deadline), deadline)
 
     def entries_in(self, directory: str, deadline: float) -> list[Entry]:
-        """The keys directly in *directory*."""
+        """Return the entries of the keys directly in *directory*."""
         (found,) = self._children([self._layout.directory(directory)], deadline)
         return self.listed(directory, found, deadline)
 
     def listed(self, directory: str, found: Sequence[str], deadline: float) -> list[Entry]:
-        """The keys directly in *directory*, in whose znode all this was *found*."""
+        """Return the entries of the keys directly in *directory*, given the names *found* in the directory's znode."""
         here = self._layout.directory(directory)
         names, _ = sort_names(found)
         answers = self._read([self._layout.key_in(here, name) for name in names], deadline)
@@ -43,7 +43,7 @@ class Reads:
         return [entry for entry in entries if entry is not None]
 
     def answered(self, keys: Sequence[str], answers: Sequence[Any], deadline: float) -> list[Entry | None]:
-        """The entries that a `MultiRead` of the znodes of *keys* has shown."""
+        """Return the entries of *keys* from the *answers* to a `MultiRead` of their znodes."""
         entries: list[Entry | None] = []
         for key, answer in zip(keys, answers, strict=True):
             if isinstance(answer, Failed):
@@ -59,7 +59,7 @@ class Reads:
         return entries
 
     def names(self, directory: str, deadline: float) -> list[str]:
-        """What lies in *directory*: names of keys, and of directories that lead to some, sorted."""
+        """Return the sorted names in *directory*: keys, and directories with keys below."""
         return self._names(self._layout.directory(directory), deadline)
 
     def _names(self, znode: str, deadline: float) -> list[str]:
@@ -67,7 +67,7 @@ class Reads:
         below = [f"{znode}/{name}" for name in deeper]
         for name, each, found in zip(deeper, below, self._children(below, deadline), strict=True):
             keys, directories = sort_names(found)
-            # One that holds only directories may lead to nothing: they may have been left empty.
+            # A directory with only subdirectories may lead to no key: the subdirectories may be empty.
             if keys or any(self._names(f"{each}/{deepest}", deadline) for deepest in directories):
                 names.append(name)
         return sorted(names)
@@ -94,7 +94,7 @@ class Reads:
         return answers
 
     def _deny_unless_directory(self, key: str, deadline: float) -> None:
-        """What may not be read is a directory's stand-in, or somebody else's."""
+        """Deny access to *key*, unless the unreadable znode is a directory's stand-in."""
         session = self._connection.ready(deadline)
         if not Directories.exists(session, self._layout.directory(key), deadline):
             raise translate(NoAuthError(), self._connection.settings.hosts)

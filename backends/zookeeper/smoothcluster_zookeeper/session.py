@@ -1,4 +1,4 @@
-"""One ZooKeeper session: it is connected or not, and once lost it is lost for good."""
+"""A single ZooKeeper session: connected or not, and once lost never connected again."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ from smoothcluster_zookeeper.kazoo_handler import Handler
 from smoothcluster_zookeeper.kazoo_requests import Request
 
 _LEAST_PATIENCE = 2.0
-"""Seconds that a server may be silent at least, with no call waiting, before it is left: it may be busy."""
+"""Shortest silence of a server in seconds, with no call waiting, before a change of server: the server may be busy."""
 
 _ENDING = 5.0
-"""Seconds to wait for a thread that was told to end. Only a name server can hold it up."""
+"""Seconds to wait for a thread to end. Only a name server can delay the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,21 @@ class Settings:
 
     @property
     def share(self) -> float:
-        """Seconds for trying one server, so that the others are tried in time, or it again: it may be starting."""
+        """Seconds for trying each server. Time remains for other servers or a retry: a server may be starting."""
         return self.timeout / max(3, self.hosts.count(",") + 1)
 
     def deadline(self) -> float:
-        """By when a call that begins now must have ended."""
+        """Return the deadline of a call begun now."""
         return SYSTEM_CLOCK.monotonic() + self.timeout
 
 
 @final
 class Session:
-    """Made at once, connected in the background; *changed* is called, in its thread, whenever that changes.
+    """A session, created at once and connected in the background.
 
-    *wanted*: seconds of silence that it should survive. Without *ping*, it lives only by what is
-    asked through it. *expired* is raised once it is lost.
+    The session's thread calls *changed* at each change of the connection. *wanted*: seconds of silence
+    the session should survive. Without *ping*, only requests keep the session alive. Calls on a lost session
+    raise *expired*.
     """
 
     def __init__(
@@ -85,16 +86,16 @@ class Session:
 
     @property
     def granted(self) -> float:
-        """Seconds of silence after which the servers end it."""
+        """Seconds of silence after which the servers end the session."""
         return self.kazoo.granted
 
     @property
     def zxid(self) -> int:
-        """The latest state of the store that it has shown."""
+        """The latest transaction id of the store in any answer to this session."""
         return self.kazoo.zxid
 
     def ready(self, deadline: float) -> None:
-        """Wait until it is connected. Raise UnavailableError at *deadline*, or what is due if it is lost."""
+        """Wait for a connection. Raise UnavailableError at *deadline*, or the error for a lost session."""
         with self._news:
             self._news.wait_for(lambda: self.connected or self.lost, deadline - SYSTEM_CLOCK.monotonic())
             if self._abandoned:
@@ -106,7 +107,7 @@ class Session:
                 raise unreachable(self.settings.hosts, self.settings.timeout, self.kazoo.last_failure, tls=tls)
 
     def wait(self, pending: Pending, deadline: float, unknown: type[BackendError] = UnavailableError) -> Any:
-        """The answer, or NoNodeError, or one of our own errors; *unknown* if there is none by *deadline*."""
+        """Return the answer; raise NoNodeError, a library error, or, without an answer by *deadline*, *unknown*."""
         try:
             return pending.get(timeout=max(0.0, deadline - SYSTEM_CLOCK.monotonic()))
         except NoNodeError:
@@ -124,9 +125,9 @@ class Session:
         unknown: type[BackendError] = UnavailableError,
         after: Sequence[Request] = (),
     ) -> tuple[Sequence[Any], int | None, Sequence[Any]]:
-        """Commit *transaction*: its results, the index of the operation that failed it, if any, and what came *after*.
+        """Commit *transaction*; return the results, the index of the failed operation, if any, and the answers *after*.
 
-        These requests are sent with it: a session's requests are answered in order.
+        The session sends the requests *after* at the same time: ZooKeeper answers a session's requests in order.
         """
         pending = transaction.commit_async()
         others = [self.kazoo.send(each) for each in after]
@@ -135,13 +136,13 @@ class Session:
         return results, first_failure(results), answers
 
     def unwatch(self, znodes: Sequence[str]) -> None:
-        """Take back every watch on *znodes*, without waiting."""
+        """Remove every watch on *znodes*, without waiting."""
         if self.connected:
             for znode in znodes:
                 self.kazoo.unwatch(znode)
 
     def close(self, deadline: float) -> bool:
-        """End the session on the servers too; return whether they have answered so by *deadline*."""
+        """End the session on the servers too; return whether the servers have confirmed the end by *deadline*."""
         if self.connected:
             self.kazoo.stay_ended()
             self.kazoo.send_close()
@@ -150,7 +151,7 @@ class Session:
         return self.kazoo.closed
 
     def abandon(self) -> None:
-        """Let go of the connection and the thread without a word; the session runs out by itself."""
+        """Drop the connection and the thread without telling the servers; the session expires there."""
         self._abandoned = True
         self.kazoo.stay_ended()
         self._handler.abandon()
@@ -159,12 +160,12 @@ class Session:
             self.kazoo.release()
 
     def _give_up_on_server(self) -> None:
-        """Another may answer, and this one would hold up all that follows. A new connection gets its chance."""
+        """Drop a silent server, which holds up all later requests, unless the connection is new."""
         if SYSTEM_CLOCK.monotonic() - self._since >= min(self.settings.share, self.granted / 4):
             self._handler.drop()
 
     def _join(self, seconds: float) -> bool:
-        """Wait for the thread; return whether it has ended."""
+        """Wait for the thread; return whether the thread has ended."""
         thread = self._handler.thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, seconds))
@@ -189,7 +190,10 @@ class Session:
 
 
 def first_failure(results: Sequence[object]) -> int | None:
-    """Which operation failed a transaction; None if it was applied. The others fail as rolled back, or not tried."""
+    """Return the index of the operation that failed the transaction; None if applied.
+
+    The other operations fail as rolled back or not tried.
+    """
     for index, result in enumerate(results):
         if isinstance(result, Exception) and getattr(result, "code", 0) not in (0, -2):
             return index

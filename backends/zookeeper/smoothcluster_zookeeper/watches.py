@@ -1,9 +1,9 @@
-"""Standing orders on top of ZooKeeper's watches, which fire once and die with the connection.
+"""Persistent watches on top of ZooKeeper's watches, which fire once and die with the connection.
 
-What a watch rests on is armed again first and *notify* called after, in a thread of our own: a
-change before that is reported by this call, one after it by what was armed. What could not be
-armed in time is armed when the servers are back, and reported then. kazoo calls back in its
-session's thread, where nothing may be asked of it: that only notes what is to be done.
+A thread of this module first arms the fired ZooKeeper watches again and then calls *notify*. This call reports
+every change before the arming; the armed watches report every later change. If the servers are away, the thread
+arms the watches after their return and notifies then. kazoo calls back in the session's thread, where
+waiting for an answer would block forever: the callback only queues the work.
 """
 
 import logging
@@ -24,7 +24,7 @@ from smoothcluster_zookeeper.session import Session
 _LOG = logging.getLogger("smoothcluster_zookeeper")
 
 _PAUSE = 0.2
-"""Seconds between two attempts to arm what the servers refuse."""
+"""Seconds between two attempts to arm watches after a refusal by the servers."""
 
 
 @final
@@ -36,21 +36,21 @@ class _Order(Watch):
         self.notify = notify
         self.values = values
         self.children: set[str] = set()
-        """Keys in the directory whose values are watched."""
+        """Keys in the directory with watched values."""
         self.unarmed = {self.key, self.directory}
 
     def close(self) -> None:
         self._watches.remove(self)
 
     def forget(self) -> None:
-        """Nothing is armed any more."""
+        """Mark everything as unarmed."""
         self.children.clear()
         self.unarmed = {self.key, self.directory}
 
 
 @final
 class Watches:
-    """All watches of one backend."""
+    """All watches of a backend."""
 
     def __init__(self, layout: Layout, connection: Connection) -> None:
         self.layout = layout
@@ -58,16 +58,16 @@ class Watches:
         connection.disconnected = self._disconnected
         self._lock = threading.Lock()
         self._orders: dict[str, set[_Order]] = {}
-        """By the znodes of their key and of their directory."""
+        """Watches by the znodes of their key and of their directory."""
         self._awaiting: set[_Order] = set()
-        """Those to arm and wake."""
+        """Watches to arm and notify."""
         self._work = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._armed_on: Session | None = None
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
-        """Watch *path* from now on. If the servers are away, once they are back."""
+        """Watch *path* from now on, or from the return of the servers."""
         order = _Order(self, path, notify, values=values)
         with self._lock:
             if self._closed.is_set():
@@ -87,16 +87,16 @@ class Watches:
         return order
 
     def remove(self, order: _Order) -> None:
-        """Wake *order* no more, and take back what it alone had armed and might never fire.
+        """Stop notifying *order*, and remove ZooKeeper watches armed for *order* alone, which might never fire.
 
-        A watch on a child fires at last when the child goes; who is interested no more is not told.
+        A watch on a child fires at the latest when the child is deleted; no removed watch is notified.
         """
         with self._lock:
             self._awaiting.discard(order)
             unwanted = [znode for znode in (order.key, order.directory) if self._leave(znode, order)]
         if self._armed_on is not None:
             self._armed_on.unwatch(unwanted)
-        with self._lock:  # Whoever came meanwhile may have lost what they armed.
+        with self._lock:  # A watch added meanwhile may have lost armed watches.
             late = [each for znode in unwanted for each in self._orders.get(znode, ())]
         self._put_off(late)
 
@@ -117,7 +117,7 @@ class Watches:
             self._thread.join()
 
     def _disconnected(self) -> None:
-        """All that was armed is gone with the connection."""
+        """Put all watches off: the lost connection has taken every armed watch."""
         with self._lock:
             everyone = {order for orders in self._orders.values() for order in orders}
         self._put_off(everyone)
@@ -130,7 +130,7 @@ class Watches:
         self._work.set()
 
     def _fired(self, event: Event) -> None:
-        """Called by kazoo, which forgot the watch."""
+        """Note a fired ZooKeeper watch. kazoo calls this and has already forgotten the watch."""
         if event.type == EventType.NONE:
             return  # The connection is gone; `_disconnected` is called.
         znode = event.path
@@ -169,11 +169,11 @@ class Watches:
             return
         try:
             order.notify()
-        except Exception:  # noqa: BLE001  # It is the caller's own code, and the others are to be woken too.
+        except Exception:  # noqa: BLE001  # The caller's own code failed; still notify the others.
             _LOG.exception("a watch's notify failed")
 
     def _arm(self, orders: Iterable[_Order]) -> None:
-        """Arm whatever *orders* have unarmed."""
+        """Arm all unarmed znodes of *orders*."""
         deadline = self._connection.settings.deadline()
         session = self._armed_on = self._connection.for_reading(deadline)
         asked = [(order, znode, self._ask(session, order, znode)) for order, znode in self._unarmed(orders)]
@@ -188,7 +188,7 @@ class Watches:
             session.wait(pending, deadline)
 
     def _unarmed(self, orders: Iterable[_Order]) -> list[tuple[_Order, str]]:
-        """What is to be armed. Noted as armed before it is, so that it may fire at any moment from then on."""
+        """Return the znodes to arm, already noted as armed, so that each may fire from the moment of arming on."""
         wanted: list[tuple[_Order, str]] = []
         with self._lock:
             for order in orders:
@@ -203,7 +203,7 @@ class Watches:
         return session.kazoo.exists(znode, self._fired)
 
     def _listing(self, session: Session, znode: str, pending: Pending, deadline: float) -> list[str]:
-        """The names in a directory, which is watched now, be it there or not."""
+        """Return the names in a directory, watched from now on whether present or not."""
         while True:
             try:
                 names: list[str] = session.wait(pending, deadline)
@@ -215,7 +215,7 @@ class Watches:
                 return names
 
     def _arm_children(self, session: Session, order: _Order, names: list[str]) -> list[Pending]:
-        """Watch the values of keys that are new. One that goes says so by itself."""
+        """Watch the values of new keys. A deleted key fires its own watch."""
         if not order.values:
             return []
         here = {self.layout.key_in(order.directory, name) for name in sort_names(names)[0]}

@@ -1,4 +1,4 @@
-"""Groups that meet in a folder."""
+"""smoothcluster on a folder shared by processes."""
 
 from smoothcluster_files.adapter import FilesBackend
 

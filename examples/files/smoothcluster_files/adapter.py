@@ -40,7 +40,7 @@ _GUARANTEES: Final = Guarantees(
 
 @final
 class FilesLease(Lease):
-    """A line in the store. It is kept two caps longer than its holder is told: see `state`."""
+    """A lease, kept in the store two caps longer than the time told to the holder: see `state`."""
 
     def __init__(self, folder: Folder, ttl: float) -> None:
         self._folder, self._ttl, self._id = folder, ttl, uuid.uuid4().hex
@@ -69,7 +69,7 @@ class FilesLease(Lease):
 
 @final
 class FilesBackend(CoordinationBackend):
-    """The store in *folder*, which is made when it is first used. No call blocks for longer than *timeout* seconds."""
+    """A backend on *folder*, created on first use. No call blocks for longer than *timeout* seconds."""
 
     def __init__(self, folder: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
         if not timeout > 0:
@@ -79,7 +79,7 @@ class FilesBackend(CoordinationBackend):
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> "FilesBackend":
-        """The backend at ``files:///absolute/folder``."""
+        """Return the backend at ``files:///absolute/folder``."""
         parts = urlsplit(url)
         if parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
             raise UsageError(f"{url!r} names no folder: use files:///absolute/folder")

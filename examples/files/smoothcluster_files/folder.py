@@ -1,4 +1,4 @@
-"""The folder: one file with everything, replaced as a whole by whoever holds the lock."""
+"""The folder of the store: a single file with the whole state, replaced by the holder of the lock."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 @final
 class Folder:
-    """The store in the folder *path*. A call waits for *timeout* seconds at most, beside what the disk takes."""
+    """The store in the folder *path*. A call waits at most *timeout* seconds for the lock, plus time for the disk."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self.path, self.timeout = path, timeout
@@ -31,15 +31,15 @@ class Folder:
         self._guard = threading.Lock()
 
     def read(self) -> State:
-        """What there is now; not to be changed. Raise UnavailableError."""
+        """Return the current state; callers must not change the state. Raise UnavailableError."""
         state = self._look()
         if state.leases and SYSTEM_CLOCK.monotonic() - state.machine > CAP / 2:
-            # Somebody has to let time pass. Whoever waits for a lease's end reads, and so does it.
+            # The clock advances only with changes. A reader may wait for a lease to end, so readers advance the clock.
             return self.change(State.copy)
         return state
 
     def change(self, act: Callable[[State], Answer], unknown: type[BackendError] = UnavailableError) -> Answer:
-        """Have *act* change the state and keep that, unless it raises. Raise *unknown* if it may have been kept."""
+        """Store the state as changed by *act*, unless *act* raises. Raise *unknown* if the outcome is unknown."""
         lock = self._take()
         try:
             state = self._look().copy()
@@ -48,10 +48,10 @@ class Folder:
             self._write(state, unknown)
             return answer
         finally:
-            os.close(lock)  # Which gives the lock back.
+            os.close(lock)  # Closing the file releases the lock.
 
     def _take(self) -> int:
-        """The lock, as an open file: of threads of one process, too, only one has it."""
+        """Take the lock and return an open file. The lock excludes other processes and other threads alike."""
         if self.closed:
             raise UnavailableError("closed")
         try:
@@ -73,7 +73,7 @@ class Folder:
             return lock
 
     def _look(self) -> State:
-        """The state in the file. Each is another file, so one that is known need not be read again."""
+        """Return the state in the file. Each change makes another file, so a file already known is not read again."""
         if self.closed:
             raise UnavailableError("closed")
         try:
@@ -96,7 +96,7 @@ class Folder:
         return state
 
     def _write(self, state: State, unknown: type[BackendError]) -> None:
-        """Put a new file, which is on the disk by then, in the old one's place; that is on the disk when we return."""
+        """Write a new file to the disk, replace the old file, and return when the disk has the replacement."""
         doubt: type[BackendError] = UnavailableError
         try:
             handle, name = tempfile.mkstemp(dir=self.path, prefix="new-")

@@ -1,4 +1,4 @@
-"""Everything that the store holds at one moment, and how it changes. Knows of no file, lock or thread."""
+"""The state of the store and the changes of the state, without any file, lock or thread."""
 
 import base64
 import json
@@ -10,45 +10,45 @@ from smoothcluster.backend import Change, Condition, Create, Delete, Entry, Exis
 from smoothcluster.errors import MisplacedKeyError
 
 CAP = 0.5
-"""Seconds by which the store's clock advances at most between two changes."""
+"""The most seconds by which the store's clock advances between two changes."""
 
 
 @dataclass(slots=True)
 class State:
     """All keys and leases, and the clock by which leases end.
 
-    That clock follows the machine's, but by a cap at most: where everybody stood still for an hour,
-    or nobody could write, no lease has lost more than that.
+    The store's clock follows the machine's clock, but advances by at most a cap per change. If all processes were
+    paused for an hour, or no process could write, no lease loses more time than a cap.
     """
 
     number: int = 0
-    """Of the last change. The versions and `created` of what it made."""
+    """The number of the last change, which is also the version and `created` of the entries made there."""
     clock: float = 0.0
     machine: float = 0.0
-    """What the machine's clock said when `clock` was set."""
+    """The reading of the machine's clock when `clock` was set."""
     boot: str = ""
-    """Which boot of the machine that clock counts from."""
+    """The id of the boot from which the machine's clock counts."""
     keys: dict[str, Entry] = field(default_factory=dict[str, Entry])
     leases: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
-    """When each ends, on `clock`, and its full time."""
+    """For each lease, the end on `clock` and the full time."""
 
     def copy(self) -> "State":
-        """One that can be changed without changing this one."""
+        """Return a copy, so that changes of the copy leave this state as before."""
         return replace(self, keys=dict(self.keys), leases=dict(self.leases))
 
     # Reading.
 
     def is_directory(self, name: str) -> bool:
-        """Whether keys lie under it."""
+        """Whether keys lie under *name*."""
         return any(key.startswith(f"{name}/") for key in self.keys)
 
     def names(self, directory: str) -> list[str]:
-        """The full names directly in it, of keys and of directories, sorted."""
+        """Return the full names of the keys and directories directly in *directory*, sorted."""
         below = (key.removeprefix(f"{directory}/") for key in self.keys if key.startswith(f"{directory}/"))
         return sorted({f"{directory}/{rest.partition('/')[0]}" for rest in below})
 
     def print_of(self, path: str, *, values: bool) -> object:
-        """What tells whether a watch of *path* is to wake: it differs if the key or one directly under it does."""
+        """Return a fingerprint for a watch of *path*, different after a change of the key or a key directly below."""
         found = (self.keys.get(name) for name in (path, *self.names(path)))
         marks = [(each.key, each.created, each.version if values else "") for each in found if each is not None]
         return (marks, self.names(path))
@@ -56,9 +56,9 @@ class State:
     # Changing.
 
     def pass_time(self, machine: float, boot: str) -> None:
-        """Move the clock on, and end the leases that are due."""
+        """Advance the clock, and end the leases that are due."""
         if boot != self.boot or machine < self.machine - 1.0:
-            # Another boot: nobody can say how long ago. Every lease gets its full time again.
+            # Another boot: the time between is unknown. Every lease gets its full time again.
             self.leases = {each: (self.clock + full, full) for each, (_, full) in self.leases.items()}
         else:
             self.clock += min(max(0.0, machine - self.machine), CAP)
@@ -67,17 +67,17 @@ class State:
             self.end(lease)
 
     def end(self, lease: str) -> None:
-        """End a lease and its keys."""
+        """End a lease and delete the keys attached to the lease."""
         if self.leases.pop(lease, None) is not None:
             self.number += 1
             self.keys = {key: entry for key, entry in self.keys.items() if entry.lease != lease}
 
     def grant(self, lease: str, full: float) -> None:
-        """Give it, or give it again, its full time."""
+        """Create a lease, or renew a lease, with the full time."""
         self.leases[lease] = (self.clock + full, full)
 
     def refusal(self, parts: Iterable[Condition | Change]) -> str | None:
-        """A key whose condition, spoken or implied by its change, does not hold; None if all do."""
+        """Return a key with a condition, given or implied by a change, that does not hold; None if all hold."""
         for part in parts:
             entry = self.keys.get(part.key)
             if isinstance(part, Create):
@@ -89,7 +89,7 @@ class State:
         return None
 
     def check_places(self, changes: Sequence[Change]) -> None:
-        """Raise MisplacedKeyError if a created key would be a directory too, or lie under bytes."""
+        """Raise MisplacedKeyError if a created key would also be a directory, or lie under a key with bytes."""
         created = {change.key for change in changes if isinstance(change, Create)}
         for key in created:
             if self.is_directory(key):
@@ -101,7 +101,7 @@ class State:
                 above = above.rpartition("/")[0]
 
     def apply(self, changes: Sequence[Change]) -> dict[str, str]:
-        """Make the changes, whose conditions hold; the new versions."""
+        """Make the changes, whose conditions must hold. Return the new versions by key."""
         self.number += 1
         version = str(self.number)
         for change in changes:
@@ -118,14 +118,14 @@ class State:
     # As bytes.
 
     def to_bytes(self) -> bytes:
-        """JSON, in which values are base64."""
+        """Return the state as JSON, with values in base64."""
         keys = {e.key: [base64.b64encode(e.value).decode(), e.version, e.created, e.lease] for e in self.keys.values()}
         head = {"number": self.number, "clock": self.clock, "machine": self.machine, "boot": self.boot}
         return json.dumps({**head, "keys": keys, "leases": self.leases}).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "State":
-        """Raise ValueError if that is not what `to_bytes` gives."""
+        """Read the state from the output of `to_bytes`. Raise ValueError if *data* is something else."""
         try:
             all_of_it: dict[str, Any] = json.loads(data)
             keys = {

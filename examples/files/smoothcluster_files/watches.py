@@ -1,4 +1,4 @@
-"""Standing orders, woken by one thread that looks at the store again and again."""
+"""Watches, woken by a thread that polls the store."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from smoothcluster_files.folder import Folder
 from smoothcluster_files.state import State
 
 _PAUSE = 0.01
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 
 
 @final
@@ -24,14 +24,14 @@ class _Order(Watch):
         self._watches.remove(self)
 
     def look(self, state: State) -> bool:
-        """Whether something has changed since the last look."""
+        """Whether the watched path has changed since the last look."""
         before, self.seen = self.seen, state.print_of(self.path, values=self.values)
         return self.seen != before
 
 
 @final
 class Watches:
-    """All watches of one backend."""
+    """All watches of a backend."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -41,7 +41,7 @@ class Watches:
         self._thread: threading.Thread | None = None
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
-        """Watch *path* from now on; if the store is away, from when it is back."""
+        """Watch *path* from now on, or, if the store is unavailable, from the store's return on."""
         order = _Order(self, check_key(path), notify, values=values)
         try:
             order.look(self._folder.read())
@@ -58,7 +58,7 @@ class Watches:
         return order
 
     def remove(self, order: _Order) -> None:
-        """Wake *order* no more."""
+        """End the watch *order*."""
         with self._lock:
             self._orders.pop(order, None)
 
@@ -75,7 +75,7 @@ class Watches:
             try:
                 state = self._folder.read()
             except BackendError:
-                continue  # What changes meanwhile is seen by the next look that succeeds.
+                continue  # The next successful look sees the changes made meanwhile.
             with self._lock:
                 woken = [order for order in self._orders if order.look(state)]
             for order in woken:

@@ -1,4 +1,4 @@
-"""The contract, put to a folder, and what only a folder does."""
+"""Tests of the files backend: the conformance tests of all backends, and tests for folders alone."""
 
 import json
 import os
@@ -22,31 +22,31 @@ from smoothcluster.testing.conformance.kit import create, gone
 
 
 def expire(folder: Path, lease: Lease) -> None:
-    """End it as the store does when its time is over."""
+    """End *lease* in the same way as an expiry in the store."""
     backend = FilesBackend(folder)
     backend._folder.change(lambda state: state.end(lease.id))  # pyright: ignore[reportPrivateUsage]
     backend.close()
 
 
 class TestFiles(BackendConformance):
-    """A folder for each test. There is no server to be restarted, and no connection to be cut."""
+    """The conformance tests, with a folder for each test. There is no server to restart, and no connection to cut."""
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
         self.folder = tmp_path / "store"
 
     def connect(self) -> CoordinationBackend:
-        """A client."""
+        """Return a new client of the folder."""
         return FilesBackend(self.folder)
 
     def expire(self, lease: Lease) -> None:
-        """Have the store end it."""
+        """Have the store end *lease*."""
         expire(self.folder, lease)
 
 
 @pytest.mark.parametrize("expiring", [False, True], ids=["", "expiring"])
 def test_random_moves(tmp_path: Path, expiring: bool) -> None:
-    """Whatever two clients do, the store holds what a dict would, and wakes whom it should."""
+    """After random calls of two clients, the store has the same contents as a dict, and has woken the right watches."""
 
     def end(lease: Lease) -> None:
         expire(tmp_path / "store", lease)
@@ -60,7 +60,7 @@ def test_random_moves(tmp_path: Path, expiring: bool) -> None:
 
 
 def test_its_url_leads_to_it(tmp_path: Path) -> None:
-    """By the entry point of this distribution."""
+    """`connect` finds the backend by the entry point of this distribution."""
     backend = connect(f"files://{tmp_path}/a folder", timeout=1.0)
     assert isinstance(backend, FilesBackend)
     create(backend, "a", b"1")
@@ -72,7 +72,7 @@ def test_its_url_leads_to_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["files://", "files:///", "files://host/folder", "files:///folder?x=1"])
 def test_a_url_that_names_no_folder(url: str) -> None:
-    """The error shows one that does."""
+    """The error shows a valid URL."""
     with pytest.raises(UsageError, match="use files:///absolute/folder"):
         connect(url)
 
@@ -93,7 +93,7 @@ def test_a_group(tmp_path: Path) -> None:
 
 
 def test_a_process_killed_while_it_changes_the_store(tmp_path: Path) -> None:
-    """The change is there or not, and nobody waits for the dead."""
+    """The last change is stored wholly or not at all, and no process waits for the dead process."""
     program = """
         import sys
         from smoothcluster.backend import Create
@@ -116,7 +116,7 @@ def test_a_process_killed_while_it_changes_the_store(tmp_path: Path) -> None:
 
 
 def test_a_process_stopped_while_it_changes_the_store(tmp_path: Path) -> None:
-    """The others are told in time, and no lease is over when it goes on."""
+    """Other processes get an error within the timeout, and no lease has expired when the process goes on."""
     backend = FilesBackend(tmp_path, timeout=0.3)
     lease = backend.lease(0.5)
     create(backend, "a", b"", lease)
@@ -133,7 +133,7 @@ def test_a_process_stopped_while_it_changes_the_store(tmp_path: Path) -> None:
 
 
 def test_another_boot_gives_every_lease_its_full_time_again() -> None:
-    """Nobody can say for how long the machine was away."""
+    """The time between two boots of the machine is unknown."""
     state = State()
     state.pass_time(1000.0, "one")
     state.grant("lease", 2.0)
@@ -144,14 +144,14 @@ def test_another_boot_gives_every_lease_its_full_time_again() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"keys": 1, "leases": {}}', b"[" * 100_000])
 def test_garbage_in_the_file_is_an_error_of_ours(tmp_path: Path, data: bytes) -> None:
-    """It is data, and is not repaired by guessing."""
+    """A damaged file raises an error, and is not repaired by guessing."""
     (tmp_path / "store.json").write_bytes(data)
     with pytest.raises(BackendError, match="written by somebody else"):
         FilesBackend(tmp_path).keys("a")
 
 
 def test_the_file_is_json(tmp_path: Path) -> None:
-    """For looking at."""
+    """People can read the file."""
     backend = FilesBackend(tmp_path)
     create(backend, "a/b", b"value")
     assert json.loads((tmp_path / "store.json").read_text())["keys"]["a/b"][1:] == ["1", 1, None]

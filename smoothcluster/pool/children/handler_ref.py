@@ -1,9 +1,9 @@
-"""Where a handler comes from, so that a child process can import the very same one.
+"""References to handlers, so that a child process can import the same handler.
 
-A child is a fresh interpreter: it knows nothing of its parent but what it imports. So a handler
-must be found by name, as ``module:function``. One of the script that was started is found by
-importing that file under another name, which runs its top level: only a script whose work waits
-behind ``if __name__ == "__main__":`` may be imported so, and only such a one is.
+A child is a fresh interpreter and shares nothing with the parent but imports. So a child must find
+the handler by name, as ``module:function``. For a handler of the started script the child imports
+the file under another name, and this runs the top level of the file. So the script must keep the
+work behind ``if __name__ == "__main__":``; any other script is refused.
 """
 
 import ast
@@ -23,24 +23,24 @@ MAIN = "__mp_main__"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How a child finds the handler."""
+    """The reference by which a child finds the handler."""
 
     module: str
     name: str
     script: str | None
-    """The file to be imported as the module, if that is the program's ``__main__``."""
+    """The file to import as the module, if the module is the program's ``__main__``."""
 
     def to_json(self) -> dict[str, object]:
-        """For a child's eyes."""
+        """Return the fields as a JSON object for the child."""
         return asdict(self)
 
 
 class NoOriginError(Exception):
-    """The handler cannot be imported by a child; says why, and how to mend it."""
+    """A child cannot import the handler. The message gives the reason and the remedy."""
 
 
 def origin_of(handler: Handler) -> Origin:
-    """Where *handler* comes from; raise NoOriginError if a child could not find it there."""
+    """Return the origin of *handler*; raise NoOriginError if a child could not import the handler from there."""
     module, name = getattr(handler, "__module__", None), getattr(handler, "__qualname__", None)
     if not (isinstance(module, str) and isinstance(name, str)):
         raise NoOriginError(f"it is an object ({handler!r:.80}): make it a function of a module")
@@ -59,7 +59,7 @@ def origin_of(handler: Handler) -> Origin:
 
 
 def _guarded(file: str | None) -> str:
-    """The script's file, if importing it does no more than define things."""
+    """Return the script's file, if the script has a main guard, so that an import only defines things."""
     if file is None or not Path(file).is_file():
         raise NoOriginError("it was typed in, not read from a file: put it into a module")
     path = Path(file).resolve()
@@ -76,7 +76,7 @@ def _guarded(file: str | None) -> str:
 
 
 def load(data: dict[str, Any]) -> Handler:
-    """In a child: the handler that its parent has described. Raises whatever importing it raises."""
+    """In a child: import the handler that the parent described. Exceptions of the import pass through."""
     module, name, script = str(data["module"]), str(data["name"]), data["script"]
     if script is None:
         holder = importlib.import_module(module)
@@ -87,5 +87,5 @@ def load(data: dict[str, Any]) -> Handler:
         holder = importlib.util.module_from_spec(spec)
         sys.modules[MAIN] = holder
         spec.loader.exec_module(holder)
-        sys.modules["__main__"] = holder  # What the script's own code looks up there.
+        sys.modules["__main__"] = holder  # The script's own code may look names up there.
     return cast("Handler", reduce(getattr, name.split("."), cast("object", holder)))

@@ -1,4 +1,4 @@
-"""What users say about child processes, and the children that this makes."""
+"""The user's options for child processes, and the children made from the options."""
 
 import logging
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from smoothcluster.pool.children.pool import Children
 log = logging.getLogger("smoothcluster")
 
 LEAST_MEMORY = 2**20
-"""Bytes that it takes to be given a task, and to answer."""
+"""Bytes that a child needs to receive a task and to answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """Whether all tasks run in children, and what each may take there."""
+    """Whether all tasks run in children, and the limits of each task there."""
 
     kind: str | None
-    """"process", or None: only suspects do."""
+    """"process", or None: only suspects run in children."""
     timeout: float | None
     """Seconds."""
     memory: int | None
     """Bytes."""
 
     def check(self) -> Self:
-        """Raise UsageError unless this makes sense."""
+        """Raise UsageError if the options contradict each other or are out of range."""
         if self.kind not in (None, "process"):
             raise UsageError(f'isolation must be "process" or None, not {self.kind!r:.80}')
         for what, limit in (("task_timeout", self.timeout), ("task_memory", self.memory)):
@@ -44,7 +44,7 @@ class Isolation:
         return self
 
     def children(self, handler: Handler, most: int) -> Children:
-        """Children to run *handler*, *most* at once. Raise UsageError if all tasks need them, and they cannot."""
+        """Make children for *handler*, *most* at once. Raise UsageError if all tasks need children and none works."""
         every = self.kind is not None
         origin: Origin | None = None
         try:

@@ -1,8 +1,9 @@
-"""A child process: runs handlers for a member, so that what dies of a task is not the member.
+"""The main program of a child process: runs handlers for a member, so that a deadly task kills only the child.
 
-It is a fresh interpreter in a session of its own, so signals to the member's process group pass it
-by; it ignores SIGINT and SIGTERM, ends with its parent, and asks to be the first to go when the
-machine runs out of memory. Its standard output and error are the parent's.
+The child is a fresh interpreter in a separate session, so signals to the member's process group do
+not reach the child. The child ignores SIGINT and SIGTERM, ends with the parent, and asks the kernel
+to be killed first when the machine runs out of memory. Parent and child share standard output and
+error.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 _LINGER = 0.2
-"""Seconds that a child which idles outlives its parent."""
+"""Seconds by which an idle child outlives the parent."""
 
 
 class _State:
@@ -40,12 +41,12 @@ class _State:
 
 
 def importing() -> bool:
-    """Whether this is a child that imports its handler: no time to join groups."""
+    """Whether this process is a child that is importing the handler, and must not join groups meanwhile."""
     return _State.importing
 
 
 def main(fd: int, parent: int) -> None:
-    """Serve the parent at the other end of *fd* until that ends."""
+    """Serve the parent at the other end of *fd* until the parent ends."""
     _prepare()
     _end_with(parent)
     link = socket.socket(fileno=fd)
@@ -78,22 +79,23 @@ def _prepare() -> None:
 
 
 def _end_with(parent: int | None) -> None:
-    """Have the kernel end this process with its parent, or not if that is None.
+    """Have the kernel end this process with *parent*; if None, stop this.
 
-    That is asked for while it imports or runs a task. Children that idle would end at the very moment
-    at which others take over from their parent, and need the processors: they see their connection end.
+    The child asks for this while importing or running a task. An idle child instead notices the end of
+    the connection and exits a little later: idle children would otherwise all end at the moment at
+    which other members take over from the parent and need the processors.
     """
     if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if parent is not None else 0)
-    if parent not in (None, os.getppid()):  # It ended before we asked.
+    if parent not in (None, os.getppid()):  # The parent ended before the request.
         os._exit(1)
 
 
 def _limit(memory: int) -> None:
-    """Let the handler's tasks have *memory* bytes beside what it took to get ready for them.
+    """Let the handler's tasks use *memory* bytes beyond the memory in use after the import.
 
-    RLIMIT_DATA, not RLIMIT_AS: what is mapped and never used, as allocators and numeric libraries
-    do by the gigabyte, does no harm.
+    RLIMIT_DATA, not RLIMIT_AS: allocators and numeric libraries map gigabytes of address space and
+    never use most of them, which does no harm.
     """
     used = re.search(r"^VmData:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     most = (int(used[1]) * 1024 if used else 0) + memory
@@ -101,7 +103,7 @@ def _limit(memory: int) -> None:
 
 
 class _Inbox:
-    """What the parent says, while the main thread is busy with a handler."""
+    """Receives messages of the parent, while the main thread is busy with a handler."""
 
     def __init__(self, reader: Reader) -> None:
         self.tasks: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -109,7 +111,7 @@ class _Inbox:
         self._reader = reader
 
     def read(self) -> None:
-        """Sort messages until the parent ends, and end a little later."""
+        """Sort messages until the parent ends, and end the process a little later."""
         with suppress(EOFError):
             while True:
                 message = self._reader.next()
@@ -140,7 +142,7 @@ def _serve(link: socket.socket, inbox: _Inbox, handler: Handler, parent: int) ->
 
 
 def _call(handler: Handler, run: Run, loop: asyncio.Runner | None) -> bool:
-    """Run the handler and fill in what came of it; whether it ran out of memory."""
+    """Run the handler and fill in the outcome; return whether the handler ran out of memory."""
     try:
         value = handler(run.task, run.context)
         if loop is not None:

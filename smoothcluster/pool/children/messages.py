@@ -1,4 +1,4 @@
-"""What a member and its children say to each other: JSON objects over a socket, each with its length before it."""
+"""Messages between a member and child processes: JSON objects over a socket, each after a prefix with the length."""
 
 import json
 import socket
@@ -9,20 +9,20 @@ _LENGTH = struct.Struct("!Q")
 
 
 def send(link: socket.socket, message: dict[str, object]) -> None:
-    """Say *message*; raise OSError if nobody is there to hear it."""
+    """Send *message*; raise OSError if the other side is gone."""
     text = json.dumps(message).encode()
     link.sendall(_LENGTH.pack(len(text)) + text)
 
 
 class Reader:
-    """Takes messages out of a stream of bytes, however they arrive."""
+    """Reads messages from a stream of bytes, in pieces of any size."""
 
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self._buffer = bytearray()
 
     def next(self) -> dict[str, Any]:
-        """The next message. Raise EOFError at the end; TimeoutError if the link's timeout passes, and go on later."""
+        """Return the next message. Raise EOFError at the end, TimeoutError after a timeout (a retry continues)."""
         while (message := self._taken()) is None:
             try:
                 more = self._link.recv(65536)

@@ -1,7 +1,7 @@
-"""A member's child processes: brought up one by one as they are needed, and kept warm.
+"""The pool of a member's child processes: started singly as needed, and kept for later tasks.
 
-A task that is to run alone gets a fresh one, beside a bystander that runs nothing: whoever kills
-children at random kills bystanders, too.
+A task to run alone gets a fresh child beside a bystander, a child without a task. A killer that picks
+children at random also kills bystanders, so a dead bystander points to a kill from outside.
 """
 
 import logging
@@ -22,24 +22,24 @@ from smoothcluster.pool.run import Run, RunState
 log = logging.getLogger("smoothcluster")
 
 RAMP = 0.1
-"""Seconds that all children must have been busy for before as many again are brought up for suspects."""
+"""Seconds since the last new child before the pool doubles the number of children for suspects, if all are busy."""
 
 TRIES = 3
-"""Children in a row that die while they get ready, before it is believed that they always will."""
+"""The number of children in a row to die before they are ready, until the pool concludes that all will."""
 
 DIE = "child processes die while they get ready"
 
 
 @final
 class Children(Apart):
-    """At most *most* at once, besides bystanders and those that run a task alone.
+    """At most *most* children at once, besides bystanders and children for tasks that run alone.
 
     Args:
-        origin: where they find the handler; None if they cannot.
-        most: how many run tasks at once.
+        origin: where children find the handler; None if they cannot.
+        most: how many children run tasks at once.
         every: whether all tasks run in children.
-        timeout: seconds that a task may take.
-        memory: bytes that it may use.
+        timeout: seconds allowed for a task.
+        memory: bytes allowed for a task.
         spawn: makes a child process.
     """
 
@@ -56,25 +56,25 @@ class Children(Apart):
     ) -> None:
         self.every = every
         self.wake: Callable[[], None] = lambda: None
-        """Called when a child has come up, or is known never to."""
+        """Called when a child has become ready, or has failed to."""
         self.can_start: Callable[[Run], bool] = always
-        """Asked once more when a child was found, which may have taken its time."""
+        """Called once more after the wait for a child, which may have been long."""
         self._origin, self._most, self._timeout, self._memory = origin, most, timeout, memory
         self._clock, self._spawn = clock, spawn
         self._able: bool | None = None if origin is not None else False
         self._change = threading.Condition()
         self._idle: list[Child] = []
         self._all: set[Child] = set()
-        """Every child that lives or has not been found dead."""
+        """Every child not known to be dead."""
         self._working = 0
-        """Idle, busy and coming up, alone ones left out."""
+        """The number of idle, busy and starting children, without children for tasks that run alone."""
         self._coming = 0
         self._failures = 0
-        """Children in a row that did not get ready, and had only themselves to blame."""
+        """The number of children in a row to fail before they were ready, without a kill from outside."""
         self._failing_since: float | None = None
         self._bystander: Child | None = None
         self._spare: Child | None = None
-        """One that is to run a task alone."""
+        """A child in reserve for the next task to run alone."""
         self._disturbed_at = self._grown_at = -1e9
         self._closed = False
         self._spawner = Spawner()
@@ -89,7 +89,7 @@ class Children(Apart):
             if self._able is False or self._closed:
                 return 0
             if self.every:
-                return max(1, self._most // 2)  # These run alone, beside the others.
+                return max(1, self._most // 2)  # Suspects run alone, beside the other tasks.
             up = self._working - self._coming
             lacking = up == 0 or (not self._idle and now >= self._grown_at + RAMP)
             if not self._coming and lacking:
@@ -117,7 +117,7 @@ class Children(Apart):
         if self.can_start(run):
             child.run(run, self._timeout)
         if run.state is RunState.DIED and self._spare is None:
-            self._spare = self._spawned()  # It gets ready while that death is waited to count.
+            self._spare = self._spawned()  # The spare gets ready during the wait until the death counts.
         if run.alone:
             child.end()
             with self._change:
@@ -126,10 +126,10 @@ class Children(Apart):
             self._give_back(child)
 
     def check(self) -> str | None:
-        """Why no child can import the handler, though it has a name to be found by; None if one can.
+        """Return why no child can import a handler that has an origin; None if children can.
 
-        The first time, and after it has failed, one is brought up to see. Where all tasks run in
-        children it is kept.
+        At the first call, and after a failure, this starts a child as a test. Where all tasks run in
+        children the pool keeps the child.
         """
         if self._origin is None or self._able:
             return None
@@ -146,7 +146,7 @@ class Children(Apart):
         return None
 
     def close(self) -> None:
-        """End all children, whatever they are at."""
+        """End all children, busy children included."""
         with self._change:
             self._closed = True
             children, self._all = list(self._all), set()
@@ -155,7 +155,7 @@ class Children(Apart):
         for child in children:
             child.end()
 
-    # All of this holds the lock
+    # The caller of these methods holds the lock
 
     def _forget(self, child: Child) -> bool:
         child.end()
@@ -164,13 +164,13 @@ class Children(Apart):
         return False
 
     def _bring_up(self) -> None:
-        """Have one more child, without waiting for it."""
+        """Start another child in the background."""
         self._working += 1
         self._coming += 1
         threading.Thread(target=self._grow, name="smoothcluster-child", daemon=True).start()
 
     def _failed(self, child: Child | None, why: str) -> None:
-        """One has not got ready. Whoever kills children must not make us believe that none ever will: not so soon."""
+        """Count a child that failed to start. A kill from outside counts only after `LONGEST_START` seconds."""
         now = self._clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
         if child is None or not child.killed or now - self._failing_since > LONGEST_START:
@@ -179,7 +179,7 @@ class Children(Apart):
             self._able = False
             log.warning("no child process can run the handler (%s): suspects are run alone in this process", why)
 
-    # And none of this does
+    # The caller of these methods does not hold the lock
 
     def _lease(self) -> Child | None:
         with self._change:
@@ -206,7 +206,7 @@ class Children(Apart):
             self._change.notify()
 
     def _grow(self) -> None:
-        """Bring up a child for all, and tell."""
+        """Start a child, wait until ready, and notify the waiting threads."""
         child = None
         with suppress(UnableError):
             child = self._made()
@@ -223,8 +223,8 @@ class Children(Apart):
         self.wake()
 
     def _alone(self) -> Child | None:
-        """A fresh child, and a bystander beside it, which is there to be killed and need not get ready."""
-        self.disturbed(0.0)  # What has happened before says nothing of what will.
+        """Return a fresh child, beside a bystander. The bystander need not get ready, because only a death counts."""
+        self.disturbed(0.0)  # Deaths before this run must not count.
         if self._bystander is None:
             self._bystander = self._spawned()
         try:
@@ -233,8 +233,8 @@ class Children(Apart):
             return None
 
     def _tried(self) -> tuple[Child | None, str]:
-        """A child, if one gets ready at last; if not, why."""
-        for _ in range(TRIES):  # One may have been killed by somebody.
+        """Return a ready child after a few attempts, or None and the reason."""
+        for _ in range(TRIES):  # A kill from outside may end a child.
             try:
                 child = self._made(patient=not self.every)
             except UnableError as error:
@@ -244,7 +244,7 @@ class Children(Apart):
         return None, DIE
 
     def _made(self, *, patient: bool = False) -> Child | None:
-        """A child that is new and ready; None if it died before. Raise UnableError."""
+        """Return a new, ready child; None if the child died first. Raise UnableError if the import fails."""
         with self._change:
             child, self._spare = self._spare, None
         child = child or self._spawned(patient=patient)
@@ -264,7 +264,7 @@ class Children(Apart):
         return None
 
     def _spawned(self, *, patient: bool = False) -> Child | None:
-        """A new child; None if there can be none now."""
+        """Spawn a child; None if no child can be spawned now."""
         assert self._origin is not None
         child = self._spawner.spawned(partial(self._spawn, self._origin, self._memory, self._clock, patient=patient))
         if child is not None:

@@ -1,4 +1,4 @@
-"""One child process, as its parent has it: spawned, told to run a task, seen to die, ended."""
+"""The parent's side of a child process: spawn the child, send tasks, notice a death, end the child."""
 
 import json
 import os
@@ -25,10 +25,10 @@ main(int(sys.argv[2]), int(sys.argv[3]))
 """
 
 NICE = 19
-"""How far those that only show whether they get ready stand back: the takeover of a busy member goes first."""
+"""The niceness of a patient child (see `Child`): the takeover of a busy member goes first."""
 
 TICK = 0.2
-"""Seconds after which whoever waits for a child looks whether it is to be told to stop."""
+"""Seconds between two checks, while waiting for a child, whether the child must be told to stop."""
 
 LONGEST_START = 60.0
 """Seconds that a child may take to import its handler."""
@@ -42,9 +42,9 @@ class UnableError(Exception):
 
 @final
 class Child:
-    """A process that runs one task at a time. Use it in one thread at a time, and spawn it in one that stays.
+    """A process for a single task at a time. Use a child in one thread at a time, and spawn in a lasting thread.
 
-    One that is only to show whether it gets ready takes its time: it is *patient* with all others that want to run.
+    A *patient* child only checks whether children get ready, and gives way to all other processes.
     """
 
     def __init__(self, origin: Origin, memory: int | None, clock: Clock, *, patient: bool = False) -> None:
@@ -62,17 +62,17 @@ class Child:
                 raise
         self.pid = self._process.pid
         self.spent = False
-        """To be used no more: it has been told to stop, has run out of memory or out of time, or is dead."""
+        """Whether the child must not be used again: told to stop, out of memory, out of time, or dead."""
         self.killed = False
-        """Whether somebody has ended it while it got ready: that says nothing of whether it would have."""
+        """Whether a signal from outside ended the child early, which does not show that children fail to get ready."""
         self._reader = Reader(self._link)
         self._limited = memory is not None
         self._link.settimeout(LONGEST_START)
-        with suppress(OSError):  # It has died: `greet` will tell.
+        with suppress(OSError):  # The child has died: `greet` will report the death.
             send(self._link, {"origin": origin.to_json(), "memory": memory})
 
     def greet(self) -> bool:
-        """Wait until it is ready; False if it has died instead. Raise UnableError if it never will be."""
+        """Wait until the child is ready; False if the child died. Raise UnableError if the import fails."""
         try:
             answer = self._reader.next()
         except (OSError, EOFError):
@@ -87,11 +87,11 @@ class Child:
         return True
 
     def alive(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process still runs."""
         return self._process.poll() is None
 
     def run(self, run: Run, timeout: float | None) -> None:
-        """Run a task in it and fill in what came of that."""
+        """Run a task in the child, and fill in the outcome or the death."""
         context = run.context
         told = {name: getattr(context, name) for name in ("member", "job", "shard", "epoch", "attempt")}
         begun = None
@@ -112,7 +112,7 @@ class Child:
             self._fill_in(run, answer)
 
     def _next(self, run: Run, what: str, deadline: float | None) -> dict[str, Any] | None:
-        """*what* it says next; None if it has said nothing by the deadline. Raise EOFError if it is dead."""
+        """Return the next message, which must hold *what*; None after the deadline. Raise EOFError for a dead child."""
         dead = False
         while deadline is None or self._clock.monotonic() < deadline:
             try:
@@ -121,7 +121,7 @@ class Child:
                 self._process.kill()  # The task has meddled with the connection.
                 raise EOFError
             except TimeoutError:
-                # What it has forked may hold its end of the connection for as long as that likes.
+                # A process that the child forked may keep the child's end of the connection open for any time.
                 if dead:
                     raise EOFError from None
                 dead = not self.alive()
@@ -141,7 +141,7 @@ class Child:
         run.state = RunState.DONE
 
     def _died(self) -> str:
-        """Its connection has ended: how it has."""
+        """Return the cause of death of a child whose connection has ended."""
         self.spent = True
         status = self._process.wait()
         self._link.close()
@@ -154,7 +154,7 @@ class Child:
         return f"child_signal_{-status}"
 
     def end(self) -> None:
-        """Kill it, if it lives, and leave no zombie."""
+        """Kill the child if still alive, and leave no zombie."""
         self.spent = True
         self._process.kill()
         self._process.wait()

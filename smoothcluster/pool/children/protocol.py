@@ -1,4 +1,4 @@
-"""Running tasks apart from the member: what the coordinator needs to know of it. The simulator has its own."""
+"""The coordinator's interface for running tasks in child processes. The simulator has a separate implementation."""
 
 from abc import abstractmethod
 from typing import Protocol, final
@@ -15,24 +15,24 @@ class Apart(Protocol):
     @property
     @abstractmethod
     def able(self) -> bool | None:
-        """Whether children can run the handler; None as long as that is not known."""
+        """Whether children can run the handler; None while unknown."""
 
     @abstractmethod
     def ready(self, waiting: int) -> int:
-        """How many children there are, busy ones included, while *waiting* tasks could use one; has more brought up."""
+        """Return how many children there are, busy children included, and start more if *waiting* tasks need them."""
 
     @abstractmethod
     def disturbed(self, since: float) -> bool:
-        """Whether a child that was running nothing has died since then, by the monotonic clock."""
+        """Whether a child without a task has died since this time of the monotonic clock."""
 
     @abstractmethod
     def run(self, run: Run) -> None:
-        """Run it in a child and fill in what came of it. Called by a pool's worker, which it keeps."""
+        """Run the task in a child and fill in the outcome. Blocks the calling worker of the pool until the end."""
 
 
 @final
 class NoChildren(Apart):
-    """Where no child can run the handler."""
+    """The implementation for a handler that no child can run."""
 
     every = False
 

@@ -1,4 +1,4 @@
-"""The one thread that spawns a member's child processes, and stays: the kernel ends a child when that thread ends."""
+"""The lasting thread for spawning a member's child processes: the kernel ends a child when the spawning thread ends."""
 
 import logging
 import threading
@@ -11,12 +11,12 @@ from smoothcluster.pool.children.process import Child
 log = logging.getLogger("smoothcluster")
 
 _Order = tuple[Callable[[], Child], SimpleQueue[Child | None]]
-"""What makes a child that is wanted, and where it is to go."""
+"""A function to make a child, and the queue to receive the child."""
 
 
 @final
 class Spawner:
-    """Begins its thread when the first child is wanted."""
+    """Spawns children in a single thread, which starts with the first order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -24,7 +24,7 @@ class Spawner:
         self._closed = False
 
     def spawned(self, spawn: Callable[[], Child]) -> Child | None:
-        """What *spawn* makes there; None if there can be no child now."""
+        """Call *spawn* in the thread and return the child; None if no child can be spawned now."""
         arrived: SimpleQueue[Child | None] = SimpleQueue()
         with self._lock:
             if self._closed:
@@ -36,7 +36,7 @@ class Spawner:
         return arrived.get()
 
     def close(self) -> None:
-        """Let the thread end, after what was ordered."""
+        """Let the thread end after all pending orders."""
         with self._lock:
             self._closed = True
             if self._orders is not None:
@@ -44,7 +44,7 @@ class Spawner:
 
 
 def _serve(orders: "SimpleQueue[_Order | None]") -> None:
-    """Spawn children, as long as there is a use for them."""
+    """Spawn children until the spawner closes."""
     while (order := orders.get()) is not None:
         spawn, arrived = order
         try:

@@ -1,4 +1,4 @@
-"""Rules of commits: wholly or not at all, by one of several, within the bounds."""
+"""Rules of commits: all or nothing, a single winner of each race, size limits."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,7 +25,7 @@ Part = Condition | Change
 
 
 def failing(root: str, now: str, old: str) -> dict[str, Part]:
-    """Parts that do not hold, where ``there`` in *root* is at version *now*, was at *old*, and ``no`` is absent."""
+    """Parts that fail, where ``there`` in *root* is at version *now*, was at *old*, and ``no`` is absent."""
     return {
         "exists, absent": Exists(f"{root}/no"),
         "at version, absent": AtVersion(f"{root}/no", now),
@@ -41,7 +41,7 @@ def failing(root: str, now: str, old: str) -> dict[str, Part]:
 
 
 def holding(root: str, now: str) -> dict[str, Part]:
-    """Parts that hold there."""
+    """Parts that hold in the same state."""
     return {
         "exists": Exists(f"{root}/there"),
         "at version": AtVersion(f"{root}/there", now),
@@ -53,7 +53,7 @@ def holding(root: str, now: str) -> dict[str, Part]:
 
 
 VALUES = (b"0", b"1", b"2", b"3")
-"""What tells those apart who race."""
+"""The values written by the competitors of a race, a different value for each."""
 
 MALFORMED: dict[str, tuple[list[Condition], list[Change]]] = {
     "nothing": ([], []),
@@ -73,11 +73,11 @@ MALFORMED: dict[str, tuple[list[Condition], list[Change]]] = {
 
 
 class CommitRules(Kit):
-    """What a commit does, and what it refuses."""
+    """The effects of a commit, and the refusals."""
 
     @pytest.mark.parametrize("part", failing("", "", ""))
     def test_nothing_is_applied_where_one_part_fails(self, backend: CoordinationBackend, root: str, part: str) -> None:
-        """A commit with one part that does not hold, wherever it stands, is refused by name and changes nothing."""
+        """A commit with a failing part, at any position, is refused by the part's key and changes nothing."""
         bad = failing(root, *self._there(backend, root))[part]
         before = backend.list(root)
         good: list[Change] = [Create(f"{root}/new", b""), Update(f"{root}/x", b"new"), Delete(f"{root}/y")]
@@ -92,7 +92,7 @@ class CommitRules(Kit):
 
     @pytest.mark.parametrize("part", holding("", ""))
     def test_all_is_applied_where_every_part_holds(self, backend: CoordinationBackend, root: str, part: str) -> None:
-        """A commit whose every part holds is applied whole, and returns the versions that reads then show."""
+        """A commit with all parts holding is applied whole, and returns the versions shown by later reads."""
         now, _ = self._there(backend, root)
         good = holding(root, now)[part]
         conditions: list[Condition] = [Exists(f"{root}/z")]
@@ -113,7 +113,7 @@ class CommitRules(Kit):
         assert set(outcome.versions) == {change.key for change in changes if not isinstance(change, Delete)}
 
     def test_conditions_leave_their_keys_alone(self, backend: CoordinationBackend, root: str) -> None:
-        """A key only named in a condition keeps its value and version."""
+        """A key named only in a condition keeps the value and version."""
         now, _ = self._there(backend, root)
         before = backend.get(f"{root}/there")
         conditions: list[Condition] = [AtVersion(f"{root}/there", now), Exists(f"{root}/z")]
@@ -124,19 +124,19 @@ class CommitRules(Kit):
     def test_a_malformed_commit_is_a_value_error(
         self, backend: CoordinationBackend, conditions: list[Condition], changes: list[Change]
     ) -> None:
-        """What no store could take is ValueError: a bad key, a key named twice, nothing to change."""
+        """A malformed commit is ValueError: a bad key, a key named twice, nothing to change."""
         with pytest.raises(ValueError, match=r"."):
             backend.commit(conditions, changes)
 
     def test_one_commit_hangs_keys_on_one_lease(self, backend: CoordinationBackend, root: str) -> None:
-        """Keys born on two leases cannot be made by one commit: ValueError, and neither is made."""
+        """Creating keys on two leases in the same commit is ValueError, and neither key is made."""
         first, second = backend.lease(self.ttl), backend.lease(self.ttl)
         with pytest.raises(ValueError, match="lease"):
             backend.commit([], [Create(f"{root}/a", b"", first), Create(f"{root}/b", b"", second)])
         assert backend.keys(root) == []
 
     def test_a_value_may_be_as_large_as_promised_and_no_larger(self, backend: CoordinationBackend, root: str) -> None:
-        """A value of `largest_value` bytes is taken and read back; one more is CommitTooLargeError."""
+        """A value of `largest_value` bytes is accepted and read back; a larger value is CommitTooLargeError."""
         largest = min(backend.guarantees.largest_value, backend.guarantees.largest_commit - 1000)
         value = bytes(range(250)) * (largest // 250 + 1)
         create(backend, f"{root}/a", value[:largest])
@@ -148,7 +148,7 @@ class CommitRules(Kit):
         assert backend.get(f"{root}/b") is None
 
     def test_a_commit_may_be_as_large_as_promised_and_no_larger(self, backend: CoordinationBackend, root: str) -> None:
-        """A commit that `commit_size` reckons at `largest_commit` is taken; a byte more is CommitTooLargeError."""
+        """A commit of `largest_commit` bytes by `commit_size` is accepted; a larger commit is CommitTooLargeError."""
         largest = backend.guarantees.largest_commit
         changes: list[Create] = []
         while commit_size([], changes).bytes < largest:
@@ -168,7 +168,7 @@ class CommitRules(Kit):
     def test_a_commit_may_have_as_many_operations_as_promised_and_no_more(
         self, backend: CoordinationBackend, root: str
     ) -> None:
-        """Conditions and changes count together, up to `most_operations`; one more is CommitTooLargeError."""
+        """Conditions and changes count together, up to `most_operations`; more are CommitTooLargeError."""
         most = min(backend.guarantees.most_operations, 1000)
         names = [f"{root}/{number}" for number in range(most)]
         assert isinstance(backend.commit([], [Create(name, b"") for name in names]), Committed)
@@ -182,14 +182,14 @@ class CommitRules(Kit):
     def test_of_two_creations_exactly_one_wins(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """Of commits that race to create one key, one is applied and the rest refused by name."""
+        """Of commits racing to create the same key, exactly one is applied; the rest are refused by this key."""
         for number in range(self.rounds):
             self._race([backend, other], [[Create(f"{root}/{number}", value)] for value in VALUES])
 
     def test_of_two_updates_at_one_version_exactly_one_wins(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """Of commits that race to replace one version, one is applied and the rest refused."""
+        """Of commits racing to replace the same version, exactly one is applied; the rest are refused."""
         version = create(backend, f"{root}/a")
         for _ in range(self.rounds):
             version = self._race([backend, other], [[Update(f"{root}/a", value, version)] for value in VALUES])
@@ -197,7 +197,7 @@ class CommitRules(Kit):
     def test_of_two_commits_fenced_by_one_record_exactly_one_wins(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """Commits that write different keys but replace one version of a third exclude each other whole."""
+        """Commits that write different keys but replace the same version of a shared key exclude each other whole."""
         version = create(backend, f"{root}/fence")
         for number in range(self.rounds):
             attempts: list[list[Change]] = [
@@ -211,14 +211,14 @@ class CommitRules(Kit):
     def test_no_guarded_increment_is_lost(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A number read and replaced at its version by several at once counts every success."""
+        """A number read and replaced at the version read, by several clients at once, counts every success."""
         create(backend, f"{root}/a", b"0")
 
         def add(client: CoordinationBackend) -> int:
             added = 0
             while added < self.rounds:
                 entry = client.get(f"{root}/a")
-                if entry is None:  # A read that lags: the key is not there yet.
+                if entry is None:  # The read lags: the key is not there yet.
                     continue
                 value = str(int(entry.value) + 1).encode()
                 added += isinstance(client.commit([], [Update(entry.key, value, entry.version)]), Committed)
@@ -239,9 +239,9 @@ class CommitRules(Kit):
         return _entry(backend, f"{root}/there").version, old
 
     def _race(self, clients: Sequence[CoordinationBackend], attempts: Sequence[Sequence[Change]]) -> str:
-        """Commit all *attempts* at once, by turns through *clients*; return the version that the one winner made.
+        """Commit all *attempts* at once, by turns through *clients*; return the version made by the only winner.
 
-        The last change of each updates or creates the key they race for, with a value of its own.
+        The last change of each attempt updates or creates the contested key, with a different value in each.
         """
         outcomes = in_parallel(
             [partial(clients[number % len(clients)].commit, [], changes) for number, changes in enumerate(attempts)]

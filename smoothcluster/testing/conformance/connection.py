@@ -1,4 +1,4 @@
-"""Rules for when the store is away and comes back. They need the abilities to make it so."""
+"""Rules of outages and restarts of the store. Most need abilities of the test class."""
 
 from collections.abc import Callable
 
@@ -11,10 +11,10 @@ from smoothcluster.testing.conformance.kit import Ability, Kit, Wakes, create, g
 
 
 class ConnectionRules(Kit):
-    """What an outage does, and what it must not do."""
+    """The effects of an outage, and the effects forbidden to an outage."""
 
     def test_a_closed_client_answers_with_our_errors(self, root: str) -> None:
-        """After `close`, which may be repeated, every call raises one of our errors."""
+        """After `close`, which may be repeated, every call raises an error of smoothcluster."""
         client = self.connect()
         lease = client.lease(self.ttl)
         create(client, f"{root}/a", b"", lease)
@@ -30,7 +30,7 @@ class ConnectionRules(Kit):
                 call()
 
     def test_cut_off_every_call_raises_our_errors(self, backend: CoordinationBackend, root: str) -> None:
-        """Reading is UnavailableError; what changes things is that or OutcomeUnknownError; nothing hangs."""
+        """Reading is UnavailableError; changing is UnavailableError or OutcomeUnknownError; no call hangs."""
         self.need(Ability.CUT)
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/a", b"", lease)
@@ -51,7 +51,7 @@ class ConnectionRules(Kit):
         self.mend(backend)
 
     def test_too_large_is_measured_before_sending(self, backend: CoordinationBackend, root: str) -> None:
-        """A commit that exceeds the guarantees is CommitTooLargeError even while the store is away."""
+        """A commit above the guarantees is CommitTooLargeError even while the store is unreachable."""
         self.need(Ability.CUT)
         self.cut(backend)
         with pytest.raises(CommitTooLargeError):
@@ -59,7 +59,7 @@ class ConnectionRules(Kit):
         self.mend(backend)
 
     def test_after_an_outage_the_same_client_works(self, backend: CoordinationBackend, root: str) -> None:
-        """A client cut off for a while reads, commits, and gets leases again, with nothing done to it."""
+        """A client cut off for a while reads, commits, and gets leases again, with no call to restore the client."""
         self.need(Ability.CUT)
         create(backend, f"{root}/a", b"1")
         self.cut(backend)
@@ -73,7 +73,7 @@ class ConnectionRules(Kit):
     def test_a_lease_outlives_an_outage_shorter_than_itself(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """Cut off for less than the time granted, the lease is still there and can be renewed, and so are its keys."""
+        """A lease survives an outage shorter than its granted time: it can be renewed, and its keys are there."""
         self.need(Ability.CUT)
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/a", b"", lease)
@@ -89,7 +89,7 @@ class ConnectionRules(Kit):
     def test_a_lease_lost_during_an_outage_is_known_to_be(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """After an outage in which the store ended the lease, renewing it is False, not an error for ever."""
+        """If the store ended the lease during an outage, renewing returns False, not an error for ever."""
         self.need(Ability.CUT)
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/a", b"", lease)
@@ -103,7 +103,7 @@ class ConnectionRules(Kit):
     def test_a_change_during_an_outage_wakes_after_it(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, *, values: bool
     ) -> None:
-        """A watch that was cut off wakes on return for what it missed, a changed value too, and for what follows."""
+        """After an outage a watch wakes for missed changes, changed values too, and then for later changes."""
         self.need(Ability.CUT)
         create(other, f"{root}/a", b"old")
         backend.sync()
@@ -125,7 +125,7 @@ class ConnectionRules(Kit):
     def test_reads_do_not_go_back_over_an_outage(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """What a client has seen before an outage it still sees after it, wherever it is connected then."""
+        """After an outage a client still sees everything seen before, whichever server the client is connected to."""
         self.need(Ability.CUT)
         create(other, f"{root}/a")
         for number in range(3):
@@ -138,7 +138,7 @@ class ConnectionRules(Kit):
             assert backend.get(f"{root}/a") == seen
 
     def test_what_was_acknowledged_survives_a_restart(self, backend: CoordinationBackend, root: str) -> None:
-        """A store that promises to survive a failover has every acknowledged commit after its restart."""
+        """With `survives_failover`, the store has every acknowledged commit after a restart."""
         self.need(Ability.RESTART)
         versions = [create(backend, f"{root}/{number}", b"kept") for number in range(10)]
         self.restart_store()
@@ -150,7 +150,7 @@ class ConnectionRules(Kit):
     def test_a_watch_survives_a_restart(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A watch armed before the store restarts wakes for a value changed after it."""
+        """A watch armed before a restart of the store wakes for a value changed after the restart."""
         self.need(Ability.RESTART)
         create(other, f"{root}/a", b"old")
         wakes = Wakes()
@@ -161,7 +161,7 @@ class ConnectionRules(Kit):
         backend.sync()
         before = wakes.count
         outcome = other.commit([], [Update(f"{root}/a", b"new")])
-        if isinstance(outcome, Refused):  # The store forgot it, and may: it does not promise to survive.
+        if isinstance(outcome, Refused):  # The store lost the key, and may: this store does not promise to survive.
             assert not other.guarantees.survives_failover
             create(other, f"{root}/a", b"new")
         wakes.since(before)
@@ -180,7 +180,7 @@ class ConnectionRules(Kit):
         eventually(reached)
 
     def _eventually_renewed(self, renew: Callable[[], bool]) -> bool:
-        """What renewing comes to once the store can be asked."""
+        """Renew until the store answers; return the answer."""
 
         def answer() -> list[bool]:
             try:

@@ -11,14 +11,14 @@ ALLOWED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:@+=-
 
 
 class KeyRules(Kit):
-    """What a read shows."""
+    """The results of reads."""
 
     def test_an_absent_key_reads_as_none(self, backend: CoordinationBackend, root: str) -> None:
-        """A key that nobody made is None."""
+        """A key never made reads as None."""
         assert backend.get(f"{root}/absent") is None
 
     def test_many_keys_are_read_in_the_order_asked(self, backend: CoordinationBackend, root: str) -> None:
-        """`get_many` answers key by key, None for absent ones, and takes a repeated or no key."""
+        """`get_many` answers key by key, None for absent keys; a key may be repeated, and the list may be empty."""
         create(backend, f"{root}/a", b"1")
         create(backend, f"{root}/b", b"2")
         entries = backend.get_many([f"{root}/b", f"{root}/no", f"{root}/a", f"{root}/b"])
@@ -26,7 +26,7 @@ class KeyRules(Kit):
         assert backend.get_many([]) == []
 
     def test_an_entry_says_what_was_written(self, backend: CoordinationBackend, root: str) -> None:
-        """An entry has its key, value and the version that the commit returned, and here no lease."""
+        """An entry has the key, the value, the version returned by the commit, and without a lease None."""
         version = create(backend, f"{root}/a", b"value")
         entry = backend.get(f"{root}/a")
         assert entry is not None
@@ -51,46 +51,46 @@ class KeyRules(Kit):
         assert [entry and entry.value for entry in backend.get_many([f"{root}/{ALLOWED}", longest])] == [b"1", b"2"]
 
     def test_directories_need_no_making(self, backend: CoordinationBackend, root: str) -> None:
-        """A key can be made however deep at once, even several in one commit."""
+        """A key at any depth can be made at once, even several such keys in one commit."""
         changes = [Create(f"{root}/a/b/c/1", b"1"), Create(f"{root}/a/b/d/2", b"2")]
         assert isinstance(backend.commit([], changes), Committed)
         assert backend.keys(f"{root}/a/b") == [f"{root}/a/b/c", f"{root}/a/b/d"]
 
     def test_a_directory_lists_what_lies_directly_in_it(self, backend: CoordinationBackend, root: str) -> None:
-        """`keys` gives full names, sorted, each once, also of those that only lead deeper."""
+        """`keys` gives full names, sorted, each once, including names that only lead deeper."""
         for key in ("b", "deep/1", "a", "deep/2", "deeper/still/3", "c"):
             create(backend, f"{root}/{key}")
         assert backend.keys(root) == [f"{root}/{name}" for name in ("a", "b", "c", "deep", "deeper")]
         assert backend.keys(f"{root}/deep") == [f"{root}/deep/1", f"{root}/deep/2"]
 
     def test_a_list_holds_keys_only(self, backend: CoordinationBackend, root: str) -> None:
-        """`list` gives the entries lying directly in a directory, sorted; nothing for what only leads deeper."""
+        """`list` gives the entries directly in a directory, sorted; names that only lead deeper have no entry."""
         for key in ("z", "deep/1", "a"):
             create(backend, f"{root}/{key}", key.encode())
         assert [(entry.key, entry.value) for entry in backend.list(root)] == [(f"{root}/a", b"a"), (f"{root}/z", b"z")]
 
     def test_names_that_begin_alike_are_kept_apart(self, backend: CoordinationBackend, root: str) -> None:
-        """Only a slash separates: ``a`` does not list what lies in ``a-b`` or ``ab``."""
+        """Only a slash separates: ``a`` does not list the keys in ``a-b`` or ``ab``."""
         for key in ("a/1", "a-b/2", "ab/3", "a.b/4", "a0"):
             create(backend, f"{root}/{key}")
         assert backend.keys(f"{root}/a") == [f"{root}/a/1"]
         assert [entry.key for entry in backend.list(f"{root}/a")] == [f"{root}/a/1"]
 
     def test_an_absent_directory_is_empty(self, backend: CoordinationBackend, root: str) -> None:
-        """What is no directory, be it nothing or a key, lists as empty."""
+        """A path that is no directory, whether absent or a key, lists as empty."""
         create(backend, f"{root}/a")
         assert backend.keys(f"{root}/no") == backend.keys(f"{root}/a") == []
         assert backend.list(f"{root}/no") == backend.list(f"{root}/a") == []
 
     def test_a_directory_goes_with_its_last_key(self, backend: CoordinationBackend, root: str) -> None:
-        """A directory exists while something lies under it, and is not listed after that."""
+        """A directory exists while there are keys under it, and is not listed after the last key goes."""
         create(backend, f"{root}/stays")
         create(backend, f"{root}/a/b/1")
         delete(backend, f"{root}/a/b/1")
         assert backend.keys(root) == [f"{root}/stays"]
 
     def test_a_directory_is_not_a_key(self, backend: CoordinationBackend, root: str) -> None:
-        """A directory reads as None, and cannot be made a key while something lies in it."""
+        """A directory reads as None, and cannot be made a key while there are keys in it."""
         create(backend, f"{root}/a/b/1")
         assert backend.get_many([root, f"{root}/a", f"{root}/a/b"]) == [None, None, None]
         try:
@@ -100,7 +100,7 @@ class KeyRules(Kit):
         assert isinstance(outcome, Refused)
 
     def test_a_large_directory_is_read_whole(self, backend: CoordinationBackend, root: str) -> None:
-        """No listing is cut short."""
+        """No listing is truncated."""
         names = [f"{root}/{number:04}" for number in range(600)]
         for start in range(0, len(names), 60):
             backend.commit([], [Create(name, name.encode()) for name in names[start : start + 60]])
@@ -110,7 +110,7 @@ class KeyRules(Kit):
     def test_created_orders_creations_and_nothing_else(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A key made later, by whomever and wherever, has a larger `created`; an update does not change it."""
+        """A key made later, by any client anywhere, has a larger `created`; an update does not change `created`."""
         for number, client in enumerate([backend, other, backend, other]):
             create(client, f"{root}/{9 - number}/x")
         backend.commit([], [Update(f"{root}/9/x", b"new")])
@@ -121,7 +121,7 @@ class KeyRules(Kit):
         assert created == sorted(set(created))
 
     def test_a_version_changes_with_every_update(self, backend: CoordinationBackend, root: str) -> None:
-        """Every update gives a version the key has not had before, even if the value stays the same."""
+        """Every update gives a version new to the key, even if the value stays the same."""
         versions = [create(backend, f"{root}/a", b"same")]
         for _ in range(20):
             outcome = backend.commit([], [Update(f"{root}/a", b"same")])
@@ -134,7 +134,7 @@ class KeyRules(Kit):
 
     @pytest.mark.parametrize("leased", [False, True], ids=["plain", "leased"])
     def test_own_commits_are_seen_at_once(self, backend: CoordinationBackend, root: str, *, leased: bool) -> None:
-        """A client's reads after its commit show it, with no `sync`, be its keys on a lease or not."""
+        """A client's reads after its commit show the commit, with no `sync`, with keys on a lease or not."""
         lease = backend.lease(self.ttl) if leased else None
         create(backend, f"{root}/value", b"")
         for number in range(self.rounds):
@@ -150,7 +150,7 @@ class KeyRules(Kit):
     def test_after_sync_others_commits_are_seen(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """After `sync`, reads show every commit acknowledged before it, whoever made it."""
+        """After `sync`, reads show every commit of any client acknowledged before the `sync`."""
         for number in range(self.rounds):
             create(backend, f"{root}/{number}")
             other.sync()
@@ -160,10 +160,10 @@ class KeyRules(Kit):
         assert other.get(f"{root}/0") is None
 
     def test_reads_never_go_back(self, backend: CoordinationBackend, other: CoordinationBackend, root: str) -> None:
-        """Reads of one client see the commits in their order: none older than an earlier read's.
+        """Reads of a client see the commits in their order: no read shows a state older than an earlier read.
 
-        Within one `get_many` too: of two keys always changed together, the one read second is
-        never behind the one read first.
+        The same holds within one `get_many`: of two keys always changed together, the second read is never behind the
+        first.
         """
         keys = [f"{root}/first", f"{root}/second"]
         backend.commit([], [Create(key, b"0") for key in keys])
@@ -197,7 +197,7 @@ class KeyRules(Kit):
     def test_a_commit_and_a_listing_after_it(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """`commit_and_list` is the two one after the other: the listing shows what the commit made, and all else."""
+        """`commit_and_list` commits, then lists: the listing shows the commit's keys and all others."""
         lease = backend.lease(self.ttl)
         for number in range(3):
             key = f"{root}/queue/{number}"
@@ -212,7 +212,7 @@ class KeyRules(Kit):
         assert [entry.key.rpartition("/")[2] for entry in listing] == ["0", "1", "2", "4", "other"]
 
     def test_a_refused_commit_and_a_listing_after_it(self, backend: CoordinationBackend, root: str) -> None:
-        """What is listed does not hang on the outcome, nor on whether the commit had to do with it."""
+        """The listing depends neither on the outcome nor on whether the commit touched the directory."""
         create(backend, f"{root}/a/1")
         outcome, listing = backend.commit_and_list([], [Create(f"{root}/a/1", b"")], f"{root}/a")
         assert outcome == Refused(f"{root}/a/1")

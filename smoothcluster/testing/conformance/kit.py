@@ -1,4 +1,4 @@
-"""What the rules need of the backend under test, and the few things they all use."""
+"""The hooks for the backend under test, and helpers shared by the rules."""
 
 import secrets
 import threading
@@ -18,19 +18,22 @@ Answer = TypeVar("Answer")
 
 
 class Ability(StrEnum):
-    """What a conformance class can do to its store beyond what all must. Rules that need more are skipped."""
+    """A store operation available to a conformance class beyond the required hooks.
+
+    Rules that need an undeclared ability are skipped.
+    """
 
     CUT = "cut"
     """`Kit.cut` and `Kit.mend` break and restore one client's connection."""
     RESTART = "restart"
-    """`Kit.restart_store` stops the store and starts it again."""
+    """`Kit.restart_store` stops the store and starts the store again."""
 
 
 class Kit(ABC):
-    """What a conformance class provides: `connect` and `expire` at least.
+    """The base class with the hooks for one backend: `connect` and `expire` at least.
 
-    *ttl*: seconds asked for where a lease is to live through a whole test.
-    *rounds*: how often a race is run; more finds more, at the cost of time.
+    *ttl*: seconds asked for where a lease must live through a whole test. *rounds*: the number of repetitions of a
+    race; more repetitions find more bugs, at the cost of time.
     """
 
     abilities: ClassVar[frozenset[Ability]] = frozenset()
@@ -39,14 +42,14 @@ class Kit(ABC):
 
     @abstractmethod
     def connect(self) -> CoordinationBackend:
-        """A new client of the one store under test. Whoever asked for it closes it."""
+        """Return a new client of the store under test. The caller closes the client."""
 
     @abstractmethod
     def expire(self, lease: Lease) -> None:
-        """Make the store end *lease* without its holder's doing, or wait until it has run out. Others may go too."""
+        """Make the store end *lease* without the holder's call, or wait until the end. Other leases may end too."""
 
     def cut(self, backend: CoordinationBackend) -> None:
-        """Break this client's connection to the store, without a word to either side, until `mend`."""
+        """Break this client's connection to the store, without notice to either side, until `mend`."""
         raise NotImplementedError
 
     def mend(self, backend: CoordinationBackend) -> None:
@@ -54,13 +57,13 @@ class Kit(ABC):
         raise NotImplementedError
 
     def restart_store(self) -> None:
-        """Stop the store as a crash does, and start it again; return when it answers."""
+        """Stop the store as a crash does, and start the store again; return when the store answers."""
         raise NotImplementedError
 
     def dropping_next_answer(self, backend: CoordinationBackend) -> CoordinationBackend:
-        """A client, *backend* or one around it, whose next commit is applied and its answer lost.
+        """Return *backend*, or a client around *backend*: the next commit is applied, and the answer is lost.
 
-        Override it where the real connection can be made to lose the answer.
+        Override this method where the real connection can be made to lose the answer.
         """
         faulty = Faulty(backend)
         faulty.drop_answer()
@@ -91,7 +94,7 @@ class Kit(ABC):
 
     @pytest.fixture
     def root(self) -> str:
-        """A directory that no other test uses."""
+        """A directory not used by other tests."""
         return f"conformance-{secrets.token_hex(8)}"
 
 
@@ -125,7 +128,7 @@ def delete(backend: CoordinationBackend, key: str) -> None:
 
 
 def refused(outcome: Committed | Refused) -> str:
-    """The key that *outcome*, a refusal, names."""
+    """The key named by *outcome*, a refusal."""
     assert isinstance(outcome, Refused)
     return outcome.key
 
@@ -136,7 +139,7 @@ def gone(backend: CoordinationBackend, key: str) -> None:
 
 
 def in_parallel(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
-    """Start all *calls* at once, each in a thread; return their answers, or raise one's error."""
+    """Start all *calls* at once, each in a thread; return their answers, or raise the first error."""
     barrier = threading.Barrier(len(calls))
     answers: dict[int, Answer] = {}
     errors: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""Rules of leases: what is granted, what renewing gives, and what goes with them."""
+"""Rules of leases: the granted time, renewal, and the keys on a lease."""
 
 import pytest
 
@@ -9,12 +9,12 @@ from smoothcluster.testing.conformance.kit import Kit, Wakes, create, delete, go
 
 
 class LeaseRules(Kit):
-    """What a lease is good for."""
+    """The effects of granting, renewing and ending a lease."""
 
     def test_a_key_shows_the_lease_it_was_born_on(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """An entry's lease is the id of the lease it was created on, to every reader; None for other keys."""
+        """To every reader, an entry shows the id of the lease of its creation; None for other keys."""
         lease = backend.lease(self.ttl)
         changes = [Create(f"{root}/on", b"", lease), Create(f"{root}/off", b""), Create(f"{root}/too", b"", lease)]
         assert isinstance(backend.commit([], changes), Committed)
@@ -22,7 +22,7 @@ class LeaseRules(Kit):
         assert [entry.lease for entry in other.list(root)] == [None, lease.id, lease.id]
 
     def test_no_two_leases_share_an_id(self, backend: CoordinationBackend, other: CoordinationBackend) -> None:
-        """Every lease has its own id, also after others have ended."""
+        """Every lease has a different id, also after others have ended."""
         ids: set[str] = set()
         for _ in range(3):
             leases = [backend.lease(self.ttl), other.lease(self.ttl)]
@@ -32,7 +32,7 @@ class LeaseRules(Kit):
         assert len(ids) == 6
 
     def test_the_time_granted_is_within_the_guarantees(self, backend: CoordinationBackend) -> None:
-        """A lease too short or too long is granted the shortest or longest time, and `ttl` says so."""
+        """A lease asked for too short or too long is granted the shortest or longest time, as `ttl` shows."""
         promised = backend.guarantees
         between = self.ttl + promised.ttl_step / 3
         for asked in (promised.shortest_ttl / 2, promised.shortest_ttl, self.ttl, between, promised.longest_ttl * 2):
@@ -45,14 +45,14 @@ class LeaseRules(Kit):
     def test_a_lease_that_is_not_renewed_runs_out_and_not_before_its_time(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """Its keys are there for the whole time granted and gone soon after, of which watchers hear unasked."""
+        """A lease's keys are there for the whole granted time and gone soon after; watches wake for the end."""
         start = SYSTEM_CLOCK.monotonic()
         lease = backend.lease(max(backend.guarantees.shortest_ttl, 1.5))
         create(backend, f"{root}/a", b"", lease)
         self.pass_time(lease.ttl * 0.6)
         other.sync()
         seen = other.get(f"{root}/a")
-        # Unless this machine stood still meanwhile: then nothing can be told.
+        # Unless this machine stood still meanwhile: then the test proves nothing.
         assert seen is not None or SYSTEM_CLOCK.monotonic() - start >= lease.ttl
         wakes = Wakes()
         other.watch(f"{root}/a", wakes)
@@ -63,7 +63,7 @@ class LeaseRules(Kit):
         assert lease.renew() is False
 
     def test_a_renewed_lease_lives_on(self, backend: CoordinationBackend, root: str) -> None:
-        """Each renewal starts the full time again: the keys outlive the time first granted, as often as renewed."""
+        """Each renewal, however many, restarts the full time: the keys outlive the time first granted."""
         renewed = SYSTEM_CLOCK.monotonic()
         lease = backend.lease(max(backend.guarantees.shortest_ttl, 1.5))
         create(backend, f"{root}/a", b"", lease)
@@ -72,7 +72,7 @@ class LeaseRules(Kit):
             before = SYSTEM_CLOCK.monotonic()
             alive = lease.renew()
             if SYSTEM_CLOCK.monotonic() - renewed >= lease.ttl:
-                return  # This machine stood still meanwhile: nothing can be told.
+                return  # This machine stood still meanwhile: the test proves nothing.
             assert alive
             renewed = before
         assert backend.get(f"{root}/a") is not None
@@ -80,7 +80,7 @@ class LeaseRules(Kit):
     def test_revoking_ends_a_lease_at_once(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A lease given back takes its keys with it before the call returns, and no others."""
+        """Revoking a lease deletes the keys of the lease before the call returns, and no other keys."""
         lease, stays = backend.lease(self.ttl), backend.lease(self.ttl)
         create(backend, f"{root}/a", b"", lease)
         create(backend, f"{root}/deep/b", b"", lease)
@@ -92,7 +92,7 @@ class LeaseRules(Kit):
             assert client.keys(root) == [f"{root}/stays", f"{root}/z"]
 
     def test_a_lease_is_given_back_once(self, backend: CoordinationBackend, root: str) -> None:
-        """Revoking again is harmless: to keys made since under the same names, too. It cannot be renewed."""
+        """Revoking again is harmless, even to keys made since under the same names. The lease cannot be renewed."""
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/a", b"", lease)
         lease.revoke()
@@ -106,7 +106,7 @@ class LeaseRules(Kit):
     def test_a_lost_lease_takes_its_keys_and_no_others(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A lease that the store ends takes all its keys, wherever they are; keys on none stay."""
+        """A lease ended by the store takes all its keys, in any directory; keys without a lease stay."""
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/a", b"", lease)
         create(backend, f"{root}/deep/b", b"", lease)
@@ -118,7 +118,7 @@ class LeaseRules(Kit):
         assert other.keys(f"{root}/deep") == [f"{root}/deep/c"]
 
     def test_a_lost_lease_never_comes_back(self, backend: CoordinationBackend, root: str) -> None:
-        """Once it has gone, renewing says so every time, and what hangs on it is LeaseLostError, applying nothing."""
+        """After a lease ends, `renew` is always False, and creating a key on it is LeaseLostError, applying nothing."""
         create(backend, f"{root}/plain", b"old")
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/a", b"", lease)
@@ -132,7 +132,7 @@ class LeaseRules(Kit):
         lease.revoke()
 
     def test_after_a_loss_a_new_lease_works(self, backend: CoordinationBackend, root: str) -> None:
-        """The client that lost a lease goes on with a new one, under the old names."""
+        """After losing a lease, a client goes on with a new lease, under the old names."""
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/a", b"1", lease)
         self.expire(lease)
@@ -147,7 +147,7 @@ class LeaseRules(Kit):
     def test_a_lost_lease_wakes_watchers(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """Watches of the key, of its directory, and those that ignore values all hear that it went."""
+        """When a lease ends, watches of the key and of its directory wake, those ignoring values, too."""
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/a", b"", lease)
         wakes = [Wakes(), Wakes(), Wakes()]
@@ -164,7 +164,7 @@ class LeaseRules(Kit):
     def test_an_update_keeps_the_lease(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A key updated, by whomever, stays on the lease it was born on, and goes with it."""
+        """A key updated by any client stays on the lease of its creation, and is deleted with the lease."""
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/a", b"1", lease)
         for client in (backend, other):
@@ -178,7 +178,7 @@ class LeaseRules(Kit):
     def test_anyone_may_delete_a_leased_key(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A key on a lease can be deleted by another client; the lease lives on, and may make it again."""
+        """Another client can delete a key on a lease; the lease lives on, and the holder may make the key again."""
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/a", b"", lease)
         delete(other, f"{root}/a")
@@ -190,7 +190,7 @@ class LeaseRules(Kit):
     def test_a_key_made_again_goes_with_its_new_lease_only(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A name moved from one lease to another, or to none, is not taken by the first one's end."""
+        """A name moved from a lease to another, or to none, is not deleted by the end of the first lease."""
         lease, heir = backend.lease(self.ttl), other.lease(self.ttl)
         for name in ("heir", "none"):
             create(backend, f"{root}/{name}", b"", lease)
@@ -224,7 +224,7 @@ class LeaseRules(Kit):
         }
 
     def test_leases_of_a_closed_client_run_out(self, other: CoordinationBackend, root: str) -> None:
-        """A client that closes, without revoking, leaves nothing behind for longer than its lease."""
+        """A client that closes without revoking leaves nothing behind for longer than the lease."""
         client = self.connect()
         lease = client.lease(max(client.guarantees.shortest_ttl, 1.5))
         create(client, f"{root}/a", b"", lease)

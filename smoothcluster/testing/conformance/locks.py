@@ -1,4 +1,4 @@
-"""Rules of the lock, which is one recipe for all backends: here it shows what they make of it."""
+"""Rules of the lock: one recipe for all backends, tested here on the backend under test."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ OpenSession = Callable[[CoordinationBackend], Session]
 
 
 class LockRules(Kit):
-    """Who holds a lock, and in which order."""
+    """The holder of a lock, and the order of holders."""
 
     @pytest.fixture
     def session(self) -> Iterator[OpenSession]:
-        """Opens sessions that are kept alive until the test ends."""
+        """Opens sessions, kept alive until the test ends."""
         opened: list[Session] = []
 
         def open_one(backend: CoordinationBackend) -> Session:
@@ -37,7 +37,7 @@ class LockRules(Kit):
     def test_one_holds_it_at_a_time(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, session: OpenSession
     ) -> None:
-        """While one holds the lock another does not get it; once released, it does."""
+        """While a contender holds the lock, no other gets the lock; after the release, another does."""
         first, second = Lock(backend, session(backend), root), Lock(other, session(other), root)
         assert first.acquire(timeout=0)
         assert not second.acquire(timeout=0)
@@ -50,7 +50,7 @@ class LockRules(Kit):
     def test_it_excludes(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, session: OpenSession
     ) -> None:
-        """An unguarded read and write, done by several under the lock, loses nothing."""
+        """An unguarded read and write, done by several clients under the lock, loses nothing."""
         create(backend, f"{root}/count", b"0")
         clients = [backend, other, backend]
 
@@ -72,7 +72,7 @@ class LockRules(Kit):
     def test_it_is_fair_and_its_token_rises(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, session: OpenSession
     ) -> None:
-        """Those who wait get it in the order they came, and each has a larger token than all before."""
+        """Waiting contenders get the lock in the order of arrival, and each has a larger token than all before."""
         served: list[tuple[int, int]] = []
         holder = Lock(backend, session(backend), root)
         holder.acquire()
@@ -103,7 +103,7 @@ class LockRules(Kit):
     def test_who_gives_up_leaves_the_queue(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, session: OpenSession
     ) -> None:
-        """A contender whose time is up leaves nothing behind, and those after it are served."""
+        """After a timeout a contender leaves nothing behind, and later contenders are served."""
         holder, impatient, patient = (Lock(client, session(client), root) for client in (backend, other, other))
         holder.acquire()
         assert not impatient.acquire(timeout=0.05)
@@ -115,7 +115,7 @@ class LockRules(Kit):
     def test_a_lost_lease_frees_it(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, session: OpenSession
     ) -> None:
-        """When the holder's lease ends, the next gets the lock, and what the former still writes is refused."""
+        """When the holder's lease ends, the next gets the lock, and guarded writes of the former are refused."""
         version = create(backend, f"{root}/record", b"old")
         lost = Session(backend, self.ttl)
         former = Lock(backend, lost, f"{root}/lock")
@@ -136,7 +136,7 @@ class LockRules(Kit):
     def test_a_released_lock_guards_nothing(
         self, backend: CoordinationBackend, root: str, session: OpenSession
     ) -> None:
-        """The condition of an acquisition fails once that is over, also if the same contender acquires again."""
+        """The condition of an acquisition fails after its end, also if the same contender acquires again."""
         lock = Lock(backend, session(backend), f"{root}/lock")
         lock.acquire()
         condition = lock.condition
@@ -147,7 +147,7 @@ class LockRules(Kit):
     def test_who_loses_the_lease_while_waiting_is_told(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, session: OpenSession
     ) -> None:
-        """A contender whose lease ends while it waits raises LeaseLostError, and never gets the lock."""
+        """A contender losing the lease while waiting raises LeaseLostError, and never gets the lock."""
         holder = Lock(backend, session(backend), root)
         holder.acquire()
         lost = Session(other, self.ttl)
@@ -172,7 +172,7 @@ class LockRules(Kit):
     def test_a_lost_answer_does_not_block_the_queue(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, session: OpenSession
     ) -> None:
-        """A contender whose entry was made, and the answer lost, still gets the lock, once, and frees it."""
+        """A contender with an entry made, but the answer lost, still gets the lock, once, and frees the lock."""
         mine = session(backend)
         lossy = Lock(self.dropping_next_answer(backend), mine, root)
         assert lossy.acquire(timeout=30)

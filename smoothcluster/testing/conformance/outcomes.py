@@ -1,4 +1,4 @@
-"""Rules for the unpleasant: answers that are lost, commits that come late, writers that were replaced."""
+"""Rules of failures: lost answers, late commits, replaced owners."""
 
 import pytest
 
@@ -19,12 +19,12 @@ from smoothcluster.testing.faults import Faulty
 
 
 class OutcomeRules(Kit):
-    """What holds when things go wrong."""
+    """The guarantees under failures."""
 
     def test_a_lease_lost_while_a_commit_is_on_its_way(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A commit that arrives after its lease has gone is LeaseLostError, and nothing of it is applied."""
+        """A commit arriving after its lease has ended is LeaseLostError, and nothing is applied."""
         create(other, f"{root}/plain", b"old")
         late = Faulty(backend)
         lease = backend.lease(self.ttl)
@@ -41,7 +41,7 @@ class OutcomeRules(Kit):
     def test_a_member_that_expired_cannot_commit_on_its_own_record(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A commit conditioned on a key of a lease that has gone is refused, with no lease of its own to lose."""
+        """A commit without a lease, conditioned on a key of an ended lease, is refused."""
         lease = backend.lease(self.ttl)
         create(backend, f"{root}/me", b"", lease)
         version = create(other, f"{root}/seat", b"free")
@@ -53,7 +53,7 @@ class OutcomeRules(Kit):
     def test_a_replaced_owner_is_refused(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A zombie's write, at the version it last saw, is refused once another has replaced it, and for ever."""
+        """A zombie's write at the last version seen is refused, for ever, after another client replaced the version."""
         seen = create(backend, f"{root}/shard", b"backend")
         claim = other.commit([], [Update(f"{root}/shard", b"other", seen)])
         assert isinstance(claim, Committed)
@@ -68,7 +68,7 @@ class OutcomeRules(Kit):
     def test_a_replaced_owners_late_commit_is_refused(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A commit sent while still the owner, and arriving after another claimed, is refused whole."""
+        """A commit sent by the owner, but arriving after another client's claim, is refused whole."""
         late = Faulty(backend)
         seen = create(late, f"{root}/shard", b"mine")
         late.hold()
@@ -81,7 +81,7 @@ class OutcomeRules(Kit):
     def test_a_key_made_again_is_told_from_the_old_one(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A key deleted and made again has a larger `created`; its old versions are refused if the store says so."""
+        """A key made again has a larger `created`; with `unique_versions`, the old versions are refused."""
         old = create(backend, f"{root}/a", b"first")
         before = backend.get(f"{root}/a")
         delete(other, f"{root}/a")
@@ -99,7 +99,7 @@ class OutcomeRules(Kit):
             assert refused(outcome) == f"{root}/a"
 
     def test_a_lost_answer_is_settled_by_reading(self, backend: CoordinationBackend, root: str) -> None:
-        """A commit applied whose answer is lost is OutcomeUnknownError; after a `sync`, reading shows it applied."""
+        """An applied commit with a lost answer is OutcomeUnknownError; after a `sync`, reads show the commit."""
         version = create(backend, f"{root}/a", b"old")
         client = self.dropping_next_answer(backend)
         with pytest.raises(OutcomeUnknownError):
@@ -108,7 +108,7 @@ class OutcomeRules(Kit):
         assert [entry.value for entry in client.list(root)] == [b"my id", b""]
 
     def test_an_identical_retry_after_a_lost_answer_is_refused(self, backend: CoordinationBackend, root: str) -> None:
-        """Repeating such a commit as it was, at its version, applies nothing twice: it is refused."""
+        """An identical retry of such a commit, at the same version, applies nothing twice: the retry is refused."""
         version = create(backend, f"{root}/a", b"old")
         changes: list[Change] = [Update(f"{root}/a", b"my id", version), Create(f"{root}/b", b"")]
         client = self.dropping_next_answer(backend)
@@ -120,7 +120,7 @@ class OutcomeRules(Kit):
         assert client.list(root) == before
 
     def test_a_lost_answer_to_a_lease_commit(self, backend: CoordinationBackend, root: str) -> None:
-        """The same holds for keys born on a lease: they are there, once, and go with it."""
+        """The same holds for keys created on a lease: each exists, once, and is deleted with the lease."""
         client = self.dropping_next_answer(backend)
         lease = client.lease(self.ttl)
         with pytest.raises(OutcomeUnknownError):

@@ -1,4 +1,4 @@
-"""Rules of the parts of a store in which groups lie: of one place, or of as many as there are groups."""
+"""Rules of the parts of a store, in which groups lie: one part for all groups, or a part for each group."""
 
 import pytest
 
@@ -8,10 +8,10 @@ from smoothcluster.testing.conformance.kit import Kit, Wakes, create, in_paralle
 
 
 class PartRules(Kit):
-    """What `CoordinationBackend.for_group` gives."""
+    """Rules of the result of `CoordinationBackend.for_group`."""
 
     def test_a_group_has_one_part_whomever_one_asks(self, backend: CoordinationBackend, root: str) -> None:
-        """Asked for by many at once, of the store or of any part of it, a group's part is one and the same object."""
+        """`for_group` of the store or of any part, also in parallel, always returns the same object for a group."""
         parts = in_parallel([lambda: backend.for_group(root)] * 8)
         part = parts[0]
         for each in (*parts, part.for_group(root), part.for_group(f"{root}-2").for_group(root)):
@@ -21,7 +21,7 @@ class PartRules(Kit):
     def test_clients_meet_in_a_groups_part(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """What one writes there another sees, with its lease, and is woken for."""
+        """In a group's part, clients see the writes of others, with leases, and watches wake for them."""
         mine, theirs = backend.for_group(root), other.for_group(root)
         wakes = Wakes()
         theirs.watch(root, wakes)
@@ -36,7 +36,7 @@ class PartRules(Kit):
         assert theirs.keys(root) == []
 
     def test_a_lease_is_of_use_in_its_part_alone(self, backend: CoordinationBackend, root: str) -> None:
-        """Where groups lie apart, a key cannot hang on a lease of another part: ValueError, and nothing is made."""
+        """Where groups have separate parts, a key on a lease of another part is ValueError, and nothing is made."""
         part, apart = backend.for_group(root), backend.for_group(f"{root}-2")
         lease = part.lease(self.ttl)
         if apart is part:
@@ -50,7 +50,7 @@ class PartRules(Kit):
 
     @pytest.mark.parametrize("whole", [True, False], ids=["the whole", "a part"])
     def test_closing_any_closes_all(self, root: str, *, whole: bool) -> None:
-        """One client has one end, and no part of it is had after that."""
+        """Closing any part closes the whole client: later, no call through any part succeeds."""
         client = self.connect()
         part, apart = client.for_group(root), client.for_group(f"{root}-2")
         for each in (client, part, apart):

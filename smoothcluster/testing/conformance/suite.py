@@ -7,8 +7,8 @@
         def expire(self, lease: Lease) -> None: ...        # end it, or wait until it has run out
         def cut(self, backend) / mend(self, backend): ...  # for Ability.CUT
 
-A rule that needs more than every store can be made to do is skipped unless the class declares
-the `Ability`; nothing else is. `smoothcluster.testing.conformance.kit` says what each hook must do.
+A rule is skipped if the rule needs more than the required hooks and the class does not declare the `Ability`; no
+other rule is skipped. `smoothcluster.testing.conformance.kit` describes each hook.
 """
 
 from smoothcluster.testing.conformance.commits import CommitRules
@@ -27,4 +27,4 @@ __all__ = ["Ability", "BackendConformance"]
 class BackendConformance(
     OutcomeRules, CommitRules, LeaseRules, WatchRules, KeyRules, LockRules, PartRules, ConnectionRules
 ):
-    """Subclass it in a test file, provide `connect` and `expire`, and declare what else the store can be made to do."""
+    """Subclass in a test file, provide `connect` and `expire`, and declare the further abilities of the store."""

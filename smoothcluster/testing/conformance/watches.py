@@ -1,4 +1,4 @@
-"""Rules of watches: they may wake for nothing, and never fail to wake for the last change."""
+"""Rules of watches: a watch may wake without a change, but never misses the last change."""
 
 import threading
 from collections.abc import Callable
@@ -35,13 +35,13 @@ CHANGES = {**COMING_AND_GOING, **VALUES}
 
 
 class WatchRules(Kit):
-    """When a watch wakes."""
+    """The changes for which a watch wakes."""
 
     @pytest.mark.parametrize("act", CHANGES.values(), ids=CHANGES)
     def test_a_watch_of_a_directory_hears_of_its_keys(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, act: Act
     ) -> None:
-        """Keys directly in the directory that come, go or change value wake it, whoever changed them."""
+        """The watch wakes when keys directly in the directory come, go or change value, by any client."""
         for number, client in enumerate((backend, other)):
             directory = f"{root}/{number}"
             create(client, f"{directory}/there", b"old")
@@ -55,7 +55,7 @@ class WatchRules(Kit):
     def test_a_watch_without_values_hears_of_comings_and_goings(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, act: Act
     ) -> None:
-        """With values=False, created and deleted keys still wake it, also after values have changed."""
+        """With values=False, created and deleted keys still wake the watch, also after values have changed."""
         create(other, f"{root}/there", b"old")
         wakes = Wakes()
         backend.watch(root, wakes, values=False)
@@ -69,7 +69,7 @@ class WatchRules(Kit):
     def test_a_watch_of_a_key_hears_of_its_coming_and_going(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, *, values: bool
     ) -> None:
-        """The key at the path may be absent, come, go and come again, many times: each wakes it."""
+        """The key at the path may be absent, come, go and come again, many times: the watch wakes each time."""
         wakes = Wakes()
         backend.watch(f"{root}/a", wakes, values=values)
         for _ in range(self.rounds):
@@ -85,7 +85,7 @@ class WatchRules(Kit):
     def test_a_watch_of_a_key_hears_of_every_new_value(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """It wakes for one value after another, not only for the first."""
+        """The watch wakes for each new value, not only for the first."""
         create(other, f"{root}/a")
         wakes = Wakes()
         backend.watch(f"{root}/a", wakes)
@@ -98,7 +98,7 @@ class WatchRules(Kit):
     def test_a_watch_may_be_armed_before_its_directory_exists(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """It wakes when the first key comes, also below directories that come with it, or come and go again."""
+        """The watch wakes when the first key comes, also below new directories, and when keys go and come again."""
         wakes = Wakes()
         backend.watch(f"{root}/a/b/c", wakes)
         for _ in range(3):
@@ -114,7 +114,7 @@ class WatchRules(Kit):
     def test_every_watch_of_a_path_wakes(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """Several watches of one path, of one client and another, each wake; closing one leaves the rest."""
+        """Several watches of the same path, by the same client or another, each wake; closing one leaves the rest."""
         all_wakes = [Wakes() for _ in range(4)]
         watches = [
             client.watch(root, wakes)
@@ -149,7 +149,7 @@ class WatchRules(Kit):
     def test_no_watch_misses_the_last_of_many_values(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A reader that waits, reads and waits again ends with the last value, however fast they change."""
+        """A reader that waits, reads and waits again ends with the last value, however fast the values change."""
         last = str(self.rounds * 10).encode()
         create(other, f"{root}/a", b"0")
 
@@ -170,7 +170,7 @@ class WatchRules(Kit):
     def test_armed_first_and_read_second_nothing_is_missed(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
     ) -> None:
-        """A change made at the very moment of arming is in what is read after it, or wakes."""
+        """A change at the very moment of arming shows in a later read, or wakes the watch."""
         for number in range(self.rounds):
             key = f"{root}/{number}/a"
             armed = threading.Barrier(2)

@@ -2,13 +2,12 @@
 
     python -m smoothcluster.testing.simulate --members 5 --schedules 2000 --faults kill,pause,partition
 
-Members run the very code that they run in production, above the store's contract and below
-their handlers: joining, election, handover, progress, leases, retries. What is simulated is
-the store (`smoothcluster.memory`), the network, time, and the handlers. A scheduler may let
-anybody else run at every store operation. A record that reads the store's history on its own
-checks the promises P1 to P4 after every step, and P7 whenever the faults have stopped. Some
-schedules are a long storm of everything, others short squalls of little, or gales that few members
-with many shards have to stand, between silences.
+Members run the same code as in production, above the store's contract and below their handlers: joining, election,
+handover, progress, leases, retries. The simulation replaces the store (by `smoothcluster.memory`), the network, time,
+and the handlers. At every store operation, the scheduler may run any other process. An independent record of the
+store's history checks the promises P1 to P4 after every step, and P7 whenever the faults have stopped. Some schedules
+are a long storm of everything. Others are short squalls of little, or gales for few members with many shards, with
+silences in between.
 """
 
 from smoothcluster.testing.simulate.faults import FAULTS

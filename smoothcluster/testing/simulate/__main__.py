@@ -1,4 +1,4 @@
-"""The command: play many schedules, and stop at the first that breaks a promise."""
+"""The command: play many schedules, and stop at the first broken promise."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ from smoothcluster.testing.simulate.faults import FAULTS, FORGETTING
 from smoothcluster.testing.simulate.simulation import Scenario, World
 
 TAIL = 60
-"""Lines shown of what led to a violation."""
+"""The number of trace lines printed before a violation."""
 
 
 def _faults(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def _faults(context: click.Context, parameter: click.Parameter, value: str) -> t
 
 
 def _command(scenario: Scenario, seed: int) -> str:
-    """How to see the same again."""
+    """The command line for playing the same schedule again."""
     words = ["python", "-m", "smoothcluster.testing.simulate", "--seed", str(seed)]
     for each in fields(Scenario):
         value = getattr(scenario, each.name)
@@ -38,7 +38,7 @@ def _command(scenario: Scenario, seed: int) -> str:
 
 
 def _show(world: World, tail: int | None) -> None:
-    """What happened to whom, and what was written by whom: the last of it, or all."""
+    """Print the steps of the store and the events of the processes: the last *tail*, or all."""
     for title, lines in (("What was written", world.record.steps), ("What happened", world.trace)):
         shown = lines if tail is None else lines[-tail:]
         click.echo(f"\n{title}{'' if len(shown) == len(lines) else f' (the last {len(shown)} of {len(lines)})'}:")
@@ -46,7 +46,7 @@ def _show(world: World, tail: int | None) -> None:
 
 
 def _report(found: Played, scenario: Scenario) -> None:
-    """Play the schedule that went wrong once more, and tell how it came to that."""
+    """Play the failed schedule once more, and print the steps before the failure."""
     again, world = try_schedule(found.seed, scenario)
     if world is not None:
         _show(world, TAIL)
@@ -65,7 +65,7 @@ def _replay(seed: int, scenario: Scenario) -> int:
 
 
 def _toothless(counts: Counter[str], faults: Counter[str], scenario: Scenario) -> str | None:
-    """Why a run that found nothing proves nothing, if so."""
+    """The reason why a run without violations proves nothing, if there is such a reason."""
     idle = [name for name in scenario.faults if not faults[name]]
     if idle:
         return f"no schedule had a fault of these kinds: {', '.join(idle)}"

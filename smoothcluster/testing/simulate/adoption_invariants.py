@@ -1,4 +1,7 @@
-"""The independent record's eye on adoption: who takes the shards of the dead, how many, and when (P6)."""
+"""Checks adoption (P6): the adopters of dead members' shards, the number of shards, and the time.
+
+`Adoptions` reads the store's history next to the independent record.
+"""
 
 from collections.abc import Callable
 from math import inf
@@ -8,33 +11,33 @@ from smoothcluster.memory import Applied, MemoryStore
 from smoothcluster.testing.simulate.invariants import IndependentRecord, Violation, data_of
 
 PACING = {"shards": 1, "pause": 0.05, "window": 2.0, "memory": 12.0, "quiet": 2.0}
-"""As the members are told, in the simulator's short seconds; `share` and `least` are at their defaults."""
+"""The pacing of the members, in the simulator's short seconds; `share` and `least` are at their defaults."""
 
 FRESH = 5.0
-"""Seconds for which the others may still not know of a newcomer."""
+"""Seconds during which the other members may not know of a newcomer yet."""
 
 
 class Adoptions:
-    """Watches one group in one store; *record* knows who writes, and whom somebody may take for dead."""
+    """Watches one group in one store; *record* knows the author of each commit, and the suspected members."""
 
     def __init__(self, store: MemoryStore, group: str, now: Callable[[], float], record: IndependentRecord) -> None:
         self.count = 0
-        """Shards of dead members that were taken by members that had some already."""
+        """The number of adopted shards, without adoptions by members without shards."""
         self.opened = 0
-        """How often the breaker opened."""
+        """The number of times the breaker opened."""
         self._store, self._group, self._now, self._record = store, group, now, record
         self._born: dict[str, float] = {}
         self._working: dict[str, float] = {}
-        """Since when each incarnation works; some take their time between joining and that."""
+        """The time when each incarnation began to work; some wait between joining and working."""
         self._alive: dict[str, float] = {}
-        """When each name was last seen among the living."""
+        """The time when each name last had a living member."""
         self._told: dict[str, tuple[str, float]] = {}
-        """The dead that the breaker was told of: name, and when."""
+        """The deaths recorded in the breaker, by incarnation: name, and earliest known time."""
         self._closed = -inf
         store.observers.append(self._see)
 
     def _data(self, path: str, step: Applied | None = None) -> dict[str, Any]:
-        """A record as it is now, or as it was before *step*."""
+        """A record as of now, or as of the moment before *step*."""
         key = f"{self._group}/{path}"
         if step is not None and key in step.before:
             return data_of(step.before[key])
@@ -46,7 +49,7 @@ class Adoptions:
 
     def _see(self, step: Applied) -> None:
         if self._record.forgetful or (not step.changes and step.lease is None):
-            return  # What the breaker was told, and who lived, may be among what the store has lost.
+            return  # The store may have lost the breaker's deaths, and the members' records.
         self._see_members(step)
         if f"{self._group}/breaker" in step.after:
             self._see_breaker(step)
@@ -74,14 +77,14 @@ class Adoptions:
         before, after = self._data("breaker", step), self._data("breaker")
         for incarnation, name, _ in after["dead"]:
             if incarnation not in self._told:
-                # It may have been known for long: nobody tells the breaker before there is something to adopt.
+                # The death may be old: members record deaths in the breaker only when there is a shard to adopt.
                 self._told[incarnation] = (name, self._record.given_up.get(incarnation, self._now()))
         self.opened += after["open"] and not before.get("open")
         if before.get("open") and not after["open"]:
             self._closed = self._now()
 
     def _died(self, incarnation: str) -> bool:
-        """Whether it has gone by the store: an owner that leaves clears its shards, and one that gives lives."""
+        """Whether *incarnation* died, by the store: a leaving owner clears the shards, a transferring owner lives."""
         key = f"{self._group}/members/{incarnation}"
         return bool(incarnation) and key not in self._store.tree.entries and incarnation in self._born
 
@@ -112,7 +115,7 @@ class Adoptions:
         self._see_series(owner)
 
     def _last(self, owner: str) -> bool:
-        """Whether *owner* may think that nobody else works."""
+        """Whether *owner* may believe to be the last working member."""
         spec = self._data("spec")
         members = sorted(self._members().values(), key=lambda member: int(member["join"]))
         if spec["backup"] is None:
@@ -123,7 +126,7 @@ class Adoptions:
         return not any(self._now() - self._working[each] > FRESH for each in others)
 
     def _see_series(self, owner: str) -> None:
-        """Whether the breaker should have opened, by the deaths that *owner* has certainly seen happen."""
+        """Check for an open breaker, by the deaths certainly seen by *owner*."""
         now = self._now()
         since = max(now - PACING["window"], self._closed, self._born[owner] + FRESH)
         dead = {name for name, at in self._told.values() if at > since}

@@ -1,4 +1,4 @@
-"""Many schedules, in several processes, and what became of each."""
+"""Plays many schedules in several processes, and returns the result of each."""
 
 import gc
 import logging
@@ -15,19 +15,19 @@ from smoothcluster.testing.simulate.simulation import Scenario, World, play
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What became of one schedule; made for travelling between processes."""
+    """The result of a schedule, passed between processes."""
 
     seed: int
     wrong: str | None
-    """The promise broken, or what was raised; None if all went well."""
+    """The broken promise, or the exception raised; None after success."""
     counts: Counter[str]
     faults: Counter[str]
 
 
 def try_schedule(seed: int, scenario: Scenario) -> tuple[Played, World | None]:
-    """Play one schedule, whatever comes of it; the world too, unless it could not even be made."""
-    logging.disable(logging.CRITICAL)  # Members warn of all that befalls them.
-    gc.disable()  # It looks through all that lives again and again, and a schedule leaves little until it is over.
+    """Play a schedule and return the result and the world; the world is None if creating the world failed."""
+    logging.disable(logging.CRITICAL)  # Members log a warning at every fault.
+    gc.disable()  # Each collection traverses all live objects, and a schedule leaves little until its end.
     wrong = None
     world: World | None
     try:
@@ -54,7 +54,7 @@ def _try(seed: int, scenario: Scenario) -> Played:
 
 @contextmanager
 def played(scenario: Scenario, seeds: Iterable[int], processes: int) -> Generator[Iterator[Played], None, None]:
-    """What became of each of *seeds*, in order, played in as many *processes*."""
+    """Play each of *seeds* in as many *processes*; yield an iterator of the results, in order."""
     if processes == 1:
         yield map(_try, seeds, repeat(scenario))
         return

@@ -1,4 +1,4 @@
-"""A member's child processes in virtual time: they come up, run tasks, die of them, and are killed by others."""
+"""A member's child processes in virtual time: children start, run tasks, die of tasks, and are killed by others."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -9,13 +9,15 @@ from smoothcluster.testing.simulate.scheduler import Process, Scheduler, SimCloc
 from smoothcluster.work.verdict import KILLS
 
 LUCK = KILLS - 2
-"""How often children are killed in which one task runs. Who kills at random hits it more often once in many times,
-and takes it for guilty then: no schedule has that luck, or one of a thousand would say that a promise was broken."""
+"""The most random kills of children that run the same task.
+
+Rarely, random kills hit the same task more often, and the task is quarantined. Schedules exclude this chance:
+otherwise a schedule in a thousand would report a broken promise."""
 
 
 @final
 class SimChildren(Apart):
-    """As `pool.children`, without processes. *hits* counts kills by task, in whichever member it ran."""
+    """As `pool.children`, without processes. *hits* counts kills by task, over all members."""
 
     def __init__(
         self, scheduler: Scheduler, process: Process, clock: SimClock, most: int, isolation: str, hits: "Counter[str]"
@@ -23,7 +25,7 @@ class SimChildren(Apart):
         self.every = isolation == "every"
         self.wake: Callable[[], None] = lambda: None
         self.busy: dict[Run, Callable[[], None]] = {}
-        """What runs in a child, and what to do if somebody kills that."""
+        """The runs in child processes, each with the callback for a killed child."""
         self._able = isolation != "none"
         self._scheduler, self._process, self._clock, self._most = scheduler, process, clock, most
         self._hits = hits
@@ -53,25 +55,25 @@ class SimChildren(Apart):
         return self._disturbed_at >= since
 
     def run(self, run: Run) -> None:
-        raise NotImplementedError  # The simulated pool does that.
+        raise NotImplementedError  # The simulated pool runs tasks.
 
     def begin(self, run: Run, killed: Callable[[], None]) -> None:
-        """A child has begun to run this."""
+        """A child has begun to run *run*."""
         run.began = self._clock.monotonic()
         self.busy[run] = killed
         self._bystander |= run.alone
 
     def end(self, run: Run) -> bool:
-        """Its task has come to an end; False if it was killed before."""
+        """The task of *run* has ended; return False if the child was killed before."""
         return self.busy.pop(run, None) is not None
 
     def die(self, run: Run) -> None:
-        """The child that ran it is no more."""
+        """The child that ran *run* has ended."""
         self.busy.pop(run, None)
         self._up -= not run.alone and not self.every
 
     def kill_one(self) -> bool:
-        """Somebody kills a child, whichever; whether there was one."""
+        """Kill any child; return whether there was a child to kill."""
         busy = 0 if self.every else sum(not run.alone for run in self.busy)
         idle = [*["bystander"] * self._bystander, *["idle"] * (self._up - busy)]
         victims = [*(run for run in self.busy if self._hits[run.task.id] < LUCK), *idle]

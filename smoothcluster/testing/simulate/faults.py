@@ -1,4 +1,4 @@
-"""What goes wrong in a simulated world, when, and for whom: by the seed."""
+"""Injects faults into a simulated world; the seed decides the faults, the times and the victims."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -10,23 +10,26 @@ if TYPE_CHECKING:
     from smoothcluster.testing.simulate.simulation import World
 
 FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "outage", "slander", "respec", "reap")
-"""What may go wrong: a process dies, for some time or for good; stops and goes on; is cut off;
-loses acknowledgements; loses its lease; dies and is started again at once, under its name; leaves;
-the store is away from everybody; a living member is taken for dead; somebody changes the number of Runners;
-somebody kills a member's child."""
+"""The kinds of faults.
+
+A process dies, for some time or for good; stops and goes on; is cut off; loses acknowledgements; loses its lease;
+dies and is started again at once, under the same name; leaves. The store is unreachable for all. A living member is
+suspected dead. An administrator changes the number of Runners. Somebody kills a member's child."""
 
 
 FORGETTING = "forget"
-"""The store goes back to where it was a moment ago, as when a replica takes over: what it acknowledged since is gone.
-Not among the others: with it starts cannot be counted, and clients have to hand in again."""
+"""A rollback of the store, as when a replica takes over: acknowledged commits are lost.
+
+This fault is not among the default faults: after a rollback starts cannot be counted, and clients have to submit
+again."""
 
 
 class Trouble:
-    """Chooses the faults and does them."""
+    """Chooses and injects the faults."""
 
     def __init__(self, world: "World") -> None:
         self.done: Counter[str] = Counter()
-        """How often each fault befell somebody."""
+        """The number of faults injected, by kind."""
         self._world = world
         self._scheduler, self._random = world.scheduler, world.random
         self._acts = {
@@ -46,7 +49,7 @@ class Trouble:
         self._forgetting = False
 
     def begin(self) -> None:
-        """Do something every now and then, as long as the world says so."""
+        """Begin to inject faults now and then, while the world is troubled."""
         if self._world.weather.faults:
             self._scheduler.at(self._random.uniform(0.0, 0.6), self._next)
 
@@ -59,12 +62,12 @@ class Trouble:
         self._scheduler.at(self._random.choice((0.01, 0.2, 0.6, 2.0)) * self._random.random(), self._next)
 
     def ambush(self, victim: SimMember, within: float) -> None:
-        """Now and then, strike while a message of *victim* is on its way."""
+        """Now and then, inject a fault while a message of *victim* is on the way."""
         if self._world.troubled and self._world.weather.faults and self._random.random() < 0.1:
             self._scheduler.at(within * self._random.random(), lambda: self._strike(victim))
 
     def _strike(self, victim: SimMember) -> None:
-        if victim.alive and self._world.troubled:  # An ambush may have been laid before peace was made.
+        if victim.alive and self._world.troubled:  # The end of the faults may have come since `ambush`.
             fault = self._random.choice(self._world.weather.faults)
             self.done[fault] += 1
             self._acts[fault](victim)
@@ -74,7 +77,7 @@ class Trouble:
         return self._random.choice(living) if living else None
 
     def _client_instead(self, member: SimMember) -> SimProcess:
-        """Now and then a client in its place."""
+        """Return *member*, or now and then a living client instead."""
         clients = [client for client in self._world.clients.values() if client.alive]
         return self._random.choice(clients) if clients and self._random.random() < 0.2 else member
 
@@ -104,11 +107,11 @@ class Trouble:
             self._world.start(name)
 
     def start_again(self, name: str) -> None:
-        """A process has died of a task; whoever looks after it starts it again."""
+        """A process has died of a task; its supervisor starts the process again."""
         self._again(name, self._random.choice((0.01, 4.0)))
 
     def _reap(self, member: SimMember) -> None:
-        """Once, or again and again for a while: what was hit is run again a second later."""
+        """Kill a child of *member* once, or several times: a killed task runs again a second later."""
         for _ in range(self._random.choice((1, 1, 6))):
             self._scheduler.at(4.0 * self._random.random(), lambda: self._kill_child(member))
 
@@ -132,7 +135,7 @@ class Trouble:
         self._scheduler.at(seconds, lambda: self.go_on(victim))
 
     def _a_while(self) -> float:
-        """Seconds: few, or many, or such that a lease has just run out."""
+        """Draw a number of seconds: few, many, or just enough for a lease to run out."""
         least, most = self._random.choice(((0.0, 0.1), (0.0, 1.0), (0.0, 6.0), (TTL, 1.3 * TTL)))
         return self._random.uniform(least, most)
 
@@ -201,7 +204,7 @@ class Trouble:
         self._world.record.go_back(known)
         self._world.store.go_back(past)
         for job, client in list(self._world.clients.items()):
-            # Whoever handed something in cannot know what of it is left, and hands it in again.
+            # No client can know the tasks lost with the rollback, so every client submits again.
             if client.alive:
                 client.kill()
             else:

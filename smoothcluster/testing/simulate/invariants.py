@@ -1,8 +1,7 @@
-"""The independent record: what really happened, from the store's own history, and whether it may.
+"""The independent record: checks every commit of a simulated store against the promises.
 
-It knows nothing of what members believe. It reads every commit as the store applies it, with
-its own eyes (`json`, not the library's parsers), and raises `Violation` at the first step that
-breaks a promise.
+The record shares no state with the members. The record reads every commit as the store applies the commit, with a
+separate parser (`json`, not the library's parsers), and raises `Violation` at the first broken promise.
 """
 
 import json
@@ -18,7 +17,7 @@ from smoothcluster.work.verdict import ALONE_EXPIRED
 
 
 class Violation(AssertionError):  # noqa: N818  # it is no error of ours
-    """A promise was broken. The message says which, and how."""
+    """A promise was broken. The message names the promise and the breach."""
 
 
 @lru_cache(4096)
@@ -28,7 +27,7 @@ def _parsed(value: bytes) -> dict[str, Any]:
 
 
 def data_of(entry: Entry | None) -> dict[str, Any]:
-    """What the key holds, for looking at; nothing if it is not there."""
+    """The parsed value of a key; an empty dict for an absent key."""
     return {} if entry is None else _parsed(entry.value)
 
 
@@ -38,26 +37,26 @@ class IndependentRecord:
     def __init__(self, store: MemoryStore, group: str, isolation: str, faults: Collection[str]) -> None:
         self.author = ""
         self.steps: list[str] = []
-        """What was changed, by whom: the tail explains a violation."""
+        """Every change with the name of the author. The last entries explain a violation."""
         self.outcomes: dict[tuple[str, str], str] = {}
         self.expected: set[tuple[str, str]] = set()
-        """Every task whose submit has begun (and will be completed), or whose adding was recorded."""
+        """Every task with a submit under way (all such submits complete), or with a recorded addition."""
         self.given_up: dict[str, float] = {}
-        """Incarnations that are dead or were called so, and since when: whoever believes it may take what is theirs."""
+        """Dead or suspected incarnations, and since when. A member may take shards and seats from these."""
         self.robbed: set[str] = set()
-        """Incarnations whose lease or record was taken from them before its time: their clocks cannot know."""
+        """Incarnations robbed of their lease or record early. Their clocks cannot show the loss."""
         self.starts = 0
         self.handovers = 0
-        """Shards that had an owner before and were claimed, or given away."""
+        """Shards with an earlier owner that were claimed or transferred."""
         self.quarantined = 0
         self.submitted: set[tuple[str, str]] = set()
-        """Of what is expected, that which clients hand in."""
+        """The expected tasks that clients submit."""
         self.forgetful = False
-        """Whether the store has ever lost what it had acknowledged. Starts cannot be counted then."""
+        """Whether the store has ever lost acknowledged commits. Starts cannot be counted after such a loss."""
         self._store, self._group = store, group
-        # Where no child can run the handler, a task may take two members whose death is seen, and more if it is not.
+        # Without children, a task may kill two members whose death is observed, and more without observers.
         self._most_lost = {"every": 0, "suspects": 1, "none": 1 + ALONE_EXPIRED}[isolation]
-        # There, what runs alone when its member is killed, or taken for dead, is taken for what killed it.
+        # Without children, a task alone at work when its member is killed, or suspected, gets the blame.
         self._sharp = isolation != "none" or {"kill", "restart", "slander"}.isdisjoint(faults)
         self._lost: Counter[tuple[str, str]] = Counter()
         self._incarnations: set[str] = set()
@@ -66,16 +65,16 @@ class IndependentRecord:
         store.observers.append(self._see)
 
     def submit(self, job: str, tasks: Iterable[str]) -> None:
-        """A client begins to hand in *tasks*."""
+        """A client begins to submit *tasks*."""
         self.submitted.update((job, task) for task in tasks)
         self.expected |= self.submitted
 
     def past(self) -> "tuple[object, ...]":
-        """What is known now, for `go_back`."""
+        """The record's current knowledge, for `go_back`."""
         return dict(self.outcomes), set(self.expected), set(self._incarnations), dict(self._epochs), self._lost.copy()
 
     def go_back(self, past: "tuple[Any, ...]") -> None:
-        """The store has lost what it acknowledged since: it has not happened."""
+        """The store has lost the commits since *past*: the record forgets them, too."""
         self.forgetful = True
         self.robbed |= {key.rpartition("/")[2] for key in self._incarnations}
         self.outcomes, self.expected, self._incarnations, self._epochs, self._lost = past
@@ -112,13 +111,13 @@ class IndependentRecord:
                 raise Violation(f"P1: two members of one {what}: {values}")
 
     def _member(self, incarnation: str | None) -> dict[str, Any]:
-        """The member's record as it is now."""
+        """The member's current record."""
         return data_of(self._store.tree.entries.get(f"{self._group}/members/{incarnation}"))
 
     def _store_says(self, path: str) -> dict[str, Any]:
         return data_of(self._store.tree.entries.get(f"{self._group}/{path}"))
 
-    # Who owns what
+    # Ownership of shards and seats
 
     def _see_shard(self, key: str, before: Entry | None, after: Entry | None, step: Applied) -> None:
         old, new = data_of(before), data_of(after)
@@ -126,7 +125,7 @@ class IndependentRecord:
             raise Violation(f"P2: the fence {key} was deleted by {self.author}")
         epoch = max(old.get("epoch", 0), self._epochs.get(key, 0))
         moved = new["owner"] is not None and new["owner"] != old.get("owner")
-        # Whoever finds its own shard behind takes it over from itself.
+        # A member that finds the record of its own shard rolled back takes the shard over from itself.
         again = self.forgetful and new["owner"] == old.get("owner") and new["epoch"] == epoch + 1
         if new["epoch"] != epoch + moved and not again:
             raise Violation(f"P2: {key} went from epoch {epoch} to {new['epoch']} by {self.author}")
@@ -138,7 +137,7 @@ class IndependentRecord:
             self._see_loss(key, old.get("owner"), step)
 
     def _see_loss(self, key: str, former: str | None, step: Applied) -> None:
-        """Whoever loses something gave it, has ended or is taken for dead, or was no Runner that works."""
+        """Check that the former owner gave up the key, ended, is suspected dead, or was no working Runner."""
         then = step.before.get(f"{self._group}/members/{former}")
         was = data_of(then) if then is not None else self._member(former)
         ended = f"{self._group}/members/{former}" not in self._store.tree.entries
@@ -149,7 +148,7 @@ class IndependentRecord:
             raise Violation(f"P1: {key} was taken by {self.author} from {former}, which lives and works")
 
     def _see_seats(self, step: Applied) -> None:
-        """No two members have one seat, nor one member two, by the seats' and by the members' own records."""
+        """Check for every seat a single holder, and for every member at most one seat, by both kinds of records."""
         entries = self._store.tree.entries
         runner = data_of(entries.get(f"{self._group}/spec")).get("runner") or 0
         seats = {f"{self._group}/seats/{number}": number for number in range(runner)}
@@ -170,14 +169,14 @@ class IndependentRecord:
         if by_seats != by_members:
             raise Violation(f"P1: by the seats' records they belong to {by_seats}, by the members' own to {by_members}")
 
-    # What became of the tasks
+    # Outcomes of tasks
 
     def _see_results(self, key: str, before: Entry | None, after: Entry, step: Applied) -> None:
         _, _, job, shard, _ = key.split("/")
         if before is not None:
             raise Violation(f"P3: {key} was written over by {self.author}")
         fence = f"{self._group}/shards/{shard}"
-        # The shard as it was before this commit: who could speak for it.
+        # The shard before this commit: the owner then was entitled to record the outcomes.
         owner = data_of(step.before.get(fence, self._store.tree.entries.get(fence)))
         data = json.loads(after.value)
         if (owner.get("name"), owner.get("epoch")) != (data["runner"], data["epoch"]) or self.author != data["runner"]:
@@ -195,7 +194,7 @@ class IndependentRecord:
                 raise Violation(f"P5: {task} of {job} was started {starts} times, and recorded with {attempts}")
 
     def _see_verdict(self, job: str, task: str, step: Applied) -> None:
-        """Only what kills is convicted, and with a record beside its outcome."""
+        """Check the quarantined task: a killer, with a quarantine record in the same commit."""
         self.quarantined += 1
         if self._sharp and not kills(task):
             raise Violation(f"P5: {task} of {job} was quarantined, and is innocent")
@@ -206,21 +205,21 @@ class IndependentRecord:
     def lost(self, incarnation: str, place: tuple[str, int], job: str, task: str, run: Mapping[str, int]) -> None:
         """A member's process has died of a task; the arguments are those of `started`."""
         if self.forgetful and not self._marked(incarnation, place, run):
-            return  # The store has forgotten that it was started: nobody can know what killed that member.
+            return  # The start was lost with the rollback: the cause of this death cannot be known.
         self._lost[job, task] += 1
         if self._lost[job, task] > self._most_lost:
             raise Violation(f"P5: {self._lost[job, task]} members have died of {task} of {job}")
 
     def started(self, incarnation: str, place: tuple[str, int], job: str, task: str, run: Mapping[str, int]) -> None:
-        """A handler begins to run, on a member that thinks it is *incarnation*.
+        """A handler begins to run, on a member with *incarnation* as its believed incarnation.
 
-        *run* is what the member believes: shard, epoch, attempt. *place* is where the task stands.
+        *run* holds the beliefs of the member: shard, epoch, attempt. *place* is the chunk and the index of the task.
         """
         self.starts += 1
         if not self._member(incarnation) and incarnation not in self.robbed:
             raise Violation(f"P4: {task} was started by {incarnation}, whose lease has run out")
         if self.forgetful:
-            return  # Marks and starts may be among what was lost.
+            return  # The rollback may have lost marks and starts.
         if self._marked(incarnation, place, run) is False:
             raise Violation(f"P5: {task} was started by {incarnation} before that was in the store")
         earlier = self._started.setdefault((job, task), [])
@@ -230,7 +229,7 @@ class IndependentRecord:
         earlier.append((run["epoch"], run["attempt"]))
 
     def _marked(self, incarnation: str, place: tuple[str, int], run: Mapping[str, int]) -> bool | None:
-        """Whether the store says that this runs; None if the shard is not *incarnation*'s under that epoch."""
+        """Whether the store marks the run as started; None if *incarnation* is not the owner under the run's epoch."""
         shard = self._store_says(f"shards/{run['shard']}")
         if (shard.get("owner"), shard.get("epoch")) != (incarnation, run["epoch"]):
             return None
@@ -238,17 +237,17 @@ class IndependentRecord:
         return bool(int(shard["open"].get(chunk, [0, "0", "0"])[2], 16) >> index & 1)
 
     def told_finished(self, job: str) -> None:
-        """A client was told that *job* is finished, or may now be."""
+        """A client learned of the end of *job*, or the record of *job* now says finished."""
         missing = {task for name, task in self.expected - self.outcomes.keys() if name == job}
         if missing:
             raise Violation(f"P3: {job} was called finished while {sorted(missing)[:5]} had no outcome")
 
     def unfinished(self) -> set[tuple[str, str]]:
-        """What still has no outcome."""
+        """The expected tasks without an outcome."""
         return self.expected - self.outcomes.keys()
 
     def check_end(self) -> None:
-        """Every expected task has its one outcome, and the right one; nothing was made up."""
+        """Check every outcome against the expected tasks, and the deletion of all chunks."""
         for (job, task), state in self.outcomes.items():
             if (job, task) not in self.expected:
                 raise Violation(f"P3: {task} of {job} was recorded but never submitted")

@@ -1,10 +1,9 @@
-"""The store as one process sees it: behind a network that delays, loses, repeats nothing and forgets nothing.
+"""A store client behind a simulated network that delays and loses messages, but never repeats or forgets them.
 
-Each call travels there and back, and the scheduler may run anybody else meanwhile. Reads lag
-behind other processes' commits, as a follower's do, and a read of many keys is no picture of
-one moment. Some processes are far from the store, some from its leader. While a process is cut
-off its calls fail after a while, and a commit it sent may have been applied, or be applied much
-later, even after its sender's death.
+Each call travels to the store and back, and the scheduler may run any other process meanwhile. Reads lag behind other
+processes' commits, as at a follower, and a read of many keys is no snapshot. Some processes are far from the store,
+some from the leader. While a process is cut off, the calls fail after a while. A commit sent in this time may be
+applied, or be applied much later, even after the sender's death.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,10 +28,10 @@ from smoothcluster.testing.simulate.scheduler import Process, Scheduler
 T = TypeVar("T")
 
 TIMEOUT = 0.5
-"""Seconds after which a call to a store that does not answer fails."""
+"""Seconds after which a call to an unreachable store fails."""
 
 STALL = 0.4
-"""Seconds that a message takes at most, when it is one of the slow ones: long enough for others to do a lot."""
+"""The longest delay of a slow message, in seconds: long enough for other processes to do much."""
 
 
 @final
@@ -59,7 +58,7 @@ class SimLease(Lease):
 
 @final
 class SimBackend(CoordinationBackend):
-    """One process's client."""
+    """The store client of one process."""
 
     def __init__(
         self,
@@ -71,9 +70,9 @@ class SimBackend(CoordinationBackend):
         on_stall: Callable[[float], None],
     ) -> None:
         self.cut = False
-        """Whether nothing gets through."""
+        """Whether the process is cut off from the store."""
         self.drop = 0.0
-        """Share of acknowledgements that get lost."""
+        """The share of acknowledgements that get lost."""
         self._scheduler, self._process, self._store = scheduler, process, store
         self._on_author, self._slow, self._on_stall = on_author, slow, on_stall
         self._leader = MemoryBackend(store)
@@ -92,7 +91,7 @@ class SimBackend(CoordinationBackend):
         return "memory://simulated"
 
     def _expect(self, _: object) -> None:
-        """Something happened: this process's server will hear of it before long."""
+        """After a commit, schedule the news to this process's server."""
         if not self._due and not self.cut and not self._process.dead:
             self._due = True
             self._scheduler.at(self._takes("news", self._behind), self._hear, self._process)
@@ -103,7 +102,7 @@ class SimBackend(CoordinationBackend):
             self._lagging.catch_up()
 
     def mend(self) -> None:
-        """The network is whole again: what was missed is heard now."""
+        """End the cut: the server hears the missed news now."""
         self.cut = False
         self._expect(None)
 
@@ -124,7 +123,7 @@ class SimBackend(CoordinationBackend):
         self._scheduler.pause(TIMEOUT)
 
     def ask(self, kind: str, question: Callable[[], T]) -> T:
-        """A call that may be repeated without harm."""
+        """Make a call that may be repeated without harm."""
         self._travel(kind)
         self._arrive()
         answer = question()
@@ -141,7 +140,7 @@ class SimBackend(CoordinationBackend):
         return self.ask("read", lambda: self._read(keys))
 
     def _read(self, keys: Sequence[str]) -> list[Entry | None]:
-        """In order, and now and then in two parts, between which anything may happen."""
+        """Read *keys* in order, now and then in two parts with time for other commits in between."""
         parts = 1 if self._slow == "read" else 3
         half = self._scheduler.random.randrange(parts * len(keys)) if len(keys) > 1 else 0
         if not 0 < half < len(keys):
@@ -172,7 +171,7 @@ class SimBackend(CoordinationBackend):
         self._on_author(self._process.name)
         answer = self._leader.commit(conditions, changes)
         if isinstance(answer, Committed) or random.random() < 0.5:
-            self._lagging.catch_up()  # What one has done oneself one sees. Being refused promises nothing.
+            self._lagging.catch_up()  # A client sees its own commits. A refusal promises nothing.
         self._travel("commit")
         if self._lost():
             self._fail()
@@ -180,11 +179,11 @@ class SimBackend(CoordinationBackend):
         return answer
 
     def _lost(self) -> bool:
-        """Whether an acknowledgement does not arrive."""
+        """Whether an acknowledgement gets lost."""
         return self.cut or self._scheduler.random.random() < self.drop
 
     def _lose(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
-        """Never sent, sent and lost, or on its way for a long time."""
+        """Fail a commit: never sent, sent and lost, or on the way for a long time."""
         random = self._scheduler.random
         fate = random.random()
         if fate < 0.3:
@@ -199,7 +198,7 @@ class SimBackend(CoordinationBackend):
         self._on_author(self._process.name)
         try:
             self._store.commit(conditions, changes)
-        except BackendError:  # Its sender has long been told that nothing is known.
+        except BackendError:  # The sender has long received the error of an unknown outcome.
             return
 
     def lease(self, ttl: float) -> Lease:

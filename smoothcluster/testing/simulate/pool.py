@@ -1,4 +1,4 @@
-"""Handlers in virtual time: each task takes a while, then says what its id tells it to."""
+"""Handlers in virtual time: each task takes a while, then does as the task's id says."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -13,13 +13,15 @@ from smoothcluster.testing.simulate.children import SimChildren
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler
 
 PACES = ((0.002, 0.002, 0.002, 0.002, 0.3, 2.0), (0.002,), (1.0,))
-"""How long tasks take at most: those of one job are of all kinds, of the next fast, of the next slow."""
+"""The longest running times of tasks, by the kind of job: mixed, fast or slow."""
 
 
 def children(task_id: str, attempt: int) -> list[str]:
-    """The tasks that a task adds, if its number is even: one that its neighbour adds, too, and while its
-    id is short two more below it, and two that are known. What it shares with its neighbour is only
-    found at the first attempt: the page has changed since.
+    """The tasks that a task adds, if the number of the task is even.
+
+    An even task adds a task that the neighbouring task adds, too. While the id is short, the task adds two new tasks
+    below itself and two known tasks. Only the first attempt finds the task shared with the neighbour: the page has
+    changed by the second attempt.
     """
     job, _, path = task_id.partition(":")
     if not path.isdecimal() or int(path) % 2:
@@ -30,12 +32,15 @@ def children(task_id: str, attempt: int) -> list[str]:
 
 
 def fails(task_id: str) -> bool:
-    """Whether its handler raises."""
+    """Whether the task's handler raises."""
     return task_id.endswith("7")
 
 
 def kills(task_id: str) -> str | None:
-    """How its process ends of it, if it does: such tasks are in jobs of their own, with others that do no harm."""
+    """The way in which the task ends the process, if at all.
+
+    Such tasks are in jobs of their own, with other, harmless tasks.
+    """
     if not task_id.startswith("k") or not task_id.endswith("3"):
         return None
     return KILLED if task_id.endswith("13") else "child_exit_1"
@@ -43,7 +48,7 @@ def kills(task_id: str) -> str | None:
 
 @final
 class SimPool(Pool):
-    """A fixed number of workers."""
+    """A pool with a fixed number of workers."""
 
     def __init__(
         self,
@@ -92,7 +97,7 @@ class SimPool(Pool):
             self._scheduler.at(takes, partial(self._finish, run), self._process)
 
     def _die(self, run: Run, death: str) -> None:
-        """The child has ended in which it ran."""
+        """The child process that ran *run* has ended."""
         self._children.die(run)
         self._running -= 1
         run.state, run.death = RunState.DIED, death

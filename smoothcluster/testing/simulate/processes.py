@@ -1,4 +1,4 @@
-"""The processes of a simulated world: members, and clients that submit."""
+"""The processes of a simulated world: members, clients that submit jobs, and an administrator."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ TTL = 2.0
 
 
 class SimProcess:
-    """A process, and the network, clock and store as it sees them."""
+    """A process, with a network, a clock and a store client of the process's own."""
 
     def __init__(self, world: "World", name: str) -> None:
         self.world, self.name = world, name
@@ -40,26 +40,26 @@ class SimProcess:
         )
 
     def _stalled(self, seconds: float) -> None:
-        """A message of ours takes so long: time for something to happen to us."""
+        """A message of this process takes *seconds*: a fault may strike in the meantime."""
 
     @property
     def alive(self) -> bool:
         return not self.process.dead
 
     def kill(self) -> None:
-        """It stops where it is, and its connections end."""
+        """Stop the process at the current point, and end its connections."""
         self.world.scheduler.kill(self.process)
         self.backend.close()
 
 
 class SimMember(SimProcess):
-    """A member's process: the real loop of a member, with a pool and probes that are simulated."""
+    """A member's process: the real loop of a member, with a simulated pool and simulated probes."""
 
     def __init__(self, world: "World", name: str, idle: float) -> None:
         super().__init__(world, name)
         self.incarnation = ""
         self.greeted: dict[str, str] = {}
-        """Incarnations whose process would be known dead if it died now, and their members."""
+        """The watched peers, by incarnation: this member would learn at once of the death of a peer's process."""
         runner = world.weather.runner
         self._idle = idle
         self.loop = self._loop(Wanted(name, runner, world.weather.backup, world.weather.shards))
@@ -95,7 +95,7 @@ class SimMember(SimProcess):
         self.incarnation = incarnation
 
     def _watch_peers(self, peers: set[Peer], _: bool) -> None:  # noqa: FBT001  # called as `Environment` has it
-        # Whether it is first in line makes no difference: all are told late, and in any order.
+        # The position of a peer makes no difference: all peers are watched late, in any order.
         wanted = {peer.incarnation: peer.member for peer in sorted(peers, key=lambda peer: peer.incarnation)}
         self.greeted = {name: member for name, member in self.greeted.items() if name in wanted}
         self.world.scheduler.at(0.001, lambda: self._greet(wanted), self.process)
@@ -113,7 +113,7 @@ class SimMember(SimProcess):
         )  # fmt: skip
 
     def _dies(self, run: Run) -> None:
-        """The process ends of a task."""
+        """A task ends the process of this member."""
         self.world.note(f"{self.name} ({self.incarnation}) dies of {run.task.id}")
         self.world.record.lost(*self._told(run))
         self.kill()
@@ -123,7 +123,7 @@ class SimMember(SimProcess):
         self.world.record.started(*self._told(run))
 
     def _told(self, run: Run) -> tuple[str, tuple[str, int], str, str, dict[str, int]]:
-        """What the record is told of a run: who, where, what, and what this member believes of it."""
+        """A run as arguments for the record: incarnation, place, job, task, and this member's beliefs about the run."""
         context = run.context
         believed = {"shard": context.shard, "epoch": context.epoch, "attempt": context.attempt}
         return self.incarnation, place_of(run), context.job, run.task.id, believed
@@ -135,14 +135,14 @@ class SimMember(SimProcess):
                     self.loop.settle()
             except (BackendError, NameInUseError):
                 self.clock.sleep(0.1)
-            except SpecMismatchError:  # They were changed: whoever operates it takes the group's.
+            except SpecMismatchError:  # The spec was changed: the operator of this member adopts the group's spec.
                 self.loop = self._loop(Wanted(self.name, None, None))
         self.clock.sleep(self._idle)
         self.loop.run()
         self.world.gone(self)
 
     def kill(self) -> None:
-        """As ever; and those who hold a connection to it notice."""
+        """Kill the process; members connected to the process notice the death."""
         super().kill()
         self.world.record.given_up.setdefault(self.incarnation, self.world.scheduler.now)
         scheduler = self.world.scheduler
@@ -154,7 +154,7 @@ class SimMember(SimProcess):
 
 
 class SimClient(SimProcess):
-    """Hands in a job and waits for it; started again after a death, it hands in the same again."""
+    """Submits a job and waits for the job's end; after a restart, submits the same job again."""
 
     def __init__(self, world: "World", job: str, tasks: list[Task], drop: float, *, again: bool) -> None:
         super().__init__(world, f"client-{job}")
@@ -167,16 +167,16 @@ class SimClient(SimProcess):
     def _main(self) -> None:
         world, job = self.world, self.job
         while self.cluster.absent():
-            self.clock.sleep(0.1)  # The first member says how many shards there are.
+            self.clock.sleep(0.1)  # The first member sets the number of shards.
         world.record.submit(job, [task.id for task in self.tasks])
         try:
             handle = self.cluster.submit(self.tasks, job=job)
         except JobClosedError:
             if not self._again:
                 raise
-            handle = self.cluster.job(job)  # It was sealed before its client died, and has finished since.
+            handle = self.cluster.job(job)  # The job was sealed before its client died, and has finished since.
         world.note(f"{job} submitted")
-        # Not `wait`, which asks several times a second: that would be most of what is simulated.
+        # Not `wait`: its polls, several a second, would be the larger part of the simulated work.
         while not handle.progress().finished:
             self.clock.sleep(world.random.choice((0.1, 1.0, 3.0)) * world.random.random())
         world.note(f"{job} finished")
@@ -187,7 +187,7 @@ class SimClient(SimProcess):
 
 
 class SimAdmin(SimProcess):
-    """Changes the number of Runners, and goes."""
+    """Changes the number of Runners, and exits."""
 
     def __init__(self, world: "World", runner: int, drop: float) -> None:
         super().__init__(world, "admin")
@@ -200,7 +200,7 @@ class SimAdmin(SimProcess):
         try:
             cluster.change_spec(runner=self._runner)
             self.world.note(f"changed runner to {self._runner}")
-        except UsageError as error:  # Nobody has joined yet.
+        except UsageError as error:  # No member has joined yet.
             self.world.note(f"not changed: {error}")
         self.process.dead = True
         self.backend.close()

@@ -1,10 +1,10 @@
-"""What one schedule is like: drawn from its seed, so that no two are alike.
+"""Draws the contents of one schedule from the seed; no two schedules are alike.
 
-A schedule that has all of everything hides much: where a lot happens, the next event makes up for
-the one that was missed. So some schedules are one long storm; some are squalls with few tasks
-and few kinds of faults, each followed by a silence in which all must end well; and some are gales
-with few tasks, too, in which few members that have many shards, and not all room for many, lose some
-again and again. Another kind of message is slow in each.
+A schedule with everything in it hides bugs: when much happens, the next event makes up for a missed event. So there
+are three kinds of schedules. Some are a long storm. Some are squalls with few tasks and few kinds of faults; after
+each squall comes a silence, in which the group must recover. Some are gales with few tasks, too: few members with
+many shards, not all of them with capacity for many, lose shards again and again. Each schedule makes another kind of
+message slow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,35 +16,38 @@ if TYPE_CHECKING:
     from smoothcluster.testing.simulate.simulation import Scenario
 
 SLOW = ("read", "watch", "commit", "renew", "news")
-"""Kinds of messages that may be slow: those of calls, and the news of commits, to a server or from it to a watch."""
+"""The kinds of messages that may be slow.
+
+These are the messages of calls, and the news of commits, to a server or from a server to a watch.
+"""
 
 Jobs = Mapping[str, Sequence[int]]
-"""The numbers of each job's tasks; `pool.children` says what comes of them."""
+"""The numbers of each job's tasks; `pool.children` derives the added tasks."""
 
 
 POISON = range(1001, 1021, 2)
-"""Tasks of which some end their process."""
+"""Numbers of tasks, some of them fatal to their process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """One schedule's share of everything."""
+    """The contents of one schedule."""
 
     seconds: float
-    """How long each time faults happen and jobs are handed in."""
+    """Seconds of faults and submits in each storm, squall or gale."""
     faults: tuple[str, ...]
     runner: int
     backup: int | None
-    """None: all are Runners."""
+    """The number of Backup Runners; None if all members are Runners."""
     capacities: Sequence[int | None]
-    """Of each member; there are as many."""
+    """The capacity of each member."""
     shards: int
     slow: str
-    """The kind of message that is slow, if any."""
+    """The kind of message that is slow."""
     jobs: Sequence[Jobs]
     """The jobs of each storm, squall or gale."""
     isolation: str
-    """Which tasks run in child processes: "suspects", "every" one, or "none", since no child can run the handler."""
+    """The tasks for child processes: "suspects", "every" task, or "none", since no child can run the handler."""
 
     @property
     def members(self) -> int:
@@ -52,7 +55,7 @@ class Weather:
 
 
 def draw(random: Random, scenario: "Scenario") -> Weather:
-    """A storm with all that *scenario* has, or squalls or gales with some of it."""
+    """Draw a storm with all of *scenario*, or squalls or gales with a part of *scenario*."""
     kind = random.choices((_storm, _squalls, _gales), (0.15, 0.6, 0.25))[0]
     return kind(random, scenario)
 
@@ -69,7 +72,7 @@ def _storm(random: Random, scenario: "Scenario") -> Weather:
         backup=backup,
         capacities=_even(random, scenario.members, runner, scenario.shards),
         shards=scenario.shards,
-        slow="renew",  # What that does shows where a lot goes on; anything else that is slow only makes a storm long.
+        slow="renew",  # Slow renewals have effects where much goes on; any other slow message only makes a storm long.
         jobs=[floods | drips | poison],
         isolation=_isolation(random),
     )
@@ -122,7 +125,7 @@ def _gales(random: Random, scenario: "Scenario") -> Weather:
 
 
 def _numbers(random: Random, scenario: "Scenario") -> tuple[int, int | None]:
-    """How many are to be Runners, and how many to back them up, in one shape or the other."""
+    """Draw the numbers of Runners and of Backup Runners, in either shape."""
     members = scenario.members
     if scenario.shape == "all" or (scenario.shape == "any" and random.random() < 0.4):
         return random.choice((members, members, max(1, members - 1))), None
@@ -131,7 +134,7 @@ def _numbers(random: Random, scenario: "Scenario") -> tuple[int, int | None]:
 
 
 def _even(random: Random, members: int, runner: int, shards: int) -> "list[int | None]":
-    """Room for any number of shards, or for all with one member less, or with none to spare."""
+    """Draw equal capacities: unlimited, enough for all shards with a Runner missing, or just enough."""
     capacity = random.choice((None, None, None, -(-shards // max(1, runner - 1)), -(-shards // runner)))
     return [capacity] * members
 
@@ -145,6 +148,6 @@ def _isolation(random: Random) -> str:
 
 
 def _few(random: Random, tasks: int) -> Sequence[int]:
-    """One task that adds many others, or some that add one for two of them, or none."""
+    """Draw a task that adds many others, or several tasks that add another for each pair of them, or for none."""
     first, most = random.choice(((0, 1), (1000, tasks), (1001, tasks), (1001, tasks)))
     return range(first, first + 2 * min(most, random.choice((1, 4, 16))), 2)

@@ -1,7 +1,7 @@
-"""Virtual time and one thread: every actor runs until it waits, and a seed decides how long that takes.
+"""Virtual time in one thread: every actor runs until the actor waits, and a seed decides all delays.
 
-An actor is real code in a greenlet. It gives way only when it waits: for a signal of its clock,
-or for the store. Events are kept by virtual time, so a run is the same for the same seed.
+An actor is real code in a greenlet. An actor gives way only when waiting: for a signal of the actor's clock, or for
+the store. Events are kept by virtual time, so a run is the same for the same seed.
 """
 
 import heapq
@@ -16,11 +16,11 @@ from smoothcluster.clock import Clock, Signal
 
 
 class Killed(BaseException):
-    """Thrown into the code of a process that has been killed. Nothing may catch it."""
+    """Thrown into the code of a killed process. Nothing may catch this exception."""
 
 
 class Process:
-    """What lives, stops and dies together: the actors of one member or client."""
+    """The actors of one member or client, which run, pause and die together."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -28,7 +28,7 @@ class Process:
         self.paused = False
         self.actors: list[Actor] = []
         self.held_up: list[Callable[[], None]] = []
-        """What should have happened while it was paused."""
+        """The events held back while the process was paused."""
 
 
 class Actor:
@@ -37,7 +37,7 @@ class Actor:
     def __init__(self, scheduler: "Scheduler", process: Process, body: Callable[[], None]) -> None:
         self.process = process
         self.turn = 0
-        """Counts waits, so that a wake-up meant for an earlier one is not taken for this one's."""
+        """Counts waits: a late wake-up for an earlier wait must not end a later wait."""
         self.greenlet: Any = greenlet(lambda: self._run(body), parent=scheduler.hub)
 
     def _run(self, body: Callable[[], None]) -> None:
@@ -46,7 +46,7 @@ class Actor:
 
 
 class Scheduler:
-    """The hub: runs whatever is due next."""
+    """The hub: runs the next event."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -58,7 +58,7 @@ class Scheduler:
         self._count = 0
 
     def at(self, delay: float, act: Callable[[], None], process: Process | None = None) -> None:
-        """Do *act* after *delay*; if it belongs to a process, only while that runs."""
+        """Do *act* after *delay*; with a *process*, only while the process runs."""
         self._count += 1
         heapq.heappush(self._events, (self.now + max(0.0, delay), self._count, process, act))
 
@@ -68,7 +68,7 @@ class Scheduler:
         self.at(0.0, lambda: self._switch(actor, 0), process)
 
     def step(self) -> bool:
-        """Do the next thing; False if there is none."""
+        """Do the next event; return False if there is none."""
         if not self._events:
             return False
         when, _, process, act = heapq.heappop(self._events)
@@ -115,11 +115,11 @@ class Scheduler:
         self.block(lambda wake: None, seconds)
 
     def kill(self, process: Process) -> None:
-        """The process stops where it is, for good."""
+        """Stop the process at the current point, for good."""
         process.dead = True
         process.held_up.clear()
         for actor in process.actors:
-            # One that has not started yet is false, and never will.
+            # A greenlet not started yet is false, and will never start.
             if actor is not self.current and actor.greenlet and not actor.greenlet.dead:
                 actor.greenlet.throw(Killed)
         process.actors.clear()
@@ -129,7 +129,7 @@ class Scheduler:
         process.paused = True
 
     def go_on(self, process: Process) -> None:
-        """SIGCONT: what should have happened meanwhile happens now, in some order."""
+        """SIGCONT: events held back during the pause happen now, in some order."""
         process.paused = False
         held_up, process.held_up = process.held_up, []
         for act in held_up:
@@ -163,7 +163,7 @@ class SimSignal(Signal):
 
 
 class SimClock(Clock):
-    """The scheduler's time, for one process. Its zero is its own: clocks of two machines differ."""
+    """The scheduler's time, for one process. Each clock has another zero: clocks of two machines differ."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler

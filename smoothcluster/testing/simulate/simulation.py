@@ -1,4 +1,4 @@
-"""One schedule: members, clients and faults, all decided by a seed, judged by the independent record."""
+"""One schedule: members, clients and faults, all decided by a seed, checked by the independent record."""
 
 import random
 from collections import Counter
@@ -18,17 +18,17 @@ from smoothcluster.testing.simulate.scenario import Jobs, draw
 from smoothcluster.testing.simulate.scheduler import Killed, Scheduler, SimClock
 
 PATIENCE = 30.0
-"""Seconds after the last fault in which something must get better, again and again until all is well."""
+"""Seconds without progress until the wait for recovery fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is simulated."""
+    """The parameters of a simulation."""
 
     members: int = 5
     runner: int = 3
     shape: str = "any"
-    """Whether "some" members are Runners, or "all", or "any": now this, now that."""
+    """Whether "some" members are Runners, or "all", or "any": a mix of both over the schedules."""
     faults: tuple[str, ...] = FAULTS
     shards: int = 8
     concurrency: int = 3
@@ -38,14 +38,14 @@ class Scenario:
 
 
 class World:
-    """One store, one group, one seed."""
+    """A simulated world: one store, one group, one seed."""
 
     def __init__(self, seed: int, scenario: Scenario) -> None:
         self.seed, self.scenario = seed, scenario
         self.scheduler = Scheduler(seed)
         self.random = self.scheduler.random
         self.weather = draw(self.random, scenario)
-        # Some stores take little in one commit: then moves and submits need several.
+        # Some stores accept small commits only: then moves and submits need several.
         most = self.random.choice((12, 24, 128))
         guarantees = replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
         self.store = MemoryStore(clock=SimClock(self.scheduler), guarantees=guarantees)
@@ -55,10 +55,10 @@ class World:
         self.clients: dict[str, SimClient] = {}
         self.trace: list[str] = []
         self.hits = Counter[str]()
-        """How often somebody has killed a child in which a task ran, by task."""
+        """The number of random kills of children, by the task in the child."""
         self.jobs_running = 0
         self.troubled = True
-        """Whether things may go wrong now."""
+        """Whether faults may happen now."""
         self.trouble = Trouble(self)
         self._ids = 0
         self._left, self._since = (0, 0), 0.0
@@ -71,7 +71,7 @@ class World:
         self.record.author = name
 
     def note(self, what: str) -> None:
-        """Remember for people what happens, and when."""
+        """Add an event to the trace, with the time, for human readers."""
         self.trace.append(f"{self.scheduler.now:9.4f}  {what}")
 
     # The schedule
@@ -87,7 +87,7 @@ class World:
         self._check_clients_view()
 
     def _storm(self, jobs: Jobs) -> None:
-        """Let things go wrong for a while, and see that all is well some time after that."""
+        """Let faults happen for a while, then check the recovery of the group."""
         seconds = self.weather.seconds
         self.jobs_running += len(jobs)
         for job, numbers in jobs.items():
@@ -97,7 +97,7 @@ class World:
         self.trouble.begin()
         self._play(until=self.scheduler.now + seconds, enough=lambda: False)
         self.troubled = False
-        # What is cut off or stopped may stay so for longer.
+        # Cut-off or stopped processes may stay so for longer.
         self._play(until=self.scheduler.now + self.random.choice((0.0, 4.0)), enough=lambda: False)
         self._make_peace()
         self._play(until=inf, enough=self._gets_no_better)
@@ -118,14 +118,14 @@ class World:
                 raise Violation("P7: somebody is busy without end")
 
     def _gets_no_better(self) -> bool:
-        """Whether all is well, or nothing has ended for long."""
+        """Whether the group has recovered, or made no progress for too long."""
         left = (len(self.record.outcomes), self.jobs_running)
         if left != self._left:
             self._left, self._since = left, self.scheduler.now
         return self.scheduler.now > self._since + PATIENCE or not self._what_is_missing()
 
     def close(self) -> None:
-        """End all that still lives, so that nothing of this world is left."""
+        """Kill all living processes, to leave nothing of this world."""
         for each in [*self.members.values(), *self.clients.values()]:
             if each.alive:
                 self.scheduler.kill(each.process)
@@ -135,20 +135,20 @@ class World:
         self.scheduler.at(0.05, self._keep_leases)
 
     def start(self, name: str) -> None:
-        """A member's process begins; some take their time between joining and working."""
+        """Start a member's process; some wait between joining and working."""
         idle = 3 * TTL * self.random.random() if self.troubled and self.random.random() < 0.1 else 0.0
         self.note(f"start {name}" + (f", idle for {idle:.3f}" if idle else ""))
         self.members[name] = SimMember(self, name, idle)
 
     def gone(self, member: SimMember) -> None:
-        """A member has left by itself; it comes back before long."""
+        """Note the voluntary leave of a member; the member comes back before long."""
         self.note(f"{member.name} has left")
         member.process.dead = True
         member.backend.close()
         self.scheduler.at(self.random.choice((0.01, 4.0)) * self.random.random(), self._start_missing)
 
     def submit(self, job: str, tasks: list[Task]) -> None:
-        """A client's process begins to hand in *job*."""
+        """Start a client's process, which submits *job*."""
         self.note(f"submit {job}")
         drop = 0.1 if "drop" in self.weather.faults else 0.0
         self.clients[job] = SimClient(self, job, tasks, drop, again=job in self.clients)
@@ -171,7 +171,7 @@ class World:
                 self.start(name)
 
     def _what_is_missing(self) -> str:
-        """What should be true once faults have stopped, and is not; empty if all is."""
+        """The recovery still missing after the faults have stopped; empty if there is nothing missing."""
         unfinished = sorted(self.record.unfinished())
         if unfinished:
             return f"{len(unfinished)} tasks have no outcome, such as {unfinished[:3]}"
@@ -180,7 +180,7 @@ class World:
         return self._what_is_misplaced()
 
     def _what_is_misplaced(self) -> str:
-        """Which shards should be somebody else's, or somebody's; empty if none."""
+        """The shards without the right owner; empty if every shard has the right owner."""
         able, owners = self._able(), self._owners()
         if len(able) != min(self._runner, self.weather.members):
             return f"{len(able)} are Runners of {self._runner}"
@@ -194,17 +194,17 @@ class World:
         return ""
 
     def _capacity(self, incarnation: str) -> int:
-        """How many shards it has room for, by the store; all of them, if it says nothing of that."""
+        """The capacity of a member, by the store; all shards, if the record sets no limit."""
         capacity = data_of(self.store.tree.entries.get(f"{GROUP}/members/{incarnation}"))["capacity"]
         return self.weather.shards if capacity is None else min(capacity, self.weather.shards)
 
     @property
     def _runner(self) -> int:
-        """How many Runners there are to be, by the store."""
+        """The wanted number of Runners, by the store."""
         return data_of(self.store.tree.entries.get(f"{GROUP}/spec")).get("runner") or self.weather.runner
 
     def _able(self) -> set[str]:
-        """The incarnations that may own shards."""
+        """The incarnations entitled to own shards."""
         entries = self.store.tree.entries
         if self.weather.backup is None:
             members = [data_of(entry) for entry in self.store.tree.list(f"{GROUP}/members")]
@@ -219,7 +219,7 @@ class World:
         return [owner if owner in able else None for owner in owners]
 
     def _check_clients_view(self) -> None:
-        """What the library tells its users is what the record knows."""
+        """Check the public results and status against the record."""
         cluster = Cluster(MemoryBackend(self.store), GROUP)
         results = ((job, each) for job in cluster.jobs() for each in cluster.job(job).results())
         told = Counter((job, each.task_id, str(each.state)) for job, each in results)
@@ -232,9 +232,9 @@ class World:
 
 
 def play(seed: int, scenario: Scenario) -> World:
-    """Play one schedule; raise Violation, with the world as its `world`, if it breaks a promise."""
+    """Play a schedule; raise Violation, with the world as its `world`, for a broken promise."""
     before = random.getstate()
-    random.seed(seed)  # The pauses between a client's retries come from there.
+    random.seed(seed)  # The pauses between a client's retries come from this generator.
     world = World(seed, scenario)
     try:
         world.run()
