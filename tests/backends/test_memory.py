@@ -154,7 +154,7 @@ class TestMemoryThroughASocket(BackendConformance):
     def connect(self) -> CoordinationBackend:
         """A client with a proxy of its own."""
         proxy = Proxy(self.path)
-        client = SocketBackend(proxy.path, timeout=0.5)
+        client = SocketBackend(proxy.path, timeout=2.0)
         self.proxies[client] = proxy
         return client
 
