@@ -439,7 +439,7 @@ def test_what_was_acknowledged_survives_the_leader(ensemble: ZookeeperEnsemble) 
 def test_own_commits_are_seen_whichever_servers_they_go_through(ensemble: ZookeeperEnsemble) -> None:
     """A lease's session and the one for reads may be with different servers, one behind the other."""
     for number in range(6):  # Servers are drawn by lot.
-        with closing(ZookeeperBackend(ensemble.hosts, namespace="test-own")) as backend:
+        with closing(ZookeeperBackend(ensemble.hosts, namespace="test-own", timeout=60.0)) as backend:
             lease = backend.lease(5.0)
             for _ in range(20):
                 create(backend, f"{number}/a", b"", lease)
