@@ -16,6 +16,15 @@ from smoothcluster.records.keys import Keys
 from smoothcluster.retry import patiently
 
 
+log = logging.getLogger("smoothcluster")
+
+T = TypeVar("T")
+
+
+PATIENCE = 30.0
+"""Seconds for which a client retries while the store is unavailable."""
+
+
 def ensure_spec(backend: CoordinationBackend, keys: Keys, new_id: Callable[[], str]) -> Spec:
     """Return the group's spec. Create the spec if there is none: a first submit may come before the first member."""
     while True:
@@ -32,15 +41,6 @@ def read_job(backend: CoordinationBackend, keys: Keys, job: str) -> Versioned[Jo
     """Read a job's record; return None if there is none. Raise GarbageError if the record is unreadable."""
     entry = backend.get(keys.job(job))
     return None if entry is None else Versioned(Job.from_json(entry.value), entry.version)
-
-
-log = logging.getLogger("smoothcluster")
-
-T = TypeVar("T")
-
-
-PATIENCE = 30.0
-"""Seconds for which a client retries while the store is unavailable."""
 
 
 class Access:
