@@ -15,7 +15,6 @@ from smoothcluster.records.job import Job
 from smoothcluster.records.keys import Keys
 from smoothcluster.retry import patiently
 
-
 log = logging.getLogger("smoothcluster")
 
 T = TypeVar("T")
