@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -34,13 +35,18 @@ def guarded(kind: Kind, request: pytest.FixtureRequest, tmp_path: Path) -> Itera
 
 
 def command(folder: Path, options: Options, *words: str) -> "subprocess.Popen[str]":
-    """``smoothcluster`` in a process of its own, with *options* from a file."""
-    (folder / "crawl.py").write_text(HANDLER)
-    (folder / "options.json").write_text(json.dumps(options))
+    """Start ``smoothcluster`` in a process of its own, with *options* from a file.
+
+    No command rewrites a file of an earlier command: its process may be about to read that file.
+    """
+    if not (folder / "crawl.py").exists():
+        (folder / "crawl.py").write_text(HANDLER)
+    named = folder / f"options-{uuid.uuid4().hex}.json"
+    named.write_text(json.dumps(options))
     return subprocess.Popen(
         [sys.executable, "-m", "smoothcluster", *words],
         cwd=folder,
-        env=os.environ | {"SMOOTHCLUSTER_OPTIONS": "options.json"},
+        env=os.environ | {"SMOOTHCLUSTER_OPTIONS": named.name},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -96,7 +102,8 @@ def test_commands_are_refused_or_work(guarded: Guarded, tmp_path: Path) -> None:
             assert process.returncode == 0, told
             assert shows_no_secret(out + told)
         with closing(connect(guarded.url, **guarded.right)) as backend:
-            eventually(lambda: Cluster(backend).status()["tasks"]["done"] == 1, 60)
+            cluster = Cluster(backend)
+            eventually(lambda: member.poll() is not None or cluster.status()["tasks"]["done"] == 1, 60)
         member.send_signal(signal.SIGTERM)
         out, told = member.communicate(timeout=60)
     assert member.returncode == 0, told
