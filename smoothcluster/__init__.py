@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from smoothcluster.jobs.handle import JobHandle
     from smoothcluster.jobs.progress import Progress
     from smoothcluster.model import Evidence, Outcome, Role, State, Task, TaskContext
+    from smoothcluster.options import Isolation, Retries
     from smoothcluster.registry import connect
     from smoothcluster.zookeeper_crawler import ZookeeperCrawler
 else:
@@ -32,10 +33,12 @@ _HOMES = {
     "Cluster": "cluster",
     "ClusterCrawler": "crawler",
     "Evidence": "model",
+    "Isolation": "options",
     "JobHandle": "jobs.handle",
     "Outcome": "model",
     "Pacing": "group.breaker",
     "Progress": "jobs.progress",
+    "Retries": "options",
     "Role": "model",
     "State": "model",
     "Task": "model",
@@ -48,10 +51,12 @@ __all__ = [
     "Cluster",
     "ClusterCrawler",
     "Evidence",
+    "Isolation",
     "JobHandle",
     "Outcome",
     "Pacing",
     "Progress",
+    "Retries",
     "Role",
     "State",
     "Task",

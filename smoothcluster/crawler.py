@@ -35,8 +35,9 @@ from smoothcluster.member.loop import MemberLoop
 from smoothcluster.member.readiness import Readiness
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Handler, Role, check_name
+from smoothcluster.options import Isolation, Retries
 from smoothcluster.pool import Pool, Run, make_pool
-from smoothcluster.pool.children.limits import Isolation
+from smoothcluster.pool.children.limits import make_children
 from smoothcluster.pool.children.main import importing
 from smoothcluster.pool.handlers import check_handler
 from smoothcluster.recipes.session import Session
@@ -70,8 +71,7 @@ class ClusterCrawler:
             Deaths of processes are noticed much sooner; the lease is for pauses and cut cables.
             With a shorter lease, a pause is taken for a death sooner. With a longer lease, the tasks of a
             disconnected machine wait longer.
-        max_attempts: how often a task whose handler raises is tried before it is ``failed``.
-        retry_delay: seconds before the second try; doubled for each further one.
+        retries: how often a task whose handler raises is tried, and the pauses between the tries; one try if None.
         grace: seconds for running handlers to finish when the member leaves.
         shards: the number of shards of the group, which never changes; None for 32, and at least
             four for each Runner.
@@ -83,11 +83,9 @@ class ClusterCrawler:
         pacing: how slowly members adopt the shards of dead members, and when the circuit breaker stops adoption.
         warm_up: called without arguments, in a thread of its own, now and then while this member stands
             by. If the call raises, the member is unfit: `status` shows this, and the election passes over the member.
-        isolation: ``"process"`` to run every task in a child process, so a task which kills the
-            process costs no member; None to run only suspects in children. With
-            ``"process"``, the handler must be a function which a fresh Python can import.
-        task_timeout: seconds after which a task is ended and ``failed``; needs *isolation*.
-        task_memory: bytes that a task may allocate before it is ``failed``; needs *isolation*.
+        isolation: ``Isolation()`` to run every task in a child process, so a task which kills the process costs no
+            member, and the limits of each task there; None to run only suspects in children. With `Isolation`, the
+            handler must be a function which a fresh Python can import.
         require: the least guarantees of the store, by the names of `Guarantees`, such as
             ``{"survives_failover": True}``; nothing if None.
         join: False to leave joining to `run`, `start` or `join`.
@@ -109,8 +107,7 @@ class ClusterCrawler:
         group: str = "default",
         concurrency: int = 8,
         lease_ttl: float = 10.0,
-        max_attempts: int = 1,
-        retry_delay: float = 1.0,
+        retries: Retries | None = None,
         grace: float = 10.0,
         shards: int | None = None,
         host: str | None = None,
@@ -119,26 +116,24 @@ class ClusterCrawler:
         pacing: Pacing | None = None,
         warm_up: Callable[[], object] | None = None,
         require: Mapping[str, float] | None = None,
-        isolation: str | None = None,
-        task_timeout: float | None = None,
-        task_memory: int | None = None,
+        isolation: Isolation | None = None,
         join: bool = True,
     ) -> None:
         if importing():
             raise UsageError("a child process imports this module for its handler: make crawlers in functions")
         wanted = Wanted(name, runner, backup, shards).check()
-        _check_numbers(concurrency, max_attempts, lease_ttl, grace, retry_delay, capacity)
+        _check_numbers(concurrency, lease_ttl, grace, capacity)
+        _check_kinds(retries, isolation)
         check_handler(handler)
-        isolated = Isolation(isolation, task_timeout, task_memory).check()
         self.group = check_name("group", group)
         settings = Settings(
-            self.group, wanted, concurrency, lease_ttl, max_attempts, retry_delay, grace, order,
-            capacity, (pacing or Pacing()).check(),
+            self.group, wanted, concurrency, lease_ttl, retries or Retries(), grace, order, capacity,
+            (pacing or Pacing()).check(),
         )  # fmt: skip
         self._backend = backend
         self._require = require or {}
         self._lease_ttl = lease_ttl
-        self._children = isolated.children(handler, concurrency)
+        self._children = make_children(handler, concurrency, isolation)
         self._listener = Listener(host)
         self._prober = Prober(lambda incarnation, proof, after: self._loop.proved_gone(incarnation, after))
         environment = Environment(
@@ -313,16 +308,20 @@ class ClusterCrawler:
         self.stop()
 
 
-def _check_numbers(
-    concurrency: int, max_attempts: int, lease_ttl: float, grace: float, retry_delay: float, capacity: int | None
-) -> None:
-    for what, number in (("concurrency", concurrency), ("max_attempts", max_attempts)):
-        if type(number) is not int or number < 1:
-            raise UsageError(f"{what} must be a whole number of at least 1, not {number!r}")
+def _check_numbers(concurrency: int, lease_ttl: float, grace: float, capacity: int | None) -> None:
+    if type(concurrency) is not int or concurrency < 1:
+        raise UsageError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
     if not lease_ttl > 0:
         raise UsageError(f"lease_ttl must be more than 0 seconds, not {lease_ttl!r}")
-    for what, seconds in (("grace", grace), ("retry_delay", retry_delay)):
-        if not seconds >= 0:
-            raise UsageError(f"{what} must be 0 seconds or more, not {seconds!r}")
+    if not grace >= 0:
+        raise UsageError(f"grace must be 0 seconds or more, not {grace!r}")
     if capacity is not None and (type(capacity) is not int or capacity < 1):
         raise UsageError(f"capacity must be a whole number of at least 1, or None, not {capacity!r}")
+
+
+def _check_kinds(retries: object, isolation: object) -> None:
+    """Raise UsageError for a plain value in place of a group of options, with the value to write instead."""
+    if not isinstance(retries, Retries | None):
+        raise UsageError(f"retries must be Retries(…) or None, not {retries!r:.80}; for example Retries(attempts=3)")
+    if not isinstance(isolation, Isolation | None):
+        raise UsageError(f"isolation must be Isolation(…) or None, not {isolation!r:.80}; for example Isolation()")

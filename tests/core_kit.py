@@ -18,6 +18,7 @@ from smoothcluster.member.loop import MemberLoop
 from smoothcluster.member.settings import Settings
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.model import Evidence, Stopping, Task
+from smoothcluster.options import Retries
 from smoothcluster.pool import Apart, Pool, Run, RunState
 from smoothcluster.recipes.session import Session
 from smoothcluster.records.breaker import CLOSED, Breaker
@@ -155,8 +156,7 @@ class Bench:
 
     guarantees: Guarantees = WEAKEST
     shards: int = 1
-    max_attempts: int = 1
-    retry_delay: float = 1.0
+    retries: Retries = field(default_factory=Retries)
     clock: HeldClock = field(default_factory=HeldClock)
     garbage: Garbage = field(default_factory=Garbage)
     kennel: Kennel = field(default_factory=Kennel)
@@ -169,8 +169,8 @@ class Bench:
         self.backend = MemoryBackend(self.store)
         self.new_id = ids()
         self.context = WorkContext(
-            KEYS, self.shards, "runner", "me", self.guarantees, self.max_attempts, self.retry_delay,
-            self.stopping, self.new_id, self.garbage, SentTasks(), self.kennel, self._note, lambda: 1700000000.5,
+            KEYS, self.shards, "runner", "me", self.guarantees, self.retries, self.stopping,
+            self.new_id, self.garbage, SentTasks(), self.kennel, self._note, lambda: 1700000000.5,
         )  # fmt: skip
 
     def _note(self, kind: str, **details: object) -> None:

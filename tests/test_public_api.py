@@ -8,7 +8,8 @@ from importlib.util import find_spec
 import pytest
 
 PUBLIC = {
-    "Cluster", "ClusterCrawler", "Evidence", "JobHandle", "Outcome", "Pacing", "Progress", "Role", "State", "Task",
+    "Cluster", "ClusterCrawler", "Evidence", "Isolation", "JobHandle", "Outcome", "Pacing", "Progress",
+    "Retries", "Role", "State", "Task",
     "TaskContext", "ZookeeperCrawler", "connect",
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.group.spec import INDEX
+from smoothcluster.options import Isolation, Retries
 from smoothcluster.registry import DEFAULT, VARIABLE, masked
 
 AGAIN = "--again"
@@ -88,11 +89,12 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
             with opened(None):  # That tells which file it is. It need not be told by each of them, too.
                 options += ["--backend", DEFAULT]
         click.get_current_context().exit(supervise(["run", handler, *options], AGAIN, members))
+    grouped = _grouped(**settings)
     with opened(url) as backend, _sigterm_interrupts():
         try:
-            if again and _has_numbers(Cluster(backend, settings["group"])):
-                settings |= {"runner": None, "backup": None}  # They may have been changed since.
-            crawler = ClusterCrawler(backend=backend, handler=call, **settings)
+            if again and _has_numbers(Cluster(backend, grouped["group"])):
+                grouped |= {"runner": None, "backup": None}  # They may have been changed since.
+            crawler = ClusterCrawler(backend=backend, handler=call, **grouped)
         except KeyboardInterrupt:
             return  # Whatever it had got while joining it has given back.
         try:
@@ -105,6 +107,25 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
             crawler.stop()
             raise
         log.info("%s: left group %s", crawler.name, crawler.group)
+
+
+def _grouped(
+    *,
+    max_attempts: int,
+    retry_delay: float,
+    isolation: str | None,
+    task_timeout: float | None,
+    task_memory: int | None,
+    **others: Any,
+) -> dict[str, Any]:
+    """The keywords of `ClusterCrawler` for the options of the command."""
+    if isolation is None and (task_timeout, task_memory) != (None, None):
+        raise UsageError(
+            "--task-timeout and --task-memory need --isolation process: a task can only be ended with its process"
+        )
+    retries = Retries(attempts=max_attempts, delay=retry_delay, most_delay=max(retry_delay, Retries().most_delay))
+    isolated = Isolation(timeout=task_timeout, memory=task_memory) if isolation is not None else None
+    return {"retries": retries, "isolation": isolated, **others}
 
 
 def _has_numbers(cluster: Cluster) -> bool:

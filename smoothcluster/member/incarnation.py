@@ -54,8 +54,8 @@ class Incarnation:
         self._backend, self._keys, self._settings, self._environment = backend, keys, settings, environment
         self._clock, self._report = environment.clock, report
         context = WorkContext(
-            keys, shards, self.name, self.id, backend.guarantees, settings.max_attempts, settings.retry_delay,
-            self.stopping, environment.new_id, report, SentTasks(), environment.apart, self.events.add,
+            keys, shards, self.name, self.id, backend.guarantees, settings.retries, self.stopping,
+            environment.new_id, report, SentTasks(), environment.apart, self.events.add,
             environment.clock.wall,
         )  # fmt: skip
         self.workload = Workload(backend, pool, environment.clock, context, settings.concurrency, session.held)

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
 from smoothcluster.group.spec import Wanted
+from smoothcluster.options import Retries
+
+NO_RETRIES = Retries()
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +18,7 @@ class Settings:
     wanted: Wanted
     concurrency: int = 8
     lease_ttl: float = 10.0
-    max_attempts: int = 1
-    retry_delay: float = 1.0
+    retries: Retries = NO_RETRIES
     grace: float = 10.0
     order: Order = join_order
     capacity: int | None = None

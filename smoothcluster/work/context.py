@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from smoothcluster.backend import Guarantees
 from smoothcluster.group.view import Report
 from smoothcluster.model import Stopping
+from smoothcluster.options import Retries
 from smoothcluster.pool import Apart
 from smoothcluster.records.keys import Keys
 
@@ -47,8 +48,7 @@ class WorkContext:
     member: str
     incarnation: str
     limits: Guarantees
-    max_attempts: int
-    retry_delay: float
+    retries: Retries
     stopping: Stopping
     new_id: Callable[[], str]
     report: Report

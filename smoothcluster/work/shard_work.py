@@ -184,9 +184,9 @@ class ShardWork:
             return
         chunk.run &= ~(1 << index)
         fails = chunk.fails.get(index, 0) + 1
-        if run.error is not None and fails < self._context.max_attempts:
+        if run.error is not None and self._context.retries.allow_another(fails):
             chunk.fails[index] = fails
-            self.backlog.put_off(place, now + self._context.retry_delay * 2.0 ** (fails - 1))
+            self.backlog.put_off(place, now + self._context.retries.pause(fails))
             return
         state = State.DONE if run.error is None else State.FAILED
         draft.end(place, run.task.id, state, run.encoded, run.error, run.context.attempt)

@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.handlers import be_member, by_name
 
-from smoothcluster import ClusterCrawler, Pacing, connect
+from smoothcluster import ClusterCrawler, Isolation, Pacing, Retries, connect
 from smoothcluster.backend import Change, Committed, Condition, CoordinationBackend, Refused
 from smoothcluster.work import suspects
 
@@ -39,8 +39,9 @@ def main(options: dict[str, Any]) -> None:
     logging.getLogger("smoothcluster.pool.run").setLevel(logging.WARNING)  # Handlers that raise are meant to.
     be_member(options.pop("log"), options.pop("folder"))
     handler = by_name(options.pop("handler"))
-    if "pacing" in options:
-        options["pacing"] = Pacing(**options["pacing"])
+    for name, kind in {"pacing": Pacing, "retries": Retries, "isolation": Isolation}.items():
+        if options.get(name) is not None:
+            options[name] = kind(**options[name])
     # So that a test can be sure to be faster than the second that a child's death waits to count.
     suspects.CONFIRM *= options.pop("patience", 1)
     backend = connect(options.pop("url"))

@@ -154,7 +154,7 @@ def test_links_that_are_no_text(new_group: NewGroup, handler: str, name: object)
 
 def test_retries(new_group: NewGroup) -> None:
     """A task is tried as often as it may be; the last try counts, and the number of starts is recorded."""
-    group = new_group(max_attempts=3, retry_delay=0.1)
+    group = new_group(retries={"attempts": 3, "delay": 0.1})
     tasks = [Task(id=f"fails-{fails}", meta={"fails": fails}) for fails in range(5)]
     found = run(group, *tasks)
     assert {name: (each.state, each.attempts) for name, each in found.items()} == {
@@ -171,7 +171,7 @@ def test_retries(new_group: NewGroup) -> None:
 
 def test_retries_across_a_death(new_group: NewGroup) -> None:
     """Starts that a dead Runner made count as starts, not as failures."""
-    group = new_group(max_attempts=2, retry_delay=0.1, concurrency=100)
+    group = new_group(retries={"attempts": 2, "delay": 0.1}, concurrency=100)
     group.start(5)
     group.converged()
     job = group.submit(90, hold="gate", fails=1)

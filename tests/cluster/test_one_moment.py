@@ -26,7 +26,7 @@ def test_a_child_dies_a_moment_before_its_member(new_group: NewGroup) -> None:
 
     A death of a child is to count after a second. Here that is a minute, so that no busy machine makes it pass.
     """
-    group = new_group(runner=1, backup=2, isolation="process", concurrency=2, patience=60)
+    group = new_group(runner=1, backup=2, isolation={}, concurrency=2, patience=60)
     members = group.start(3)
     job = group.submit(1, "held", hold="gate")
     for number, end in enumerate((signal.SIGKILL, signal.SIGTERM)):

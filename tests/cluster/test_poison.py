@@ -183,7 +183,7 @@ def test_children_killed_from_outside(new_group: NewGroup) -> None:
 @pytest.mark.long
 def test_no_child_outlives_its_member(new_group: NewGroup) -> None:
     """Not even one that is busy, when the member's process group is killed."""
-    group = new_group(runner=1, backup=2, isolation="process", concurrency=2, lease_ttl=1.0)
+    group = new_group(runner=1, backup=2, isolation={}, concurrency=2, lease_ttl=1.0)
     first = group.start_one()
     job = group.submit(4, hold="gate")
     group.busy(first, tasks=2)
@@ -199,7 +199,7 @@ def test_no_child_outlives_its_member(new_group: NewGroup) -> None:
 @pytest.mark.quick
 def test_isolation(new_group: NewGroup) -> None:
     """A task that kills costs a child, and no member; innocent ones whose children are killed are done."""
-    group = new_group(runner=2, backup=1, isolation="process", concurrency=4)
+    group = new_group(runner=2, backup=1, isolation={}, concurrency=4)
     group.start(3)
     job, names = submit(group, "exit", "segfault", good=100, nap=0.05)
     with meanwhile(killing_children(group), 0.25):
@@ -209,7 +209,7 @@ def test_isolation(new_group: NewGroup) -> None:
 
 def test_a_task_that_takes_too_long_or_too_much(new_group: NewGroup) -> None:
     """It is failed, and the reason given; the others are done."""
-    group = new_group(runner=1, backup=0, isolation="process", concurrency=2, task_timeout=1.5, task_memory=HOG // 2)
+    group = new_group(runner=1, backup=0, concurrency=2, isolation={"timeout": 1.5, "memory": HOG // 2})
     group.start(1)
     tasks = [
         Task(id="slow", meta={"nap": 60}),
@@ -218,8 +218,8 @@ def test_a_task_that_takes_too_long_or_too_much(new_group: NewGroup) -> None:
     ]
     outcomes = {each.task_id: each for each in _results(group, group.cluster.submit(tasks))}
     assert (outcomes["slow"].state, outcomes["hog"].state) == (State.FAILED, State.FAILED)
-    assert "task_timeout=1.5 seconds" in (outcomes["slow"].error or "")
-    assert outcomes["hog"].error == "MemoryError (more than task_memory allows)"
+    assert "its timeout of 1.5 seconds" in (outcomes["slow"].error or "")
+    assert outcomes["hog"].error == "MemoryError (more than the memory limit of a task allows)"
     assert {outcomes[name].state for name in named(20)} == {State.DONE}
     assert group.dead == 0
 
@@ -235,7 +235,7 @@ def _results(group: Group, job: JobHandle) -> list[Outcome]:
 def test_chaos(new_group: NewGroup, seed: int) -> None:
     """Poisons of all kinds, in members that are killed and started again, with their children: none innocent falls."""
     random.seed(seed)
-    group = new_group(runner=3, backup=1, lease_ttl=1.0, isolation=random.choice((None, "process")))
+    group = new_group(runner=3, backup=1, lease_ttl=1.0, isolation=random.choice((None, {})))
     group.start(4)
     job, names = submit(group, "exit", "segfault", "kill", nap=0.1)
 

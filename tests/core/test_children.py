@@ -21,9 +21,9 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UsageError
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Handler
+from smoothcluster.options import LEAST_TASK_MEMORY_BYTES, Isolation
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
 from smoothcluster.pool.children.handler_ref import MAIN, NoOriginError, Origin, load, origin_of
-from smoothcluster.pool.children.limits import LEAST_MEMORY
 from smoothcluster.pool.children.pool import TRIES, Children
 from smoothcluster.pool.children.process import LONGEST_START, NICE, Child
 from smoothcluster.testing import HeldClock, eventually
@@ -163,7 +163,7 @@ def test_children_come_up_as_they_are_needed(make: Make) -> None:
 def test_a_task_that_takes_too_long(make: Make) -> None:
     """Its child is ended; the next has another."""
     children = make(timeout=0.2)
-    assert ran(children, act="wait").error == "took longer than task_timeout=0.2 seconds, and was ended"
+    assert ran(children, act="wait").error == "the task took longer than its timeout of 0.2 seconds and was ended"
     children._timeout = None  # That would be short on a busy machine.
     assert ran(children).state is RunState.DONE
 
@@ -174,13 +174,13 @@ def test_a_task_that_takes_too_much(make: Make) -> None:
     assert ran(children, act="eat", bytes=32 * 2**20).encoded == str(32 * 2**20)
     (first,) = children._all
     run = ran(children, act="eat", bytes=128 * 2**20)
-    assert (run.state, run.error) == (RunState.FAILED, "MemoryError (more than task_memory allows)")
+    assert (run.state, run.error) == (RunState.FAILED, "MemoryError (more than the memory limit of a task allows)")
     assert first not in children._all
 
 
 def test_the_least_memory_is_enough_for_a_task_that_takes_none(make: Make) -> None:
     """What a child needs for itself is not counted, its threads' stacks included."""
-    assert ran(make(memory=LEAST_MEMORY), act="eat", bytes=1000).encoded == "1000"
+    assert ran(make(memory=LEAST_TASK_MEMORY_BYTES), act="eat", bytes=1000).encoded == "1000"
 
 
 def test_nothing_starts_that_may_not_by_the_time_there_is_a_child(make: Make) -> None:
@@ -449,11 +449,8 @@ def test_a_script_that_has_changed_since(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"isolation": "thread"}, 'isolation must be "process" or None'),
-        ({"task_timeout": 1.0}, 'task_timeout needs isolation="process"'),
-        ({"isolation": "process", "task_timeout": 0}, "task_timeout must be more than 0"),
-        ({"isolation": "process", "task_memory": -1}, "task_memory must be more than 0"),
-        ({"isolation": "process", "handler": lambda task, context: None}, "top level of its module"),
+        ({"isolation": "process"}, r"isolation must be Isolation\(…\) or None, not 'process'"),
+        ({"isolation": Isolation(), "handler": lambda task, context: None}, "top level of its module"),
     ],
 )
 def test_isolation_that_makes_no_sense(options: dict[str, Any], why: str) -> None:
@@ -466,7 +463,7 @@ def test_isolation_where_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> No
     """Found out by a child, at once."""
     monkeypatch.setattr("smoothcluster.pool.children.process._START", "import os; os._exit(1)")
     with pytest.raises(UsageError, match="die while they get ready"):
-        ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle, isolation="process")
+        ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle, isolation=Isolation())
 
 
 def test_a_child_that_imports_its_handler_makes_no_crawlers(monkeypatch: pytest.MonkeyPatch) -> None:

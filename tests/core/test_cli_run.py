@@ -16,6 +16,7 @@ from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
 
 from smoothcluster import Cluster, ClusterCrawler, connect
 from smoothcluster.cli.run import Narrator, handover, run
+from smoothcluster.options import Retries
 from smoothcluster.testing import eventually
 
 
@@ -117,6 +118,18 @@ def test_run_has_the_constructors_defaults() -> None:
     for option in run.params:
         if isinstance(option, click.Option) and option.name in defaults and not option.required:
             assert option.to_info_dict()["default"] == defaults[option.name], option.name
+    options = {
+        option.name: option.to_info_dict()["default"] for option in run.params if isinstance(option, click.Option)
+    }
+    assert Retries(attempts=options["max_attempts"], delay=options["retry_delay"]) == Retries()
+
+
+@pytest.mark.parametrize("limit", ["--task-timeout", "--task-memory"])
+def test_limits_of_tasks_need_isolation(invoke: Invoke, module: Callable[[str], None], limit: str) -> None:
+    """The error names the missing option."""
+    module(HANDLER)
+    told = one_line(invoke("run", "crawl:handler", "--runner", "1", limit, "60"), 2)
+    assert "need --isolation process" in told
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -14,6 +14,7 @@ from core.children_kit import handle
 
 from smoothcluster import Cluster, ClusterCrawler, JobHandle, Outcome, State, Task
 from smoothcluster.memory import MemoryBackend
+from smoothcluster.options import Isolation
 from smoothcluster.testing import eventually
 
 pytestmark = pytest.mark.slow  # a death counts after a second
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow  # a death counts after a second
 def crawler() -> Iterator[ClusterCrawler]:
     """A member that runs all tasks in children, one at a time."""
     with ClusterCrawler(
-        backend=MemoryBackend(), runner=1, backup=0, shards=1, handler=handle, isolation="process", concurrency=1
+        backend=MemoryBackend(), runner=1, backup=0, shards=1, handler=handle, isolation=Isolation(), concurrency=1
     ) as crawler:
         yield crawler
 

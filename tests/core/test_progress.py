@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from smoothcluster.backend import Create, Delete, Refused, Update, commit_size
 from smoothcluster.model import Outcome, State, Task
+from smoothcluster.options import Retries
 from smoothcluster.pool import Run, RunState
 from smoothcluster.records.results import outcomes
 from smoothcluster.records.shard import OpenChunk, Shard
@@ -190,7 +191,7 @@ def test_a_successor_runs_what_ran_and_counts_that_start(bench: Bench) -> None:
 
 def test_a_failed_task_is_tried_again_after_a_delay_that_doubles() -> None:
     """Until it has failed so often as it may; then that is its outcome."""
-    bench = Bench(max_attempts=3, retry_delay=10.0)
+    bench = Bench(retries=Retries(attempts=3, delay=10.0))
     bench.chunk("j-0", "a")
     work = bench.own()
     (run,) = bench.start(work)
@@ -218,7 +219,7 @@ def test_a_failed_task_is_tried_again_after_a_delay_that_doubles() -> None:
 
 def test_starts_that_nothing_came_of_are_no_failures() -> None:
     """A handler is not to blame for the deaths of its processes: it has its tries all the same."""
-    bench = Bench(max_attempts=2)
+    bench = Bench(retries=Retries(attempts=2))
     bench.chunk("j-0", "a")
     work = bench.own(0, Shard(open={"j-0": OpenChunk(1, blame={0: ["x@1:left", "x@2:left"]})}))
     (run,) = bench.start(work)

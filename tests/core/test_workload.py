@@ -7,6 +7,7 @@ from core_kit import KEYS, Bench, HandPool, done, put
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
+from smoothcluster.options import Retries
 from smoothcluster.records.shard import Shard
 from smoothcluster.testing import Faulty
 from smoothcluster.work.workload import BATCH, INTERVAL, SLICE, WINDOW, Workload
@@ -15,8 +16,8 @@ from smoothcluster.work.workload import BATCH, INTERVAL, SLICE, WINDOW, Workload
 class Desk:
     """A workload of some shards, over a connection that can fail."""
 
-    def __init__(self, shards: int = 1, concurrency: int = 2, max_attempts: int = 1) -> None:
-        self.bench = Bench(shards=shards, max_attempts=max_attempts)
+    def __init__(self, shards: int = 1, concurrency: int = 2, attempts: int = 1) -> None:
+        self.bench = Bench(shards=shards, retries=Retries(attempts=attempts))
         self.faulty = Faulty(self.bench.backend)
         self.pool = HandPool()
         self.clock = self.bench.clock
@@ -275,7 +276,7 @@ def test_what_comes_back_unstarted_from_a_lost_shard_is_nothing(desk: Desk) -> N
 
 def test_a_retry_is_waited_for() -> None:
     """If nothing else happens, that is when a turn is needed."""
-    desk = Desk(max_attempts=2)
+    desk = Desk(attempts=2)
     desk.bench.chunk("j-0", "a")
     desk.load.turn()
     (run,) = desk.pool.start()

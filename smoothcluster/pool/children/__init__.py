@@ -1,6 +1,6 @@
 """Child processes for tasks that may kill their process.
 
-A member runs suspects, and with ``isolation="process"`` every task, in children. `process` starts a child and talks to
+A member runs suspects, and with `Isolation` every task, in children. `process` starts a child and talks to
 the child over a socket (`messages`); `main` is the child's side; `handler_ref` names the handler so that a fresh Python
 can import the same function.
 

@@ -107,7 +107,7 @@ class Child:
             return
         if answer is None:
             self.end()
-            run.fail(f"took longer than task_timeout={timeout:g} seconds, and was ended")
+            run.fail(f"the task took longer than its timeout of {timeout:g} seconds and was ended")
         else:
             self._fill_in(run, answer)
 
@@ -132,7 +132,7 @@ class Child:
 
     def _fill_in(self, run: Run, answer: dict[str, Any]) -> None:
         if answer["error"] is not None:
-            limit = " (more than task_memory allows)" if answer["exhausted"] and self._limited else ""
+            limit = " (more than the memory limit of a task allows)" if answer["exhausted"] and self._limited else ""
             run.fail(str(answer["error"]) + limit)
             self.spent |= bool(answer["exhausted"])
             return

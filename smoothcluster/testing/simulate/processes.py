@@ -13,6 +13,7 @@ from smoothcluster.member.environment import Environment
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Task
+from smoothcluster.options import Retries
 from smoothcluster.pool import Run
 from smoothcluster.testing.simulate.adoption_invariants import PACING
 from smoothcluster.testing.simulate.children import SimChildren
@@ -68,7 +69,7 @@ class SimMember(SimProcess):
     def _loop(self, wanted: Wanted) -> MemberLoop:
         world, scenario, scheduler = self.world, self.world.scenario, self.world.scheduler
         settings = Settings(
-            GROUP, wanted, scenario.concurrency, TTL, scenario.max_attempts, 0.1, 1.0,
+            GROUP, wanted, scenario.concurrency, TTL, Retries(attempts=scenario.attempts, delay=0.1), 1.0,
             capacity=world.weather.capacities[int(self.name[1:])], pacing=Pacing(**PACING),  # type: ignore[arg-type]  # its numbers
         )  # fmt: skip
         self.children = SimChildren(
