@@ -69,7 +69,7 @@ class SimMember(SimProcess):
     def _loop(self, wanted: Wanted) -> MemberLoop:
         world, scenario, scheduler = self.world, self.world.scenario, self.world.scheduler
         settings = Settings(
-            GROUP, wanted, scenario.concurrency, TTL, Retries(attempts=scenario.attempts, delay=0.1), 1.0,
+            GROUP, wanted, scenario.concurrency, TTL, Retries(attempts=scenario.max_attempts, delay=0.1), 1.0,
             capacity=world.weather.capacities[int(self.name[1:])], pacing=Pacing(**PACING),  # type: ignore[arg-type]  # its numbers
         )  # fmt: skip
         self.children = SimChildren(

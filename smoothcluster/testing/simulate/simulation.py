@@ -34,7 +34,7 @@ class Scenario:
     concurrency: int = 3
     tasks: int = 20
     jobs: int = 3
-    attempts: int = 2
+    max_attempts: int = 2
 
 
 class World:
