@@ -49,7 +49,7 @@ class Adoption:
         self._next_round = now + self._pacing.pause
 
     def next_time(self, todo: Plan) -> float | None:
-        """Return when to read the group again for the moves put off in *todo*; None if no move was put off."""
+        """Return when to read the group again, for moves put off in *todo* or to close the breaker; None if never."""
         times = [self._next_round] if todo.later else []
         times += [self._next_exchange] if todo.unplaced else []
         closes = self._death_window.closes_at()
@@ -83,8 +83,8 @@ class Adoption:
         """Report an opening of the breaker by the record *breaker*. Called after the commit of this record."""
         if breaker is not None and breaker.open and not view.breaker.record.open:
             dead = [death.name for death in breaker.dead.values()]
-            # A rollback of the store may have removed the dead members that we saw. Their deaths still count, so the
-            # breaker may open without a recorded death.
+            # After a rollback, the store may have no trace of the deaths that we saw. They still count as a series, so
+            # the breaker may open without a recorded death.
             last = dead[-1] if dead else "one that the store has forgotten"
             log.warning("the breaker opens: members died in series, the last was %s", last)
             self._events.add("breaker", state="open", dead=dead)

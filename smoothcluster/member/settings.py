@@ -1,4 +1,4 @@
-"""The settings of a member; the same for all its incarnations."""
+"""Settings of a member, valid for all incarnations of the member."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from smoothcluster.group.spec import Wanted
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a member behaves; the same for all its incarnations."""
+    """Settings of a member: the numbers, the limits and the order of candidates."""
 
     group: str
     wanted: Wanted
@@ -20,5 +20,5 @@ class Settings:
     grace: float = 10.0
     order: Order = join_order
     capacity: int | None = None
-    """Shards to take at most."""
+    """Most shards to own; None for any number."""
     pacing: Pacing = field(default_factory=Pacing)
