@@ -72,8 +72,8 @@ class Rebalancer:
         for number, target in self._moving.items():
             work = self._workload.works.get(number)
             # Outcomes to record, and an unsettled commit, go first even after the grace period. A commit of ours
-            # without an answer may have landed or not, but the record in memory contains the changes already. A transfer of
-            # this record could count outcomes without results in the store.
+            # without an answer may have landed or not, but the record in memory contains the changes already. A
+            # transfer of this record could count outcomes without results in the store.
             if work is not None and (work.quiet() or (late and not work.unsaid())):
                 gifts.setdefault(target, {})[number] = Versioned(work.record, work.version)
         for target, gift in gifts.items():
