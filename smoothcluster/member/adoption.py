@@ -1,9 +1,8 @@
-"""How one incarnation adopts what others have left: with care.
+"""Adoption: take the shards of dead members in rounds, within the capacity, and not while the circuit breaker is open.
 
-It does so in small doses, within its capacity, and not while members die in series.
-Nothing here is needed for safety: the fence sees to that. It is what keeps load that was handed
-over from killing one survivor after another, and what lets a group whose members have no room for
-all shards still come to all tasks: who has a shard without tasks gives it up for one that has some.
+Safety does not depend on this module, because the fence protects every shard. The limits keep handed-over load from
+killing one survivor after another. In a group without capacity for all shards, exchanges still bring every task to a
+member: a member that owns a shard without tasks swaps the shard for an unassigned shard that has tasks.
 """
 
 import logging
@@ -22,11 +21,11 @@ from smoothcluster.work import ShardWork
 log = logging.getLogger("smoothcluster")
 
 EXCHANGE = 0.5
-"""Seconds between two attempts to exchange a drained shard for one that nobody has room for."""
+"""Seconds between two attempts to exchange a drained shard for an unassigned shard."""
 
 
 class Adoption:
-    """What one incarnation may adopt, and when."""
+    """Limits on the adoptions of one incarnation, and reports on unassigned shards."""
 
     def __init__(self, backend: CoordinationBackend, keys: Keys, pacing: Pacing, events: EventLog, me: str) -> None:
         self._backend, self._keys, self._pacing, self._events, self._me = backend, keys, pacing, events, me
@@ -35,22 +34,22 @@ class Adoption:
         self._unassigned: tuple[int, ...] = ()
 
     def look(self, view: View, now: float) -> None:
-        """Take note of who has died. To be called with every look, before anything else is asked."""
+        """Record the deaths that *view* shows. Call this with every new view, before any other method."""
         self._death_window.look(view, now)
 
     def most(self, view: View, now: float) -> int | None:
-        """How many of the dead's shards may be claimed now; None for any number."""
+        """Return how many shards of dead members may be claimed now; None for any number."""
         if exempt(view, self._me):
             return None
         stopped = view.breaker.record.open or self._death_window.series(now) or now < self._next_round
         return 0 if stopped else self._pacing.shards
 
     def adopted(self, now: float) -> None:
-        """A round of adoption is done: the next one is due after a pause."""
+        """Begin the pause before the next round of adoption. Called after each claim on shards of dead members."""
         self._next_round = now + self._pacing.pause
 
     def next_time(self, todo: Plan) -> float | None:
-        """When to look again, if nothing else happens, for what was put off."""
+        """Return when to read the group again, for moves put off in *todo* or to close the breaker; None if never."""
         times = [self._next_round] if todo.later else []
         times += [self._next_exchange] if todo.unplaced else []
         closes = self._death_window.closes_at()
@@ -59,11 +58,18 @@ class Adoption:
     # The breaker
 
     def told(self, view: View, now: float, commit_id: str) -> Breaker | None:
-        """The breaker's record, once it is told of what *view* shows; None if that is no news."""
+        """Return the breaker's record with the deaths in *view* added; None if there is no change.
+
+        Each claim writes this record in the same commit, so no shard is adopted before the death is recorded.
+        """
         return self._death_window.told(view, now, commit_id)
 
     def record(self, view: View, now: float, commit_id: str, *, removed: bool) -> bool:
-        """Tell the breaker, of *removed* members, or if it must open; False if too late."""
+        """Write the breaker's record, if members are about to be *removed* or if the breaker must open.
+
+        Return False if the store refused, because another member wrote the record since *view* was read. The caller
+        then reads the group again. Raise any BackendError.
+        """
         told = self.told(view, now, commit_id)
         if told is None or not (removed or told.open != view.breaker.record.open):
             return True
@@ -74,29 +80,38 @@ class Adoption:
         return True
 
     def note(self, view: View, breaker: Breaker | None) -> None:
-        """It was made so: tell people, if it opens."""
+        """Report an opening of the breaker by the record *breaker*. Called after the commit of this record."""
         if breaker is not None and breaker.open and not view.breaker.record.open:
             dead = [death.name for death in breaker.dead.values()]
-            # A store that went back may have forgotten those whose deaths we saw: their loss is a series all the same.
+            # After a rollback, the store may have no trace of the deaths that we saw. They still count as a series, so
+            # the breaker may open without a recorded death.
             last = dead[-1] if dead else "one that the store has forgotten"
             log.warning("the breaker opens: members died in series, the last was %s", last)
             self._events.add("breaker", state="open", dead=dead)
 
     def close(self, view: View, now: float, commit_id: str) -> bool:
-        """Close the breaker, if it is open and nobody has died for long enough; whether that was tried."""
+        """Close the breaker, if it is open and no member has died for long enough. Return whether a commit was tried.
+
+        Raise any BackendError.
+        """
         at = self._death_window.closes_at()
         if at is None or now < at or view.breaker.version is None:
             return False
         closed = Breaker(open=False, dead=view.breaker.record.dead, id=commit_id)
+        # Another member may record a new death between the read of *view* and this commit. The commit compares the
+        # version, so the breaker does not close over this death.
         change = Update(self._keys.breaker, closed.to_json(), view.breaker.version)
         if isinstance(self._backend.commit([], [change]), Committed):
             self._events.add("breaker", state="closed", dead=[])
         return True
 
-    # What nobody has room for
+    # Unassigned shards
 
     def tell(self, view: View, todo: Plan) -> None:
-        """Tell of shards that stay unassigned, and why, when that changes. One member does it, so that not all do."""
+        """Report the unassigned shards and the reason, when the list changes. Only the first working member reports.
+
+        Called with each plan that claims nothing.
+        """
         if workers(view)[:1] != [self._me]:
             return
         stopped = view.breaker.record.open
@@ -112,7 +127,11 @@ class Adoption:
     def exchange(
         self, view: View, unplaced: Sequence[int], works: Iterable[ShardWork], now: float
     ) -> tuple[int, ShardWork] | None:
-        """A shard with tasks that nobody has room for, and one of ours without any to be given up for it."""
+        """Choose an unassigned shard with tasks, and an own shard without tasks to release in exchange.
+
+        Return None if there is no such pair, or if the last attempt was too recent. Shards of dead members are left
+        out while none of them may be adopted. Raise any BackendError.
+        """
         if not unplaced or now < self._next_exchange:
             return None
         self._next_exchange = now + EXCHANGE
@@ -120,15 +139,15 @@ class Adoption:
         if drained is None:
             return None
         able = workers(view)
-        start = able.index(self._me) * len(unplaced) // len(able)  # Not all at the same one.
+        start = able.index(self._me) * len(unplaced) // len(able)  # So the members begin at different shards.
         for number in (*unplaced[start:], *unplaced[:start]):
             if self._waits(view, number) and not (self.most(view, now) == 0 and orphaned(view, number)):
-                self._next_exchange = now  # There may be more.
+                self._next_exchange = now  # There may be more such shards: no pause.
                 return number, drained
         return None
 
     def _waits(self, view: View, number: int) -> bool:
-        """Whether a shard has tasks."""
+        """Whether a shard has tasks, open or waiting."""
         read = view.shards[number]
         return read is not None and bool(read.record.open or self._backend.keys(self._keys.tasks(number)))
 

@@ -1,7 +1,7 @@
-"""Claims: how one incarnation takes seats and shards, and ends the incarnations of the dead.
+"""Claims: take seats and shards, and remove the records of dead members.
 
-Each is one guarded commit. One that came too late, or whose outcome is unknown, needs no care: the
-next look shows what is ours.
+Each claim is a single guarded commit. A claim that was refused, or has an unknown outcome, needs no cleanup: the next
+read of the group shows the seats and shards that this incarnation holds.
 """
 
 from collections.abc import Iterable
@@ -22,18 +22,18 @@ from smoothcluster.records.shard import Shard
 from smoothcluster.work.workload import Workload
 
 HEIR = 0.5
-"""Seconds that a dead member's heir gets before another one who knows ends the dead one's incarnation."""
+"""Seconds for which the successor may claim before another member removes the dead member's record."""
 
 
 class Claims:
-    """What one incarnation takes."""
+    """The claims of one incarnation."""
 
     def __init__(
         self, backend: CoordinationBackend, keys: Keys, environment: Environment, me: OwnRecord, workload: Workload,
         adoption: Adoption, takeovers: TakeoverLog, schedule: Schedule, report: Report,
     ) -> None:  # fmt: skip
         self.tried = False
-        """Whether one was since the last look, which so does not show what is ours."""
+        """Whether a claim was tried since the last read of the group, so the view may lack shards and seats of ours."""
         self._backend, self._keys, self._environment, self._report = backend, keys, environment, report
         self._me, self._workload, self._adoption, self._takeovers, self._schedule = (
             me,
@@ -51,7 +51,15 @@ class Claims:
         now: float,
         spare: tuple[int, Versioned[Shard]] | None = None,
     ) -> None:
-        """Send a claim. Late: look again. Done: work on what it brought, and look for the rest."""
+        """Commit a claim on *seat* and *shards*, and release *spare*, if given, in the same commit.
+
+        After success, begin to work on the claimed shards. After success or refusal, have the group read again: for
+        shards left out of a full commit, or for the change made first by another member. Report a directory in the
+        place of a key. Raise any other BackendError.
+        """
+        # A proof of another death may arrive before the next read of the group. The view then lacks this claim, and a
+        # second claim could take a second seat or exceed the capacity. The flag is set before the commit, because a
+        # commit with an unknown outcome may have landed.
         self.tried = True
         starts, new_id, at = self._workload.room(), self._environment.new_id(), self._environment.clock.wall()
         told = self._adoption.told(view, now, new_id)
@@ -66,6 +74,7 @@ class Claims:
         self._schedule.look_again()
         if isinstance(result, Refused):
             return
+        # The next read of the group takes any other version of the own record for a change by another member.
         self._me.read = Versioned(move.me, result.versions[self._keys.member(move.me.incarnation)])
         if spare is not None:
             self._workload.drop(spare[0])
@@ -73,12 +82,15 @@ class Claims:
             self._workload.adopt(number, Versioned(shard, result.versions[self._keys.shard(number)]))
         if any(orphaned(view, number) for number in move.shards):
             self._adoption.adopted(now)
-        if move.me.incarnation not in move.former.values():  # Nothing is handed over where one takes from oneself.
+        if move.me.incarnation not in move.former.values():  # Otherwise we claim our own shards again.
             self._takeovers.tell(move, view)
         self._adoption.note(view, told)
 
     def exchange(self, view: View, todo: Plan, now: float) -> bool:
-        """Give up a shard without tasks for one with some that nobody has room for; whether that was tried."""
+        """Swap an own shard without tasks for an unassigned shard that has tasks. Return whether a claim was tried.
+
+        `Incarnation` calls this when there is no other move to make. Raise any BackendError.
+        """
         pair = self._adoption.exchange(view, todo.unplaced, self._workload.works.values(), now)
         if pair is None:
             return False
@@ -87,9 +99,11 @@ class Claims:
         return True
 
     def remove_dead(self, view: View, now: float) -> None:
-        """End the incarnations of the dead that nobody claims from: because they own nothing, or nobody else knows.
+        """Remove the records of members proved dead from whom no member claims.
 
-        Where there are no seats all others learn of a death from that, and take their shares.
+        Such a dead member owned neither seat nor shards, or no successor has claimed in time. In a group
+        without seats every such record goes at once: the removal tells all other members to claim their shares.
+        Called at the end of a decision without another move. Raise any BackendError.
         """
         seated = {read.record.holder for read in view.seats}
         known = sorted(self._takeovers.known.keys() & view.members.keys())
@@ -102,8 +116,11 @@ class Claims:
         ]
         if known:
             self._schedule.look_by(now + SOON)
+        # The breaker's record keeps the evidence of an owner's death, so write this record first. A member that reads
+        # the group after the removal would otherwise find no evidence, and take the death for an expired lease.
         if not self._adoption.record(view, now, self._environment.new_id(), removed=bool(dead)):
             self._schedule.look_again()
             return
         for name in dead:
+            # Another member may have removed the record since *view* was read: the store then refuses, without harm.
             self._backend.commit([], [Delete(self._keys.member(name))])

@@ -1,8 +1,8 @@
-"""Keeping house: a finished job needs no memory of its ids, and no line in every shard's record.
+"""Cleanup after finished jobs: drop the digests of ids, and the counts in the shards' records.
 
-The owner of the first shard looks now and then whether a job has finished, and says so in its
-record, with the sums. Every owner then drops what its own shards kept for it: the counts in the
-shard's record and the digests under ``seen``, in its own fenced commits. Results stay.
+The owner of shard 0 checks from time to time whether a sealed job has finished, and marks the job's record, with the
+sums of the counts. Then the owner of each shard drops the job's data of this shard: the counts in the shard's record,
+and the digests under ``seen``. The owner does so in fenced commits. The results stay.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from smoothcluster.work import ShardWork
 
 
 def states(backend: CoordinationBackend, keys: Keys, report: Report) -> dict[str, str]:
-    """All jobs and their states."""
+    """Return the state of each job. Report unreadable records and leave them out."""
     found: dict[str, str] = {}
     for entry in backend.list(keys.jobs):
         try:
@@ -32,7 +32,10 @@ def states(backend: CoordinationBackend, keys: Keys, report: Report) -> dict[str
 def finished_jobs(
     backend: CoordinationBackend, keys: Keys, spec: Spec | None, new_id: Callable[[], str], report: Report
 ) -> set[str]:
-    """The jobs that are finished; given *spec*, those also that nobody has said so of yet are found, and marked."""
+    """Return the finished jobs. Given *spec*, also find and mark the sealed jobs that have finished since.
+
+    A job that another member marks at the same moment is returned next time. Raise any BackendError.
+    """
     finished: set[str] = set()
     for job, state in states(backend, keys, report).items():
         if state == FINISHED or (
@@ -43,13 +46,13 @@ def finished_jobs(
 
 
 def tidy(backend: CoordinationBackend, keys: Keys, work: ShardWork, finished: set[str]) -> None:
-    """Have the shard's next commit drop what it keeps for *finished* jobs."""
+    """Have the shard's next commits drop the counts and digests of *finished* jobs."""
     for job in sorted(finished & work.record.counts.keys()):
         work.forget(job, backend.keys(keys.seen(job, work.number)))
 
 
 class Cleanup:
-    """What one incarnation tidies up, *every* so many seconds, and only if there is anything."""
+    """The cleanup of one incarnation: every *every* seconds, and only if a shard of ours has counts of a job."""
 
     def __init__(
         self, backend: CoordinationBackend, keys: Keys, environment: Environment, every: float, report: Report
@@ -64,12 +67,15 @@ class Cleanup:
         self._next = 0.0
 
     def turn(self, view: View | None, works: Mapping[int, ShardWork]) -> None:
-        """Do so, if it is time."""
+        """Clean up the shards *works*, if the time has come. Called in each turn, except while leaving.
+
+        Raise any BackendError.
+        """
         now = self._environment.clock.monotonic()
         if view is None or now < self._next or not any(work.record.counts for work in works.values()):
             return
         self._next = now + self._every
-        judge = view.spec.record if 0 in works else None  # One member decides, so that not all do.
+        judge = view.spec.record if 0 in works else None  # So only one member checks.
         finished = finished_jobs(self._backend, self._keys, judge, self._environment.new_id, self._report)
         for work in works.values():
             tidy(self._backend, self._keys, work, finished)

@@ -1,4 +1,4 @@
-"""What a member is given: how it is to behave, and what it needs of the machine it runs on."""
+"""The environment of a member: the clock, the network address, the handler pool and other services of the process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,25 +14,25 @@ NO_CHILDREN = NoChildren()
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What a member needs of the machine it runs on. The simulator has its own."""
+    """Services of the process and the machine for a member. The simulator provides others."""
 
     clock: Clock
     new_id: Callable[[], str]
-    """Makes ids that are never made again, anywhere."""
+    """Make an id that no process ever makes again."""
     host: str
     pid: int
     address: tuple[str, int]
-    """Where others can notice the process's death."""
+    """Numeric host and port for other members to notice the death of the process."""
     announce: Callable[[str, str, str], None]
-    """Have that port greet callers with group, member and incarnation."""
+    """Have this port greet callers with group, member and incarnation from now on. Called after each join."""
     watch_peers: Callable[[set[Peer], bool], None]
-    """Probe these members, at once if we are first in line to act on a death. Whoever makes the member passes
-    proofs to `MemberLoop.proved_gone`."""
+    """Probe exactly these members for their deaths; without delay if the flag is set: we are first in line to act.
+    The maker of the member passes proofs to `MemberLoop.proved_gone`."""
     make_pool: Callable[[Callable[[], None], Callable[[Run], bool]], Pool]
-    """Make the handler pool, given what to call when a task has finished and what allows a start."""
+    """Make the handler pool, given a function to call after each finished task, and a function to allow a start."""
     keep_alive: Callable[[Session], None]
-    """Run a session's renewals in the background."""
+    """Run the renewals of a session in the background. Called for each new session."""
     apart: Apart = NO_CHILDREN
-    """The child processes that suspects are run in."""
+    """The child processes for suspects, or for all tasks under isolation."""
     fitness: Callable[[], Fitness] = Fitness
-    """Whether this member, while it stands by, could take over."""
+    """Return the result of the last readiness check."""

@@ -1,11 +1,11 @@
-"""A member of a group through all its incarnations, as one loop.
+"""The loop of a member: join, work, survive failures of the store, join again after a lost lease, and leave.
 
-One thread owns it. Others only ring its bell: watches, the prober that notices dead processes,
-the pool when tasks have finished, and whoever asks it to leave.
+One thread owns the loop. Other threads only wake the loop: watches, the failure detector with a proof of death, the
+handler pool after a finished task, and a caller that asks the member to leave.
 
-While the store is away the loop goes on collecting outcomes. They wait in memory, no more of
-them than tasks were marked as running, and are committed when the store is back. When the lease
-is lost the incarnation ends, with all it held, and the loop joins anew under the same name.
+While the store is away, the loop collects outcomes. They wait in memory, never more than there were tasks marked as
+running, and are committed when the store is back. A lost lease ends the incarnation, which loses the seat and all
+shards, and the loop joins again under the same name.
 """
 
 import logging
@@ -33,22 +33,22 @@ from smoothcluster.records.keys import Keys
 log = logging.getLogger("smoothcluster")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
-"""Seconds without asking a store that is away: doubled each time."""
+"""Seconds between two attempts to reach an unreachable store: the first pause, doubled each time, and the longest."""
 
 AGAIN = 60.0
-"""Seconds after which it is said once more that the store is away, if there is nothing new to say."""
+"""Seconds between two warnings that the store is away for the same reason."""
 
 
 class MemberLoop:
-    """One member."""
+    """A member of a group, through all incarnations."""
 
     def __init__(self, backend: CoordinationBackend, settings: Settings, environment: Environment) -> None:
         settings.wanted.check()
         self.life: Incarnation | None = None
         self.name: str | None = None
-        """Once joined, for good."""
+        """The name, fixed by the first join; None before."""
         self.working = False
-        """Whether `run` is under way."""
+        """Whether a thread is in `run`."""
         self.wake = environment.clock.signal()
         self.pool = environment.make_pool(self._ring, self._may_start)
         self._backend, self._settings, self._environment = backend.for_group(settings.group), settings, environment
@@ -57,28 +57,37 @@ class MemberLoop:
         self.session: Session | None = None
         self._incarnation = ""
         self._ended: tuple[str, str] | None = None
-        """The incarnation before, and why it is over, until that is told."""
+        """The last incarnation and the reason for the end, until an event reports both."""
         self._running = False
         self._leaving = environment.clock.signal()
         self._proofs: deque[tuple[str, float]] = deque()
         self._away_until, self._pause = 0.0, FIRST_PAUSE
         self._away, self._say_again = "", 0.0
-        """Why the store is away, as was told; empty while it is not."""
+        """The last reported reason why the store is away; empty while the store answers."""
 
     # For others to call, from any thread
 
     def proved_gone(self, incarnation: str, after: float = 0.0) -> None:
-        """A member's process is dead, as was known *after* seconds of looking into it."""
+        """Take in a proof that the process of *incarnation* is dead. The failure detector calls this.
+
+        *after* is the number of seconds from the end of the connection to the proof.
+        """
+        # Append before the wake-up: the loop clears the signal first, and takes out the proofs second.
         self._proofs.append((incarnation, after))
         self.wake.set()
 
     def ask_to_leave(self) -> None:
-        """Have `run` return: nothing new is started, and what runs gets the grace period."""
+        """Have `run` leave the group and return: no more tasks start, and running tasks get the grace period."""
+        # Set before the wake-up: the loop clears the signal first, and reads this flag second.
         self._leaving.set()
         self.wake.set()
 
     def _ring(self) -> None:
-        """Called for every finished task, so it takes no lock if the bell rings already."""
+        """Wake the loop. The pool calls this for every finished task, so a signal already set costs no lock.
+
+        No run is missed: the pool adds the run to `finished` before this test, and the loop clears the signal before
+        the loop takes out the runs.
+        """
         if not self.wake.is_set():
             self.wake.set()
 
@@ -87,16 +96,18 @@ class MemberLoop:
 
     @property
     def role(self) -> Role | None:
-        """By the last look; None before the first."""
+        """The role in the last view; None without an incarnation, or before the first view."""
         return self.life.role() if self.life is not None and self.life.view is not None else None
 
     # Joining
 
     def try_join(self) -> bool:
-        """Try once to become a member; False if somebody was faster.
+        """Try once to join the group. Return False if another member was faster: then call again.
 
-        Raise NameInUseError or SpecMismatchError if the group as it is does not take us, and
-        any BackendError.
+        Each lease gets a new incarnation id: the store may still hold the record of the former lease, and a join with
+        the same id would take this record for a successful join.
+
+        Raise NameInUseError or SpecMismatchError if the group refuses the name or the numbers, or any BackendError.
         """
         if self.session is None or self.session.lost.is_set():
             self.session = Session(self._backend, self._settings.lease_ttl, self._clock)
@@ -129,7 +140,7 @@ class MemberLoop:
         return True
 
     def settle(self) -> Role:
-        """Take a seat if one is ours to take, and say what we are. Raise any BackendError."""
+        """Take a seat if one is free for us, and return the role. Call after the join. Raise any BackendError."""
         assert self.life is not None, "join first"
         while True:
             self.life.look()
@@ -137,7 +148,7 @@ class MemberLoop:
                 return self.life.role()
 
     def recover(self, error: OutcomeUnknownError | LeaseLostError) -> None:
-        """Begin anew, or look again, after an *error* of joining or settling."""
+        """After an *error* of `try_join` or `settle`, end the incarnation, or have the group read again."""
         if isinstance(error, LeaseLostError):
             self._end(str(error))
         elif self.life is not None:
@@ -151,7 +162,7 @@ class MemberLoop:
     # The loop
 
     def run(self) -> None:
-        """Work until asked to leave, then leave. Raise SpecMismatchError if the group will not have us back."""
+        """Work until asked to leave, then leave. Raise SpecMismatchError if the group refuses the numbers at a join."""
         self.working = self._running = True
         try:
             while not self._leaving.is_set():
@@ -161,7 +172,11 @@ class MemberLoop:
             self.working = False
 
     def step(self, *, leaving: bool = False) -> float:
-        """One turn; return for how many seconds nothing need be done unless `wake` is set."""
+        """Make one turn. Return the seconds until the next turn is due, unless `wake` is set before.
+
+        Errors of the store end the turn: a lost lease also ends the incarnation, other errors begin a pause.
+        """
+        # Clear the signal before the turn reads any flag or queue: a wake-up in between then leads to another turn.
         self.wake.clear()
         now = self._clock.monotonic()
         if now < self._away_until:
@@ -214,7 +229,8 @@ class MemberLoop:
         return pause
 
     def _end(self, why: str) -> None:
-        """This incarnation is over: let go of all it had, and begin again."""
+        """End the incarnation, and drop all shards. The next turn joins again, unless the member is leaving."""
+        # Clear both before the rest is closed: without a session, `_may_start` lets the pool start no further runs.
         life, self.life = self.life, None
         session, self.session = self.session, None
         if life is not None:
@@ -227,17 +243,18 @@ class MemberLoop:
     # Leaving
 
     def _leave(self) -> None:
-        """Start nothing more, give what runs the grace period, record it, and let go of everything."""
+        """Start no more tasks, give running tasks the grace period, record outcomes, and release everything."""
         deadline = self._clock.monotonic() + self._settings.grace
         if self.life is not None:
             self.life.stop_starting()
         while (life := self.life) is not None and self._clock.monotonic() < deadline:
             pause = self.step(leaving=True)
+            # If the lease was lost in this turn, there is nothing left to release.
             if self.life is not life or (life.workload.quiet() and self._released()):
                 break
             self.wake.wait(max(FIRST_PAUSE / 10, min(pause, deadline - self._clock.monotonic())))
         if self.life is not None:
-            # What still runs is handed over as it is. Without a store, the lease runs out by itself.
+            # Running tasks are handed over with their shards. If the store is away, the lease runs out instead.
             if not self.life.released:
                 self._released()
             self.life.close()
@@ -246,7 +263,7 @@ class MemberLoop:
         self.life = self.session = None
 
     def _released(self) -> bool:
-        """Try to let go of everything; whether that is done."""
+        """Try to release everything. Return whether the member record is deleted; log errors of the store."""
         assert self.life is not None
         try:
             return self.life.release()

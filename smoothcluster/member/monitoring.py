@@ -1,13 +1,13 @@
-"""What one incarnation keeps an eye on: few keys and few ports, chosen by what it saw last.
+"""Monitoring: the few keys and ports that one incarnation watches, chosen from the last view of the group.
 
-Its own record, since others end an incarnation or hand it shards by changing that; the records
-and ports of those whose deaths are its to notice; and for a Runner the seats, since whoever takes
-one is due a share of its shards. Who waits for a seat need not watch them: when one gets free,
-its holder's record changes. The first Runners watch the join counter, too: they are the ones that
-notice the deaths of those who wait.
+- The own member record: other members end an incarnation, or transfer shards to a member, by a change of this record.
+- The records and ports of the members whose deaths this member must notice.
+- A Runner watches the seats, because the next holder of a seat is due a share of the Runner's shards. A candidate need
+  not watch the seats: when a seat becomes free, the record of the holder changes.
+- The first Runners also watch the spec with the join counter, because they must notice the deaths of candidates.
 
-Where all members are Runners, whoever comes or goes changes everybody's share. So all of them watch
-the directory of members, for births and deaths only, and no other member's record.
+Where all members are Runners, every join and every departure changes all shares. So each member watches the directory
+of members, for creations and deletions only, and no record but the own.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from smoothcluster.records.group import Member
 from smoothcluster.records.keys import Keys
 
 WATCHERS = 2
-"""Members that keep an eye on each Runner."""
+"""How many candidates watch every Runner, and how many Runners watch the candidates and the join counter."""
 
 
 class Monitor:
@@ -44,9 +44,10 @@ class Monitor:
         self._done: View | None = None
 
     def follow(self, view: View | None, *, first: bool) -> None:
-        """Watch and probe what *view* says must be; *mine* is called if that is more than before.
+        """Watch and probe the keys and ports for *view*, and nothing else. Call *mine* if a watch is new.
 
-        For what was armed only now may have changed between the look and the arming.
+        The loop calls this in each turn; an unchanged view costs nothing. *first* says whether this member is first in
+        line to act on a death. Raise any BackendError; the next call goes on with the missing watches.
         """
         if view is None or view is self._done:
             return
@@ -58,6 +59,8 @@ class Monitor:
         for path in set(self._watches) - paths:
             self._watches.pop(path).close()
         for path in sorted(paths - set(self._watches)):
+            # The key may change between the read of *view* and the arming of the watch, without a call of *notify*. So
+            # the group is read again after the arming. The request comes first: the arming may fail halfway.
             self._mine()
             notify = self._mine if path == self._keys.member(self._me) else self._others
             self._watches[path] = self._backend.watch(path, notify, values=path != self._keys.members)
@@ -75,13 +78,16 @@ class Monitor:
         return paths
 
     def forget(self, incarnation: str) -> None:
-        """It is known to be dead: the end of its record is no news, and would wake us amid the takeover."""
+        """Stop watching the record of *incarnation*, which is proved dead.
+
+        The removal of this record is no news, and would wake the loop amid the takeover.
+        """
         watch = self._watches.pop(self._keys.member(incarnation), None)
         if watch is not None:
             watch.close()
 
     def close(self) -> None:
-        """Look no more."""
+        """Close all watches and stop probing. Called when the incarnation is over."""
         for watch in self._watches.values():
             watch.close()
         self._environment.watch_peers(set(), False)

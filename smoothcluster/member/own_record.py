@@ -1,4 +1,7 @@
-"""What a member tells the group about itself, in the record that its lease keeps and every claim of it compares."""
+"""The member's own record in the store: read and rewrite the facts that a member publishes about itself.
+
+The record lives as long as the member's lease, and every claim of the member compares the record's version.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +18,7 @@ from smoothcluster.records.keys import Keys
 
 
 class OwnRecord:
-    """The record of one incarnation, as it stands by our last commit or look."""
+    """The member record of one incarnation, as of the last own commit or the last read of the group."""
 
     def __init__(
         self, backend: CoordinationBackend, keys: Keys, read: Versioned[Member], events: EventLog, schedule: Schedule,
@@ -26,19 +29,23 @@ class OwnRecord:
 
     @property
     def record(self) -> Member:
-        """What it says."""
+        """The record without the version."""
         return self.read.record
 
     def set_running(self) -> None:
-        """Tell the group that this member works from now on."""
+        """Publish that this member works from now on, then have the group read again.
+
+        `Incarnation.tell` calls this in each turn until the record says so. Raise any BackendError.
+        """
         self._rewrite(replace(self.record, running=True, id=self._new_id()))
         self._schedule.overdue = True
 
     def set_fitness(self, found: Fitness, view: View, *, apart: bool) -> None:
-        """Tell the group what this member has found out about itself, if that is news.
+        """Publish the results of the readiness check and whether child processes work, if either has changed.
 
-        Only who stands by says whether it could take over. Who becomes unfit goes to the end of the
-        queue: when it is well again it must push out nobody who has taken its place.
+        Only a Backup Runner publishes a reason not to take over. An unfit Backup Runner goes to the end of the queue,
+        so after recovery the member pushes out no candidate ahead. `Incarnation.tell` calls this in each turn. Raise
+        any BackendError.
         """
         before = self.record
         if role_of(view, before.incarnation) is not Role.BACKUP_RUNNER:
@@ -48,6 +55,8 @@ class OwnRecord:
         after = replace(before, unfit=found.unfit, checked=found.checked, apart=apart, id=self._new_id())
         queue: list[Change] = []
         if found.unfit is not None and before.unfit is None:
+            # A join may land between the read of *view* and this commit, and take the same place in the queue. So the
+            # commit also compares and sets the join counter; if refused, a later turn tries again on a newer view.
             after = replace(after, join=view.spec.record.joins + 1)
             last = replace(view.spec.record, joins=after.join, id=after.id)
             queue = [Update(self._keys.spec, last.to_json(), view.spec.version)]
@@ -56,7 +65,11 @@ class OwnRecord:
         self._schedule.look_again()
 
     def _rewrite(self, after: Member, *others: Change) -> bool:
-        """Have it be *after*, together with *others*; whether that was in time."""
+        """Replace the record by *after*, and apply *others* in the same commit. Return False if the store refused.
+
+        Another member may change the record between the last read and this commit, to transfer shards to us or to take
+        the seat. So the commit compares the version: a refusal keeps the change, and the next read finds it.
+        """
         key = self._keys.member(after.incarnation)
         result = self._backend.commit([], [*others, Update(key, after.to_json(), self.read.version)])
         if isinstance(result, Committed):

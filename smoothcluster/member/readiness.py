@@ -1,10 +1,10 @@
-"""Whether a Backup Runner could take over: its own checks, made now and then while it stands by.
+"""Readiness checks: a Backup Runner checks from time to time whether the process could take over.
 
-A standby that nobody exercises is found broken on the day it is needed. So it looks whether a child
-process can import the handler, and makes the user's own check. What that finds goes into the
-member's record, where all can see it, and when; one that has found itself unfit is passed over.
-That record is written as a claim is: by a commit on its lease that compares its own record. So one
-that the store does not let write shows a check that is long past.
+A standby without exercise turns out to be broken on the day of a failover. So a Backup Runner checks whether a child
+process can import the handler, and calls the user's own check. The member record shows the finding and the time of
+the check to all members. The election passes over a member with a finding against it. The record is written in the same
+way as a claim: with a commit that compares the own member record. So a member whose commits the store refuses shows an
+old time of the check.
 """
 
 import threading
@@ -15,39 +15,41 @@ from typing import final
 from smoothcluster.clock import Clock
 
 FIRST = 2.0
-"""Seconds before the first check: whoever starts to work just then has the machine to itself."""
+"""Seconds before the first check, so that members that begin to work have the processors first."""
 
 EVERY = 30.0
 """Seconds from one check to the next."""
 
 HURRY = 1.0
-"""Seconds, likewise, after `warm_up` has failed."""
+"""Seconds from a check with a failed `warm_up` to the next check."""
 
 LONGEST = 60.0
-"""Seconds that a check may take before it counts as failed."""
+"""Seconds after which a check still under way counts as failed."""
 
 LARGEST = 200
-"""Characters of a reason; what is longer is cut."""
+"""Most characters of a reason; longer reasons are cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitness:
-    """What a member knows about itself."""
+    """The result of the readiness checks of a member."""
 
     unfit: str | None = None
-    """Why it should not take over; None if nothing is known to speak against it."""
+    """The reason not to take over; None if no reason is known."""
     checked: int | None = None
-    """When that was last looked into, in seconds since 1970 by its own clock. For people."""
+    """Time of the last reported check, in seconds since 1970 by the member's clock. For people."""
 
 
 @final
 class Readiness:
-    """Checks in a thread while *standing_by* says so, and calls *changed* when there is news.
+    """Checks in a thread of its own while *standing_by* returns True, and calls *changed* when there is news.
 
     Args:
-        importing: says why no child process can import the handler, though it should; None if one
-            can. Asked again only after it has failed, since that takes a process.
-        warm_up: the user's own check, if there is one: what it raises is the reason.
+        importing: returns the reason why no child process can import the handler; None if a child can, or if
+            no child needs to. After the first success there are no more calls, because a call may start a process.
+        warm_up: the user's own check, if any. An exception is the reason not to take over.
+        standing_by: returns whether the member is a Backup Runner now.
+        changed: called in the checking thread, without arguments.
     """
 
     def __init__(
@@ -63,24 +65,25 @@ class Readiness:
         self._broken: str | None = None
         self._cold: str | None = None
         self._import_again: float | None = -1.0
-        """When, by the monotonic clock; None once it has been seen to work."""
+        """The earliest time of the next import check, on the monotonic clock; None after a success."""
         self._began: float | None = None
         self._checked: int | None = None
         self._over = clock.signal()
 
     def fitness(self) -> Fitness:
-        """What the last check has found, or that the one under way does not come back."""
+        """Return the result of the last check; unfit if the present check takes too long. Any thread may call this."""
+        # Read only once: the checking thread may end the check, and clear the time, between two reads.
         began = self._began
         if began is not None and self._clock.monotonic() - began > LONGEST:
             return Fitness(f"its check of itself has not come back for {LONGEST:.0f} seconds", self._checked)
         return Fitness(self._broken or self._cold, self._checked)
 
     def start(self) -> None:
-        """Begin to check."""
+        """Start the checking thread."""
         threading.Thread(target=self._run, name="smoothcluster-readiness", daemon=True).start()
 
     def stop(self) -> None:
-        """Check no more. Does not wait for a check that is under way."""
+        """Make no more checks. Does not wait for the present check."""
         self._over.set()
 
     def _run(self) -> None:
@@ -91,7 +94,10 @@ class Readiness:
             self._over.wait(HURRY if self._cold is not None else EVERY)
 
     def look(self) -> None:
-        """Check once."""
+        """Check once, and call *changed* if there is news: a new result, or a check long after the last report.
+
+        Exceptions of *warm_up* become the reason; this method raises none of them.
+        """
         before, self._began = self.fitness().unfit, self._clock.monotonic()
         now, at = self._began, int(self._clock.wall())
         if self._import_again is not None and now >= self._import_again:
@@ -99,16 +105,18 @@ class Readiness:
             self._broken = None if why is None else f"no child process can import the handler: {why}"[:LARGEST]
             self._import_again = None if why is None else now + EVERY
         self._cold = self._warmed_up()
+        # The member's thread may call `fitness` at any moment. So clear the time after both results are in place:
+        # otherwise a check that took too long would appear with the old results for an instant.
         self._began = None
-        # What fails is tried often, and the same answer again is no news.
+        # A failed check is repeated often, and each report costs a commit: the same result again is no news.
         if self._checked is None or self.fitness().unfit != before or abs(at - self._checked) >= EVERY / 2:
-            self._checked = at
+            self._checked = at  # Before the call: the woken loop reads the time.
             self._changed()
 
     def _warmed_up(self) -> str | None:
         try:
             if self._warm_up is not None:
                 self._warm_up()
-        except BaseException as error:  # noqa: BLE001 - it is the user's code: whatever it raises is the answer
+        except BaseException as error:  # noqa: BLE001 - the user's code: any exception is the answer
             return f"warm_up raised {type(error).__name__}: {error}"[:LARGEST]
         return None

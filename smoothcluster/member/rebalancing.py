@@ -1,7 +1,8 @@
-"""Handing shards over to members that are well: to balance the group, or because one is no Runner any more.
+"""Rebalancing: transfer own shards to live members, to balance the group or because we are no longer a Runner.
 
-A shard is given when nothing of it runs and all is recorded; until then nothing more of it is started.
-One commit makes it the target's and touches the target's own record, so the gift itself wakes it.
+A shard is transferred when no task of the shard runs and all outcomes are recorded; until then no more tasks of the
+shard start. A single commit makes the target the owner and changes the target's member record, so the commit wakes the
+target. A shard without a target is released, for any member with room to claim later.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from smoothcluster.work.workload import Workload
 
 
 class Rebalancer:
-    """What one incarnation is about to give away."""
+    """Shards of one incarnation to transfer soon."""
 
     def __init__(
         self, backend: CoordinationBackend, keys: Keys, settings: Settings, environment: Environment,
@@ -34,10 +35,14 @@ class Rebalancer:
         self._workload, self._stopping, self._takeovers = workload, stopping, takeovers
         self._moving: dict[int, str | None] = {}
         self._resigning: float | None = None
-        """Since when, by our clock, everything is to be given away."""
+        """The time on our clock since which we resign: all own shards are to be transferred."""
 
     def plan(self, todo: Plan) -> float | None:
-        """Start nothing more of what is to move. If all is, return when what still runs is waited for no longer."""
+        """Stop starting tasks of the shards to transfer, and take back the tasks that have not started.
+
+        Called with each plan that claims nothing. If we resign, return the time when the grace period for running
+        tasks is over, else None.
+        """
         self._resign(resigning=todo.resign)
         gifts = dict(todo.give)
         for number, work in self._workload.works.items():
@@ -48,7 +53,7 @@ class Rebalancer:
         return None if self._resigning is None else self._resigning + self._grace
 
     def _resign(self, *, resigning: bool) -> None:
-        """Our seat was closed, or we have one again: whoever runs here is told, as when a member leaves."""
+        """Set the handlers' stop flag while we resign; clear the flag if we are a Runner again or own no shards."""
         if resigning and self._resigning is None:
             self._resigning = self._clock.monotonic()
             self._stopping.set()
@@ -57,11 +62,18 @@ class Rebalancer:
             self._stopping.clear()
 
     def give(self, view: View, me: Member) -> bool:
-        """Hand over what is to move and on which nothing runs, or has run for too long; whether that was tried."""
+        """Transfer the planned shards that are quiet, one commit for each target. Return whether a shard was ready.
+
+        Called in each turn after the workload, because the workload's commits may have made a shard quiet. When we
+        resign and the grace period is over, transfer shards with running tasks, too. Raise any BackendError.
+        """
         late = self._resigning is not None and self._clock.monotonic() >= self._resigning + self._grace
         gifts: dict[str | None, dict[int, Versioned[Shard]]] = {}
         for number, target in self._moving.items():
             work = self._workload.works.get(number)
+            # Outcomes to record, and an unsettled commit, go first even after the grace period. A commit of ours
+            # without an answer may have landed or not, but the record in memory contains the changes already. A
+            # transfer of this record could count outcomes without results in the store.
             if work is not None and (work.quiet() or (late and not work.unsaid())):
                 gifts.setdefault(target, {})[number] = Versioned(work.record, work.version)
         for target, gift in gifts.items():
@@ -69,6 +81,8 @@ class Rebalancer:
         return bool(gifts)
 
     def _give_to(self, view: View, me: Member, target: str | None, gift: Mapping[int, Versioned[Shard]]) -> None:
+        # Remove the shards from the plan before the commit. If the target dies or claims meanwhile, the store refuses,
+        # and only a plan made on a new view may try again.
         for number in gift:
             del self._moving[number]
         if target is None:
@@ -84,7 +98,12 @@ class Rebalancer:
                 self._workload.drop(number)
 
     def _has_room(self, view: View, target: str, more: int) -> bool:
-        """Whether *target* has room for *more* shards, counted after its record was read, which a gift compares."""
+        """Whether *target* has room for *more* shards, by a new read of all shards.
+
+        *view* holds the shards as of before the read of the target's record, so a claim of the target between these two
+        reads is missing in *view*. A new read shows this claim. A later claim, or a transfer from another member,
+        changes the target's record, and the transfer compares this record: the store then refuses.
+        """
         if view.members[target].record.capacity is None:
             return True
         found = read_ownership(self._backend, self._keys, view.spec.record, self._report)

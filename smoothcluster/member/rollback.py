@@ -1,11 +1,10 @@
-"""What is in doubt after a store has lost commits that it had acknowledged, as one incarnation finds it.
+"""Recovery after a rollback of the store: find the own shards that lost acknowledged commits, and claim them again.
 
-A store whose `Guarantees.survives_failover` is false may go back in its history: a replica takes
-over that had not heard of the last commits. Then no version read before holds any more, so every
-commit in the making is refused, and the next look finds each of our shards at a version that we
-did not leave it at. Where its record is the one we left, nothing of the shard is lost and the work
-goes on. Where it is not, the record in the store counts, and what is in memory does not: the shard
-is claimed anew, under a new epoch, and every task without an outcome *there* is run again.
+A store with a false `Guarantees.survives_failover` may go back in history: a replica without the last commits takes
+over. From then on, no version read before is valid. So the store refuses every commit under way, and the next read of
+the group finds each own shard at an unexpected version. If the shard's record is our last record, the shard has lost
+nothing, and the work goes on. Otherwise the record in the store counts, and the state in memory does not: we claim the
+shard again, under a new epoch, and every task without an outcome in the store runs again.
 """
 
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from smoothcluster.work.workload import Workload
 
 
 class RollbackRecovery:
-    """The shards of one incarnation that the store has otherwise than they were left."""
+    """The own shards of one incarnation with a record in the store other than the last acknowledged."""
 
     def __init__(
         self,
@@ -37,27 +36,31 @@ class RollbackRecovery:
         self._look_again()
 
     def settle(self, view: View) -> None:
-        """Hold what we work on against what the store has, and tell what is in doubt.
+        """Compare the own shards with *view*, drop the shards that lost commits, and report shards with a new version.
 
-        A shard whose commit is not settled is left alone: its own refusal will tell.
+        Called after each read of the whole group. Raise UnavailableError if the store does not tell the history.
         """
         whole: list[int] = []
         for number, work in list(self._workload.works.items()):
             read = view.shards[number]
+            # A pending commit may have landed without an answer before *view* was read, so another version proves no
+            # rollback. The workload sends the commit again: a refusal shows the reason.
             if read is not None and read.version != work.version and work.pending is None:
                 whole += [number] if self._workload.reconcile(number, read) else []
         if whole or self._behind:
             history = self._backend.history() if isinstance(self._backend, HasHistory) else None
+            # Cleared only after the call: if the call fails, the next read reports the lost commits.
             behind, self._behind = self._behind, {}
             self._events.add("doubt", incarnation=self._incarnation, shards=behind, whole=whole, store=history)
 
     def begun_before(self, view: View) -> list[int]:
-        """Shards that are ours by the store and were worked on here under this epoch, or a later one, and dropped.
+        """Return the own shards in *view* that this incarnation dropped in the same or a later epoch.
 
-        What their records say is running did run here, so they are to be taken over from ourselves.
+        Tasks marked as running in such a record did run here. So the shard must be claimed again, from ourselves: the
+        claim counts these starts, and raises the epoch.
         """
         if not view.complete:
-            return []  # A part of it is older than what we have done since.
+            return []  # Parts are older than our last commits: a shard transferred meanwhile would look like our own.
         dropped = [n for n in view.owned(self._incarnation) if n not in self._workload.works]
         epochs = self._workload.epochs
         return [n for n in dropped if (read := view.shards[n]) is not None and epochs.get(n, -1) >= read.record.epoch]

@@ -1,35 +1,39 @@
-"""When one incarnation looks at the group again: at once, in a moment, or at some time at the latest."""
+"""Schedule: decide when one incarnation reads the group again: at once, in a moment, or by a given time."""
 
 from collections.abc import Callable
 
 from smoothcluster.clock import Clock
 
 SOON = 0.2
-"""Seconds until the next look when something is amiss that others ought to mend."""
+"""Seconds until the group is read again, when another member should act first."""
 
 SETTLE = 0.03
-"""Seconds that those who have nothing to take leave to those who have, before they look."""
+"""Delay before a member with nothing to claim re-reads the group, so that claimants go first."""
 
 
 class Schedule:
-    """What is to be looked at is always everything; so this is a time, and little else."""
+    """The time of the next read, and flags for an earlier read. A read always covers the whole group."""
 
     def __init__(self, clock: Clock, wake: Callable[[], None]) -> None:
         self.overdue = True
-        """Whether the last look no longer shows what is the case."""
+        """Whether the last view may be out of date: read the group again at once."""
         self.first = False
-        """Whether we are first in line to act on what happens to others."""
+        """Whether we are first in line to act on the death of another member."""
         self.next_look = 0.0
         self._clock, self._wake = clock, wake
         self._stirred = False
 
     def look_again(self) -> None:
-        """At once. To be called from any thread, as `look_soon` is."""
+        """Have the group read again at once. May be called from any thread, like `look_soon`."""
+        # Set the flag before the call: the loop may wake, and test the flag, before this thread goes on.
         self.overdue = True
         self._wake()
 
     def look_soon(self) -> None:
-        """Something has changed that concerns whoever is first in line, and can wait a little for all others."""
+        """Have the group read again: at once if we are first in line to act, otherwise after a moment.
+
+        All watches but the watch on the own member record call this after a change.
+        """
         if self.first:
             self.overdue = True
         else:
@@ -37,20 +41,20 @@ class Schedule:
         self._wake()
 
     def look_by(self, time: float | None, earliest: float = 0.0) -> None:
-        """At *time* at the latest, if there is one, or at *earliest* if that is later."""
+        """Have the group read again by the later of *time* and *earliest*. Do nothing if *time* is None."""
         if time is not None:
             self.next_look = min(self.next_look, max(time, earliest))
 
     def look_in(self, seconds: float) -> None:
-        """So many seconds from now at the latest."""
+        """Have the group read again within so many seconds."""
         self.look_by(self._clock.monotonic() + seconds)
 
     def settle(self) -> None:
-        """Put what has stirred off for a moment."""
+        """Turn the calls of `look_soon` since the last turn into a read after a moment. Called first in each turn."""
         if self._stirred:
             self._stirred = False
             self.look_in(SETTLE)
 
     def due(self) -> bool:
-        """Whether it is time."""
+        """Whether to read the group in this turn."""
         return self.overdue or self._clock.monotonic() >= self.next_look

@@ -1,4 +1,4 @@
-"""The settings of a member; the same for all its incarnations."""
+"""Settings of a member, valid for all incarnations of the member."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ NO_RETRIES = Retries()
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a member behaves; the same for all its incarnations."""
+    """Settings of a member: the numbers, the limits and the order of candidates."""
 
     group: str
     wanted: Wanted
@@ -22,5 +22,5 @@ class Settings:
     grace: float = 10.0
     order: Order = join_order
     capacity: int | None = None
-    """Shards to take at most."""
+    """Most shards to own; None for any number."""
     pacing: Pacing = field(default_factory=Pacing)

@@ -1,4 +1,4 @@
-"""Whom one incarnation knows to be dead, since when, and what was told of the handovers that followed."""
+"""Log of takeovers: the members proved dead, the times of the proofs, and the events of the handovers that followed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from smoothcluster.model import Evidence
 
 
 class TakeoverLog:
-    """Proofs of death as they came in, and the ``handover`` events of claims."""
+    """The proofs of death that one incarnation has received, and the ``claim`` and ``handover`` events of its moves."""
 
     def __init__(self, clock: Clock, events: EventLog, name: str) -> None:
         self.known: dict[str, Evidence] = {}
@@ -20,16 +20,23 @@ class TakeoverLog:
         self._resuming: dict[int, tuple[dict[str, object], float]] = {}
 
     def proved(self, incarnation: str, after: float) -> None:
-        """Its process is dead, as was known *after* seconds of looking into it."""
+        """Record the proof of death of *incarnation*, and the time.
+
+        *after* is the number of seconds from the end of the connection to the proof. A second proof changes no time.
+        """
         self.known[incarnation] = Evidence.PROCESS_GONE
         self._found.setdefault(incarnation, (self._clock.monotonic(), after))
 
     def since(self, incarnation: str) -> float:
-        """When, on our clock, the proof came."""
+        """Return the time of the proof on this process's clock. Raise KeyError without a proof."""
         return self._found[incarnation][0]
 
     def tell(self, move: Move, view: View) -> None:
-        """Note what *move*, a claim decided on *view*, has brought about: one event for each former owner."""
+        """Add an event for each former owner after the commit of *move*, a claim decided on *view*.
+
+        The time of the first start is still missing. `resumed` adds this time, if tasks start before the loop writes
+        the event at the end of the turn.
+        """
         now = self._clock.monotonic()
         for (former, name), numbers in _by_owner(move, view).items():
             found, after = self._found.get(former or "", (now, None))
@@ -40,7 +47,7 @@ class TakeoverLog:
             self._resuming.update(dict.fromkeys(numbers, (event, found)))
 
     def tell_gift(self, move: Move) -> None:
-        """Note that we have handed shards over to balance the group."""
+        """Add the event of *move*, a committed transfer of own shards to another member."""
         heir = next(iter(move.shards.values())).name
         self._note("handover", move, sorted(move.shards), self._name, heir, Evidence.LEFT)
 
@@ -62,14 +69,20 @@ class TakeoverLog:
         )
 
     def resumed(self, shard: int) -> None:
-        """The first tasks of a shard are on their way to the workers; told if it was taken over just now."""
+        """Complete the event of a recent takeover of *shard*: tasks of the shard went to the pool.
+
+        The workload calls this after each start. Only the first start after a takeover counts.
+        """
         event, found = self._resuming.pop(shard, (None, 0.0))
         if event is not None and event["resumed_ms"] is None:
             event["resumed_ms"] = round((self._clock.monotonic() - found) * 1000, 3)
 
 
 def _by_owner(move: Move, view: View) -> Mapping[tuple[str | None, str | None], list[int]]:
-    """The shards that were taken, by whose they were: incarnation, and name. The seat's holder may have had none."""
+    """Return the claimed shards by former owner, as incarnation and name.
+
+    The former holder of the claimed seat is included, even if the claim took no shard of this holder.
+    """
     groups: dict[tuple[str | None, str | None], list[int]] = {}
     for number in sorted(move.shards):
         read = view.shards[number]
@@ -82,6 +95,6 @@ def _by_owner(move: Move, view: View) -> Mapping[tuple[str | None, str | None], 
 
 
 def _name_of(incarnation: str | None, view: View) -> str | None:
-    """What it is called, if it is still a member. One that is not may have left its name in its shards."""
+    """Return the name of a present member, else None. The shards of a former member may still contain the name."""
     read = view.members.get(incarnation) if incarnation is not None else None
     return read.record.name if read is not None else None
