@@ -21,7 +21,7 @@ from typing import Any
 from bench import Log, Members, figures, machine, until
 
 from smoothcluster import Cluster, Task, connect
-from smoothcluster.group.reading import read_view
+from smoothcluster.group.store import GroupStore
 from smoothcluster.records.keys import Keys
 
 MEMBERS, CONCURRENCY, SECONDS, SHARDS = 5, 8, 0.02, 32
@@ -32,14 +32,14 @@ class Watcher(threading.Thread):
 
     def __init__(self, url: str, group: str) -> None:
         super().__init__(daemon=True)
-        self.backend, self.keys = connect(url).for_group(group), Keys(group)
+        self.store = GroupStore(connect(url).for_group(group), Keys(group), lambda key, what: None)
         self.over = threading.Event()
         self.gaps: list[float] = []
         self.readings: list[float] = []
 
     def unowned(self) -> set[int]:
         """Return the shards whose owner is absent."""
-        view = read_view(self.backend, self.keys, {}, lambda key, what: None)
+        view = self.store.read_view({})
         assert view is not None
         return {n for n, read in enumerate(view.shards) if read is None or read.record.owner not in view.members}
 

@@ -3,14 +3,13 @@
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from smoothcluster.backend import CoordinationBackend, Delete
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
 from smoothcluster.group.events import read_events
-from smoothcluster.group.reading import read_view
 from smoothcluster.group.resizing import Resize, try_change
 from smoothcluster.group.spec import ENOUGH
 from smoothcluster.group.status import group_status, numbers_of
@@ -19,7 +18,6 @@ from smoothcluster.jobs.handle import JobHandle
 from smoothcluster.jobs.submission import Submission
 from smoothcluster.model import Task, check_name
 from smoothcluster.records.codec import GarbageError
-from smoothcluster.records.group import Spec
 from smoothcluster.records.job import Job
 from smoothcluster.records.keys import last_part
 from smoothcluster.records.quarantine import QuarantinedTask, name_of_release
@@ -67,14 +65,13 @@ class Cluster:
         if isinstance(tasks, list | tuple):
             _check_ids(tasks)
         access = self._access
-        new_id: Callable[[], str] = lambda: secrets.token_hex(8)  # noqa: E731  # a name for its type
-        Submission(access.backend, access.keys, access.clock, name, new_id, access.patience).run(tasks)
+        Submission(access.store, name, access.patience).run(tasks)
         return JobHandle(access, name)
 
     def job(self, job: str) -> JobHandle:
         """Return a handle on the job with this id; raise UsageError if the group has no such job."""
-        key = self._access.keys.job(check_name("job", job))
-        if self._access.ask(lambda: self._access.backend.get(key)) is None:
+        key = self._access.store.keys.job(check_name("job", job))
+        if self._access.ask(lambda: self._access.store.backend.get(key)) is None:
             raise UsageError(f"group {self.group!r} has no job {job!r}")
         return JobHandle(self._access, job)
 
@@ -84,7 +81,7 @@ class Cluster:
 
     def _jobs(self) -> dict[str, Job]:
         found: dict[str, Job] = {}
-        for entry in self._access.ask(lambda: self._access.backend.list(self._access.keys.jobs)):
+        for entry in self._access.ask(lambda: self._access.store.backend.list(self._access.store.keys.jobs)):
             try:
                 found[last_part(entry.key)] = Job.from_json(entry.value)
             except GarbageError as error:
@@ -93,7 +90,7 @@ class Cluster:
 
     def absent(self) -> bool:
         """Whether the group does not exist: no member has ever joined, and no client has submitted."""
-        return self._access.ask(lambda: self._access.backend.get(self._access.keys.spec)) is None
+        return self._access.ask(lambda: self._access.store.backend.get(self._access.store.keys.spec)) is None
 
     def spec(self) -> dict[str, int | None]:
         """Return the group's numbers: runner, backup and shards; runner is None until a member has joined."""
@@ -111,13 +108,10 @@ class Cluster:
         """
         access, wanted = self._access, Resize(runner, backup).check()
         access.spec()  # Raises UsageError if there is no such group.
-        new_id: Callable[[], str] = lambda: secrets.token_hex(8)  # noqa: E731  # a name for its type
-        step: Callable[[], Spec | None] = lambda: try_change(  # noqa: E731  # as above
-            access.backend, access.keys, wanted, new_id, access.report
-        )
-        until = access.clock.monotonic() + access.patience
-        while (spec := access.ask(step)) is None:
-            if access.clock.monotonic() > until:
+        clock = access.store.clock
+        until = clock.monotonic() + access.patience
+        while (spec := access.ask(lambda: try_change(access.store, wanted))) is None:
+            if clock.monotonic() > until:
                 raise OutcomeUnknownError("the store does not take the change, or others were faster again and again")
         if spec.shards < ENOUGH * (spec.runner or 0):
             log.warning(
@@ -130,15 +124,15 @@ class Cluster:
     def status(self) -> dict[str, Any]:
         """Return the state of the group, as in ``status --json``: numbers, members, tasks, unassigned shards."""
         access = self._access
-        view = access.ask(lambda: read_view(access.backend, access.keys, {}, access.report))
+        view = access.ask(lambda: access.store.read_view({}))
         if view is None:
-            raise UsageError(f"there is no group {self.group!r} at {access.backend.url}")
+            raise UsageError(f"there is no group {self.group!r} at {access.store.backend.url}")
         return group_status(self.group, view, self._jobs(), access.garbage)
 
     def quarantine(self) -> list[QuarantinedTask]:
         """Return the quarantined tasks with the evidence for each, oldest first."""
         found: list[QuarantinedTask] = []
-        for entry in self._access.ask(lambda: self._access.backend.list(self._access.keys.quarantine)):
+        for entry in self._access.ask(lambda: self._access.store.backend.list(self._access.store.keys.quarantine)):
             try:
                 found.append(QuarantinedTask.from_json(entry.value))
             except GarbageError as error:
@@ -152,37 +146,37 @@ class Cluster:
         half-way, call `release` again: no task is submitted twice.
         """
         jobs: dict[str, list[QuarantinedTask]] = {}
-        for each in self._condemned(numbers):
+        for each in self._quarantined(numbers):
             jobs.setdefault(each.job, []).append(each)
         handles: list[JobHandle] = []
-        for job, condemned in jobs.items():
-            name = name_of_release(job, condemned)
+        for job, quarantined in jobs.items():
+            name = name_of_release(job, quarantined)
             try:
-                handles.append(self.submit([each.task for each in condemned], name))
+                handles.append(self.submit([each.task for each in quarantined], name))
             except JobClosedError:
                 handles.append(self.job(name))  # An earlier, interrupted release submitted them, and they have run.
-            self._remove(condemned)
+            self._remove(quarantined)
         return handles
 
     def drop(self, *numbers: str) -> None:
         """Drop tasks from quarantine; their outcomes stay. Raise UsageError for an id not in quarantine."""
-        self._remove(self._condemned(numbers))
+        self._remove(self._quarantined(numbers))
 
-    def _condemned(self, numbers: Iterable[str]) -> list[QuarantinedTask]:
+    def _quarantined(self, numbers: Iterable[str]) -> list[QuarantinedTask]:
         found = {each.id: each for each in self.quarantine()}
         missing = [number for number in numbers if number not in found]
         if missing:
             raise UsageError(f"group {self.group!r} has no task {missing[0]!r:.100} in quarantine")
         return [found[number] for number in dict.fromkeys(numbers)]
 
-    def _remove(self, condemned: Iterable[QuarantinedTask]) -> None:
-        for each in condemned:
-            change = Delete(self._access.keys.quarantined(each.id))
-            self._access.ask(lambda change=change: _remove(self._access.backend, change))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+    def _remove(self, quarantined: Iterable[QuarantinedTask]) -> None:
+        for each in quarantined:
+            change = Delete(self._access.store.keys.quarantined(each.id))
+            self._access.ask(lambda change=change: _remove(self._access.store.backend, change))  # type: ignore[misc]  # mypy cannot infer a lambda's default
 
     def events(self) -> list[Mapping[str, object]]:
         """Return the events noted by members, oldest first by their wall clocks; a bounded number for each member."""
-        return self._access.ask(lambda: read_events(self._access.backend, self._access.keys))
+        return self._access.ask(lambda: read_events(self._access.store))
 
 
 def _remove(backend: CoordinationBackend, change: Delete) -> None:

@@ -7,11 +7,11 @@ crawler.run()
 import _thread
 import logging
 import os
-import secrets
 import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -26,17 +26,19 @@ from smoothcluster.errors import (
     UnavailableError,
     UsageError,
 )
-from smoothcluster.failure_detector import Listener, Prober
+from smoothcluster.failure_detector import Listener, Prober, Proof
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
 from smoothcluster.group.spec import INDEX, Wanted
+from smoothcluster.group.store import random_id
 from smoothcluster.member.environment import Environment
+from smoothcluster.member.inbox import Inbox
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.member.readiness import Readiness
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Handler, Role, check_name
 from smoothcluster.options import Isolation, Retries
-from smoothcluster.pool import Pool, Run, make_pool
+from smoothcluster.pool import make_pool
 from smoothcluster.pool.children.limits import make_children
 from smoothcluster.pool.children.main import importing
 from smoothcluster.pool.handlers import check_handler
@@ -133,28 +135,26 @@ class ClusterCrawler:
         self._backend = backend
         self._require = require or {}
         self._lease_ttl = lease_ttl
-        self._children = make_children(handler, concurrency, isolation)
+        self._inbox = Inbox(SYSTEM_CLOCK)
+        self._children = make_children(handler, concurrency, isolation, self._inbox.ring)
         self._listener = Listener(host)
-        self._prober = Prober(lambda incarnation, proof, after: self._loop.proved_gone(incarnation, after))
+        self._prober = Prober(self._on_proof)
+        self._readiness = Readiness(
+            self._children.check, warm_up, self._is_standing_by, self._inbox.wake.set, SYSTEM_CLOCK
+        )
         environment = Environment(
             clock=SYSTEM_CLOCK,
-            new_id=lambda: secrets.token_hex(8),
+            new_id=random_id,
             host=socket.gethostname(),
             pid=os.getpid(),
             address=self._listener.address,
             announce=self._listener.announce,
-            watch_peers=lambda peers, first: self._prober.watch(peers, first=first),
-            make_pool=lambda deliver, can_start: self._make_pool(handler, concurrency, deliver, can_start),
+            watch_peers=self._prober.watch,
+            make_pool=partial(make_pool, handler, concurrency, apart=self._children),
             keep_alive=Session.start,
+            inbox=self._inbox,
             apart=self._children,
-            fitness=lambda: self._readiness.fitness(),  # noqa: PLW0108  # it is made below
-        )
-        self._readiness = Readiness(
-            self._children.check,
-            warm_up,
-            lambda: self._loop.role is Role.BACKUP_RUNNER,
-            lambda: self._loop.wake.set(),  # noqa: PLW0108  # likewise
-            SYSTEM_CLOCK,
+            fitness=self._readiness.fitness,
         )
         self._loop = MemberLoop(backend, settings, environment)
         self._thread: threading.Thread | None = None
@@ -167,11 +167,11 @@ class ClusterCrawler:
                 self.stop()
                 raise
 
-    def _make_pool(
-        self, handler: Handler, concurrency: int, deliver: Callable[[], None], can_start: Callable[[Run], bool]
-    ) -> Pool:
-        self._children.wake, self._children.can_start = deliver, can_start
-        return make_pool(handler, concurrency, deliver, can_start, self._children)
+    def _on_proof(self, incarnation: str, _: Proof, after: float) -> None:
+        self._inbox.proved_gone(incarnation, after)
+
+    def _is_standing_by(self) -> bool:
+        return self._loop.role is Role.BACKUP_RUNNER
 
     @property
     def name(self) -> str | None:
@@ -248,7 +248,7 @@ class ClusterCrawler:
         try:
             log.warning("%s: leaving; once more to stop at once", name)
         finally:  # A log handler may raise.
-            self._loop.ask_to_leave()
+            self._inbox.ask_to_leave()
 
     def _work(self) -> None:
         if self._over:
@@ -281,7 +281,7 @@ class ClusterCrawler:
         If another thread is in `run`, `stop` only asks to leave, and `run` returns when done. If the background
         thread of `start` has ended with an error, raise this error.
         """
-        self._loop.ask_to_leave()
+        self._inbox.ask_to_leave()
         if self._thread is not None:
             self._thread.join()
         elif not self._loop.working:

@@ -7,19 +7,22 @@ from itertools import count
 from typing import final
 
 from smoothcluster.backend import CoordinationBackend, Create, Guarantees, Update
+from smoothcluster.clock import Clock
 from smoothcluster.failure_detector import Peer
 from smoothcluster.group.breaker import Pacing
-from smoothcluster.group.reading import read_view
 from smoothcluster.group.spec import Wanted
-from smoothcluster.group.view import Versioned, View
+from smoothcluster.group.store import GroupStore
+from smoothcluster.group.view import Report, Versioned, View
 from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.member.environment import Environment
+from smoothcluster.member.inbox import Inbox
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.member.settings import Settings
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.model import Evidence, Stopping, Task
 from smoothcluster.options import Retries
 from smoothcluster.pool import Apart, Pool, Run, RunState
+from smoothcluster.pool.protocol import always
 from smoothcluster.recipes.session import Session
 from smoothcluster.records.breaker import CLOSED, Breaker
 from smoothcluster.records.codec import load
@@ -28,6 +31,7 @@ from smoothcluster.records.keys import Keys
 from smoothcluster.records.shard import Shard
 from smoothcluster.testing import HeldClock
 from smoothcluster.work import SentTasks, ShardWork, WorkContext
+from smoothcluster.work.workload import WorkloadObserver
 
 KEYS = Keys("g")
 
@@ -95,6 +99,16 @@ def ids(prefix: str = "id") -> Callable[[], str]:
     return lambda: f"{prefix}{next(numbers)}"
 
 
+def store_of(
+    backend: CoordinationBackend,
+    report: Report | None = None,
+    clock: Clock | None = None,
+    new_id: Callable[[], str] | None = None,
+) -> GroupStore:
+    """The store of the group g, with a clock that stands and ids that tell nothing, unless others are given."""
+    return GroupStore(backend, KEYS, report or Garbage(), clock or HeldClock(), new_id or ids())
+
+
 def put(backend: CoordinationBackend, key: str, value: bytes) -> None:
     """Have *value* at *key*, whatever was there."""
     old = backend.get(key)
@@ -145,8 +159,35 @@ class Kennel(Apart):
         """Whether that was later."""
         return self.harmed >= since
 
-    def run(self, run: Run) -> None:
+    def run(self, run: Run, can_start: Callable[[Run], bool] = always) -> None:
         """The hand pool does that."""
+
+
+@final
+@dataclass
+class News(WorkloadObserver):
+    """Keeps the news of a workload."""
+
+    woken: int = 0
+    starts: list[int] = field(default_factory=list[int])
+    losses: list[int] = field(default_factory=list[int])
+    behinds: list[tuple[int, int, int]] = field(default_factory=list[tuple[int, int, int]])
+
+    def wake(self) -> None:
+        """Count it."""
+        self.woken += 1
+
+    def started(self, shard: int) -> None:
+        """Keep it."""
+        self.starts.append(shard)
+
+    def lost(self, shard: int) -> None:
+        """Keep it."""
+        self.losses.append(shard)
+
+    def behind(self, shard: int, kept: int, acknowledged: int) -> None:
+        """Keep it."""
+        self.behinds.append((shard, kept, acknowledged))
 
 
 @final
@@ -169,8 +210,8 @@ class Bench:
         self.backend = MemoryBackend(self.store)
         self.new_id = ids()
         self.context = WorkContext(
-            KEYS, self.shards, "runner", "me", self.guarantees, self.retries, self.stopping,
-            self.new_id, self.garbage, SentTasks(), self.kennel, self._note, lambda: 1700000000.5,
+            store_of(self.backend, self.garbage, self.clock, self.new_id), self.shards, "runner", "me", self.guarantees,
+            self.retries, self.stopping, SentTasks(), self.kennel, self._note,
         )  # fmt: skip
 
     def _note(self, kind: str, **details: object) -> None:
@@ -185,7 +226,7 @@ class Bench:
         """The work on a shard whose record, *record* or a new one, says that we own it."""
         mine = replace(record or Shard(), owner="me", name="runner")
         put(self.backend, KEYS.shard(number), mine.to_json())
-        return ShardWork(number, self.read(number), self.context)
+        return ShardWork(number, self.read(number), self.context, lambda: None)
 
     def read(self, number: int = 0) -> Versioned[Shard]:
         """A shard's record as it stands in the store."""
@@ -195,7 +236,7 @@ class Bench:
 
     def start(self, work: ShardWork, want: int = 10, now: float = 0.0) -> list[Run]:
         """Let *work* start up to *want* tasks and commit that."""
-        work.backlog.fill(self.backend, want)
+        work.backlog.fill(want)
         return self.commit(work, want, now)
 
     def commit(
@@ -315,6 +356,9 @@ class Group:
             self.pools[mark] = HandPool(can_start)
             return self.pools[mark]
 
+        def watch_peers(peers: set[Peer], *, first: bool) -> None:  # as `Environment` has it
+            self.watched[mark] = peers
+
         environment = Environment(
             clock=self.clock,
             new_id=self.new_id,
@@ -322,9 +366,10 @@ class Group:
             pid=1,
             address=("127.0.0.1", next(self.ports)),
             announce=lambda group, name, incarnation: None,
-            watch_peers=lambda peers, first: self.watched.update({mark: peers}),
+            watch_peers=watch_peers,
             make_pool=make_pool,
             keep_alive=lambda session: None,
+            inbox=Inbox(self.clock),
         )
         wanted = Wanted(name, self.runner, self.backup, self.shards)
         settings = Settings("g", wanted, 2, self.ttl, grace=grace, capacity=capacity, pacing=self.pacing)
@@ -356,7 +401,7 @@ class Group:
 
     def view(self) -> View:
         """The group as it stands in the store."""
-        view = read_view(self.backend, KEYS, {}, Garbage())
+        view = store_of(self.backend).read_view({})
         assert view is not None
         return view
 

@@ -13,7 +13,7 @@ gives the seat to only one of them.
 """
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from smoothcluster.group.view import View
 from smoothcluster.model import Evidence, Role
@@ -38,7 +38,7 @@ class SeatClaim:
     number: int
     holder: str | None
     evidence: Evidence
-    depose: bool = False
+    inactive: bool = False
     """Whether the holder lives, but has not run for a TTL."""
 
 
@@ -68,12 +68,21 @@ def first_in_line(view: View, me: str, order: Order = join_order) -> bool:
     return not queue or queue[0].incarnation == me
 
 
-def free_seats(view: View, idle_since: Mapping[str, float], now: float, ttl: float) -> list[SeatClaim]:
-    """Claims on the free seats, lowest first.
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The times that a member has seen pass, all on the monotonic clock of its own process."""
 
-    *idle_since* holds, for each idle holder, the time since when the record has been unchanged and not
-    running, on this process's clock.
-    """
+    now: float
+    ttl: float
+    """Seconds without a sign of life after which a holder counts as inactive."""
+    idle_since: Mapping[str, float]
+    """For each member that does not run: the time since when its record has been unchanged."""
+    vacant_since: Mapping[int, float] = field(default_factory=dict[int, float])
+    """For each free seat: the time since when it has been free."""
+
+
+def free_seats(view: View, seen: Observation) -> list[SeatClaim]:
+    """Claims on the free seats, lowest first."""
     claims: list[SeatClaim] = []
     for number, read in enumerate(view.seats):
         if read.record.closed > view.spec.record.joins:
@@ -82,39 +91,28 @@ def free_seats(view: View, idle_since: Mapping[str, float], now: float, ttl: flo
         evidence = view.verdict(holder)
         if evidence is not None:
             claims.append(SeatClaim(number, holder, evidence))
-        elif holder is not None and now - idle_since.get(holder, now) >= ttl:
-            claims.append(SeatClaim(number, holder, Evidence.LEFT, depose=True))
+        elif holder is not None and seen.now - seen.idle_since.get(holder, seen.now) >= seen.ttl:
+            claims.append(SeatClaim(number, holder, Evidence.LEFT, inactive=True))
     return claims
 
 
-def seat_to_claim(
-    view: View,
-    me: str,
-    idle_since: Mapping[str, float],
-    now: float,
-    ttl: float,
-    order: Order = join_order,
-    vacant_since: Mapping[int, float] | None = None,
-) -> SeatClaim | None:
-    """The seat for *me* to claim now, or None.
-
-    *vacant_since* holds the time since when each seat has been free, on this process's clock.
-    """
+def seat_to_claim(view: View, me: str, seen: Observation, order: Order = join_order) -> SeatClaim | None:
+    """The seat for *me* to claim now, or None."""
     living = view.living()
     if view.all_run or me not in living or me in view.seated() or _better_not(view, me, order):
         return None
-    free = [claim for claim in free_seats(view, idle_since, now, ttl) if living[me].running or not claim.depose]
+    free = [claim for claim in free_seats(view, seen) if living[me].running or not claim.inactive]
     mine = living[me].seat
     if mine is not None:
         # An own claim may have landed since the seats were read: then the store refuses this claim.
         return next((claim for claim in free if claim.number == mine), None)
     taken = {member.seat for member in living.values()}
-    free = [claim for claim in free if claim.depose or claim.number not in taken]
+    free = [claim for claim in free if claim.inactive or claim.number not in taken]
     # A newcomer claims a seat before running: to pass it by at once would upset roles in the making.
-    idle = {name for name, since in idle_since.items() if now - since >= ttl}
+    idle = {name for name, since in seen.idle_since.items() if seen.now - since >= seen.ttl}
     rank = [member.incarnation for member in candidates(view, me, order, idle)].index(me)
-    since = vacant_since or {}
-    turns = (place + int((now - since.get(claim.number, now)) / PATIENCE) for place, claim in enumerate(free))
+    waited = (seen.now - seen.vacant_since.get(claim.number, seen.now) for claim in free)
+    turns = (place + int(seconds / PATIENCE) for place, seconds in enumerate(waited))
     return next((claim for claim, turn in zip(free, turns, strict=True) if rank <= turn), None)
 
 

@@ -8,10 +8,10 @@ import json
 from collections import deque
 from collections.abc import Mapping
 
-from smoothcluster.backend import Change, CoordinationBackend, Create, Refused, Update
-from smoothcluster.clock import Clock
+from smoothcluster.backend import Change, Create, Refused, Update
+from smoothcluster.group.store import GroupStore
 from smoothcluster.records.codec import GarbageError, dump, load
-from smoothcluster.records.keys import Keys, last_part
+from smoothcluster.records.keys import last_part
 
 RING = 200
 """How many events are kept for each member."""
@@ -20,8 +20,8 @@ RING = 200
 class EventLog:
     """The ring of events of a member."""
 
-    def __init__(self, backend: CoordinationBackend, keys: Keys, member: str, clock: Clock) -> None:
-        self._backend, self._directory, self._clock = backend, keys.events(member), clock
+    def __init__(self, store: GroupStore, member: str) -> None:
+        self._backend, self._directory, self._clock = store.backend, store.keys.events(member), store.clock
         self._member = member
         self._waiting: deque[dict[str, object]] = deque(maxlen=RING)
         self._garbage: set[str] = set()
@@ -71,11 +71,11 @@ class EventLog:
         self._next = last + 1
 
 
-def read_events(backend: CoordinationBackend, keys: Keys) -> list[Mapping[str, object]]:
+def read_events(store: GroupStore) -> list[Mapping[str, object]]:
     """The events of all members, oldest first by the wall clocks of the writers."""
     events: list[Mapping[str, object]] = []
-    for directory in backend.keys(keys.all_events):
-        for entry in backend.list(directory):
+    for directory in store.backend.keys(store.keys.all_events):
+        for entry in store.backend.list(directory):
             try:
                 event = load(entry.value)
                 if not isinstance(event.get("kind"), str):

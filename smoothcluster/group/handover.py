@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from smoothcluster.backend import AtVersion, Change, Condition, Create, Delete, Guarantees, Update, commit_size
 from smoothcluster.group.election import SeatClaim
+from smoothcluster.group.store import Stamp
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.model import Evidence
 from smoothcluster.records.blame import format_entry
@@ -90,25 +91,25 @@ def mark(shard: Shard, most: int) -> int:
     return marked
 
 
-def claim(
-    keys: Keys,
-    view: View,
-    me: Versioned[Member],
-    seat: SeatClaim | None,
-    shards: Iterable[int],
-    commit_id: str,
-    limits: Guarantees,
-    starts: int = 0,
-    breaker: Breaker | None = None,
-    spare: tuple[int, Versioned[Shard]] | None = None,
-    at: float | None = None,
-) -> Move:
-    """Claim *seat*, if any, and as many of *shards* as fit into a commit.
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """The seat and the shards that a member wants, and the changes that belong into the same commit."""
 
-    The claim marks up to *starts* of their tasks as running, so the tasks can start as soon as they are read,
-    without another commit. *breaker* is the breaker's record afterwards, if there are deaths to record.
-    *spare* is an own shard to release in the same commit.
-    """
+    seat: SeatClaim | None
+    shards: Iterable[int]
+    starts: int = 0
+    """Most tasks of the shards to mark as running: these tasks start once they are read, without another commit."""
+    breaker: Breaker | None = None
+    """The breaker's record afterwards, if there are deaths to record."""
+    spare: tuple[int, Versioned[Shard]] | None = None
+    """An own shard to release."""
+
+
+def claim(
+    keys: Keys, view: View, me: Versioned[Member], wanted: ClaimRequest, limits: Guarantees, stamp: Stamp
+) -> Move:
+    """Claim the wanted seat, if any, and as many of the wanted shards as fit into a commit."""
+    seat, breaker, starts, commit_id = wanted.seat, wanted.breaker, wanted.starts, stamp.id
     mine = replace(me.record, id=commit_id, seat=me.record.seat if seat is None else seat.number)
     changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]
     conditions: list[Condition] = []
@@ -116,15 +117,15 @@ def claim(
         changes.append(put(keys.breaker, breaker.to_json(), view.breaker.version))
     elif view.breaker.version is not None:
         conditions.append(AtVersion(keys.breaker, view.breaker.version))
-    if spare is not None:
-        number, owned = spare
+    if wanted.spare is not None:
+        number, owned = wanted.spare
         changes.append(put(keys.shard(number), release(owned.record, commit_id).to_json(), owned.version))
     if seat is not None:
         changes.extend(_sit_down(keys, view, mine.incarnation, seat, commit_id))
     taken: dict[int, Shard] = {}
     rest: list[int] = []
-    for number in shards:
-        after = succeed(_read(view, number).record, mine, _evidence(view, number), commit_id, at)
+    for number in wanted.shards:
+        after = succeed(_read(view, number).record, mine, _evidence(view, number), commit_id, stamp.at)
         marked = mark(after, starts)
         change = put(keys.shard(number), after.to_json(), _read(view, number).version)
         if rest or not _fits([*changes, change], limits):
@@ -143,7 +144,7 @@ def claim(
 def _sit_down(keys: Keys, view: View, me: str, seat: SeatClaim, commit_id: str) -> list[Change]:
     """The changes that give *seat* to *me*; a deposed holder learns so from its own member record."""
     changes = [put(keys.seat(seat.number), Seat(me, commit_id).to_json(), view.seats[seat.number].version)]
-    if seat.depose and seat.holder:
+    if seat.inactive and seat.holder:
         holder = view.members[seat.holder]
         deposed = replace(holder.record, seat=None, id=commit_id)
         changes.append(Update(keys.member(seat.holder), deposed.to_json(), holder.version))

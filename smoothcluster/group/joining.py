@@ -6,59 +6,51 @@ can be sure that a group has no living member.
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 
-from smoothcluster.backend import Change, CoordinationBackend, Create, Lease, Refused, Update
+from smoothcluster.backend import Change, Create, Lease, Refused, Update
 from smoothcluster.errors import NameInUseError, OutcomeUnknownError, SpecMismatchError
-from smoothcluster.group.reading import parse_spec, read_members
 from smoothcluster.group.spec import INDEX, Wanted, agreed, new_spec
-from smoothcluster.group.view import Report, Versioned
+from smoothcluster.group.store import GroupStore
+from smoothcluster.group.view import Versioned
 from smoothcluster.records.group import Member
-from smoothcluster.records.keys import Keys
 
 log = logging.getLogger("smoothcluster")
 
 
-def try_join(
-    backend: CoordinationBackend,
-    keys: Keys,
-    wanted: Wanted,
-    card: Member,
-    lease: Lease,
-    new_id: Callable[[], str],
-    report: Report,
-) -> Versioned[Member] | None:
+def try_join(store: GroupStore, wanted: Wanted, card: Member, lease: Lease) -> Versioned[Member] | None:
     """Try once to join as *card*, with name, place and seat filled in; None to try again.
 
     Raise NameInUseError or SpecMismatchError if the group refuses the name or the numbers.
     """
-    spec = parse_spec(backend.get(keys.spec))
+    spec = store.read_spec()
     if spec is None and wanted.again:
         log.warning("the store has lost the group, its tasks and outcomes too, or was emptied: the group begins anew")
-    members = read_members(backend, keys, report) if spec else {}
+    members = store.read_members() if spec else {}
     if card.incarnation in members:
         return members[card.incarnation]
     names = {read.record.name for read in members.values()}
-    commit_id = new_id()
+    commit_id = store.new_id()
     before = spec.record if spec else new_spec(wanted, commit_id)
     try:
         after = replace(agreed(before, wanted, peopled=bool(names)), joins=before.joins + 1, id=commit_id)
         member = replace(card, name=free_name(wanted.name, names), join=after.joins, seat=None, id=commit_id)
     except (SpecMismatchError, NameInUseError):
         # Members are read after the numbers. If another member joined in between, the two reads do not match.
-        now = backend.get(keys.spec)
+        now = store.backend.get(store.keys.spec)
         if spec is not None and now is not None and now.version != spec.version:
             return None
         raise
     put: Change = (
-        Create(keys.spec, after.to_json()) if spec is None else Update(keys.spec, after.to_json(), spec.version)
+        Create(store.keys.spec, after.to_json())
+        if spec is None
+        else Update(store.keys.spec, after.to_json(), spec.version)
     )
-    key = keys.member(member.incarnation)
+    key = store.keys.member(member.incarnation)
     try:
-        result = backend.commit([], [put, Create(key, member.to_json(), lease)])
+        result = store.backend.commit([], [put, Create(key, member.to_json(), lease)])
     except OutcomeUnknownError:
-        backend.sync()  # The next try finds the record if written, now or late: no other member has this key.
+        store.backend.sync()  # The next try finds the record if written, now or late: no other member has this key.
         return None
     return None if isinstance(result, Refused) else Versioned(member, result.versions[key])
 

@@ -9,14 +9,14 @@ Safety: each commit is conditional on the records that were read. The store refu
 has changed. So a change can be retried any number of times, and a late commit changes nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Update
+from smoothcluster.backend import Change, Committed, Create, Update
 from smoothcluster.errors import OutcomeUnknownError, UsageError
-from smoothcluster.group.reading import parse_spec, read_members, read_seats
 from smoothcluster.group.spec import MOST, check_number, numbers
-from smoothcluster.group.view import Report, Versioned
+from smoothcluster.group.store import GroupStore
+from smoothcluster.group.view import Versioned
 from smoothcluster.records.group import Member, Seat, Spec
 from smoothcluster.records.keys import Keys
 
@@ -49,14 +49,12 @@ class Resize:
         return replace(spec, runner=self.runner or spec.runner, backup=backup)
 
 
-def try_change(
-    backend: CoordinationBackend, keys: Keys, wanted: Resize, new_id: Callable[[], str], report: Report
-) -> Spec | None:
+def try_change(store: GroupStore, wanted: Resize) -> Spec | None:
     """Go as far towards *wanted* as a single commit can; return the spec when done, None to try again.
 
     Raise UsageError if there is no group, or the group cannot have such numbers.
     """
-    read = parse_spec(backend.get(keys.spec))
+    read = store.read_spec()
     if read is None:
         raise UsageError("there is no such group")
     before, after = read.record, wanted.after(read.record)
@@ -64,28 +62,28 @@ def try_change(
         return before
     assert before.runner is not None, "checked just now"
     assert after.runner is not None, "never taken away"
+    most_operations = store.backend.guarantees.most_operations
     # Each seat takes two operations. If a commit cannot hold all of them, the number of Runners falls step by step.
-    room = (backend.guarantees.most_operations - 1) // 2
-    step = replace(after, runner=max(after.runner, before.runner - room), joins=before.joins + 1, id=new_id())
-    changes = _changes(backend, keys, read, step, report)
+    room = (most_operations - 1) // 2
+    step = replace(after, runner=max(after.runner, before.runner - room), joins=before.joins + 1, id=store.new_id())
+    changes = _changes(store, read, step)
     try:
-        applied = isinstance(backend.commit([], changes[: backend.guarantees.most_operations]), Committed)
+        applied = isinstance(store.backend.commit([], changes[:most_operations]), Committed)
     except OutcomeUnknownError:
         applied = False
     if not applied:
-        backend.sync()  # So the next try sees the outcome, or the change that was in the way.
+        store.backend.sync()  # So the next try sees the outcome, or the change that was in the way.
     return step if applied and step.runner == after.runner else None
 
 
-def _changes(
-    backend: CoordinationBackend, keys: Keys, before: Versioned[Spec], after: Spec, report: Report
-) -> list[Change]:
+def _changes(store: GroupStore, before: Versioned[Spec], after: Spec) -> list[Change]:
     """The changes of the commit: the spec first, then the mandatory changes, then the optional changes."""
     assert before.version is not None
+    keys = store.keys
     changes: list[Change] = [Update(keys.spec, after.to_json(), before.version)]
-    surplus = read_seats(backend, keys, range(after.seats, before.record.seats), report)
+    surplus = store.read_seats(range(after.seats, before.record.seats))
     # Seats before members: a holder read there and missing among the members here is gone for good.
-    members = read_members(backend, keys, report)
+    members = store.read_members()
     for number, seat in surplus.items():
         closed = Seat(None, after.id, closed=after.joins).to_json()
         key = keys.seat(number)

@@ -7,8 +7,8 @@ from typing import TypeVar
 from smoothcluster.backend import CoordinationBackend, Create
 from smoothcluster.clock import Clock
 from smoothcluster.errors import OutcomeUnknownError, UsageError
-from smoothcluster.group.reading import parse_spec
 from smoothcluster.group.spec import new_spec
+from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import Job
@@ -24,21 +24,21 @@ PATIENCE = 30.0
 """Seconds for which a client retries while the store is unavailable."""
 
 
-def ensure_spec(backend: CoordinationBackend, keys: Keys, new_id: Callable[[], str]) -> Spec:
+def ensure_spec(store: GroupStore) -> Spec:
     """Return the group's spec. Create the spec if there is none: a first submit may come before the first member."""
     while True:
-        spec = parse_spec(backend.get(keys.spec))
+        spec = store.read_spec()
         if spec is not None:
             return spec.record
         try:
-            backend.commit([], [Create(keys.spec, new_spec(None, new_id()).to_json())])
+            store.backend.commit([], [Create(store.keys.spec, new_spec(None, store.new_id()).to_json())])
         except OutcomeUnknownError:
-            backend.sync()
+            store.backend.sync()
 
 
-def read_job(backend: CoordinationBackend, keys: Keys, job: str) -> Versioned[Job] | None:
+def read_job(store: GroupStore, job: str) -> Versioned[Job] | None:
     """Read a job's record; return None if there is none. Raise GarbageError if the record is unreadable."""
-    entry = backend.get(keys.job(job))
+    entry = store.backend.get(store.keys.job(job))
     return None if entry is None else Versioned(Job.from_json(entry.value), entry.version)
 
 
@@ -46,13 +46,13 @@ class Access:
     """A client's access to a group: retries while the store is unavailable, and notes garbage."""
 
     def __init__(self, backend: CoordinationBackend, group: str, clock: Clock, patience: float) -> None:
-        self.backend, self.group, self.clock, self.patience = backend.for_group(group), group, clock, patience
-        self.keys = Keys(group)
+        self.group, self.patience = group, patience
+        self.store = GroupStore(backend.for_group(group), Keys(group), self.report, clock)
         self.garbage: dict[str, str] = {}
 
     def ask(self, question: Callable[[], T]) -> T:
         """Ask the store; retry for ``patience`` seconds while the store is unavailable."""
-        return patiently(self.clock, self.patience, question)
+        return patiently(self.store.clock, self.patience, question)
 
     def report(self, key: str, what: str) -> None:
         """Note garbage at *key*, and log a warning for the first time."""
@@ -62,7 +62,7 @@ class Access:
 
     def spec(self) -> Spec:
         """Read the group's spec; raise UsageError if there is no group."""
-        spec = self.ask(lambda: parse_spec(self.backend.get(self.keys.spec)))
+        spec = self.ask(self.store.read_spec)
         if spec is None:
-            raise UsageError(f"there is no group {self.group!r} at {self.backend.url}")
+            raise UsageError(f"there is no group {self.group!r} at {self.store.backend.url}")
         return spec.record

@@ -21,11 +21,11 @@ class JobHandle:
     def progress(self) -> Progress:
         """Return the progress of the job, in tasks. `Progress.finished` is exact."""
         access, spec = self._access, self._access.spec()
-        return access.ask(lambda: read_progress(access.backend, access.keys, self.id, spec, access.report))
+        return access.ask(lambda: read_progress(access.store, self.id, spec))
 
     def wait(self, timeout: float | None = None) -> Progress:
         """Wait until every task has an outcome; raise TimeoutError after *timeout* seconds."""
-        clock = self._access.clock
+        clock = self._access.store.clock
         deadline = None if timeout is None else clock.monotonic() + timeout
         pause = 0.01
         while not (progress := self.progress()).finished:
@@ -38,4 +38,4 @@ class JobHandle:
     def results(self) -> Iterator[Outcome]:
         """Iterate over the outcomes recorded so far, shard by shard. Each record is read when needed."""
         for shard in range(self._access.spec().shards):
-            yield from read_outcomes(self._access, self._access.keys.results(self.id, shard))
+            yield from read_outcomes(self._access, self._access.store.keys.results(self.id, shard))

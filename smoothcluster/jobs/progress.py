@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass, replace
 
-from smoothcluster.backend import CoordinationBackend, Refused, Update
+from smoothcluster.backend import Refused, Update
 from smoothcluster.errors import UsageError
-from smoothcluster.group.reading import read_ownership
-from smoothcluster.group.view import Report
+from smoothcluster.group.store import GroupStore
 from smoothcluster.jobs.access import read_job
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import FINISHED, SEALED, Job
-from smoothcluster.records.keys import Keys
 from smoothcluster.records.shard import COUNTS
 
 
@@ -50,13 +48,13 @@ class JobCounts:
         return self.whole and self.job.state == SEALED and self.job.tasks + added == skipped + sum(ended)
 
 
-def read_counts(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> JobCounts:
+def read_counts(store: GroupStore, job: str, spec: Spec) -> JobCounts:
     """Read all counts of a job once. Raise UsageError if there is no such job."""
-    found = read_ownership(backend, keys, spec, report)
+    found = store.read_ownership(spec)
     shards = found.shards if found is not None else []
     tallies = [read.record.counts.get(job, {}) for read in shards if read is not None]
     # Read the job's record last: once the job is finished, the sums in this record are final.
-    record = read_job(backend, keys, job)
+    record = read_job(store, job)
     if record is None:
         raise UsageError(f"there is no job {job!r}")
     if record.record.state == FINISHED:
@@ -65,26 +63,28 @@ def read_counts(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, 
     return JobCounts(record.version, record.record, sums, whole=len(tallies) == len(shards))
 
 
-def read_progress(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, report: Report) -> Progress:
+def read_progress(store: GroupStore, job: str, spec: Spec) -> Progress:
     """Return the progress of the job. ``finished`` is exact: two equal readings in a row prove the sums."""
-    books = read_counts(backend, keys, job, spec, report)
-    finished = books.job.state == FINISHED
-    if books.add_up():
-        finished = books == read_counts(backend, keys, job, spec, report)
-    return books.progress(finished=finished)
+    counted = read_counts(store, job, spec)
+    finished = counted.job.state == FINISHED
+    if counted.add_up():
+        finished = counted == read_counts(store, job, spec)
+    return counted.progress(finished=finished)
 
 
-def mark_finished(backend: CoordinationBackend, keys: Keys, job: str, spec: Spec, new_id: str, report: Report) -> bool:
+def mark_finished(store: GroupStore, job: str, spec: Spec) -> bool:
     """Mark the job as finished, with the final sums, if all counts add up. Return whether the job is finished."""
     try:
-        books = read_counts(backend, keys, job, spec, report)
-        if not books.add_up() or books != read_counts(backend, keys, job, spec, report):
-            return books.job.state == FINISHED
+        counted = read_counts(store, job, spec)
+        if not counted.add_up() or counted != read_counts(store, job, spec):
+            return counted.job.state == FINISHED
     except UsageError:
         return False  # The job existed a moment ago, so the store has lost the record.
-    added, skipped, done, failed, quarantined = books.counts
+    added, skipped, done, failed, quarantined = counted.counts
     after = replace(
-        books.job, state=FINISHED, id=new_id,
+        counted.job, state=FINISHED, id=store.new_id(),
         added=added, skipped=skipped, done=done, failed=failed, quarantined=quarantined,
     )  # fmt: skip
-    return not isinstance(backend.commit([], [Update(keys.job(job), after.to_json(), books.version)]), Refused)
+    return not isinstance(
+        store.backend.commit([], [Update(store.keys.job(job), after.to_json(), counted.version)]), Refused
+    )

@@ -13,9 +13,9 @@ BATCH = 32
 
 def read_outcomes(access: Access, directory: str) -> Iterator[Outcome]:
     """Iterate over the outcomes in a directory of results, and read a few records at a time."""
-    keys = access.ask(lambda: access.backend.keys(directory))
+    keys = access.ask(lambda: access.store.backend.keys(directory))
     for start in range(0, len(keys), BATCH):
-        for entry in access.ask(lambda part=keys[start : start + BATCH]: access.backend.get_many(part)):  # type: ignore[misc]  # mypy cannot infer a lambda's default
+        for entry in access.ask(lambda part=keys[start : start + BATCH]: access.store.backend.get_many(part)):  # type: ignore[misc]  # mypy cannot infer a lambda's default
             if entry is None:
                 continue
             try:

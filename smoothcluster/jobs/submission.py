@@ -11,37 +11,28 @@ already read. So the counts of an unfinished job may seem to add up. But every c
 row are equal, all counts had these values at the moment between the readings.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from smoothcluster.backend import Change, CoordinationBackend, Create, HasHistory, Refused, Update
-from smoothcluster.clock import Clock
+from smoothcluster.backend import Change, Create, HasHistory, Refused, Update
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
+from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import ensure_spec, read_job
 from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task
 from smoothcluster.model import Task
 from smoothcluster.records.job import DELETED, FINISHED, OPEN, SEALED, Job
-from smoothcluster.records.keys import Keys
 from smoothcluster.retry import patiently
 
 
 class Submission:
     """One call of ``submit``: writes tasks in chunks, with many chunks in a commit."""
 
-    def __init__(
-        self,
-        backend: CoordinationBackend,
-        keys: Keys,
-        clock: Clock,
-        job: str,
-        new_id: Callable[[], str],
-        patience: float,
-    ) -> None:
-        self._backend, self._keys, self._clock, self._job = backend, keys, clock, job
-        self._new_id, self._patience = new_id, patience
-        self._limits = backend.guarantees
+    def __init__(self, store: GroupStore, job: str, patience: float) -> None:
+        self._store, self._job, self._patience = store, job, patience
+        self._backend, self._keys, self._clock = store.backend, store.keys, store.clock
+        self._limits = store.backend.guarantees
         self._waiting: list[Packet] = []
         self._size = 0
         self.written = 0
@@ -70,7 +61,7 @@ class Submission:
             )
 
     def _write(self, tasks: Iterable[Task]) -> None:
-        spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._backend, self._keys, self._new_id))
+        spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._store))
         self._commit([], 0, OPEN)
         packer = Packer(spec.shards)
         for mark, text in self._encoded(tasks):
@@ -124,22 +115,24 @@ class Submission:
                 return
 
     def _read(self) -> Versioned[Job] | None:
-        return read_job(self._backend, self._keys, self._job)
+        return read_job(self._store, self._job)
 
     def _after(self, before: Versioned[Job] | None, packets: list[Packet], tasks: int, state: str) -> Job:
         if before is None:
             at = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="seconds")
-            return Job(state, tasks, len(packets), at, self._new_id())
+            return Job(state, tasks, len(packets), at, self._store.new_id())
         job = before.record
         if job.state in (FINISHED, DELETED):
             raise JobClosedError(f"job {self._job!r} is {job.state} and takes no more tasks; submit to a new one")
-        return replace(job, state=state, tasks=job.tasks + tasks, chunks=job.chunks + len(packets), id=self._new_id())
+        return replace(
+            job, state=state, tasks=job.tasks + tasks, chunks=job.chunks + len(packets), id=self._store.new_id()
+        )
 
     def _changes(self, before: Versioned[Job] | None, job: Job, packets: list[Packet]) -> list[Change]:
         key = self._keys.job(self._job)
-        book: Change = Create(key, job.to_json()) if before is None else Update(key, job.to_json(), before.version)
+        record: Change = Create(key, job.to_json()) if before is None else Update(key, job.to_json(), before.version)
         first = job.chunks - len(packets)
-        changes: list[Change] = [book]
+        changes: list[Change] = [record]
         for number, packet in enumerate(packets, start=first):
             # The count is in the name: of all commits that start from this count, the store applies only one.
             name = f"{self._job}-{number:08d}"
@@ -174,5 +167,5 @@ class Submission:
         return answer
 
     @staticmethod
-    def _unchanged(now: Versioned[Job] | None, book: Change) -> bool:
-        return now is None if isinstance(book, Create) else now is not None and now.version == book.version
+    def _unchanged(now: Versioned[Job] | None, record: Change) -> bool:
+        return now is None if isinstance(record, Create) else now is not None and now.version == record.version

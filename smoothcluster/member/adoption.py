@@ -8,14 +8,14 @@ member: a member that owns a shard without tasks swaps the shard for an unassign
 import logging
 from collections.abc import Iterable, Sequence
 
-from smoothcluster.backend import Committed, CoordinationBackend, Refused, Update
+from smoothcluster.backend import Committed, Refused, Update
 from smoothcluster.group.assignment import Plan, orphaned, workers
 from smoothcluster.group.breaker import DeathWindow, Pacing, exempt
 from smoothcluster.group.events import EventLog
 from smoothcluster.group.handover import put
+from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import View
 from smoothcluster.records.breaker import Breaker
-from smoothcluster.records.keys import Keys
 from smoothcluster.work import ShardWork
 
 log = logging.getLogger("smoothcluster")
@@ -27,8 +27,8 @@ EXCHANGE = 0.5
 class Adoption:
     """Limits on the adoptions of one incarnation, and reports on unassigned shards."""
 
-    def __init__(self, backend: CoordinationBackend, keys: Keys, pacing: Pacing, events: EventLog, me: str) -> None:
-        self._backend, self._keys, self._pacing, self._events, self._me = backend, keys, pacing, events, me
+    def __init__(self, store: GroupStore, pacing: Pacing, events: EventLog, me: str) -> None:
+        self._store, self._pacing, self._events, self._me = store, pacing, events, me
         self._death_window = DeathWindow(pacing)
         self._next_round = self._next_exchange = 0.0
         self._unassigned: tuple[int, ...] = ()
@@ -64,17 +64,17 @@ class Adoption:
         """
         return self._death_window.told(view, now, commit_id)
 
-    def record(self, view: View, now: float, commit_id: str, *, removed: bool) -> bool:
+    def record(self, view: View, now: float, *, removed: bool) -> bool:
         """Write the breaker's record, if members are about to be *removed* or if the breaker must open.
 
         Return False if the store refused, because another member wrote the record since *view* was read. The caller
         then reads the group again. Raise any BackendError.
         """
-        told = self.told(view, now, commit_id)
+        told = self.told(view, now, self._store.new_id())
         if told is None or not (removed or told.open != view.breaker.record.open):
             return True
-        change = put(self._keys.breaker, told.to_json(), view.breaker.version)
-        if isinstance(self._backend.commit([], [change]), Refused):
+        change = put(self._store.keys.breaker, told.to_json(), view.breaker.version)
+        if isinstance(self._store.backend.commit([], [change]), Refused):
             return False
         self.note(view, told)
         return True
@@ -89,7 +89,7 @@ class Adoption:
             log.warning("the breaker opens: members died in series, the last was %s", last)
             self._events.add("breaker", state="open", dead=dead)
 
-    def close(self, view: View, now: float, commit_id: str) -> bool:
+    def close(self, view: View, now: float) -> bool:
         """Close the breaker, if it is open and no member has died for long enough. Return whether a commit was tried.
 
         Raise any BackendError.
@@ -97,11 +97,11 @@ class Adoption:
         at = self._death_window.closes_at()
         if at is None or now < at or view.breaker.version is None:
             return False
-        closed = Breaker(open=False, dead=view.breaker.record.dead, id=commit_id)
+        closed = Breaker(open=False, dead=view.breaker.record.dead, id=self._store.new_id())
         # Another member may record a new death between the read of *view* and this commit. The commit compares the
         # version, so the breaker does not close over this death.
-        change = Update(self._keys.breaker, closed.to_json(), view.breaker.version)
-        if isinstance(self._backend.commit([], [change]), Committed):
+        change = Update(self._store.keys.breaker, closed.to_json(), view.breaker.version)
+        if isinstance(self._store.backend.commit([], [change]), Committed):
             self._events.add("breaker", state="closed", dead=[])
         return True
 
@@ -149,7 +149,7 @@ class Adoption:
     def _waits(self, view: View, number: int) -> bool:
         """Whether a shard has tasks, open or waiting."""
         read = view.shards[number]
-        return read is not None and bool(read.record.open or self._backend.keys(self._keys.tasks(number)))
+        return read is not None and bool(read.record.open or self._store.backend.keys(self._store.keys.tasks(number)))
 
 
 def _advice(why: str) -> str:

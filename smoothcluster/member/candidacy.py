@@ -4,7 +4,7 @@ All times come from this process's own clock, and no two clocks are compared. A 
 reads was unchanged in between, so the owner's clock does not matter.
 """
 
-from smoothcluster.group.election import PATIENCE, Order, SeatClaim, fit, free_seats, seat_to_claim
+from smoothcluster.group.election import PATIENCE, Observation, Order, SeatClaim, fit, free_seats, seat_to_claim
 from smoothcluster.group.view import View
 
 
@@ -26,7 +26,7 @@ class Candidacy:
         idle = {name: read.version for name, read in view.members.items() if not read.record.running}
         since = {name: seen for name, (version, seen) in self._idle.items() if idle.get(name) == version}
         self._idle = {name: (version, since.get(name, now)) for name, version in idle.items()}
-        free = free_seats(view, self._idle_since(), now, self._ttl)
+        free = free_seats(view, self._seen(now))
         self._vacant = {claim.number: self._vacant.get(claim.number, now) for claim in free}
 
     @property
@@ -36,7 +36,7 @@ class Candidacy:
 
     def seat(self, view: View, now: float) -> SeatClaim | None:
         """Return the seat to claim now; None if no seat is free for us or another candidate has the turn."""
-        return seat_to_claim(view, self._me, self._idle_since(), now, self._ttl, self._order, self._vacant)
+        return seat_to_claim(view, self._me, self._seen(now), self._order)
 
     def has_successor(self, view: View, now: float) -> bool:
         """Whether a fit candidate is there to take a free seat, and the turns of all candidates are not over yet.
@@ -57,5 +57,5 @@ class Candidacy:
         idle = (since for name, (_, since) in self._idle.items() if name in runners and name != self._me)
         return any(now - since < self._ttl for since in idle)
 
-    def _idle_since(self) -> dict[str, float]:
-        return {name: since for name, (_, since) in self._idle.items()}
+    def _seen(self, now: float) -> Observation:
+        return Observation(now, self._ttl, {name: since for name, (_, since) in self._idle.items()}, self._vacant)

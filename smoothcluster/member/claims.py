@@ -6,18 +6,17 @@ read of the group shows the seats and shards that this incarnation holds.
 
 from collections.abc import Iterable
 
-from smoothcluster.backend import CoordinationBackend, Delete, Refused
+from smoothcluster.backend import Delete, Refused
 from smoothcluster.errors import MisplacedKeyError
-from smoothcluster.group.assignment import Plan, orphaned
+from smoothcluster.group.assignment import Plan, orphaned, room
 from smoothcluster.group.election import SeatClaim
-from smoothcluster.group.handover import claim
-from smoothcluster.group.view import Report, Versioned, View
+from smoothcluster.group.handover import ClaimRequest, claim, leave
+from smoothcluster.group.store import GroupStore
+from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.adoption import Adoption
-from smoothcluster.member.environment import Environment
 from smoothcluster.member.own_record import OwnRecord
 from smoothcluster.member.schedule import SOON, Schedule
 from smoothcluster.member.takeover_log import TakeoverLog
-from smoothcluster.records.keys import Keys
 from smoothcluster.records.shard import Shard
 from smoothcluster.work.workload import Workload
 
@@ -29,19 +28,20 @@ class Claims:
     """The claims of one incarnation."""
 
     def __init__(
-        self, backend: CoordinationBackend, keys: Keys, environment: Environment, me: OwnRecord, workload: Workload,
-        adoption: Adoption, takeovers: TakeoverLog, schedule: Schedule, report: Report,
+        self, store: GroupStore, me: OwnRecord, workload: Workload, adoption: Adoption, takeovers: TakeoverLog,
+        schedule: Schedule,
     ) -> None:  # fmt: skip
         self.tried = False
         """Whether a claim was tried since the last read of the group, so the view may lack shards and seats of ours."""
-        self._backend, self._keys, self._environment, self._report = backend, keys, environment, report
-        self._me, self._workload, self._adoption, self._takeovers, self._schedule = (
-            me,
-            workload,
-            adoption,
-            takeovers,
-            schedule,
-        )
+        self.me, self.workload, self.adoption = me, workload, adoption
+        self._store, self._takeovers, self._schedule = store, takeovers, schedule
+
+    def claim_seat(self, view: View, seat: SeatClaim, now: float) -> None:
+        """Claim *seat* with as many of the holder's shards as the capacity and the limits on adoption allow."""
+        mine = self.me.record
+        shards = view.owned(seat.holder)[: room(view, mine.incarnation)] if mine.running else []
+        shards = shards[: self.adoption.most(view, now)]  # Without a seat, we may still own some.
+        self.claim(view, seat, shards, now)
 
     def claim(
         self,
@@ -61,37 +61,37 @@ class Claims:
         # second claim could take a second seat or exceed the capacity. The flag is set before the commit, because a
         # commit with an unknown outcome may have landed.
         self.tried = True
-        starts, new_id, at = self._workload.room(), self._environment.new_id(), self._environment.clock.wall()
-        told = self._adoption.told(view, now, new_id)
-        limits = self._backend.guarantees
-        move = claim(self._keys, view, self._me.read, seat, shards, new_id, limits, starts, told, spare, at)
+        backend, keys, stamp = self._store.backend, self._store.keys, self._store.stamp()
+        breaker = self.adoption.told(view, now, stamp.id)
+        wanted = ClaimRequest(seat, shards, self.workload.room(), breaker, spare)
+        move = claim(keys, view, self.me.read, wanted, backend.guarantees, stamp)
         try:
-            result = self._backend.commit(move.conditions, move.changes)
+            result = backend.commit(move.conditions, move.changes)
         except MisplacedKeyError as error:
-            self._report(error.key, error.what)
+            self._store.report(error.key, error.what)
             self._schedule.look_in(SOON)
             return
         self._schedule.look_again()
         if isinstance(result, Refused):
             return
         # The next read of the group takes any other version of the own record for a change by another member.
-        self._me.read = Versioned(move.me, result.versions[self._keys.member(move.me.incarnation)])
+        self.me.read = Versioned(move.me, result.versions[keys.member(move.me.incarnation)])
         if spare is not None:
-            self._workload.drop(spare[0])
+            self.workload.drop(spare[0])
         for number, shard in move.shards.items():
-            self._workload.adopt(number, Versioned(shard, result.versions[self._keys.shard(number)]))
+            self.workload.adopt(number, Versioned(shard, result.versions[keys.shard(number)]))
         if any(orphaned(view, number) for number in move.shards):
-            self._adoption.adopted(now)
+            self.adoption.adopted(now)
         if move.me.incarnation not in move.former.values():  # Otherwise we claim our own shards again.
             self._takeovers.tell(move, view)
-        self._adoption.note(view, told)
+        self.adoption.note(view, breaker)
 
     def exchange(self, view: View, todo: Plan, now: float) -> bool:
         """Swap an own shard without tasks for an unassigned shard that has tasks. Return whether a claim was tried.
 
         `Incarnation` calls this when there is no other move to make. Raise any BackendError.
         """
-        pair = self._adoption.exchange(view, todo.unplaced, self._workload.works.values(), now)
+        pair = self.adoption.exchange(view, todo.unplaced, self.workload.works.values(), now)
         if pair is None:
             return False
         number, drained = pair
@@ -118,9 +118,27 @@ class Claims:
             self._schedule.look_by(now + SOON)
         # The breaker's record keeps the evidence of an owner's death, so write this record first. A member that reads
         # the group after the removal would otherwise find no evidence, and take the death for an expired lease.
-        if not self._adoption.record(view, now, self._environment.new_id(), removed=bool(dead)):
+        if not self.adoption.record(view, now, removed=bool(dead)):
             self._schedule.look_again()
             return
         for name in dead:
             # Another member may have removed the record since *view* was read: the store then refuses, without harm.
-            self._backend.commit([], [Delete(self._keys.member(name))])
+            self._store.backend.commit([], [Delete(self._store.keys.member(name))])
+
+    def release(self, view: View) -> bool:
+        """Release the shards without an unsettled commit; with the last of them, the seat and the member record.
+
+        Return whether the member record is deleted; if not, call again with a newer view.
+        """
+        # A transfer to us may land between the read of *view* and the commit. The commit compares our record, which a
+        # transfer changes: the store then refuses, and the next call releases this shard, too.
+        works, store = self.workload.works, self._store
+        # A pending commit may have landed or not, but its changes are in `work.record` already: leave such a shard as
+        # the store has it, to the successor.
+        held = {n: Versioned(work.record, work.version) for n, work in works.items() if work.pending is None}
+        move = leave(store.keys, view, self.me.read, held, store.new_id(), store.backend.guarantees)
+        if isinstance(store.backend.commit([], move.changes), Refused):
+            return False
+        for number in move.shards:
+            self.workload.drop(number)
+        return not move.rest

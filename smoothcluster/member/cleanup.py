@@ -5,65 +5,52 @@ sums of the counts. Then the owner of each shard drops the job's data of this sh
 and the digests under ``seen``. The owner does so in fenced commits. The results stay.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from smoothcluster.backend import CoordinationBackend
-from smoothcluster.group.view import Report, View
+from smoothcluster.group.store import GroupStore
+from smoothcluster.group.view import View
 from smoothcluster.jobs.progress import mark_finished
-from smoothcluster.member.environment import Environment
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import FINISHED, SEALED, Job
-from smoothcluster.records.keys import Keys, last_part
+from smoothcluster.records.keys import last_part
 from smoothcluster.work import ShardWork
 
 
-def states(backend: CoordinationBackend, keys: Keys, report: Report) -> dict[str, str]:
+def states(store: GroupStore) -> dict[str, str]:
     """Return the state of each job. Report unreadable records and leave them out."""
     found: dict[str, str] = {}
-    for entry in backend.list(keys.jobs):
+    for entry in store.backend.list(store.keys.jobs):
         try:
             found[last_part(entry.key)] = Job.from_json(entry.value).state
         except GarbageError as error:
-            report(entry.key, str(error))
+            store.report(entry.key, str(error))
     return found
 
 
-def finished_jobs(
-    backend: CoordinationBackend, keys: Keys, spec: Spec | None, new_id: Callable[[], str], report: Report
-) -> set[str]:
+def finished_jobs(store: GroupStore, spec: Spec | None) -> set[str]:
     """Return the finished jobs. Given *spec*, also find and mark the sealed jobs that have finished since.
 
     A job that another member marks at the same moment is returned next time. Raise any BackendError.
     """
     finished: set[str] = set()
-    for job, state in states(backend, keys, report).items():
-        if state == FINISHED or (
-            state == SEALED and spec is not None and mark_finished(backend, keys, job, spec, new_id(), report)
-        ):
+    for job, state in states(store).items():
+        if state == FINISHED or (state == SEALED and spec is not None and mark_finished(store, job, spec)):
             finished.add(job)
     return finished
 
 
-def tidy(backend: CoordinationBackend, keys: Keys, work: ShardWork, finished: set[str]) -> None:
+def tidy(store: GroupStore, work: ShardWork, finished: set[str]) -> None:
     """Have the shard's next commits drop the counts and digests of *finished* jobs."""
     for job in sorted(finished & work.record.counts.keys()):
-        work.forget(job, backend.keys(keys.seen(job, work.number)))
+        work.forget(job, store.backend.keys(store.keys.seen(job, work.number)))
 
 
 class Cleanup:
     """The cleanup of one incarnation: every *every* seconds, and only if a shard of ours has counts of a job."""
 
-    def __init__(
-        self, backend: CoordinationBackend, keys: Keys, environment: Environment, every: float, report: Report
-    ) -> None:
-        self._backend, self._keys, self._environment, self._every, self._report = (
-            backend,
-            keys,
-            environment,
-            every,
-            report,
-        )
+    def __init__(self, store: GroupStore, every: float) -> None:
+        self._store, self._every = store, every
         self._next = 0.0
 
     def turn(self, view: View | None, works: Mapping[int, ShardWork]) -> None:
@@ -71,11 +58,11 @@ class Cleanup:
 
         Raise any BackendError.
         """
-        now = self._environment.clock.monotonic()
+        now = self._store.clock.monotonic()
         if view is None or now < self._next or not any(work.record.counts for work in works.values()):
             return
         self._next = now + self._every
         judge = view.spec.record if 0 in works else None  # So only one member checks.
-        finished = finished_jobs(self._backend, self._keys, judge, self._environment.new_id, self._report)
+        finished = finished_jobs(self._store, judge)
         for work in works.values():
-            tidy(self._backend, self._keys, work, finished)
+            tidy(self._store, work, finished)

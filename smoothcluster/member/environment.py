@@ -2,14 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from smoothcluster.clock import Clock
 from smoothcluster.failure_detector import Peer
+from smoothcluster.member.inbox import Inbox
 from smoothcluster.member.readiness import Fitness
 from smoothcluster.pool import Apart, NoChildren, Pool, Run
 from smoothcluster.recipes.session import Session
 
 NO_CHILDREN = NoChildren()
+
+
+class WatchPeers(Protocol):
+    """Probe exactly *peers* for their deaths; without delay if we are *first* in line to act."""
+
+    def __call__(self, peers: set[Peer], *, first: bool) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +33,14 @@ class Environment:
     """Numeric host and port for other members to notice the death of the process."""
     announce: Callable[[str, str, str], None]
     """Have this port greet callers with group, member and incarnation from now on. Called after each join."""
-    watch_peers: Callable[[set[Peer], bool], None]
-    """Probe exactly these members for their deaths; without delay if the flag is set: we are first in line to act.
-    The maker of the member passes proofs to `MemberLoop.proved_gone`."""
+    watch_peers: WatchPeers
+    """Probe members for their deaths. The maker of the member passes proofs to `Inbox.proved_gone`."""
     make_pool: Callable[[Callable[[], None], Callable[[Run], bool]], Pool]
     """Make the handler pool, given a function to call after each finished task, and a function to allow a start."""
     keep_alive: Callable[[Session], None]
     """Run the renewals of a session in the background. Called for each new session."""
+    inbox: Inbox
+    """The messages of other threads to the loop."""
     apart: Apart = NO_CHILDREN
     """The child processes for suspects, or for all tasks under isolation."""
     fitness: Callable[[], Fitness] = Fitness

@@ -9,7 +9,6 @@ shards, and the loop joins again under the same name.
 """
 
 import logging
-from collections import deque
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.errors import (
@@ -20,9 +19,9 @@ from smoothcluster.errors import (
     OutcomeUnknownError,
 )
 from smoothcluster.group.joining import try_join
-from smoothcluster.group.reading import parse_spec
+from smoothcluster.group.store import GroupStore
 from smoothcluster.member.environment import Environment
-from smoothcluster.member.incarnation import Incarnation
+from smoothcluster.member.incarnation import Incarnation, Joined
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Role
 from smoothcluster.pool import Run
@@ -49,50 +48,23 @@ class MemberLoop:
         """The name, fixed by the first join; None before."""
         self.working = False
         """Whether a thread is in `run`."""
-        self.wake = environment.clock.signal()
-        self.pool = environment.make_pool(self._ring, self._may_start)
-        self._backend, self._settings, self._environment = backend.for_group(settings.group), settings, environment
-        self._clock = environment.clock
-        self._keys = Keys(settings.group)
+        self.inbox = environment.inbox
+        self.pool = environment.make_pool(self.inbox.ring, self._may_start)
+        self._settings, self._environment, self._clock = settings, environment, environment.clock
+        self._store = GroupStore(
+            backend.for_group(settings.group), Keys(settings.group), self._report, self._clock, environment.new_id
+        )
         self.session: Session | None = None
         self._incarnation = ""
         self._ended: tuple[str, str] | None = None
         """The last incarnation and the reason for the end, until an event reports both."""
         self._running = False
-        self._leaving = environment.clock.signal()
-        self._proofs: deque[tuple[str, float]] = deque()
         self._away_until, self._pause = 0.0, FIRST_PAUSE
         self._away, self._say_again = "", 0.0
         """The last reported reason why the store is away; empty while the store answers."""
 
-    # For others to call, from any thread
-
-    def proved_gone(self, incarnation: str, after: float = 0.0) -> None:
-        """Take in a proof that the process of *incarnation* is dead. The failure detector calls this.
-
-        *after* is the number of seconds from the end of the connection to the proof.
-        """
-        # Append before the wake-up: the loop clears the signal first, and takes out the proofs second.
-        self._proofs.append((incarnation, after))
-        self.wake.set()
-
-    def ask_to_leave(self) -> None:
-        """Have `run` leave the group and return: no more tasks start, and running tasks get the grace period."""
-        # Set before the wake-up: the loop clears the signal first, and reads this flag second.
-        self._leaving.set()
-        self.wake.set()
-
-    def _ring(self) -> None:
-        """Wake the loop. The pool calls this for every finished task, so a signal already set costs no lock.
-
-        No run is missed: the pool adds the run to `finished` before this test, and the loop clears the signal before
-        the loop takes out the runs.
-        """
-        if not self.wake.is_set():
-            self.wake.set()
-
     def _may_start(self, _: Run) -> bool:
-        return self.session is not None and self.session.held() and not self._leaving.is_set()
+        return self.session is not None and self.session.held() and not self.inbox.leaving.is_set()
 
     @property
     def role(self) -> Role | None:
@@ -110,8 +82,8 @@ class MemberLoop:
         Raise NameInUseError or SpecMismatchError if the group refuses the name or the numbers, or any BackendError.
         """
         if self.session is None or self.session.lost.is_set():
-            self.session = Session(self._backend, self._settings.lease_ttl, self._clock)
-            self.session.on_lost(self.wake.set)
+            self.session = Session(self._store.backend, self._settings.lease_ttl, self._clock)
+            self.session.on_lost(self.inbox.wake.set)
             self._incarnation = self._environment.new_id()
             self._environment.keep_alive(self.session)
         wanted = self._settings.wanted if self.name is None else self._settings.wanted.rejoining(self.name)
@@ -121,18 +93,14 @@ class MemberLoop:
             self._settings.concurrency, self._running, None, "", self._settings.capacity,
             apart=self._environment.apart.able is not False,
         )  # fmt: skip
-        me = try_join(
-            self._backend, self._keys, wanted, card, self.session.lease, self._environment.new_id, self._report
-        )
-        spec = parse_spec(self._backend.get(self._keys.spec)) if me is not None else None
+        me = try_join(self._store, wanted, card, self.session.lease)
+        spec = self._store.read_spec() if me is not None else None
         if me is None or spec is None:
             return False
         self.name = me.record.name
         self._environment.announce(self._settings.group, self.name, self._incarnation)
-        self.life = Incarnation(
-            self._backend, self._keys, self._settings, self._environment, self.session, me, spec.record.shards,
-            self.pool, self.wake, self._report,
-        )  # fmt: skip
+        joined = Joined(self.session, me, spec.record.shards)
+        self.life = Incarnation(self._store, self._settings, self._environment, joined, self.pool)
         if self._ended is not None:
             self.life.events.add("lease_lost", incarnation=self._ended[0], why=self._ended[1])
             self._ended = None
@@ -165,8 +133,8 @@ class MemberLoop:
         """Work until asked to leave, then leave. Raise SpecMismatchError if the group refuses the numbers at a join."""
         self.working = self._running = True
         try:
-            while not self._leaving.is_set():
-                self.wake.wait(self.step())
+            while not self.inbox.leaving.is_set():
+                self.inbox.wake.wait(self.step())
             self._leave()
         finally:
             self.working = False
@@ -177,7 +145,7 @@ class MemberLoop:
         Errors of the store end the turn: a lost lease also ends the incarnation, other errors begin a pause.
         """
         # Clear the signal before the turn reads any flag or queue: a wake-up in between then leads to another turn.
-        self.wake.clear()
+        self.inbox.wake.clear()
         now = self._clock.monotonic()
         if now < self._away_until:
             if self.life is not None:
@@ -202,7 +170,7 @@ class MemberLoop:
         if self._away:
             log.warning("the store is back")
             self._away = ""
-        if self.life is None or self.wake.is_set():
+        if self.life is None or self.inbox.wake.is_set():
             return 0.0
         return max(0.0, self.life.next_time() - self._clock.monotonic())
 
@@ -212,8 +180,8 @@ class MemberLoop:
         if self.life is None and (leaving or not self.try_join()):
             return
         assert self.life is not None
-        while self._proofs:
-            self.life.proved_gone(*self._proofs.popleft())
+        while self.inbox.proofs:
+            self.life.proved_gone(*self.inbox.proofs.popleft())
         self.life.tell(running=self._running)
         self.life.turn(leaving=leaving)
 
@@ -252,7 +220,7 @@ class MemberLoop:
             # If the lease was lost in this turn, there is nothing left to release.
             if self.life is not life or (life.workload.quiet() and self._released()):
                 break
-            self.wake.wait(max(FIRST_PAUSE / 10, min(pause, deadline - self._clock.monotonic())))
+            self.inbox.wake.wait(max(FIRST_PAUSE / 10, min(pause, deadline - self._clock.monotonic())))
         if self.life is not None:
             # Running tasks are handed over with their shards. If the store is away, the lease runs out instead.
             if not self.life.released:

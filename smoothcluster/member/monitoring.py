@@ -10,16 +10,15 @@ Where all members are Runners, every join and every departure changes all shares
 of members, for creations and deletions only, and no record but the own.
 """
 
-from collections.abc import Callable
-
-from smoothcluster.backend import CoordinationBackend, Watch
+from smoothcluster.backend import Watch
 from smoothcluster.failure_detector import Peer
 from smoothcluster.group.monitors import watched_by
+from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import View
 from smoothcluster.member.environment import Environment
+from smoothcluster.member.schedule import Schedule
 from smoothcluster.member.settings import Settings
 from smoothcluster.records.group import Member
-from smoothcluster.records.keys import Keys
 
 WATCHERS = 2
 """How many candidates watch every Runner, and how many Runners watch the candidates and the join counter."""
@@ -29,22 +28,15 @@ class Monitor:
     """The watches and probes of one incarnation."""
 
     def __init__(
-        self,
-        backend: CoordinationBackend,
-        keys: Keys,
-        settings: Settings,
-        environment: Environment,
-        me: str,
-        mine: Callable[[], None],
-        others: Callable[[], None],
+        self, store: GroupStore, settings: Settings, environment: Environment, me: str, schedule: Schedule
     ) -> None:
-        self._backend, self._keys, self._settings, self._environment = backend, keys, settings, environment
-        self._me, self._mine, self._others = me, mine, others
+        self._backend, self._keys, self._settings, self._environment = store.backend, store.keys, settings, environment
+        self._me, self._schedule = me, schedule
         self._watches: dict[str, Watch] = {}
         self._done: View | None = None
 
     def follow(self, view: View | None, *, first: bool) -> None:
-        """Watch and probe the keys and ports for *view*, and nothing else. Call *mine* if a watch is new.
+        """Watch and probe the keys and ports for *view* only. If a watch is new, have the group read again.
 
         The loop calls this in each turn; an unchanged view costs nothing. *first* says whether this member is first in
         line to act on a death. Raise any BackendError; the next call goes on with the missing watches.
@@ -54,15 +46,16 @@ class Monitor:
         peers = watched_by(view, self._me, self._settings.order, WATCHERS)
         living = view.living()
         group = self._settings.group
-        self._environment.watch_peers({_peer(group, living[name]) for name in peers if living[name].port}, first)
+        self._environment.watch_peers({_peer(group, living[name]) for name in peers if living[name].port}, first=first)
         paths = self._paths(view, peers)
         for path in set(self._watches) - paths:
             self._watches.pop(path).close()
         for path in sorted(paths - set(self._watches)):
             # The key may change between the read of *view* and the arming of the watch, without a call of *notify*. So
             # the group is read again after the arming. The request comes first: the arming may fail halfway.
-            self._mine()
-            notify = self._mine if path == self._keys.member(self._me) else self._others
+            self._schedule.look_again()
+            own = path == self._keys.member(self._me)
+            notify = self._schedule.look_again if own else self._schedule.look_soon
             self._watches[path] = self._backend.watch(path, notify, values=path != self._keys.members)
         self._done = view
 
@@ -90,7 +83,7 @@ class Monitor:
         """Close all watches and stop probing. Called when the incarnation is over."""
         for watch in self._watches.values():
             watch.close()
-        self._environment.watch_peers(set(), False)
+        self._environment.watch_peers(set(), first=False)
 
 
 def _peer(group: str, member: Member) -> Peer:

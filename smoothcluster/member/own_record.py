@@ -3,29 +3,25 @@
 The record lives as long as the member's lease, and every claim of the member compares the record's version.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from smoothcluster.backend import Change, Committed, CoordinationBackend, Update
+from smoothcluster.backend import Change, Committed, Update
 from smoothcluster.group.election import role_of
 from smoothcluster.group.events import EventLog
+from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.readiness import Fitness
 from smoothcluster.member.schedule import Schedule
 from smoothcluster.model import Role
 from smoothcluster.records.group import Member
-from smoothcluster.records.keys import Keys
 
 
 class OwnRecord:
     """The member record of one incarnation, as of the last own commit or the last read of the group."""
 
-    def __init__(
-        self, backend: CoordinationBackend, keys: Keys, read: Versioned[Member], events: EventLog, schedule: Schedule,
-        new_id: Callable[[], str],
-    ) -> None:  # fmt: skip
+    def __init__(self, store: GroupStore, read: Versioned[Member], events: EventLog, schedule: Schedule) -> None:
         self.read = read
-        self._backend, self._keys, self._events, self._schedule, self._new_id = backend, keys, events, schedule, new_id
+        self._store, self._events, self._schedule = store, events, schedule
 
     @property
     def record(self) -> Member:
@@ -37,7 +33,7 @@ class OwnRecord:
 
         `Incarnation.tell` calls this in each turn until the record says so. Raise any BackendError.
         """
-        self._rewrite(replace(self.record, running=True, id=self._new_id()))
+        self._rewrite(replace(self.record, running=True, id=self._store.new_id()))
         self._schedule.overdue = True
 
     def set_fitness(self, found: Fitness, view: View, *, apart: bool) -> None:
@@ -52,14 +48,14 @@ class OwnRecord:
             found = Fitness(None, before.checked)
         if (found.unfit, found.checked, apart) == (before.unfit, before.checked, before.apart):
             return
-        after = replace(before, unfit=found.unfit, checked=found.checked, apart=apart, id=self._new_id())
+        after = replace(before, unfit=found.unfit, checked=found.checked, apart=apart, id=self._store.new_id())
         queue: list[Change] = []
         if found.unfit is not None and before.unfit is None:
             # A join may land between the read of *view* and this commit, and take the same place in the queue. So the
             # commit also compares and sets the join counter; if refused, a later turn tries again on a newer view.
             after = replace(after, join=view.spec.record.joins + 1)
             last = replace(view.spec.record, joins=after.join, id=after.id)
-            queue = [Update(self._keys.spec, last.to_json(), view.spec.version)]
+            queue = [Update(self._store.keys.spec, last.to_json(), view.spec.version)]
         if self._rewrite(after, *queue) and found.unfit != before.unfit:
             self._events.add("fitness", unfit=found.unfit)
         self._schedule.look_again()
@@ -70,8 +66,8 @@ class OwnRecord:
         Another member may change the record between the last read and this commit, to transfer shards to us or to take
         the seat. So the commit compares the version: a refusal keeps the change, and the next read finds it.
         """
-        key = self._keys.member(after.incarnation)
-        result = self._backend.commit([], [*others, Update(key, after.to_json(), self.read.version)])
+        key = self._store.keys.member(after.incarnation)
+        result = self._store.backend.commit([], [*others, Update(key, after.to_json(), self.read.version)])
         if isinstance(result, Committed):
             self.read = Versioned(after, result.versions[key])
         return isinstance(result, Committed)

@@ -8,17 +8,14 @@ target. A shard without a target is released, for any member with room to claim 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from smoothcluster.backend import Committed, CoordinationBackend
+from smoothcluster.backend import Committed
 from smoothcluster.group.assignment import Plan, room
 from smoothcluster.group.handover import give, let_go
-from smoothcluster.group.reading import read_ownership
-from smoothcluster.group.view import Report, Versioned, View
-from smoothcluster.member.environment import Environment
-from smoothcluster.member.settings import Settings
+from smoothcluster.group.store import GroupStore
+from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.stopping import Stopping
 from smoothcluster.member.takeover_log import TakeoverLog
 from smoothcluster.records.group import Member
-from smoothcluster.records.keys import Keys
 from smoothcluster.records.shard import Shard
 from smoothcluster.work.workload import Workload
 
@@ -27,11 +24,9 @@ class Rebalancer:
     """Shards of one incarnation to transfer soon."""
 
     def __init__(
-        self, backend: CoordinationBackend, keys: Keys, settings: Settings, environment: Environment,
-        workload: Workload, stopping: Stopping, takeovers: TakeoverLog, report: Report,
-    ) -> None:  # fmt: skip
-        self._backend, self._keys, self._report = backend, keys, report
-        self._clock, self._grace, self._new_id = environment.clock, settings.grace, environment.new_id
+        self, store: GroupStore, grace: float, workload: Workload, stopping: Stopping, takeovers: TakeoverLog
+    ) -> None:
+        self._store, self._clock, self._grace = store, store.clock, grace
         self._workload, self._stopping, self._takeovers = workload, stopping, takeovers
         self._moving: dict[int, str | None] = {}
         self._resigning: float | None = None
@@ -86,12 +81,12 @@ class Rebalancer:
         for number in gift:
             del self._moving[number]
         if target is None:
-            move = let_go(self._keys, me, gift, self._new_id())
+            move = let_go(self._store.keys, me, gift, self._store.new_id())
         elif target in view.members and self._has_room(view, target, len(gift)):
-            move = give(self._keys, me, view.members[target], gift, self._new_id())
+            move = give(self._store.keys, me, view.members[target], gift, self._store.new_id())
         else:
             return
-        if isinstance(self._backend.commit([], move.changes), Committed):
+        if isinstance(self._store.backend.commit([], move.changes), Committed):
             if target is not None:
                 self._takeovers.tell_gift(move)
             for number in gift:
@@ -106,6 +101,6 @@ class Rebalancer:
         """
         if view.members[target].record.capacity is None:
             return True
-        found = read_ownership(self._backend, self._keys, view.spec.record, self._report)
+        found = self._store.read_ownership(view.spec.record)
         now = replace(view, shards=found.shards) if found is not None else view
         return more <= (room(now, target) or 0)

@@ -7,11 +7,11 @@ nothing, and the work goes on. Otherwise the record in the store counts, and the
 shard again, under a new epoch, and every task without an outcome in the store runs again.
 """
 
-from collections.abc import Callable
-
-from smoothcluster.backend import CoordinationBackend, HasHistory
+from smoothcluster.backend import HasHistory
 from smoothcluster.group.events import EventLog
+from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import View
+from smoothcluster.member.work_news import WorkNews
 from smoothcluster.work.workload import Workload
 
 
@@ -19,21 +19,10 @@ class RollbackRecovery:
     """The own shards of one incarnation with a record in the store other than the last acknowledged."""
 
     def __init__(
-        self,
-        backend: CoordinationBackend,
-        workload: Workload,
-        events: EventLog,
-        incarnation: str,
-        look_again: Callable[[], None],
+        self, store: GroupStore, workload: Workload, events: EventLog, incarnation: str, news: WorkNews
     ) -> None:
-        self._backend, self._workload, self._events, self._incarnation = backend, workload, events, incarnation
-        self._look_again = look_again
-        self._behind: dict[str, dict[str, int]] = {}
-        workload.on_behind = self._note
-
-    def _note(self, shard: int, kept: int, acknowledged: int) -> None:
-        self._behind[str(shard)] = {"kept": kept, "acknowledged": acknowledged}
-        self._look_again()
+        self._backend, self._workload, self._events, self._incarnation = store.backend, workload, events, incarnation
+        self._news = news
 
     def settle(self, view: View) -> None:
         """Compare the own shards with *view*, drop the shards that lost commits, and report shards with a new version.
@@ -47,10 +36,10 @@ class RollbackRecovery:
             # rollback. The workload sends the commit again: a refusal shows the reason.
             if read is not None and read.version != work.version and work.pending is None:
                 whole += [number] if self._workload.reconcile(number, read) else []
-        if whole or self._behind:
+        if whole or self._news.behind_shards:
             history = self._backend.history() if isinstance(self._backend, HasHistory) else None
             # Cleared only after the call: if the call fails, the next read reports the lost commits.
-            behind, self._behind = self._behind, {}
+            behind, self._news.behind_shards = self._news.behind_shards, {}
             self._events.add("doubt", incarnation=self._incarnation, shards=behind, whole=whole, store=history)
 
     def begun_before(self, view: View) -> list[int]:

@@ -119,7 +119,7 @@ class AsyncHandlerPool(Pool):
         over: asyncio.Future[None] = self._loop.create_future()
 
         def wait() -> None:
-            self._apart.run(run)
+            self._apart.run(run, self._can_start)
             self._call_in_loop(lambda: None if over.done() else over.set_result(None))
 
         threading.Thread(target=wait, name="smoothcluster-apart", daemon=True).start()

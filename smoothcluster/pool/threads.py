@@ -121,7 +121,7 @@ class HandlerPool(Pool):
                 self._wake_one()
             if can_start(run):
                 if run.apart:
-                    self._apart.run(run)
+                    self._apart.run(run, can_start)
                 else:
                     _call(handler, run)
                     end_copies(forks)

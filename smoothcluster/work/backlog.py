@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import cast
 
-from smoothcluster.backend import CoordinationBackend, Entry
+from smoothcluster.backend import Entry
 from smoothcluster.errors import BackendError
-from smoothcluster.group.view import Report
+from smoothcluster.group.store import GroupStore
 from smoothcluster.jobs.chunks import CHUNK_TASKS, DIGEST, decode_chunk, digest, job_of
 from smoothcluster.model import Task
 from smoothcluster.pool import Run
 from smoothcluster.records.codec import GarbageError
-from smoothcluster.records.keys import Keys, last_part
+from smoothcluster.records.keys import last_part
 from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.work.verdict import Stage, stage
 
@@ -33,10 +33,19 @@ def place_of(run: Run) -> Place:
 
 
 class Backlog:
-    """The waiting tasks of one shard, as far as the owner knows them."""
+    """The waiting tasks of one shard, as far as the owner knows them.
+
+    The backlog calls *arm* before the first listing: every chunk written from then on must set `stale`. A task is
+    started apart from others once its blame reaches the stage *suspicious*.
+    """
 
     def __init__(
-        self, number: int, record: Shard, keys: Keys, report: Report, suspicious: Stage = Stage.SUSPECT
+        self,
+        number: int,
+        record: Shard,
+        store: GroupStore,
+        arm: Callable[[], None],
+        suspicious: Stage = Stage.SUSPECT,
     ) -> None:
         self.queue: deque[Place] = deque()
         """Admitted tasks that may be started."""
@@ -48,8 +57,7 @@ class Backlog:
         """The tasks of each open chunk, once read."""
         self.stale = True
         """Whether the store may hold unlisted chunks."""
-        self.arm: Callable[[], None] = lambda: None
-        """Called before the first listing: every chunk written from then on must set `stale`."""
+        self._arm = arm
         self._armed = False
         self._delayed: list[tuple[float, Place]] = []
         self._unread = deque(record.open)
@@ -57,25 +65,26 @@ class Backlog:
         self._listed: dict[str, deque[str]] = {}
         self._known = set(record.open)
         self._seen: dict[str, set[bytes]] = {}
-        self._number, self._record, self._keys, self._report = number, record, keys, report
+        self._number, self._record = number, record
+        self._backend, self._keys, self._report = store.backend, store.keys, store.report
         self._suspicious = suspicious
 
     def promising(self) -> bool:
         """Whether there may be tasks to start; `fill` finds out."""
         return bool(self.queue or self._unread or self._read or self._listed or self.stale)
 
-    def fill(self, backend: CoordinationBackend, want: int) -> None:
+    def fill(self, want: int) -> None:
         """Read chunks from the store until *want* tasks could be started, or no chunks are left."""
-        self.reopen(backend)
+        self.reopen()
         if len(self.queue) >= want:
             return
         if self.stale:
-            self._list(backend)
+            self._list()
         ready = len(self.queue) + sum(len(tasks) for _, tasks in self._read)
         names: list[str] = []
         while self._listed and ready + len(names) * CHUNK_TASKS < want:
             names.append(self._next_name())
-        self._fetch(backend, names)
+        self._fetch(names)
 
     def admit(self, fits: Callable[[int], bool]) -> tuple[str, list[bytes]] | None:
         """Open the next read chunk, if all tasks fit. Return the name and the digests new to the job.
@@ -116,13 +125,13 @@ class Backlog:
         self._known = set(self._record.open)
         self.stale = True
 
-    def _list(self, backend: CoordinationBackend) -> None:
+    def _list(self) -> None:
         if not self._armed:
-            self.arm()
+            self._arm()
             self._armed = True
         self.stale = False  # Before reading: what comes while we read must not be forgotten.
         try:
-            names = [last_part(key) for key in backend.keys(self._keys.tasks(self._number))]
+            names = [last_part(key) for key in self._backend.keys(self._keys.tasks(self._number))]
         except BackendError:
             self.stale = True
             raise
@@ -146,13 +155,13 @@ class Backlog:
             self._listed[job] = names
         return name
 
-    def reopen(self, backend: CoordinationBackend, ahead: Mapping[str, Entry] = MappingProxyType({})) -> None:
+    def reopen(self, ahead: Mapping[str, Entry] = MappingProxyType({})) -> None:
         """Read, once, the open chunks of a former owner. They are admitted, so their tasks can start at once.
 
         Chunks read *ahead*, by key, are not read again: the contents of a chunk never change.
         """
         names = list(self._unread)
-        found = self._contents(backend, names, ahead)
+        found = self._contents(names, ahead)
         self._unread.clear()
         for name in names:
             chunk = self._record.open[name]
@@ -201,27 +210,27 @@ class Backlog:
         self._record.count(job_of(name), "skipped", missing)
         del self._record.open[name]
 
-    def _fetch(self, backend: CoordinationBackend, names: list[str]) -> None:
+    def _fetch(self, names: list[str]) -> None:
         try:
             for job in sorted({job_of(name) for name in names} - self._seen.keys()):
-                self._seen[job] = self._load_seen(backend, job)
-            self._read.extend(self._contents(backend, names).items())
+                self._seen[job] = self._load_seen(job)
+            self._read.extend(self._contents(names).items())
         except BackendError:
             self._known.difference_update(names)
             self.stale = True
             raise
 
-    def _load_seen(self, backend: CoordinationBackend, job: str) -> set[bytes]:
-        values = (entry.value for entry in backend.list(self._keys.seen(job, self._number)))
+    def _load_seen(self, job: str) -> set[bytes]:
+        values = (entry.value for entry in self._backend.list(self._keys.seen(job, self._number)))
         return {value[i : i + DIGEST] for value in values for i in range(0, len(value), DIGEST)}
 
     def _contents(
-        self, backend: CoordinationBackend, names: Iterable[str], ahead: Mapping[str, Entry] = MappingProxyType({})
+        self, names: Iterable[str], ahead: Mapping[str, Entry] = MappingProxyType({})
     ) -> dict[str, list[Task]]:
         """The tasks of each chunk in *names* that exists and is readable."""
         keys = [self._keys.chunk(self._number, name) for name in names]
         missing = [key for key in keys if key not in ahead]
-        entries = [*(ahead[key] for key in keys if key in ahead), *(backend.get_many(missing) if missing else [])]
+        entries = [*(ahead[key] for key in keys if key in ahead), *(self._backend.get_many(missing) if missing else [])]
         found: dict[str, list[Task]] = {}
         for entry in entries:
             if entry is None:

@@ -104,7 +104,7 @@ class CommitBuilder:
         """Delete the chunk if every task of the chunk is closed."""
         chunk = self._record.open[name]
         if chunk.closed.bit_count() == chunk.size:
-            self.changes.append(Delete(self._context.keys.chunk(self._number, name)))
+            self.changes.append(Delete(self._context.store.keys.chunk(self._number, name)))
             del self._record.open[name]
             self._backlog.forget(name)
 
@@ -151,7 +151,9 @@ class CommitBuilder:
             for packet in pack(tasks, self._context.shards):
                 # Shard, epoch and sequence number: no other applied commit has the same three.
                 unique = f"{self._number:x}.{self._record.epoch:x}.{self._record.seq:x}.{len(self.changes):x}"
-                self.changes.append(Create(self._context.keys.chunk(packet.shard, f"{job}-{unique}"), packet.value()))
+                self.changes.append(
+                    Create(self._context.store.keys.chunk(packet.shard, f"{job}-{unique}"), packet.value())
+                )
                 self._record.count(job, "added", len(packet.texts))
         self._sent.extend(texts)
 
@@ -159,11 +161,11 @@ class CommitBuilder:
 
     def built(self, version: str | None) -> PendingCommit:
         """Build the commit. The store applies the commit only if the shard's record is still at *version*."""
-        record, keys = self._record, self._context.keys
+        record, keys = self._record, self._context.store.keys
         for job, outcomes in self._results.items():
             key = f"{keys.results(job, self._number)}/{record.seq:010d}"
             self.changes.append(Create(key, encode_outcomes(self._context.member, record.epoch, outcomes)))
         record.seq += 1
-        record.id = self._context.new_id()
+        record.id = self._context.store.new_id()
         fence = Update(keys.shard(self._number), record.to_json(), version)
         return PendingCommit(record.id, [fence, *self.changes], self._sent, self.starts, self.quarantined)

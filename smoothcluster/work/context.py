@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from smoothcluster.backend import Guarantees
-from smoothcluster.group.view import Report
+from smoothcluster.group.store import GroupStore
 from smoothcluster.model import Stopping
 from smoothcluster.options import Retries
 from smoothcluster.pool import Apart
-from smoothcluster.records.keys import Keys
 
 Mark = tuple[str, bytes]
 """A task of a job, by digest."""
@@ -43,18 +42,14 @@ class SentTasks:
 class WorkContext:
     """Settings and functions for the work on every shard of an incarnation."""
 
-    keys: Keys
+    store: GroupStore
     shards: int
     member: str
     incarnation: str
     limits: Guarantees
     retries: Retries
     stopping: Stopping
-    new_id: Callable[[], str]
-    report: Report
     sent: SentTasks
     apart: Apart
     note: Callable[..., object]
     """Note an event."""
-    wall: Callable[[], float]
-    """The wall-clock time, for people to read."""

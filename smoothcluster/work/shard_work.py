@@ -10,6 +10,7 @@ lose the additions.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 from smoothcluster.backend import Create, Delete
@@ -27,9 +28,9 @@ from smoothcluster.work.verdict import Stage
 
 
 class ShardWork:
-    """One owned shard, and the work of this process on the shard."""
+    """One owned shard, and the work of this process on the shard. `Backlog` explains *arm*."""
 
-    def __init__(self, number: int, read: Versioned[Shard], context: WorkContext) -> None:
+    def __init__(self, number: int, read: Versioned[Shard], context: WorkContext, arm: Callable[[], None]) -> None:
         self.number = number
         self.record = read.record
         self.version = read.version
@@ -37,7 +38,7 @@ class ShardWork:
         self.moving = False
         """Whether the shard is being transferred: start nothing more."""
         suspicious = Stage.ISOLATED if context.apart.every else Stage.SUSPECT
-        self.backlog = Backlog(number, self.record, context.keys, context.report, suspicious)
+        self.backlog = Backlog(number, self.record, context.store, arm, suspicious)
         self.suspects = Suspects(number, self.record, self.backlog, context)
         self.finished: deque[Run] = deque()
         self.oldest: float | None = None
@@ -163,7 +164,7 @@ class ShardWork:
         chunk.
         """
         assert self.pending is not None
-        self._context.report(key, "in the way of, or missing from, a commit of its shard's owner")
+        self._context.store.report(key, "in the way of, or missing from, a commit of its shard's owner")
         self.pending = self.pending.without(key)
 
     # Build a commit
@@ -223,7 +224,8 @@ class ShardWork:
             return False
         name, marks = admitted
         if marks:
-            key = f"{self._context.keys.seen(job_of(name), self.number)}/{self.record.seq:010d}.{len(draft.changes)}"
+            seen = self._context.store.keys.seen(job_of(name), self.number)
+            key = f"{seen}/{self.record.seq:010d}.{len(draft.changes)}"
             draft.changes.append(Create(key, b"".join(marks)))
         draft.drop_if_finished(name)
         return True

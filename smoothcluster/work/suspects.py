@@ -66,7 +66,7 @@ class Suspects:
 
     def blame(self, place: Place, evidence: str) -> None:
         """Add an entry to the blame of a task: a start failed, or the task is about to run alone."""
-        entry = format_entry(self._context.incarnation, self._record.epoch, evidence, self._context.wall())
+        entry = format_entry(self._context.incarnation, self._record.epoch, evidence, self._context.store.clock.wall())
         self._record.open[place[0]].blame.setdefault(place[1], []).append(entry)
 
     def is_isolated(self, place: Place) -> bool:
@@ -109,12 +109,12 @@ class Suspects:
             unique = f"{self._number}.{self._record.epoch}.{self._record.seq}.{len(draft.quarantined)}"
             verdict = QuarantinedTask.of(
                 unique, job_of(name), task, chunk.blame[index], chunk.attempts(index),
-                self._context.member, self._number, self._record.epoch, self._context.wall(),
+                self._context.member, self._number, self._record.epoch, self._context.store.clock.wall(),
             )  # fmt: skip
             value = verdict.to_json()
             if not draft.book(len(value) + 4096, 3):
                 break
             self._backlog.to_quarantine.popleft()
-            draft.changes.append(Create(self._context.keys.quarantined(unique), value))
+            draft.changes.append(Create(self._context.store.keys.quarantined(unique), value))
             draft.quarantined.append(verdict)
             draft.end(place, task.id, State.QUARANTINED, "null", verdict.error, verdict.attempts)

@@ -5,11 +5,13 @@ worker waits for a commit. If the process dies, slow tasks leave few suspects. F
 little to run again.
 """
 
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol
 
-from smoothcluster.backend import CoordinationBackend, Entry, Refused, Watch
-from smoothcluster.clock import Clock
+from smoothcluster.backend import Entry, Refused, Watch
 from smoothcluster.group.view import Versioned
 from smoothcluster.pool import Pool, Run
 from smoothcluster.records.codec import GarbageError
@@ -32,54 +34,70 @@ WINDOW = 8192
 """Most tasks marked at once, however fast they are."""
 
 
+class WorkloadObserver(Protocol):
+    """Receives the news of a `Workload`. The workload's own thread makes every call except `wake`."""
+
+    @abstractmethod
+    def wake(self) -> None:
+        """A shard has new tasks: call `Workload.turn` soon. Any thread may make this call."""
+
+    @abstractmethod
+    def started(self, shard: int) -> None:
+        """Tasks of *shard* went to the pool."""
+
+    @abstractmethod
+    def lost(self, shard: int) -> None:
+        """The store refused a commit, because *shard* has another owner."""
+
+    @abstractmethod
+    def behind(self, shard: int, kept: int, acknowledged: int) -> None:
+        """The store went back: the record of the owned *shard* has *kept* commits of *acknowledged* ones."""
+
+
 class Workload:
     """The shards owned by a member, and their tasks running in this process."""
 
     def __init__(
         self,
-        backend: CoordinationBackend,
         pool: Pool,
-        clock: Clock,
         context: WorkContext,
         concurrency: int,
         held: Callable[[], bool],
+        observer: WorkloadObserver,
     ) -> None:
         self.works: dict[int, ShardWork] = {}
         self.stopping = False
         """Whether the member is stopping: start nothing more."""
-        self.on_start: Callable[[int], None] = lambda shard: None
-        """Called with a shard after tasks of the shard went to the pool."""
-        self.on_lost: Callable[[int], None] = lambda shard: None
-        self.on_behind: Callable[[int, int, int], None] = lambda shard, kept, acknowledged: None
-        """Called for an owned shard whose record went back: shard, commits kept, commits acknowledged."""
         self.epochs: dict[int, int] = {}
         """The last epoch of each shard in this process."""
-        self.ahead: Mapping[str, Entry] = {}
-        """Chunks, by key, read before the claim that marks their tasks."""
-        self.wake: Callable[[], None] = lambda: None
-        self._backend, self._pool, self._clock, self._context, self._held = backend, pool, clock, context, held
+        self._backend, self._clock = context.store.backend, context.store.clock
+        self._pool, self._context, self._held, self._observer = pool, context, held, observer
         self._apart = context.apart
+        self._preloaded: Mapping[str, Entry] = {}
         self._concurrency = concurrency
         self._turns: deque[int] = deque()
-        self._turn_ends = clock.monotonic() + SLICE
+        self._turn_ends = self._clock.monotonic() + SLICE
         self._watches: dict[int, Watch] = {}
         self._alone = self._solitary = False
         """Whether a suspect runs alone in this process; whether a suspect does or waits to: nothing else may start."""
         self._rate = 0.0
-        self._counted, self._counted_since = 0, clock.monotonic()
+        self._counted, self._counted_since = 0, self._clock.monotonic()
 
     # Ownership
 
     def adopt(self, number: int, read: Versioned[Shard]) -> ShardWork:
         """Begin to work on a shard that this incarnation owns in the store."""
-        work = self.works[number] = ShardWork(number, read, self._context)
+        work = self.works[number] = ShardWork(number, read, self._context, partial(self._watch, number))
         self.epochs[number] = read.record.epoch
         # After a store rollback we may adopt a shard that we owned before. Forget which added tasks were acknowledged.
         self._context.sent.clear()
-        work.backlog.arm = lambda: self._watch(work)
         # Tasks that ran when the former owner died have waited longest: start them first.
         (self._turns.appendleft if read.record.open else self._turns.append)(number)
         return work
+
+    def preload(self, chunks: Mapping[str, Entry]) -> None:
+        """Keep *chunks*, by key, which were read before the claim that marks their tasks, until these tasks start."""
+        self._preloaded = chunks
 
     def drop(self, number: int) -> None:
         """Drop a shard that is no longer owned, without waiting for running tasks."""
@@ -96,7 +114,7 @@ class Workload:
         whole = work.carry_on(read)
         if not whole:
             self.drop(number)
-            self.on_behind(number, read.record.seq, work.record.seq)
+            self._observer.behind(number, read.record.seq, work.record.seq)
         return whole
 
     def drop_all(self) -> None:
@@ -105,13 +123,16 @@ class Workload:
             self.drop(number)
         self._pool.take_back()
 
-    def _watch(self, work: ShardWork) -> None:
-        def notify() -> None:
-            work.backlog.stale = True
-            self.wake()
+    def _watch(self, number: int) -> None:
+        backlog = self.works[number].backlog
 
-        directory = self._context.keys.tasks(work.number)
-        self._watches[work.number] = self._backend.watch(directory, notify, values=False)
+        def notify() -> None:
+            # The flag first: the woken loop must find it.
+            backlog.stale = True
+            self._observer.wake()
+
+        directory = self._context.store.keys.tasks(number)
+        self._watches[number] = self._backend.watch(directory, notify, values=False)
 
     @property
     def outstanding(self) -> int:
@@ -211,9 +232,9 @@ class Workload:
         """Start the tasks marked in the claims of their shards: only their chunks are left to read."""
         for work in self.works.values():
             if work.marked and not work.moving:
-                work.backlog.reopen(self._backend, self.ahead)
+                work.backlog.reopen(self._preloaded)
                 self._dispatch(work, work.resume())
-        self.ahead = {}
+        self._preloaded = {}
 
     def _top_up(self, now: float) -> None:
         """Start more tasks if the pool runs low. Stay with one shard until the turn ends or no tasks are left."""
@@ -274,7 +295,7 @@ class Workload:
         """Send the shard's next commit, or the unsettled commit; return the number of started tasks."""
         if work.pending is None:
             if want:
-                work.backlog.fill(self._backend, want)
+                work.backlog.fill(want)
             work.prepare(want, now, apart, alone=alone)
         while work.pending is not None and not work.lost:
             result = self._backend.commit([], work.pending.changes)
@@ -287,12 +308,12 @@ class Workload:
         return 0
 
     def _key(self, work: ShardWork) -> str:
-        return self._context.keys.shard(work.number)
+        return self._context.store.keys.shard(work.number)
 
     def _dispatch(self, work: ShardWork, runs: list[Run]) -> int:
         if runs:
             self._pool.put(runs)
-            self.on_start(work.number)
+            self._observer.started(work.number)
         return len(runs)
 
     def _settle(self, work: ShardWork, key: str) -> str | None:
@@ -303,7 +324,7 @@ class Workload:
         try:
             record = Shard.from_json(entry.value) if entry is not None else None
         except GarbageError as error:
-            self._context.report(self._key(work), str(error))
+            self._context.store.report(self._key(work), str(error))
             record = None
         if entry is not None and record is not None:
             if record.id == work.pending.id:
@@ -316,7 +337,9 @@ class Workload:
                 return None
         self.drop(work.number)
         if record is not None and (record.owner, record.epoch) == (self._context.incarnation, work.record.epoch):
-            self.on_behind(work.number, record.seq, work.record.seq - 1)  # The last commit was never acknowledged.
+            self._observer.behind(
+                work.number, record.seq, work.record.seq - 1
+            )  # The last commit was never acknowledged.
         else:
-            self.on_lost(work.number)
+            self._observer.lost(work.number)
         return None

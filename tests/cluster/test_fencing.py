@@ -8,7 +8,7 @@ from cluster.handlers import START
 
 from smoothcluster.backend import Change, Committed, Update
 from smoothcluster.group.handover import succeed
-from smoothcluster.group.reading import read_view
+from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import View
 from smoothcluster.model import Evidence
 from smoothcluster.records.keys import Keys
@@ -18,7 +18,7 @@ TASKS = 24
 
 def look(group: Group) -> View:
     """The group as the store has it."""
-    view = read_view(group.backend, Keys(group.name), {}, lambda key, what: None)
+    view = GroupStore(group.backend, Keys(group.name), lambda key, what: None).read_view({})
     assert view is not None
     return view
 

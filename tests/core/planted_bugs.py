@@ -50,8 +50,8 @@ BUGS = (
     Bug(
         "a second death is judged by a look that does not show the first claim",
         "member/incarnation.py",
-        "        if self.view is None or self._unsure or self._claims.tried or self._gifted:\n",
-        "        if self.view is None or self._unsure or self._gifted:\n",
+        "        if self.view is None or self._unsure or self._claims.tried or self._given_more:\n",
+        "        if self.view is None or self._unsure or self._given_more:\n",
         60,
         "P[16]: ",
     ),
@@ -122,18 +122,18 @@ BUGS = (
     ),
     Bug(
         "members are read before what they own",
-        "group/reading.py",
+        "group/store.py",
         """\
-    found = read_ownership(backend, keys, last.spec.record if last else None, report)
-    if found is None:
-        return None
-    members = read_members(backend, keys, report)
+        found = self.read_ownership(last.spec.record if last else None)
+        if found is None:
+            return None
+        members = self.read_members()
 """,
         """\
-    members = read_members(backend, keys, report)
-    found = read_ownership(backend, keys, last.spec.record if last else None, report)
-    if found is None:
-        return None
+        members = self.read_members()
+        found = self.read_ownership(last.spec.record if last else None)
+        if found is None:
+            return None
 """,
         60,
         "P1: ",
@@ -182,7 +182,7 @@ BUGS = (
     Bug(
         "a successor does not load the ids that a job has",
         "work/backlog.py",
-        "        values = (entry.value for entry in backend.list(self._keys.seen(job, self._number)))\n",
+        "        values = (entry.value for entry in self._backend.list(self._keys.seen(job, self._number)))\n",
         "        values: list[bytes] = []\n",
         60,
         "P[35]: ",
@@ -190,8 +190,8 @@ BUGS = (
     Bug(
         "a join does not compare the counter",
         "group/joining.py",
-        "Update(keys.spec, after.to_json(), spec.version)",
-        "Update(keys.spec, after.to_json())",
+        "Update(store.keys.spec, after.to_json(), spec.version)",
+        "Update(store.keys.spec, after.to_json())",
         60,
         "P1: ",
     ),
@@ -200,18 +200,18 @@ BUGS = (
         "work/backlog.py",
         """\
         if not self._armed:
-            self.arm()
+            self._arm()
             self._armed = True
         self.stale = False  # Before reading: what comes while we read must not be forgotten.
         try:
-            names = [last_part(key) for key in backend.keys(self._keys.tasks(self._number))]
+            names = [last_part(key) for key in self._backend.keys(self._keys.tasks(self._number))]
 """,
         """\
         self.stale = False
         try:
-            names = [last_part(key) for key in backend.keys(self._keys.tasks(self._number))]
+            names = [last_part(key) for key in self._backend.keys(self._keys.tasks(self._number))]
             if not self._armed:
-                self.arm()
+                self._arm()
                 self._armed = True
 """,
         120,
@@ -415,8 +415,8 @@ BUGS = (
 SELDOM = (
     Bug(
         "a claim is made on a look that may not show a gift",
-        "member/incarnation.py",
-        "        if self._gifted:\n",
+        "member/moves.py",
+        "        if given_more:\n",
         "        if False:\n",
         600,
         "P6: ",
@@ -454,9 +454,9 @@ UNFOUND = (
     ),
     Bug(
         "one reading is enough to call a job finished",
-        "jobs/submission.py",
-        "    if not books.add_up() or books != read_counts(backend, keys, job, spec, report):\n",
-        "    if not books.add_up():\n",
+        "jobs/progress.py",
+        "        if not counted.add_up() or counted != read_counts(store, job, spec):\n",
+        "        if not counted.add_up():\n",
         60,
         "P3: ",
     ),

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 from core.by_hand import incarnation, submit, work_off
-from core_kit import KEYS, Group, put
+from core_kit import KEYS, Group, put, store_of
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.group.assignment import Plan
@@ -39,7 +39,7 @@ def die(group: Group, loops: list[MemberLoop], *numbers: int) -> list[MemberLoop
     left = [loop for number, loop in enumerate(loops) if number not in numbers]
     for number in numbers:
         for loop in left:
-            loop.proved_gone(incarnation(loops[number]), 0.001)
+            loop.inbox.proved_gone(incarnation(loops[number]), 0.001)
     return left
 
 
@@ -51,7 +51,7 @@ def shards(group: Group) -> Mapping[str | None, int]:
 
 def told(group: Group, kind: str) -> list[Mapping[str, object]]:
     """The events of a kind."""
-    return [event for event in read_events(group.backend, KEYS) if event["kind"] == kind]
+    return [event for event in read_events(store_of(group.backend)) if event["kind"] == kind]
 
 
 def test_all_are_runners_the_moment_they_join() -> None:
@@ -93,7 +93,7 @@ def test_survivors_share_what_a_dead_member_had() -> None:
 def test_one_who_knows_tells_the_others() -> None:
     """Only some watch its port: the end of its record wakes the rest, and they know how it ended."""
     group, loops = group_of(4, 12)
-    loops[2].proved_gone(incarnation(loops[1]), 0.001)
+    loops[2].inbox.proved_gone(incarnation(loops[1]), 0.001)
     left = [loops[0], loops[2], loops[3]]
     group.turn(*left, times=6)
     assert shards(group) == {"m_0": 4, "m_2": 4, "m_3": 4}
@@ -106,7 +106,7 @@ def test_one_who_knows_and_is_due_nothing_tells_the_others_all_the_same() -> Non
     group, loops = group_of(3, 2)
     idle = next(loop for loop in loops if loop.name not in shards(group))
     dead, other = (loop for loop in loops if loop is not idle)
-    other.proved_gone(incarnation(dead), 0.001)
+    other.inbox.proved_gone(incarnation(dead), 0.001)
     group.turn(other, idle, times=4)
     assert shards(group) == {other.name: 1, idle.name: 1}
 
@@ -148,7 +148,7 @@ def test_adoption_goes_a_few_shards_a_round() -> None:
 def test_who_leaves_is_not_adopted_from_but_followed() -> None:
     """Nothing kills there: its shards are taken at once, and the breaker hears nothing of it."""
     group, loops = group_of(3, 30, adopt=2)
-    loops[0].ask_to_leave()
+    loops[0].inbox.ask_to_leave()
     loops[0].run()
     group.turn(*loops[1:], times=4)
     assert shards(group) == {"m_1": 15, "m_2": 15}
@@ -275,7 +275,7 @@ def test_a_backup_takes_no_more_than_it_has_room_for() -> None:
     group = Group(runner=1, backup=1, shards=8)
     first, second = group.member(), group.member(capacity=3)
     settle(group, first, second)
-    second.proved_gone(incarnation(first), 0.001)
+    second.inbox.proved_gone(incarnation(first), 0.001)
     settle(group, second)
     assert shards(group) == {"m_1": 3, None: 5}
 

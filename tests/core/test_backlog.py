@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from core_kit import KEYS, Garbage, put
+from core_kit import KEYS, Garbage, put, store_of
 
 from smoothcluster.backend import CoordinationBackend, Delete, Entry
 from smoothcluster.errors import UnavailableError
@@ -26,9 +26,14 @@ def write(backend: CoordinationBackend, name: str, *tasks: str) -> None:
     put(backend, KEYS.chunk(0, name), f"[{text}]".encode())
 
 
-def waiting(record: Shard | None = None, report: Callable[[str, str], None] | None = None) -> Backlog:
+def waiting(
+    backend: CoordinationBackend,
+    record: Shard | None = None,
+    report: Callable[[str, str], None] | None = None,
+    arm: Callable[[], None] = lambda: None,
+) -> Backlog:
     """The backlog of shard 0, as its owner finds it."""
-    return Backlog(0, record or Shard(), KEYS, report or Garbage())
+    return Backlog(0, record or Shard(), store_of(backend, report), arm)
 
 
 def admitted(backlog: Backlog) -> list[str]:
@@ -48,8 +53,8 @@ def test_jobs_take_turns_a_chunk_each(backend: MemoryBackend) -> None:
     """A long job does not keep a short one waiting."""
     for name in ("a-0", "a-1", "a-2", "b-0", "c-0", "c-1"):
         write(backend, name, name)
-    backlog = waiting()
-    backlog.fill(backend, 10_000)
+    backlog = waiting(backend)
+    backlog.fill(10_000)
     assert admitted(backlog) == ["a-0", "b-0", "c-0", "a-1", "c-1", "a-2"]
 
 
@@ -57,8 +62,8 @@ def test_no_more_is_read_than_is_wanted(backend: MemoryBackend) -> None:
     """A long queue costs little memory: of what is only listed, the name alone is kept."""
     for number in range(9):
         write(backend, f"a-{number}", f"t{number}")
-    backlog = waiting()
-    backlog.fill(backend, 1)
+    backlog = waiting(backend)
+    backlog.fill(1)
     assert backlog.admit(lambda tasks: tasks != 1) is None, "it has one task"
     assert admitted(backlog) == ["a-0"]
     assert backlog.promising()
@@ -66,24 +71,23 @@ def test_no_more_is_read_than_is_wanted(backend: MemoryBackend) -> None:
 
 def test_it_is_armed_before_the_first_listing_and_once(backend: MemoryBackend) -> None:
     """What is written between listing and arming would else be noticed by nobody."""
-    backlog = waiting()
     armed: list[int] = []
 
     def arm() -> None:
         armed.append(1)
         write(backend, "a-0", "t")
 
-    backlog.arm = arm
-    backlog.fill(backend, 1)
+    backlog = waiting(backend, arm=arm)
+    backlog.fill(1)
     assert admitted(backlog) == ["a-0"]
     backlog.stale = True
-    backlog.fill(backend, 1)
+    backlog.fill(1)
     assert armed == [1]
 
 
 def test_what_comes_while_we_list_is_not_forgotten(backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """The flag is taken down before reading."""
-    backlog = waiting()
+    backlog = waiting(backend)
     keys = backend.store.keys
 
     def late(directory: str) -> list[str]:
@@ -92,19 +96,20 @@ def test_what_comes_while_we_list_is_not_forgotten(backend: MemoryBackend, monke
         return names
 
     monkeypatch.setattr(backend.store, "keys", late)
-    backlog.fill(backend, 1)
+    backlog.fill(1)
     assert backlog.stale
 
 
 def test_a_listing_that_fails_is_made_again(backend: MemoryBackend) -> None:
     """The error escapes, and nothing is taken for listed."""
     write(backend, "a-0", "t")
-    faulty, backlog = Faulty(backend), waiting()
+    faulty = Faulty(backend)
+    backlog = waiting(faulty)
     faulty.refuse("read")
     with pytest.raises(UnavailableError):
-        backlog.fill(faulty, 1)
+        backlog.fill(1)
     assert backlog.promising()
-    backlog.fill(faulty, 1)
+    backlog.fill(1)
     assert admitted(backlog) == ["a-0"]
 
 
@@ -115,28 +120,29 @@ def test_a_chunk_that_could_not_be_read_is_read_later(
     """Whether the ids of its job, or its tasks, could not be asked for."""
     write(backend, "a-0", "t")
     write(backend, "b-0", "u")
-    backlog = waiting()
+    backlog = waiting(backend)
 
     def away(*_: object) -> None:
         raise UnavailableError
 
     monkeypatch.setattr(backend.store, method, away)
     with pytest.raises(UnavailableError):
-        backlog.fill(backend, 512)
+        backlog.fill(512)
     assert backlog.promising()
     monkeypatch.undo()
-    backlog.fill(backend, 512)
+    backlog.fill(512)
     assert sorted(admitted(backlog)) == ["a-0", "b-0"]
 
 
 def test_reopened_chunks_that_could_not_be_read_are_read_later(backend: MemoryBackend) -> None:
     """A successor whose first read fails abandons nothing."""
     write(backend, "a-0", "t")
-    faulty, backlog = Faulty(backend), waiting(Shard(open={"a-0": OpenChunk(1)}))
+    faulty = Faulty(backend)
+    backlog = waiting(faulty, Shard(open={"a-0": OpenChunk(1)}))
     faulty.refuse("read")
     with pytest.raises(UnavailableError):
-        backlog.fill(faulty, 1)
-    backlog.fill(faulty, 1)
+        backlog.fill(1)
+    backlog.fill(1)
     assert queued(backlog) == ["t"]
 
 
@@ -145,28 +151,28 @@ def test_what_was_read_ahead_is_not_read_again(backend: MemoryBackend) -> None:
     write(backend, "a-0", "t")
     write(backend, "a-1", "u")
     ahead = {KEYS.chunk(0, "a-0"): Entry(KEYS.chunk(0, "a-0"), b'[{"id":"ahead"}]', "1", 1, None)}
-    backlog = waiting(Shard(open={"a-0": OpenChunk(1), "a-1": OpenChunk(1)}))
-    backlog.reopen(backend, ahead)
+    backlog = waiting(backend, Shard(open={"a-0": OpenChunk(1), "a-1": OpenChunk(1)}))
+    backlog.reopen(ahead)
     assert queued(backlog) == ["ahead", "u"]
 
 
 def test_a_chunk_is_listed_once_while_it_is_there(backend: MemoryBackend) -> None:
     """However often its directory is read."""
     write(backend, "a-0", "t")
-    backlog = waiting()
+    backlog = waiting(backend)
     for _ in range(3):
         backlog.stale = True
-        backlog.fill(backend, 512)
+        backlog.fill(512)
     assert admitted(backlog) == ["a-0"]
 
 
 def test_a_chunk_that_has_gone_meanwhile_is_passed_over(backend: MemoryBackend) -> None:
     """It was finished and deleted after a slower read had listed it."""
     write(backend, "a-0", "t")
-    backlog = waiting()
-    backlog.fill(backend, 0)
+    backlog = waiting(backend)
+    backlog.fill(0)
     backend.commit([], [Delete(KEYS.chunk(0, "a-0"))])
-    backlog.fill(backend, 512)
+    backlog.fill(512)
     assert (admitted(backlog), backlog.promising()) == ([], False)
 
 
@@ -176,8 +182,8 @@ def test_admitting_tells_the_new_ids_and_skips_repeats(backend: MemoryBackend) -
     write(backend, "a-0", "known", "new")
     write(backend, "a-1", "new", "newer", "newer")
     record = Shard()
-    backlog = waiting(record)
-    backlog.fill(backend, 10_000)
+    backlog = waiting(backend, record)
+    backlog.fill(10_000)
     assert backlog.admit(lambda tasks: True) == ("a-0", [digest("new")])
     assert backlog.admit(lambda tasks: True) == ("a-1", [digest("newer")])
     assert queued(backlog) == ["new", "newer"]
@@ -188,8 +194,8 @@ def test_jobs_know_nothing_of_each_others_ids(backend: MemoryBackend) -> None:
     """A task's identity is its job and its id."""
     write(backend, "a-0", "t")
     write(backend, "b-0", "t")
-    backlog = waiting()
-    backlog.fill(backend, 10_000)
+    backlog = waiting(backend)
+    backlog.fill(10_000)
     admitted(backlog)
     assert queued(backlog) == ["t", "t"]
 
@@ -198,10 +204,10 @@ def test_a_successor_goes_on_with_what_was_open(backend: MemoryBackend) -> None:
     """What was admitted needs no second look at ids; what was blamed has waited longest."""
     write(backend, "a-0", "t0", "t1", "t2", "t3")
     chunk = OpenChunk(4, closed=0b0010, blame={2: ["x@1:left"]})
-    backlog = waiting(Shard(open={"a-0": chunk}))
-    backlog.fill(backend, 1)
+    backlog = waiting(backend, Shard(open={"a-0": chunk}))
+    backlog.fill(1)
     assert queued(backlog) == ["t2", "t0", "t3"]
-    backlog.fill(backend, 512)
+    backlog.fill(512)
     assert admitted(backlog) == []
 
 
@@ -213,8 +219,8 @@ def test_an_open_chunk_that_is_not_readable_any_more_is_given_up_and_counted(
     if value is not None:
         put(backend, KEYS.chunk(0, "a-0"), value)
     record, report = Shard(open={"a-0": OpenChunk(3, closed=0b001)}), Garbage()
-    backlog = waiting(record, report)
-    backlog.fill(backend, 512)
+    backlog = waiting(backend, record, report)
+    backlog.fill(512)
     assert (record.open, record.counts) == ({}, {"a": {"skipped": 2}})
     assert "2 admitted tasks" in report.found[KEYS.chunk(0, "a-0")]
     assert queued(backlog) == []
@@ -226,16 +232,16 @@ def test_garbage_among_the_chunks_is_reported_and_left(backend: MemoryBackend) -
     put(backend, KEYS.chunk(0, "a-0"), b"nonsense")
     write(backend, "a-1", "t")
     report = Garbage()
-    backlog = waiting(report=report)
-    backlog.fill(backend, 10_000)
+    backlog = waiting(backend, report=report)
+    backlog.fill(10_000)
     assert (admitted(backlog), sorted(report.found)) == (["a-1"], [KEYS.chunk(0, "a-0"), KEYS.chunk(0, "nonsense")])
 
 
 def test_a_finished_job_is_forgotten(backend: MemoryBackend) -> None:
     """Its ids take no memory any longer; forgetting it twice is harmless."""
     write(backend, "a-0", "t")
-    backlog = waiting()
-    backlog.fill(backend, 1)
+    backlog = waiting(backend)
+    backlog.fill(1)
     admitted(backlog)
     backlog.queue.clear()
     backlog.forget("a-0")

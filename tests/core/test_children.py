@@ -140,8 +140,8 @@ def test_a_bystander_that_dies_is_noticed(make: Make) -> None:
 
 def test_children_come_up_as_they_are_needed(make: Make) -> None:
     """None before there is a suspect; one then, one more when all have been busy for a while, no more than may be."""
-    children, woken = make(most=2), threading.Event()
-    children.wake = woken.set
+    woken = threading.Event()
+    children = make(most=2, wake=woken.set)
     assert (children.able, children.ready(0), children.ready(5)) == (None, 0, 0)
     assert woken.wait(30.0)
     assert (children.able, children.ready(5)) == (True, 1)
@@ -162,7 +162,7 @@ def test_children_come_up_as_they_are_needed(make: Make) -> None:
 
 def test_a_task_that_takes_too_long(make: Make) -> None:
     """Its child is ended; the next has another."""
-    children = make(timeout=0.2)
+    children = make(isolation=Isolation(timeout=0.2))
     assert ran(children, act="wait").error == "the task took longer than its timeout of 0.2 seconds and was ended"
     children._timeout = None  # That would be short on a busy machine.
     assert ran(children).state is RunState.DONE
@@ -170,7 +170,7 @@ def test_a_task_that_takes_too_long(make: Make) -> None:
 
 def test_a_task_that_takes_too_much(make: Make) -> None:
     """It fails, and its child is not used again; what a child took to start is not counted."""
-    children = make(memory=64 * 2**20)
+    children = make(isolation=Isolation(memory=64 * 2**20))
     assert ran(children, act="eat", bytes=32 * 2**20).encoded == str(32 * 2**20)
     (first,) = children._all
     run = ran(children, act="eat", bytes=128 * 2**20)
@@ -180,14 +180,15 @@ def test_a_task_that_takes_too_much(make: Make) -> None:
 
 def test_the_least_memory_is_enough_for_a_task_that_takes_none(make: Make) -> None:
     """What a child needs for itself is not counted, its threads' stacks included."""
-    assert ran(make(memory=LEAST_TASK_MEMORY_BYTES), act="eat", bytes=1000).encoded == "1000"
+    assert ran(make(isolation=Isolation(memory=LEAST_TASK_MEMORY_BYTES)), act="eat", bytes=1000).encoded == "1000"
 
 
 def test_nothing_starts_that_may_not_by_the_time_there_is_a_child(make: Make) -> None:
     """The lease may have been lost while it came up."""
     children = make()
-    children.can_start = lambda run: False
-    assert ran(children).state is RunState.NOT_STARTED
+    run = new_run()
+    children.run(run, lambda run: False)
+    assert run.state is RunState.NOT_STARTED
 
 
 def test_a_handler_that_children_cannot_import() -> None:
@@ -216,7 +217,7 @@ def test_whether_children_can_import_the_handler_is_found_out_once(make: Make) -
     assert asked == [True], "whoever works goes first"
     children._origin = Origin("no_such_module", "handle", None)
     assert children.check() is None
-    kept = make(every=True)
+    kept = make(isolation=Isolation())
     assert (kept.check(), len(kept._all)) == (None, 1)
     unnamed = Children(None, 1)
     assert (unnamed.check(), unnamed.able) == (None, False)
@@ -346,7 +347,7 @@ os.kill(os.getpid(), 9)
 @pytest.mark.parametrize("every", [True, False])
 def test_pools_run_tasks_apart(make: Make, handler: Handler, every: bool) -> None:
     """Beside others that they run themselves, and on no more workers."""
-    children, over = make(handler, 2, every=every), threading.Event()
+    children, over = make(handler, 2, isolation=Isolation() if every else None), threading.Event()
     pool = make_pool(handler, 2, over.set, apart=children)
     runs = [new_run(), new_run()]
     runs[1].apart = every

@@ -14,12 +14,12 @@ import click
 import pytest
 from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
 from click.testing import CliRunner
+from core_kit import store_of
 
 from smoothcluster import Cluster, ClusterCrawler, Task, TaskContext, connect
 from smoothcluster.backend import Create, Update
 from smoothcluster.cli import common, main
 from smoothcluster.cli.event_tail import Tail
-from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UnavailableError
 from smoothcluster.group.events import RING, EventLog
 from smoothcluster.records.group import Member
@@ -287,8 +287,9 @@ def test_events_are_json_lines(invoke: Invoke, url: str, crawler: ClusterCrawler
 
 def test_followed_events_come_once(url: str) -> None:
     """Each look returns what is new, of old members and new ones, even if a ring has gone round since."""
-    backend, keys = connect(url), Keys("g")
-    logs = {name: EventLog(backend, keys, name, SYSTEM_CLOCK) for name in ("a", "b")}
+    backend = connect(url)
+    store = store_of(backend)
+    logs = {name: EventLog(store, name) for name in ("a", "b")}
     tail = Tail(backend, "g")
 
     def seen(name: str, count: int) -> list[object]:
@@ -307,7 +308,8 @@ def test_followed_events_come_once(url: str) -> None:
 def test_garbage_among_events_is_told_and_stepped_over(url: str) -> None:
     """What is no event is shown as garbage; those behind it still come."""
     backend, keys = connect(url), Keys("g")
-    log, tail = EventLog(backend, keys, "a", SYSTEM_CLOCK), Tail(backend, "g")
+    store = store_of(backend)
+    log, tail = EventLog(store, "a"), Tail(backend, "g")
     for value in (b"?", b'{"n": 1e999, "at": "x"}'):
         key = f"{keys.events('a')}/7"
         backend.commit([], [Create(key, value) if value == b"?" else Update(key, value)])

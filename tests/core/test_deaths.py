@@ -1,7 +1,7 @@
 """Who is known to be dead, and what is told of the handovers that follow."""
 
 import pytest
-from core_kit import KEYS, member, picture, runners
+from core_kit import member, picture, runners, store_of
 
 from smoothcluster.group.events import EventLog, read_events
 from smoothcluster.group.handover import Move
@@ -17,13 +17,13 @@ class Desk:
 
     def __init__(self) -> None:
         self.clock, self.backend = HeldClock(), MemoryBackend()
-        self.log = EventLog(self.backend, KEYS, "b", self.clock)
+        self.log = EventLog(store_of(self.backend, clock=self.clock), "b")
         self.deaths = TakeoverLog(self.clock, self.log, "b")
 
     def told(self) -> dict[str, object]:
         """The only event."""
         self.log.flush()
-        (event,) = read_events(self.backend, KEYS)
+        (event,) = read_events(store_of(self.backend))
         return dict(event)
 
 
@@ -84,7 +84,7 @@ def test_each_former_owner_has_an_event_of_its_own(desk: Desk) -> None:
     view = picture(runners("b"), ["b"], ["a", "c", "a"], gone={"a": Evidence.PROCESS_GONE})
     desk.deaths.tell(Move([], "c", member("b"), shards, (), former), view)
     desk.log.flush()
-    told = [(event["from"], event["shards"], event["evidence"]) for event in read_events(desk.backend, KEYS)]
+    told = [(event["from"], event["shards"], event["evidence"]) for event in read_events(store_of(desk.backend))]
     assert told == [("a", [0, 2], "process_gone"), ("c", [1], "lease_expired")]
 
 
@@ -106,4 +106,4 @@ def test_starting_on_a_shard_that_was_not_taken_over_tells_nothing(desk: Desk) -
     """It was ours all along."""
     desk.deaths.resumed(7)
     desk.log.flush()
-    assert read_events(desk.backend, KEYS) == []
+    assert read_events(store_of(desk.backend)) == []

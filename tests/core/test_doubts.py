@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from core.by_hand import work_off
-from core_kit import KEYS, Bench, Garbage, Group, done, put
+from core_kit import KEYS, Bench, Group, done, put, store_of
 
 from smoothcluster.backend import AtVersion, Committed, Create, Delete, Refused, Update
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -148,7 +148,7 @@ def test_what_was_read_and_is_lost_is_not_admitted() -> None:
     work = bench.own()
     past = bench.store.past()
     bench.chunk("j-a", "lost")
-    work.backlog.fill(bench.backend, 1)
+    work.backlog.fill(1)
     assert work.backlog.promising()
     bench.store.go_back(past)
     bench.chunk("j-a", "new")
@@ -171,7 +171,7 @@ def test_a_shard_with_an_unsettled_commit_is_left_to_that_commit() -> None:
     bench = Bench()
     work = bench.own()
     bench.chunk("j-a", "t")
-    work.backlog.fill(bench.backend, 1)
+    work.backlog.fill(1)
     assert work.prepare(1, 0.0) is not None
     bench.store.go_back(bench.store.past())
     assert not work.carry_on(bench.read())
@@ -220,7 +220,7 @@ def test_a_job_that_vanishes_while_its_books_are_read_is_not_finished() -> None:
     submit(group)
     read = group.view().spec.record
     group.store.go_back(past)
-    assert not mark_finished(group.backend, KEYS, "j", read, "id", Garbage())
+    assert not mark_finished(store_of(group.backend), "j", read)
 
 
 def test_a_commit_whose_answer_was_lost_with_a_part_of_the_past() -> None:
@@ -248,7 +248,7 @@ def test_a_claim_that_was_lost_is_made_again() -> None:
     group.turn(first, second)
     past = group.store.past()
     assert first.life is not None
-    second.proved_gone(first.life.id)
+    second.inbox.proved_gone(first.life.id)
     work_off(group, second)
     assert recorded(cluster) == wanted()
     group.store.go_back(past)
@@ -281,8 +281,8 @@ def test_a_shard_that_moves_meanwhile_is_not_claimed_by_its_former_owner() -> No
     first, second, third = group.member(), group.member(), group.member()
     work_off(group, first, second, third, rounds=6)
     assert second.life is not None
-    third.proved_gone(second.life.id)
-    first.proved_gone(second.life.id)
+    third.inbox.proved_gone(second.life.id)
+    first.inbox.proved_gone(second.life.id)
     work_off(group, third, first, rounds=3)
     assert doubts(group) == []
 

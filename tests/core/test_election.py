@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from core_kit import member, picture, runners
 
-from smoothcluster.group.election import SeatClaim, candidates, free_seats, role_of, seat_to_claim
+from smoothcluster.group.election import Observation, SeatClaim, candidates, free_seats, role_of, seat_to_claim
 from smoothcluster.group.monitors import watched_by
 from smoothcluster.group.view import View
 from smoothcluster.model import Evidence, Role
@@ -15,7 +15,7 @@ TTL = 10.0
 
 def claim(view: View, me: str, idle: dict[str, float] | None = None, now: float = 0.0) -> SeatClaim | None:
     """The seat that *me* should try to take."""
-    return seat_to_claim(view, me, idle or {}, now, TTL)
+    return seat_to_claim(view, me, Observation(now, TTL, idle or {}))
 
 
 def number(view: View, me: str) -> int | None:
@@ -33,7 +33,7 @@ def test_the_nth_candidate_takes_the_nth_free_seat() -> None:
 def test_a_seat_says_what_is_known_of_its_holder() -> None:
     """A claim carries its evidence, for events."""
     view = picture([member("a", 0)], ["gone", "dead", None], gone={"dead": Evidence.PROCESS_GONE})
-    evidence = [claim.evidence for claim in free_seats(view, {}, 0, TTL)]
+    evidence = [claim.evidence for claim in free_seats(view, Observation(0, TTL, {}))]
     assert evidence == [Evidence.LEASE_EXPIRED, Evidence.PROCESS_GONE, Evidence.LEFT]
 
 
@@ -102,7 +102,7 @@ def idle_holder() -> list[Member]:
 def test_an_idle_holder_is_deposed_after_one_ttl_on_our_own_clock() -> None:
     """It was constructed but does not run, and has stood unchanged for so long."""
     view = picture(idle_holder(), ["idle"])
-    assert claim(view, "b", {"idle": 5.0}, 5.0 + TTL) == SeatClaim(0, "idle", Evidence.LEFT, depose=True)
+    assert claim(view, "b", {"idle": 5.0}, 5.0 + TTL) == SeatClaim(0, "idle", Evidence.LEFT, inactive=True)
 
 
 def test_an_idle_holder_is_left_alone_before_that() -> None:

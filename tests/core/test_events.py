@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from core_kit import KEYS, put
+from core_kit import KEYS, put, store_of
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
 from smoothcluster.group.events import RING, EventLog, line, read_events
 from smoothcluster.memory import MemoryBackend
-from smoothcluster.testing import Faulty, HeldClock
+from smoothcluster.testing import Faulty
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def backend() -> Faulty:
 
 def ring(backend: Faulty, member: str = "m") -> EventLog:
     """A member's ring."""
-    return EventLog(backend, KEYS, member, HeldClock())
+    return EventLog(store_of(backend), member)
 
 
 def write(log: EventLog, *kinds: str) -> None:
@@ -32,7 +32,7 @@ def write(log: EventLog, *kinds: str) -> None:
 
 def kinds(backend: Faulty) -> list[object]:
     """What is in the store, oldest first."""
-    return [event["kind"] for event in read_events(backend, KEYS)]
+    return [event["kind"] for event in read_events(store_of(backend))]
 
 
 def test_events_are_read_in_order(backend: Faulty) -> None:
@@ -41,7 +41,7 @@ def test_events_are_read_in_order(backend: Faulty) -> None:
     log = ring(backend)
     log.add("a", shards=[1])
     log.flush()
-    (event,) = read_events(backend, KEYS)
+    (event,) = read_events(store_of(backend))
     assert event == {"at": 1_600_001_000.0, "kind": "a", "member": "m", "shards": [1], "n": 0}
     assert json.loads(line(event)) == event
 
@@ -51,7 +51,7 @@ def test_an_event_may_be_added_to_until_it_is_written(backend: Faulty) -> None:
     log = ring(backend)
     log.add("a")["more"] = 1
     log.flush()
-    assert read_events(backend, KEYS)[0]["more"] == 1
+    assert read_events(store_of(backend))[0]["more"] == 1
 
 
 def test_the_ring_wraps(backend: Faulty) -> None:
@@ -136,4 +136,4 @@ def test_garbage_is_reported_once_a_key(backend: Faulty) -> None:
     for key in ("x", "x", "y"):
         log.garbage(key, "bad")
     log.flush()
-    assert [event["key"] for event in read_events(backend, KEYS)] == ["x", "y"]
+    assert [event["key"] for event in read_events(store_of(backend))] == ["x", "y"]

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
-from core_kit import KEYS, Garbage, ids, limits, member, put
+from core_kit import KEYS, ids, limits, member, put, store_of
 
 from smoothcluster.backend import Committed, Guarantees, Refused
 from smoothcluster.group.election import SeatClaim
-from smoothcluster.group.handover import Move, claim, give, leave, succeed
-from smoothcluster.group.reading import read_view
+from smoothcluster.group.handover import ClaimRequest, Move, claim, give, leave, succeed
+from smoothcluster.group.store import Stamp
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.memory import WEAKEST, MemoryBackend
 from smoothcluster.model import Evidence
@@ -35,7 +35,7 @@ def backend() -> MemoryBackend:
 
 def look(backend: MemoryBackend, **gone: Evidence) -> View:
     """The group as it is, with the dead that we know of."""
-    view = read_view(backend, KEYS, gone, Garbage())
+    view = store_of(backend).read_view(gone)
     assert view is not None
     return view
 
@@ -48,7 +48,9 @@ def seat_of_a(evidence: Evidence = Evidence.PROCESS_GONE) -> SeatClaim:
 def take_over(backend: MemoryBackend, commit_id: str = "c", guarantees: Guarantees = WEAKEST) -> tuple[View, Move]:
     """The move by which b takes over from a, whose process is dead."""
     view = look(backend, a=Evidence.PROCESS_GONE)
-    return view, claim(KEYS, view, view.members["b"], seat_of_a(), view.owned("a"), commit_id, guarantees)
+    return view, claim(
+        KEYS, view, view.members["b"], ClaimRequest(seat_of_a(), view.owned("a")), guarantees, Stamp(commit_id)
+    )
 
 
 def test_a_claim_takes_member_seat_and_shards_in_one_commit(backend: MemoryBackend) -> None:
@@ -85,7 +87,9 @@ def test_of_two_claims_on_one_picture_one_wins(backend: MemoryBackend) -> None:
     """The seat and the shards are compared, too."""
     put(backend, KEYS.member("c"), member("c", 3).to_json())
     view = look(backend, a=Evidence.PROCESS_GONE)
-    moves = [claim(KEYS, view, view.members[name], seat_of_a(), [0], name, WEAKEST) for name in "bc"]
+    moves = [
+        claim(KEYS, view, view.members[name], ClaimRequest(seat_of_a(), [0]), WEAKEST, Stamp(name)) for name in "bc"
+    ]
     results = [backend.commit([], move.changes) for move in moves]
     assert [type(result) for result in results] == [Committed, Refused]
 
@@ -96,14 +100,14 @@ def test_a_claim_buries_the_dead(backend: MemoryBackend) -> None:
     backend.commit([], move.changes)
     assert set(look(backend).members) == {"b"}
     assert (move.holder, set(move.former.values())) == ("a", {"a"})
-    late = claim(KEYS, view, view.members["a"], None, [3], "late", WEAKEST)
+    late = claim(KEYS, view, view.members["a"], ClaimRequest(None, [3]), WEAKEST, Stamp("late"))
     assert isinstance(backend.commit([], late.changes), Refused)
 
 
 def test_a_dead_owner_without_a_seat_is_buried_with_its_shards(backend: MemoryBackend) -> None:
     """Whoever claims a dead member's shards knows it to be dead."""
     view = look(backend, a=Evidence.PROCESS_GONE)
-    move = claim(KEYS, view, view.members["b"], None, [0], "c", WEAKEST)
+    move = claim(KEYS, view, view.members["b"], ClaimRequest(None, [0]), WEAKEST, Stamp("c"))
     backend.commit([], move.changes)
     assert (set(look(backend).members), set(move.former.values())) == ({"b"}, {"a"})
 
@@ -111,7 +115,7 @@ def test_a_dead_owner_without_a_seat_is_buried_with_its_shards(backend: MemoryBa
 def test_a_claim_on_what_was_never_there_creates_it(backend: MemoryBackend) -> None:
     """Of two who take it first, one is refused."""
     view = look(backend)
-    moves = [claim(KEYS, view, view.members[name], None, [5], name, WEAKEST) for name in "ab"]
+    moves = [claim(KEYS, view, view.members[name], ClaimRequest(None, [5]), WEAKEST, Stamp(name)) for name in "ab"]
     assert [type(backend.commit([], move.changes)) for move in moves] == [Committed, Refused]
     shard = look(backend).shards[5]
     assert shard is not None
@@ -122,9 +126,9 @@ def test_a_claim_on_what_was_never_there_creates_it(backend: MemoryBackend) -> N
 def test_deposing_takes_the_seat_out_of_the_holders_record(backend: MemoryBackend) -> None:
     """It lives on as a candidate; the claim is refused if its record has changed since."""
     view = look(backend)
-    seat = SeatClaim(0, "a", Evidence.LEFT, depose=True)
-    move = claim(KEYS, view, view.members["b"], seat, [], "c", WEAKEST)
-    late = claim(KEYS, view, view.members["b"], seat, [], "late", WEAKEST)
+    seat = SeatClaim(0, "a", Evidence.LEFT, inactive=True)
+    move = claim(KEYS, view, view.members["b"], ClaimRequest(seat, []), WEAKEST, Stamp("c"))
+    late = claim(KEYS, view, view.members["b"], ClaimRequest(seat, []), WEAKEST, Stamp("late"))
     assert isinstance(backend.commit([], move.changes), Committed)
     after = look(backend)
     assert (after.members["a"].record.seat, after.seats[0].record.holder) == (None, "b")
@@ -134,7 +138,14 @@ def test_deposing_takes_the_seat_out_of_the_holders_record(backend: MemoryBacken
 def test_a_deposed_holder_that_has_begun_to_run_keeps_its_seat(backend: MemoryBackend) -> None:
     """Its record is part of the commit."""
     view = look(backend)
-    move = claim(KEYS, view, view.members["b"], SeatClaim(0, "a", Evidence.LEFT, depose=True), [], "c", WEAKEST)
+    move = claim(
+        KEYS,
+        view,
+        view.members["b"],
+        ClaimRequest(SeatClaim(0, "a", Evidence.LEFT, inactive=True), []),
+        WEAKEST,
+        Stamp("c"),
+    )
     put(backend, KEYS.member("a"), member("a", 1, seat=0).to_json())
     assert isinstance(backend.commit([], move.changes), Refused)
 
@@ -264,10 +275,13 @@ def test_a_claim_is_refused_if_the_breaker_has_changed_since() -> None:
     put(backend, KEYS.member("b"), member("b").to_json())
     put(backend, KEYS.shard(0), Shard(owner="gone").to_json())
     put(backend, KEYS.breaker, CLOSED.to_json())
-    view = read_view(backend, KEYS, {}, Garbage())
+    view = store_of(backend).read_view({})
     assert view is not None
     told = CLOSED.after({"gone": Death("gone", Evidence.LEASE_EXPIRED)}, (), "c", opens=False)
-    moves = [claim(KEYS, view, view.members["b"], None, [0], "c", WEAKEST, breaker=each) for each in (None, told)]
+    moves = [
+        claim(KEYS, view, view.members["b"], ClaimRequest(None, [0], breaker=each), WEAKEST, Stamp("c"))
+        for each in (None, told)
+    ]
     put(backend, KEYS.breaker, CLOSED.after({}, (), "x", opens=True).to_json())
     for move in moves:
         assert backend.commit(move.conditions, move.changes) == Refused(KEYS.breaker)

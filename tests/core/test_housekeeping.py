@@ -1,7 +1,7 @@
 """Keeping house: what a finished job leaves goes, what people want to know stays."""
 
 import pytest
-from core_kit import KEYS, Bench, Garbage, done, ids, put
+from core_kit import KEYS, Bench, Garbage, done, put, store_of
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.member.cleanup import finished_jobs, states, tidy
@@ -34,7 +34,7 @@ def finish(bench: Bench, tasks: int = 3) -> tuple[Cluster, ShardWork]:
 
 def look(bench: Bench, spec: Spec | None = SPEC) -> set[str]:
     """The finished jobs, as one member finds them."""
-    return finished_jobs(bench.backend, KEYS, spec, ids("h"), Garbage())
+    return finished_jobs(store_of(bench.backend), spec)
 
 
 def test_a_finished_job_is_found_and_marked(bench: Bench) -> None:
@@ -42,7 +42,7 @@ def test_a_finished_job_is_found_and_marked(bench: Bench) -> None:
     finish(bench)
     assert look(bench, None) == set()
     assert look(bench) == {"j"}
-    assert (look(bench, None), states(bench.backend, KEYS, Garbage())) == ({"j"}, {"j": FINISHED})
+    assert (look(bench, None), states(store_of(bench.backend))) == ({"j"}, {"j": FINISHED})
 
 
 def test_a_job_that_still_runs_is_left_alone(bench: Bench) -> None:
@@ -56,7 +56,7 @@ def test_ids_and_counts_of_a_finished_job_go_and_its_results_stay(bench: Bench) 
     """And its progress is still right."""
     cluster, work = finish(bench)
     before = cluster.job("j").progress()
-    tidy(bench.backend, KEYS, work, look(bench))
+    tidy(store_of(bench.backend), work, look(bench))
     bench.commit(work)
     assert bench.backend.keys(KEYS.seen("j", 0)) == []
     assert bench.read().record.counts == {}
@@ -69,7 +69,7 @@ def test_tidying_twice_is_harmless(bench: Bench) -> None:
     """There is nothing left to do."""
     _, work = finish(bench)
     for _ in range(2):
-        tidy(bench.backend, KEYS, work, look(bench))
+        tidy(store_of(bench.backend), work, look(bench))
         bench.commit(work)
     assert not work.unsaid()
 
@@ -79,5 +79,5 @@ def test_garbage_among_the_jobs_is_reported_and_left(bench: Bench) -> None:
     finish(bench)
     put(bench.backend, KEYS.job("bad"), b"[]")
     report = Garbage()
-    assert finished_jobs(bench.backend, KEYS, SPEC, ids("h"), report) == {"j"}
+    assert finished_jobs(store_of(bench.backend, report), SPEC) == {"j"}
     assert list(report.found) == [KEYS.job("bad")]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import pytest
-from core_kit import KEYS, Garbage, ids, limits, put
+from core_kit import KEYS, Garbage, ids, limits, put, store_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ def store(guarantees: Guarantees = WEAKEST) -> MemoryBackend:
 
 def submit(backend: CoordinationBackend, tasks: Iterable[Task], job: str = "j", prefix: str = "s") -> Submission:
     """One call to submit, by a client that does not wait for a store that is away."""
-    submission = Submission(backend, KEYS, HeldClock(), job, ids(prefix), 0.0)
+    submission = Submission(store_of(backend, new_id=ids(prefix)), job, 0.0)
     submission.run(tasks)
     return submission
 
@@ -52,7 +52,7 @@ def written(backend: CoordinationBackend) -> list[str]:
 
 def job_of(backend: CoordinationBackend, job: str = "j") -> Job:
     """The job's record."""
-    read = read_job(backend, KEYS, job)
+    read = read_job(store_of(backend), job)
     assert read is not None
     return read.record
 
@@ -72,7 +72,7 @@ def test_a_submit_of_nothing_makes_a_sealed_job() -> None:
     """It is finished at once."""
     backend = store()
     submit(backend, [])
-    assert read_progress(backend, KEYS, "j", Spec(1, None, SHARDS, 0, ""), Garbage()) == Progress(0, 0, 0, 0, True)
+    assert read_progress(store_of(backend), "j", Spec(1, None, SHARDS, 0, "")) == Progress(0, 0, 0, 0, True)
 
 
 def test_submitting_again_adds_to_the_job() -> None:
@@ -87,15 +87,15 @@ def test_a_first_submit_may_come_before_the_first_member() -> None:
     """It makes the group, without saying how many Runners there are."""
     backend = MemoryBackend()
     submit(backend, tasks(1))
-    assert ensure_spec(backend, KEYS, ids()).runner is None
+    assert ensure_spec(store_of(backend)).runner is None
 
 
 def test_of_two_who_make_a_group_one_does() -> None:
     """The other one reads what is there; an answer that was lost is looked up."""
     faulty = Faulty(MemoryBackend())
     faulty.drop_answer()
-    first = ensure_spec(faulty, KEYS, ids("a"))
-    assert ensure_spec(faulty, KEYS, ids("b")) == first
+    first = ensure_spec(store_of(faulty, new_id=ids("a")))
+    assert ensure_spec(store_of(faulty, new_id=ids("b"))) == first
 
 
 def test_one_id_twice_in_a_submit_is_an_error() -> None:
@@ -139,7 +139,7 @@ def test_a_commit_of_unknown_outcome_is_applied_once(fates: list[str]) -> None:
     backend = store(limits(largest_commit=30_000))
     faulty = Faulty(backend)
     clock = HeldClock()
-    submission = Submission(faulty, KEYS, clock, "j", ids(), 10.0)
+    submission = Submission(store_of(faulty, clock=clock), "j", 10.0)
     clock.signal = lambda: _Never(clock)  # type: ignore[method-assign]
     calls = iter(fates)
     through = faulty.through
@@ -206,7 +206,7 @@ def test_a_store_that_stays_away_is_an_error_in_the_end() -> None:
     faulty.cut()
     with pytest.raises(UnavailableError):
         submit(faulty, tasks(1))
-    assert read_job(backend, KEYS, "j") is None
+    assert read_job(store_of(backend), "j") is None
 
 
 def test_commits_keep_to_the_stores_limits() -> None:
@@ -230,7 +230,7 @@ def test_progress_is_the_sum_of_what_shards_count() -> None:
     """Repeats are left out of the total."""
     backend = store()
     books(backend, 10, {"done": 3, "added": 2}, {"failed": 1, "skipped": 1, "quarantined": 1})
-    progress = read_progress(backend, KEYS, "j", SPEC, Garbage())
+    progress = read_progress(store_of(backend), "j", SPEC)
     assert progress == Progress(11, 3, 1, 1, finished=False)
     assert progress.pending == 6
 
@@ -239,24 +239,24 @@ def test_a_job_that_balances_twice_is_finished() -> None:
     """Every task has its outcome."""
     backend = store()
     books(backend, 4, {"done": 3, "added": 1}, {"failed": 1, "skipped": 1})
-    assert read_progress(backend, KEYS, "j", SPEC, Garbage()).finished
+    assert read_progress(store_of(backend), "j", SPEC).finished
 
 
 def test_a_job_that_is_still_written_is_not_finished() -> None:
     """Somebody may be about to add to it."""
     backend = store()
     books(backend, 3, {"done": 3}, state=OPEN)
-    assert not read_progress(backend, KEYS, "j", SPEC, Garbage()).finished
+    assert not read_progress(store_of(backend), "j", SPEC).finished
 
 
 def told_finished(backend: CoordinationBackend) -> bool:
     """What a client is told."""
-    return read_progress(backend, KEYS, "j", SPEC, Garbage()).finished
+    return read_progress(store_of(backend), "j", SPEC).finished
 
 
 def found_finished(backend: CoordinationBackend) -> bool:
     """What a member that keeps house finds, and writes down."""
-    return mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+    return mark_finished(store_of(backend, new_id=ids("m")), "j", SPEC)
 
 
 @pytest.mark.parametrize("finished", [told_finished, found_finished])
@@ -285,21 +285,21 @@ def test_a_job_is_marked_finished_once_with_its_sums() -> None:
     """From then on the record alone tells."""
     backend = store()
     books(backend, 3, {"done": 2, "added": 1}, {"failed": 1, "skipped": 1})
-    assert mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+    assert mark_finished(store_of(backend, new_id=ids("m")), "j", SPEC)
     for number in range(2):
         put(backend, KEYS.shard(number), Shard().to_json())
     job = job_of(backend)
     assert (job.state, job.added, job.skipped, job.done, job.failed) == (FINISHED, 1, 1, 2, 1)
-    assert read_progress(backend, KEYS, "j", SPEC, Garbage()) == Progress(3, 2, 1, 0, finished=True)
-    assert mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
-    assert job_of(backend).id == "m"
+    assert read_progress(store_of(backend), "j", SPEC) == Progress(3, 2, 1, 0, finished=True)
+    assert mark_finished(store_of(backend, new_id=ids("m")), "j", SPEC)
+    assert job_of(backend).id == "m0"
 
 
 def test_a_job_that_is_not_finished_is_not_marked() -> None:
     """Even if it lacks one outcome only."""
     backend = store()
     books(backend, 3, {"done": 2})
-    assert not mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+    assert not mark_finished(store_of(backend, new_id=ids("m")), "j", SPEC)
     assert job_of(backend).state == SEALED
 
 
@@ -315,7 +315,7 @@ def test_a_job_submitted_to_meanwhile_is_not_marked() -> None:
         return commit(*parts)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     backend.store.commit = late  # type: ignore[assignment,method-assign]  # pyright: ignore[reportAttributeAccessIssue]
-    assert not mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+    assert not mark_finished(store_of(backend, new_id=ids("m")), "j", SPEC)
     assert job_of(backend).tasks == 3
 
 
@@ -325,16 +325,16 @@ def test_a_garbage_shard_keeps_books_from_balancing() -> None:
     books(backend, 2, {"done": 2})
     put(backend, KEYS.shard(1), b"garbage")
     report = Garbage()
-    assert not read_progress(backend, KEYS, "j", SPEC, report).finished
+    assert not read_progress(store_of(backend, report), "j", SPEC).finished
     assert list(report.found) == [KEYS.shard(1)]
-    assert not mark_finished(backend, KEYS, "j", SPEC, "m", Garbage())
+    assert not mark_finished(store_of(backend, new_id=ids("m")), "j", SPEC)
 
 
 def test_a_job_that_is_not_there_is_an_error() -> None:
     """With or without a group."""
     for backend in (store(), MemoryBackend()):
         with pytest.raises(UsageError, match="no job 'j'"):
-            read_counts(backend, KEYS, "j", SPEC, Garbage())
+            read_counts(store_of(backend), "j", SPEC)
 
 
 def test_a_store_that_answers_and_takes_nothing_is_not_asked_for_ever() -> None:
@@ -343,7 +343,7 @@ def test_a_store_that_answers_and_takes_nothing_is_not_asked_for_ever() -> None:
     for _ in range(2000):
         faulty.hold()
     with pytest.raises(OutcomeUnknownError):
-        Submission(faulty, KEYS, SYSTEM_CLOCK, "j", ids("s"), 0.1).run(tasks(1))
+        Submission(store_of(faulty, clock=SYSTEM_CLOCK), "j", 0.1).run(tasks(1))
 
 
 def test_an_answer_that_stays_unknown_is_not_taken_for_a_refusal() -> None:

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import final
 
 import pytest
-from core_kit import KEYS, Garbage, ids, member, put
+from core_kit import KEYS, ids, member, put, store_of
 
 from smoothcluster.backend import CoordinationBackend, Entry, Lease
 from smoothcluster.errors import LeaseLostError, NameInUseError, SpecMismatchError, UsageError
 from smoothcluster.group.joining import free_name, try_join
-from smoothcluster.group.reading import parse_spec, read_members
 from smoothcluster.group.spec import Wanted, new_spec
 from smoothcluster.group.view import Versioned
 from smoothcluster.memory import MemoryBackend, MemoryStore
@@ -33,7 +32,7 @@ class Gate:
         """One try."""
         backend = backend or self.backend
         lease = self.leases.setdefault(incarnation, backend.lease(60))
-        return try_join(backend, KEYS, wanted, member(incarnation), lease, self.new_id, Garbage())
+        return try_join(store_of(backend, new_id=self.new_id), wanted, member(incarnation), lease)
 
     def join(
         self, incarnation: str, name: str = "crawler_<index>", runner: int = 2, backup: int | None = None
@@ -46,7 +45,7 @@ class Gate:
     @property
     def spec(self) -> Spec:
         """The group's numbers."""
-        spec = parse_spec(self.backend.get(KEYS.spec))
+        spec = store_of(self.backend).read_spec()
         assert spec is not None
         return spec.record
 
@@ -89,7 +88,7 @@ def test_a_member_lives_on_its_lease(gate: Gate) -> None:
     """When that goes, so does the record."""
     gate.join("a")
     gate.leases["a"].revoke()
-    assert read_members(gate.backend, KEYS, Garbage()) == {}
+    assert store_of(gate.backend).read_members() == {}
 
 
 def test_a_member_joins_without_a_seat(gate: Gate) -> None:
@@ -97,7 +96,7 @@ def test_a_member_joins_without_a_seat(gate: Gate) -> None:
     found = gate.attempt("a", Wanted("x", 2, None))
     assert found is not None
     assert found.record.seat is None
-    assert found == read_members(gate.backend, KEYS, Garbage())["a"], "version and all"
+    assert found == store_of(gate.backend).read_members()["a"], "version and all"
 
 
 def test_the_first_members_numbers_are_the_groups(gate: Gate) -> None:
@@ -186,7 +185,7 @@ def test_a_join_that_lands_after_the_next_try_does_no_harm(gate: Gate) -> None:
     assert gate.attempt("a", Wanted("x", 2, None), backend) is None
     assert gate.attempt("a", Wanted("x", 2, None), backend)
     backend.deliver()
-    assert (gate.spec.joins, len(read_members(gate.backend, KEYS, Garbage()))) == (1, 1)
+    assert (gate.spec.joins, len(store_of(gate.backend).read_members())) == (1, 1)
 
 
 def test_who_has_no_lease_does_not_join(gate: Gate) -> None:

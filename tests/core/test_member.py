@@ -84,7 +84,7 @@ def test_the_first_backup_takes_seat_and_shards_of_one_proved_dead() -> None:
     cluster = submit(group, 10)
     group.turn(first, second)
     group.pool(first).start()
-    second.proved_gone(incarnation(first), 0.001)
+    second.inbox.proved_gone(incarnation(first), 0.001)
     group.turn(second)
     assert (second.role, group.owners()) == (Role.RUNNER, ["m_1"] * 4)
     assert set(group.view().living()) == {incarnation(second)}, "the dead is buried"
@@ -116,7 +116,7 @@ def test_a_takeover_takes_one_reading_and_one_commit(monkeypatch: pytest.MonkeyP
     for name in ("get_many", "list", "keys", "commit"):
         noted(MemoryBackend, name)
     noted(group.pool(second), "put")
-    second.proved_gone(incarnation(first), 0.001)
+    second.inbox.proved_gone(incarnation(first), 0.001)
     group.turn(second, times=1)
     assert steps[: steps.index("put")] == ["get_many", "commit"]
 
@@ -127,7 +127,7 @@ def test_of_two_that_die_at_once_a_backup_replaces_one() -> None:
     loops = [group.member() for _ in range(3)]
     group.turn(*loops)
     for dead in (loops[1], loops[0]):
-        loops[2].proved_gone(incarnation(dead))
+        loops[2].inbox.proved_gone(incarnation(dead))
         loops[2].step()
     group.turn(loops[2])
     assert [seat.record.holder for seat in group.view().seats].count(incarnation(loops[2])) == 1
@@ -139,10 +139,10 @@ def test_a_runner_leaves_shards_to_a_backup_that_it_has_not_seen_yet() -> None:
     first, second = group.member(), group.member()
     group.turn(first, second, times=20)
     third = group.member()
-    second.proved_gone(incarnation(first))
+    second.inbox.proved_gone(incarnation(first))
     group.turn(second)
     assert group.owners().count("m_1") == 2
-    third.proved_gone(incarnation(first))
+    third.inbox.proved_gone(incarnation(first))
     group.turn(third)
     assert (third.role, group.owners().count("m_2")) == (Role.RUNNER, 2)
 
@@ -155,7 +155,7 @@ def test_one_taken_for_dead_finds_out_and_joins_anew() -> None:
     group.turn(first, second)
     group.pool(first).start()
     before = incarnation(first)
-    second.proved_gone(before)
+    second.inbox.proved_gone(before)
     group.turn(second)
     group.pool(first).finish()
     group.turn(first)
@@ -183,7 +183,7 @@ def test_where_all_are_runners_survivors_share_what_the_dead_had() -> None:
     group.turn(*loops, times=20)
     assert sorted(map(str, group.owners())) == ["m_0"] * 2 + ["m_1"] * 2 + ["m_2"] * 2
     for loop in loops[1:]:
-        loop.proved_gone(incarnation(loops[0]))
+        loop.inbox.proved_gone(incarnation(loops[0]))
     for _ in range(6):
         group.turn(*loops[1:], times=4)
         group.clock.advance(0.05)
@@ -195,7 +195,7 @@ def test_a_dead_member_that_owned_nothing_is_buried() -> None:
     group = Group(runner=1, backup=1)
     first, second = group.member(), group.member()
     group.turn(first, second)
-    first.proved_gone(incarnation(second))
+    first.inbox.proved_gone(incarnation(second))
     group.turn(first)
     for _ in range(5):
         group.clock.advance(SOON)
@@ -208,7 +208,7 @@ def test_whoever_knows_buries_a_dead_one_whose_heir_does_not() -> None:
     group = Group(runner=2, backup=1)
     loops = [group.member() for _ in range(3)]
     group.turn(*loops)
-    loops[1].proved_gone(incarnation(loops[0]))
+    loops[1].inbox.proved_gone(incarnation(loops[0]))
     group.turn(loops[1], times=2)
     assert incarnation(loops[0]) in group.view().members
     for _ in range(5):
@@ -302,7 +302,7 @@ def test_who_leaves_hands_back_at_once() -> None:
     group = Group(runner=1, backup=1)
     first, second = group.member(grace=1.0), group.member()
     group.turn(first, second)
-    first.ask_to_leave()
+    first.inbox.ask_to_leave()
     first.run()
     assert (first.life, first.session, first.working) == (None, None, False)
     group.turn(second)
@@ -316,7 +316,7 @@ def test_what_still_runs_when_the_grace_period_is_over_is_handed_over() -> None:
     submit(group, 1)
     group.turn(loop)
     group.pool(loop).start()
-    loop.ask_to_leave()
+    loop.inbox.ask_to_leave()
     loop.run()
     shards = [read.record for read in group.view().shards if read is not None]
     blames = [blame for shard in shards for chunk in shard.open.values() for blame in chunk.blame.values()]
@@ -331,7 +331,7 @@ def test_who_leaves_while_the_store_is_away_leaves_its_lease_to_run_out() -> Non
     loop = group.member(backend=faulty, grace=0.0)
     group.turn(loop)
     faulty.cut()
-    loop.ask_to_leave()
+    loop.inbox.ask_to_leave()
     loop.run()
     assert loop.session is None
     group.clock.advance(group.ttl)
@@ -341,7 +341,7 @@ def test_who_leaves_while_the_store_is_away_leaves_its_lease_to_run_out() -> Non
 def test_a_member_that_never_joined_leaves_at_once() -> None:
     """There is nothing to let go of."""
     loop = Group().member(join=False)
-    loop.ask_to_leave()
+    loop.inbox.ask_to_leave()
     loop.run()
     assert not loop.working
 

@@ -65,7 +65,7 @@ def test_what_a_claim_has_marked_can_be_left_to_others(bench: Bench) -> None:
 def test_nothing_to_say_is_no_commit(bench: Bench) -> None:
     """An idle shard costs nothing."""
     work = bench.own()
-    work.backlog.fill(bench.backend, 10)
+    work.backlog.fill(10)
     assert work.prepare(10, 0.0) is None
     assert (work.pending, work.unsaid(), work.quiet()) == (None, False, True)
 
@@ -142,7 +142,7 @@ def test_the_same_id_in_another_job_is_another_task(bench: Bench) -> None:
     bench.chunk("j-0", "a")
     bench.chunk("k-0", "a")
     work = bench.own()
-    work.backlog.fill(bench.backend, 512)
+    work.backlog.fill(512)
     for run in bench.start(work):
         finish(work, done(run, Task(id="same")))
     bench.commit(work)
@@ -163,7 +163,7 @@ def test_a_repeated_id_is_skipped_and_counted(bench: Bench) -> None:
     bench.chunk("j-1", "a", "b")
     work = bench.own()
     runs = bench.start(work, 512)
-    work.backlog.fill(bench.backend, 512)
+    work.backlog.fill(512)
     bench.commit(work, 512)
     assert [run.task.id for run in runs] == ["a", "b"]
     assert bench.read().record.counts == {"j": {"skipped": 2}}
@@ -353,6 +353,7 @@ def test_who_dies_while_spilling_adds_nothing_twice() -> None:
     record.open["j-0"].run = 0
     other = Bench(guarantees=bench.guarantees)
     other.store, other.backend = bench.store, bench.backend
+    other.context.store.backend = bench.backend
     work = other.own(0, record)
     for _ in range(60):
         for each in other.start(work, 50):
@@ -416,7 +417,7 @@ def test_a_chunk_that_does_not_fit_waits_for_the_next_commit() -> None:
     for number in range(4):
         bench.chunk(f"j-{number}", f"t{number}")
     work = bench.own()
-    work.backlog.fill(bench.backend, 2000)
+    work.backlog.fill(2000)
     assert len(bench.commit(work, 10)) == 1
     assert len(bench.commit(work, 10)) == 1
 

@@ -12,7 +12,7 @@ from core.by_hand import incarnation, submit, work_off
 from core_kit import KEYS, Group, Kennel, all_run, member, picture, put
 
 from smoothcluster.cluster import Cluster
-from smoothcluster.group.election import PATIENCE, candidates, fit, seat_to_claim
+from smoothcluster.group.election import PATIENCE, Observation, candidates, fit, seat_to_claim
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.member.readiness import EVERY, FIRST, HURRY, LARGEST, LONGEST, Fitness, Readiness
 from smoothcluster.member.schedule import SETTLE
@@ -158,14 +158,14 @@ def test_who_is_unfit_comes_last_and_claims_nothing_while_others_are_there() -> 
     view = picture([bad, member("good", 2), member("r", 0, seat=1)], ["gone", "r"], ["gone"])
     assert [each.name for each in candidates(view, "good")] == ["good", "bad"]
     assert fit(view, "bad") == ["good"]
-    assert seat_to_claim(view, "bad", {}, 1000.0, 10.0, vacant_since={0: 0.0}) is None
-    assert seat_to_claim(view, "good", {}, 0.0, 10.0) is not None
+    assert seat_to_claim(view, "bad", Observation(1000.0, 10.0, {}, {0: 0.0})) is None
+    assert seat_to_claim(view, "good", Observation(0.0, 10.0, {})) is not None
 
 
 def test_one_that_is_unfit_and_alone_takes_over_all_the_same() -> None:
     """It may fail; without it nothing would be done for sure."""
     bad = replace(member("bad", 1), unfit="no proxy")
-    assert seat_to_claim(picture([bad], ["gone"], ["gone"]), "bad", {}, 0.0, 10.0) is not None
+    assert seat_to_claim(picture([bad], ["gone"], ["gone"]), "bad", Observation(0.0, 10.0, {})) is not None
     assert all_run([bad], ["gone"]).runners() == ["bad"]
     assert all_run([bad, member("good", 2)], ["gone"]).runners() == ["good"]
 
@@ -185,7 +185,7 @@ def test_an_unfit_standby_is_shown_and_passed_over(backup: int | None) -> None:
     group.clock.advance(SETTLE)
     group.turn(*loops)
     for loop in loops[1:]:
-        loop.proved_gone(incarnation(loops[0]))
+        loop.inbox.proved_gone(incarnation(loops[0]))
     group.turn(*loops[1:])
     assert (group.owners(), loops[2].role) == (["m_2"] * 4, Role.RUNNER)
     unfit_because(loops[1], None)
@@ -262,7 +262,7 @@ def test_a_standby_that_does_nothing_is_passed_by_after_a_moment() -> None:
     loops = [group.member() for _ in range(3)]
     group.turn(*loops)
     cluster = submit(group, 10)
-    loops[2].proved_gone(incarnation(loops[0]))
+    loops[2].inbox.proved_gone(incarnation(loops[0]))
     group.turn(loops[2], times=4)
     assert group.owners() == [None] * 4 or group.owners() == ["m_0"] * 4
     group.clock.advance(PATIENCE / 2)
@@ -281,7 +281,7 @@ def test_runners_do_not_wait_for_ever_for_standbys_that_do_nothing() -> None:
     group = Group(runner=2, backup=1)
     loops = [group.member() for _ in range(3)]
     group.turn(*loops, times=20)
-    loops[1].proved_gone(incarnation(loops[0]))
+    loops[1].inbox.proved_gone(incarnation(loops[0]))
     for _ in range(5):
         group.turn(loops[1], times=4)
         group.clock.advance(PATIENCE / 2)

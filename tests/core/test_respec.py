@@ -4,16 +4,17 @@ import logging
 from dataclasses import replace
 
 import pytest
-from core_kit import KEYS, Garbage, Group, ids, limits, member, picture, put, runners
+from core_kit import KEYS, Group, ids, limits, member, picture, put, runners, store_of
 
 from smoothcluster.backend import Refused
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import OutcomeUnknownError, SpecMismatchError, UsageError
 from smoothcluster.group.assignment import Plan, plan
-from smoothcluster.group.election import SeatClaim, seat_to_claim
-from smoothcluster.group.handover import claim
+from smoothcluster.group.election import Observation, SeatClaim, seat_to_claim
+from smoothcluster.group.handover import ClaimRequest, claim
 from smoothcluster.group.resizing import Resize, try_change
 from smoothcluster.group.spec import Wanted
+from smoothcluster.group.store import Stamp
 from smoothcluster.group.view import Versioned
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.memory import MemoryBackend, MemoryStore
@@ -136,7 +137,7 @@ def stale(seat: Seat, joins: int) -> SeatClaim | None:
     view = picture([*runners("a"), member("b", 1)], ["a", None])
     spec = Versioned(replace(view.spec.record, joins=joins), "0")
     view = replace(view, spec=spec, seats=[view.seats[0], Versioned(seat, "1")])
-    return seat_to_claim(view, "b", {}, 0.0, 10.0)
+    return seat_to_claim(view, "b", Observation(0.0, 10.0, {}))
 
 
 def test_a_seat_that_was_closed_after_the_spec_was_read_is_not_claimed() -> None:
@@ -160,7 +161,9 @@ def test_a_claim_decided_before_the_change_is_refused_after_it(*, used: bool) ->
     Cluster(group.backend, "g", clock=group.clock).change_spec(runner=1)
     # Its own record may be as it was: what has changed is the seat.
     me = group.view().members[candidate.life.id]
-    move = claim(KEYS, view, me, SeatClaim(1, None, Evidence.LEFT), [], "c", group.backend.guarantees)
+    move = claim(
+        KEYS, view, me, ClaimRequest(SeatClaim(1, None, Evidence.LEFT), []), group.backend.guarantees, Stamp("c")
+    )
     assert isinstance(group.backend.commit([], move.changes), Refused)
 
 
@@ -253,10 +256,10 @@ def test_an_answer_that_was_lost_is_read_and_a_late_commit_changes_nothing() -> 
     faulty = Faulty(MemoryBackend(group.store))
     faulty.drop_answer()
     wanted = Resize(2, None)
-    assert try_change(faulty, KEYS, wanted, ids("a"), Garbage()) is None
-    assert try_change(faulty, KEYS, wanted, ids("b"), Garbage()) is not None
+    assert try_change(store_of(faulty, new_id=ids("a")), wanted) is None
+    assert try_change(store_of(faulty, new_id=ids("b")), wanted) is not None
     faulty.hold()
-    assert try_change(faulty, KEYS, Resize(3, None), ids("c"), Garbage()) is None
+    assert try_change(store_of(faulty, new_id=ids("c")), Resize(3, None)) is None
     cluster.change_spec(runner=1)
     faulty.deliver()
     assert cluster.spec()["runner"] == 1
@@ -314,7 +317,7 @@ def test_a_group_without_numbers_has_none_to_change() -> None:
     with pytest.raises(UsageError, match="there is no group 'g'"):
         cluster.change_spec(runner=2)
     with pytest.raises(UsageError, match="no such group"):
-        try_change(group.backend, KEYS, Resize(1, None), ids(), Garbage())
+        try_change(store_of(group.backend), Resize(1, None))
     cluster.submit([Task(id="1")], "j")
     assert cluster.spec() == {"runner": None, "backup": None, "shards": 32}
     with pytest.raises(UsageError, match="no numbers yet"):

@@ -4,7 +4,7 @@ import json
 from threading import Event
 
 import pytest
-from core_kit import KEYS, Bench, HandPool, Kennel, died, done, failed, limits, put
+from core_kit import KEYS, Bench, HandPool, Kennel, News, died, done, failed, limits, put
 
 from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.model import Outcome, State, Task
@@ -32,7 +32,7 @@ def taken_over(bench: Bench, *blames: list[str]) -> ShardWork:
     bench.chunk("j-0", *names)
     chunk = OpenChunk(len(blames), blame={number: list(blame) for number, blame in enumerate(blames) if blame})
     work = bench.own(0, Shard(epoch=2, open={"j-0": chunk}))
-    work.backlog.reopen(bench.backend)
+    work.backlog.reopen()
     return work
 
 
@@ -75,7 +75,7 @@ def test_what_fails_in_a_child_is_run_once_more_in_the_member(bench: Bench) -> N
     work.finish(failed(run), 0.0)
     (run,) = bench.commit(work, 1)
     assert (run.apart, run.context.attempt, recorded(bench)) == (False, 3, [])
-    assert blame(bench) == [GONE, "me@2:child_raised@1700000000"]
+    assert blame(bench) == [GONE, "me@2:child_raised@1600001000"]
     again = taken_over(bench, [*blame(bench), "me@2:process_gone"])
     (run,) = bench.commit(again, apart=1)
     again.finish(failed(run, "why"), 0.0)
@@ -93,7 +93,7 @@ def test_a_death_counts_when_the_member_has_outlived_it(bench: Bench) -> None:
     assert (bench.read().record.open["j-0"].run, blame(bench)) == (1, [GONE])
     (run,) = bench.commit(work, 1, 10.0 + CONFIRM, apart=1)
     assert (run.apart, run.alone, run.context.attempt, work.suspects.next_verdict()) == (True, True, 3, None)
-    assert blame(bench) == [GONE, "me@2:child_exit_3@1700000000"]
+    assert blame(bench) == [GONE, "me@2:child_exit_3@1600001000"]
 
 
 def test_a_member_that_is_leaving_accuses_nobody() -> None:
@@ -121,7 +121,7 @@ def test_the_second_crash_convicts(bench: Bench) -> None:
     assert condemned.error == outcome.error
     assert [each["evidence"] for each in condemned.evidence] == ["process_gone", "child_exit_3", "child_signal_SIGSEGV"]
     assert entry.key == KEYS.quarantined(condemned.id)
-    assert (condemned.job, condemned.task, condemned.attempts, condemned.at) == ("j", Task(id="a"), 3, 1700000000.5)
+    assert (condemned.job, condemned.task, condemned.attempts, condemned.at) == ("j", Task(id="a"), 3, 1600001000.0)
     record = bench.read().record
     assert (record.counts, record.open["j-0"].closed) == ({"j": {"quarantined": 1}}, 1)
     assert [(event["kind"], event["task"]) for event in bench.events] == [("quarantined", "a")]
@@ -133,7 +133,7 @@ def test_kills_convict_when_there_are_many_and_no_bystander_was_harmed(bench: Be
     bench.kennel.harmed = 5.0
     work.finish(died(bench.commit(work, apart=1)[0], "child_killed", began=4.0), 6.0)
     bench.commit(work, 0, 10.0)
-    assert (blame(bench)[-1], recorded(bench)) == ("me@2:child_disturbed@1700000000", [])
+    assert (blame(bench)[-1], recorded(bench)) == ("me@2:child_disturbed@1600001000", [])
     for number in range(KILLS):
         now = 10.0 * (number + 2)
         work.finish(died(bench.commit(work, 0, now, apart=1)[0], "child_killed", began=now), now)
@@ -147,7 +147,7 @@ def test_a_crash_is_one_whoever_dies_beside_it(bench: Bench) -> None:
     work = taken_over(bench, [GONE])
     work.finish(died(bench.commit(work, apart=1)[0], "child_exit_3"), 0.0)
     bench.commit(work, 0, 100.0)
-    assert blame(bench)[-1] == "me@2:child_exit_3@1700000000"
+    assert blame(bench)[-1] == "me@2:child_exit_3@1600001000"
 
 
 def test_what_its_former_owners_have_proved_is_not_run_again(bench: Bench) -> None:
@@ -165,7 +165,7 @@ def test_a_verdict_waits_until_it_fits() -> None:
     put(bench.backend, KEYS.chunk(0, "j-0"), f"[{','.join(map(encode_task, tasks))}]".encode())
     guilty = [GONE, "y@1:alone", "y@1:process_gone"]
     work = bench.own(0, Shard(open={"j-0": OpenChunk(2, blame={0: guilty, 1: guilty})}))
-    work.backlog.reopen(bench.backend)
+    work.backlog.reopen()
     bench.commit(work)
     assert (len(recorded(bench)), work.unsaid()) == (1, True)
     bench.commit(work)
@@ -190,7 +190,7 @@ def test_one_alone_in_the_member_is_announced(bench: Bench) -> None:
     work = taken_over(bench, [GONE], [GONE])
     (run,) = bench.commit(work, apart=9, alone=True)
     assert (run.task.id, run.apart, run.context.attempt) == ("a", False, 2)
-    assert blame(bench) == [GONE, "me@2:alone@1700000000"]
+    assert blame(bench) == [GONE, "me@2:alone@1600001000"]
     run.state = RunState.NOT_STARTED
     work.finish(run, 0.0)
     bench.commit(work)
@@ -207,9 +207,7 @@ class Desk:
     def __init__(self, kennel: Kennel, shards: int = 1, blamed: int = 1) -> None:
         self.bench = Bench(shards=shards, kennel=kennel)
         self.pool = HandPool()
-        self.load = Workload(
-            self.bench.backend, self.pool, self.bench.clock, self.bench.context, 2, lambda: self.held
-        )  # fmt: skip
+        self.load = Workload(self.pool, self.bench.context, 2, lambda: self.held, News())
         self.held = True
         for number in range(shards):
             names = [f"{number}{letter}" for letter in "abcdef"]

@@ -34,7 +34,7 @@ def lost_until_it_is_convicted(seen: list[bool]) -> tuple[int, dict[str, State]]
             return lost, {outcome.task_id: outcome.state for outcome in cluster.job("j").results()}
         heir = group.member(f"heir_{lost}")
         if was_seen:
-            heir.proved_gone(incarnation(loop))
+            heir.inbox.proved_gone(incarnation(loop))
         else:
             group.clock.advance(group.ttl + 0.1)
             group.turn(heir)  # Whose own lease is new: it joins again at once.

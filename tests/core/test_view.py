@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from core_kit import KEYS, Garbage, member, picture, put, runners
+from core_kit import KEYS, Garbage, member, picture, put, runners, store_of
 
 from smoothcluster.backend import CoordinationBackend, Entry
-from smoothcluster.group.reading import parse_spec, read_members, read_ownership, read_view, refresh
 from smoothcluster.group.view import View
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Evidence
@@ -31,14 +30,14 @@ def backend() -> MemoryBackend:
 
 def look(backend: CoordinationBackend, report: Garbage | None = None, last: View | None = None) -> View:
     """The whole group."""
-    view = read_view(backend, KEYS, {}, report or Garbage(), last)
+    view = store_of(backend, report).read_view({}, last)
     assert view is not None
     return view
 
 
 def test_a_group_that_does_not_exist_has_no_picture() -> None:
     """It begins with its numbers."""
-    assert read_view(MemoryBackend(), KEYS, {}, Garbage()) is None
+    assert store_of(MemoryBackend()).read_view({}) is None
 
 
 def test_what_is_not_written_yet_is_nobodys(backend: MemoryBackend) -> None:
@@ -138,14 +137,14 @@ def test_a_garbage_member_is_left_out_and_reported(backend: MemoryBackend, value
     """Its key and what it says must agree, or it could pass for somebody else."""
     put(backend, KEYS.member("b"), value)
     report = Garbage()
-    assert (list(read_members(backend, KEYS, report)), list(report.found)) == (["a"], [KEYS.member("b")])
+    assert (list(store_of(backend, report).read_members()), list(report.found)) == (["a"], [KEYS.member("b")])
 
 
 def test_garbage_in_place_of_the_spec_is_fatal(backend: MemoryBackend) -> None:
     """Without its numbers there is no group; the error names the key."""
     put(backend, KEYS.spec, b"{}")
     with pytest.raises(GarbageError, match=KEYS.spec):
-        parse_spec(backend.get(KEYS.spec))
+        store_of(backend).read_spec()
 
 
 def test_the_last_look_saves_a_step_but_is_not_believed(backend: MemoryBackend) -> None:
@@ -158,7 +157,7 @@ def test_the_last_look_saves_a_step_but_is_not_believed(backend: MemoryBackend) 
 def test_a_group_that_has_gone_since_the_last_look_has_no_picture(backend: MemoryBackend) -> None:
     """Numbers remembered do not make a group."""
     empty = MemoryBackend()
-    assert read_ownership(empty, KEYS, SPEC, Garbage()) is None
+    assert store_of(empty).read_ownership(SPEC) is None
 
 
 def test_a_glance_reads_a_seat_and_its_holders_shards(backend: MemoryBackend) -> None:
@@ -169,7 +168,7 @@ def test_a_glance_reads_a_seat_and_its_holders_shards(backend: MemoryBackend) ->
     put(backend, KEYS.seat(1), Seat("a", "").to_json())
     for number in (0, 1):
         put(backend, KEYS.shard(number), Shard(owner="b").to_json())
-    view, ahead = refresh(backend, KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, last.owned("a"), 0)
+    view, ahead = store_of(backend).refresh(replace(last, gone={"a": Evidence.PROCESS_GONE}), last.owned("a"), 0)
     assert (set(view.members), view.complete, view.verdict("b"), view.seated()) == ({"a"}, False, None, {"b": 0})
     assert (view.owned("b"), view.seats[1], ahead) == ([1], last.seats[1], {})
 
@@ -181,12 +180,12 @@ def test_a_glance_brings_the_chunks_that_are_to_be_resumed(backend: MemoryBacken
         put(backend, KEYS.shard(number), Shard(owner="a", open={name: OpenChunk(1) for name in chunks}).to_json())
         for name in set(chunks) - {"j-b"}:
             put(backend, KEYS.chunk(number, name), name.encode())
-    _, ahead = refresh(backend, KEYS, {}, Garbage(), look(backend), [0, 1, 2])
+    _, ahead = store_of(backend).refresh(look(backend), [0, 1, 2])
     assert {key: entry.value for key, entry in ahead.items()} == {KEYS.chunk(1, "j-a"): b"j-a"}
 
 
 def test_a_glance_at_what_has_gone_shows_nothing_there(backend: MemoryBackend) -> None:
     """A whole look follows and tells."""
     last = look(backend)
-    view, _ = refresh(MemoryBackend(), KEYS, {"a": Evidence.PROCESS_GONE}, Garbage(), last, last.owned("a"), 0)
+    view, _ = store_of(MemoryBackend()).refresh(replace(last, gone={"a": Evidence.PROCESS_GONE}), last.owned("a"), 0)
     assert (view.owned("a"), view.seated(), view.living()) == ([], {}, {})

@@ -1,9 +1,10 @@
 """What a member works on: enough at once, in turns, and a commit whenever one is due."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from core_kit import KEYS, Bench, HandPool, done, put
+from core_kit import KEYS, Bench, HandPool, News, done, put, store_of
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
@@ -22,20 +23,13 @@ class Desk:
         self.pool = HandPool()
         self.clock = self.bench.clock
         self.held = True
-        self.lost: list[int] = []
-        self.started: list[int] = []
-        self.woken = 0
-        self.load = Workload(self.faulty, self.pool, self.clock, self.bench.context, concurrency, lambda: self.held)
-        self.load.on_lost = self.lost.append
-        self.load.on_start = self.started.append
-        self.load.wake = self.wake
+        self.news = News()
+        store = store_of(self.faulty, self.bench.garbage, self.clock, self.bench.new_id)
+        context = replace(self.bench.context, store=store)
+        self.load = Workload(self.pool, context, concurrency, lambda: self.held, self.news)
         for number in range(shards):
             self.bench.own(number)
             self.load.adopt(number, self.bench.read(number))
-
-    def wake(self) -> None:
-        """As the member's bell."""
-        self.woken += 1
 
     def done(self, job: str = "j") -> int:
         """How many tasks the store says are done."""
@@ -53,7 +47,7 @@ def test_no_more_is_started_than_concurrency_while_tasks_are_slow(desk: Desk) ->
     """Few are under suspicion if the process dies."""
     desk.bench.chunk("j-0", *"abcde")
     desk.load.turn()
-    assert (len(desk.pool.waiting), desk.load.outstanding, desk.started) == (2, 2, [0])
+    assert (len(desk.pool.waiting), desk.load.outstanding, desk.news.starts) == (2, 2, [0])
     desk.load.turn()
     assert desk.load.outstanding == 2
 
@@ -135,7 +129,7 @@ def test_shards_take_turns() -> None:
     shards = list[int]()
     for _ in range(12):
         desk.load.turn()
-        shards.append(desk.started[-1])
+        shards.append(desk.news.starts[-1])
         desk.pool.finish()
         desk.clock.advance(SLICE / 3)
     assert {0, 1} == set(shards)
@@ -149,7 +143,7 @@ def test_a_shard_with_little_to_do_is_helped_out_by_the_next() -> None:
     for shard in range(3):
         desk.bench.chunk("j-0", f"t{shard}", shard=shard)
     desk.load.turn()
-    assert sorted(desk.started) == [0, 1, 2]
+    assert sorted(desk.news.starts) == [0, 1, 2]
 
 
 def test_what_was_running_when_its_owner_went_goes_first() -> None:
@@ -172,12 +166,12 @@ def test_new_chunks_wake_the_member(desk: Desk) -> None:
     desk.load.turn()
     assert not desk.load.works[0].startable(0.0)
     desk.bench.chunk("j-0", "a")
-    assert (desk.woken, desk.load.works[0].startable(0.0)) == (1, True)
+    assert (desk.news.woken, desk.load.works[0].startable(0.0)) == (1, True)
     desk.load.turn()
     assert len(desk.pool.waiting) == 1
     desk.load.drop(0)
     desk.bench.chunk("j-1", "b")
-    assert desk.woken == 1
+    assert desk.news.woken == 1
 
 
 def test_a_commit_that_arrived_after_all_is_found_by_its_id(desk: Desk) -> None:
@@ -188,7 +182,7 @@ def test_a_commit_that_arrived_after_all_is_found_by_its_id(desk: Desk) -> None:
         desk.load.turn()
     assert not desk.pool.waiting, "nothing starts before it is settled"
     desk.load.turn()
-    assert ([run.task.id for run in desk.pool.waiting], desk.lost) == (["a"], [])
+    assert ([run.task.id for run in desk.pool.waiting], desk.news.losses) == (["a"], [])
 
 
 def test_a_commit_that_was_not_sent_is_sent_again(desk: Desk) -> None:
@@ -225,7 +219,7 @@ def test_garbage_elsewhere_is_stepped_over(desk: Desk) -> None:
     desk.pool.finish()
     desk.bench.backend.commit([], [Delete(KEYS.chunk(0, "j-0"))])
     desk.load.turn()
-    assert (desk.done(), desk.lost, list(desk.bench.garbage.found)) == (1, [], [KEYS.chunk(0, "j-0")])
+    assert (desk.done(), desk.news.losses, list(desk.bench.garbage.found)) == (1, [], [KEYS.chunk(0, "j-0")])
 
 
 @pytest.mark.parametrize("value", [Shard(owner="other", epoch=9).to_json(), b"garbage", None])
@@ -244,7 +238,7 @@ def test_a_shard_that_is_another_members_is_dropped(desk: Desk, value: bytes | N
     desk.load.turn()
     desk.clock.advance(1.0)
     desk.load.turn()
-    assert (desk.lost, desk.load.works) == ([0], {})
+    assert (desk.news.losses, desk.load.works) == ([0], {})
     desk.pool.finished.append(done(second))
     desk.load.turn()
     assert not desk.pool.finished

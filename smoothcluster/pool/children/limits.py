@@ -1,6 +1,7 @@
 """Make the child processes of a member, as the user's `Isolation` asks."""
 
 import logging
+from collections.abc import Callable
 
 from smoothcluster.errors import UsageError
 from smoothcluster.model import Handler
@@ -11,22 +12,22 @@ from smoothcluster.pool.children.pool import Children
 log = logging.getLogger("smoothcluster")
 
 
-def make_children(handler: Handler, most: int, isolation: Isolation | None) -> Children:
+def make_children(handler: Handler, most: int, isolation: Isolation | None, wake: Callable[[], None]) -> Children:
     """Make children for *handler*, *most* at once; for suspects only if *isolation* is None.
+
+    A child calls *wake*, from any thread, once it is ready.
 
     Raise UsageError if all tasks need children and none works.
     """
-    every = isolation is not None
-    limits = isolation or Isolation()
     origin: Origin | None = None
     try:
         origin = origin_of(handler)
     except NoOriginError as error:
-        if every:
+        if isolation is not None:
             raise UsageError(f"isolation needs a handler that a child process can import: {error}") from None
         log.info("no child process can run the handler (%s): suspects are run alone in this process", error)
-    children = Children(origin, most, every=every, timeout=limits.timeout, memory=limits.memory)
-    why = children.check() if every else None
+    children = Children(origin, most, isolation, wake)
+    why = children.check() if isolation is not None else None
     if why is not None:
         children.close()
         raise UsageError(f"isolation needs a handler that a child process can import: {why}")

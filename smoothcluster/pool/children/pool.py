@@ -12,6 +12,7 @@ from functools import partial
 from typing import final
 
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
+from smoothcluster.options import Isolation
 from smoothcluster.pool.children.handler_ref import Origin
 from smoothcluster.pool.children.process import LONGEST_START, Child, UnableError
 from smoothcluster.pool.children.protocol import Apart
@@ -30,6 +31,10 @@ TRIES = 3
 DIE = "child processes die while they get ready"
 
 
+def _ignore() -> None:
+    """Ignore the news of a child."""
+
+
 @final
 class Children(Apart):
     """At most *most* children at once, besides bystanders and children for tasks that run alone.
@@ -37,9 +42,9 @@ class Children(Apart):
     Args:
         origin: where children find the handler; None if they cannot.
         most: how many children run tasks at once.
-        every: whether all tasks run in children.
-        timeout: seconds allowed for a task.
-        memory: bytes allowed for a task.
+        isolation: the limits of each task, if all tasks run in children; None if only suspects do, without limits.
+        wake: called, from any thread, when a child has become ready, or has failed to.
+        clock: the source of time.
         spawn: makes a child process.
     """
 
@@ -47,19 +52,15 @@ class Children(Apart):
         self,
         origin: Origin | None,
         most: int,
-        *,
-        every: bool = False,
-        timeout: float | None = None,
-        memory: int | None = None,
+        isolation: Isolation | None = None,
+        wake: Callable[[], None] = _ignore,
         clock: Clock = SYSTEM_CLOCK,
         spawn: Callable[..., Child] = Child,
     ) -> None:
-        self.every = every
-        self.wake: Callable[[], None] = lambda: None
-        """Called when a child has become ready, or has failed to."""
-        self.can_start: Callable[[Run], bool] = always
-        """Called once more after the wait for a child, which may have been long."""
-        self._origin, self._most, self._timeout, self._memory = origin, most, timeout, memory
+        self.every = isolation is not None
+        limits = isolation or Isolation()
+        self._origin, self._most, self._timeout, self._memory = origin, most, limits.timeout, limits.memory
+        self._wake = wake
         self._clock, self._spawn = clock, spawn
         self._able: bool | None = None if origin is not None else False
         self._change = threading.Condition()
@@ -110,11 +111,11 @@ class Children(Apart):
                 self._bystander = None
             return self._disturbed_at >= since
 
-    def run(self, run: Run) -> None:
+    def run(self, run: Run, can_start: Callable[[Run], bool] = always) -> None:
         child = self._alone() if run.alone else self._lease()
         if child is None:
             return
-        if self.can_start(run):
+        if can_start(run):
             child.run(run, self._timeout)
         if run.state is RunState.DIED and self._spare is None:
             self._spare = self._spawned()  # The spare gets ready during the wait until the death counts.
@@ -220,7 +221,7 @@ class Children(Apart):
             self._change.notify_all()
         if child is None:
             self._clock.sleep(RAMP)
-        self.wake()
+        self._wake()
 
     def _alone(self) -> Child | None:
         """Return a fresh child, beside a bystander. The bystander need not get ready, because only a death counts."""

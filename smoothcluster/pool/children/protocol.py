@@ -1,8 +1,10 @@
 """The coordinator's interface for running tasks in child processes. The simulator has a separate implementation."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Protocol, final
 
+from smoothcluster.pool.protocol import always
 from smoothcluster.pool.run import Run
 
 
@@ -26,8 +28,11 @@ class Apart(Protocol):
         """Whether a child without a task has died since this time of the monotonic clock."""
 
     @abstractmethod
-    def run(self, run: Run) -> None:
-        """Run the task in a child and fill in the outcome. Blocks the calling worker of the pool until the end."""
+    def run(self, run: Run, can_start: Callable[[Run], bool] = always) -> None:
+        """Run the task in a child and fill in the outcome. Blocks the calling worker of the pool until the end.
+
+        The wait for a child may be long, so *can_start* is called once more before the task starts.
+        """
 
 
 @final
@@ -46,5 +51,5 @@ class NoChildren(Apart):
     def disturbed(self, since: float) -> bool:  # noqa: ARG002
         return False
 
-    def run(self, run: Run) -> None:
+    def run(self, run: Run, can_start: Callable[[Run], bool] = always) -> None:
         raise NotImplementedError

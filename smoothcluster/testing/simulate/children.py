@@ -1,12 +1,14 @@
 """A member's child processes in virtual time: children start, run tasks, die of tasks, and are killed by others."""
 
-from collections import Counter
 from collections.abc import Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from smoothcluster.pool import Apart, Run
-from smoothcluster.testing.simulate.scheduler import Process, Scheduler, SimClock
+from smoothcluster.pool.protocol import always
 from smoothcluster.work.verdict import KILLS
+
+if TYPE_CHECKING:
+    from smoothcluster.testing.simulate.processes import SimMember
 
 LUCK = KILLS - 2
 """The most random kills of children that run the same task.
@@ -17,18 +19,16 @@ otherwise a schedule in a thousand would report a broken promise."""
 
 @final
 class SimChildren(Apart):
-    """As `pool.children`, without processes. *hits* counts kills by task, over all members."""
+    """As `pool.children`, without processes. `World.hits` counts kills by task, over all members."""
 
-    def __init__(
-        self, scheduler: Scheduler, process: Process, clock: SimClock, most: int, isolation: str, hits: "Counter[str]"
-    ) -> None:
+    def __init__(self, member: "SimMember", isolation: str, wake: Callable[[], None]) -> None:
         self.every = isolation == "every"
-        self.wake: Callable[[], None] = lambda: None
         self.busy: dict[Run, Callable[[], None]] = {}
         """The runs in child processes, each with the callback for a killed child."""
         self._able = isolation != "none"
-        self._scheduler, self._process, self._clock, self._most = scheduler, process, clock, most
-        self._hits = hits
+        world = member.world
+        self._scheduler, self._process, self._clock = world.scheduler, member.process, member.clock
+        self._most, self._hits, self._wake = world.scenario.concurrency, world.hits, wake
         self._up = 0
         self._coming = False
         self._bystander = False
@@ -49,12 +49,12 @@ class SimChildren(Apart):
     def _come_up(self) -> None:
         self._coming = False
         self._up += 1
-        self.wake()
+        self._wake()
 
     def disturbed(self, since: float) -> bool:
         return self._disturbed_at >= since
 
-    def run(self, run: Run) -> None:
+    def run(self, run: Run, can_start: Callable[[Run], bool] = always) -> None:
         raise NotImplementedError  # The simulated pool runs tasks.
 
     def begin(self, run: Run, killed: Callable[[], None]) -> None:

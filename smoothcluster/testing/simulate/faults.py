@@ -121,7 +121,7 @@ class Trouble:
 
     def _leave(self, member: SimMember) -> None:
         self._world.note(f"ask {member.name} to leave")
-        member.loop.ask_to_leave()
+        member.loop.inbox.ask_to_leave()
 
     # Pauses and losses
 
@@ -186,7 +186,7 @@ class Trouble:
             self._world.note(f"tell {believer.name} that {member.name} ({member.incarnation}) is dead")
             self._world.record.robbed.add(member.incarnation)
             self._world.record.given_up.setdefault(member.incarnation, self._scheduler.now)
-            believer.loop.proved_gone(member.incarnation, 0.001)
+            believer.loop.inbox.proved_gone(member.incarnation, 0.001)
 
     # Losses of the store itself
 

@@ -3,14 +3,15 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.model import Task
 from smoothcluster.pool import Pool, Run, RunState
 from smoothcluster.records.blame import KILLED
-from smoothcluster.testing.simulate.children import SimChildren
-from smoothcluster.testing.simulate.scheduler import Process, Scheduler
+
+if TYPE_CHECKING:
+    from smoothcluster.testing.simulate.processes import SimMember
 
 PACES = ((0.002, 0.002, 0.002, 0.002, 0.3, 2.0), (0.002,), (1.0,))
 """The longest running times of tasks, by the kind of job: mixed, fast or slow."""
@@ -50,21 +51,11 @@ def kills(task_id: str) -> str | None:
 class SimPool(Pool):
     """A pool with a fixed number of workers."""
 
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        process: Process,
-        concurrency: int,
-        deliver: Callable[[], None],
-        can_start: Callable[[Run], bool],
-        on_start: Callable[[Run], None],
-        on_death: Callable[[Run], None],
-        children: SimChildren,
-    ) -> None:
+    def __init__(self, member: "SimMember", deliver: Callable[[], None], can_start: Callable[[Run], bool]) -> None:
         self.finished: deque[Run] = deque()
-        self._scheduler, self._process, self._concurrency = scheduler, process, concurrency
-        self._deliver, self._can_start, self._on_start = deliver, can_start, on_start
-        self._on_death, self._children = on_death, children
+        self._scheduler, self._process = member.world.scheduler, member.process
+        self._concurrency, self._children = member.world.scenario.concurrency, member.children
+        self._member, self._deliver, self._can_start = member, deliver, can_start
         self._queue: deque[Run] = deque()
         self._running = 0
 
@@ -88,7 +79,7 @@ class SimPool(Pool):
                 self._end(run)
                 continue
             self._running += 1
-            self._on_start(run)
+            self._member.started(run)
             random = self._scheduler.random
             pace = PACES[int(run.context.job[1:]) % len(PACES)]
             takes = random.choice(pace) * random.random()
@@ -112,7 +103,7 @@ class SimPool(Pool):
             if run.apart:
                 self._die(run, death)
             else:
-                self._on_death(run)
+                self._member.dies(run)
             return
         self._running -= 1
         if fails(run.task.id):

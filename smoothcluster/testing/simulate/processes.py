@@ -10,6 +10,7 @@ from smoothcluster.failure_detector import Peer
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.spec import Wanted
 from smoothcluster.member.environment import Environment
+from smoothcluster.member.inbox import Inbox
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Task
@@ -72,9 +73,8 @@ class SimMember(SimProcess):
             GROUP, wanted, scenario.concurrency, TTL, Retries(attempts=scenario.max_attempts, delay=0.1), 1.0,
             capacity=world.weather.capacities[int(self.name[1:])], pacing=Pacing(**PACING),  # type: ignore[arg-type]  # its numbers
         )  # fmt: skip
-        self.children = SimChildren(
-            scheduler, self.process, self.clock, scenario.concurrency, world.weather.isolation, world.hits
-        )
+        inbox = Inbox(self.clock)
+        self.children = SimChildren(self, world.weather.isolation, inbox.ring)
         environment = Environment(
             clock=self.clock,
             new_id=world.new_id,
@@ -85,6 +85,7 @@ class SimMember(SimProcess):
             watch_peers=self._watch_peers,
             make_pool=self._make_pool,
             keep_alive=lambda session: scheduler.spawn(self.process, session.run),
+            inbox=inbox,
             apart=self.children,
         )
         return MemberLoop(self.backend, settings, environment)
@@ -95,8 +96,7 @@ class SimMember(SimProcess):
     def _announce(self, _: str, __: str, incarnation: str) -> None:
         self.incarnation = incarnation
 
-    def _watch_peers(self, peers: set[Peer], _: bool) -> None:  # noqa: FBT001  # called as `Environment` has it
-        # The position of a peer makes no difference: all peers are watched late, in any order.
+    def _watch_peers(self, peers: set[Peer], *, first: bool) -> None:  # noqa: ARG002  # all are watched late
         wanted = {peer.incarnation: peer.member for peer in sorted(peers, key=lambda peer: peer.incarnation)}
         self.greeted = {name: member for name, member in self.greeted.items() if name in wanted}
         self.world.scheduler.at(0.001, lambda: self._greet(wanted), self.process)
@@ -106,21 +106,16 @@ class SimMember(SimProcess):
         self.greeted |= {name: member for name, member in wanted.items() if name in living}
 
     def _make_pool(self, deliver: Callable[[], None], can_start: Callable[[Run], bool]) -> SimPool:
-        concurrency = self.world.scenario.concurrency
-        self.children.wake = deliver
-        return SimPool(
-            self.world.scheduler, self.process, concurrency, deliver, can_start, self._started, self._dies,
-            self.children,
-        )  # fmt: skip
+        return SimPool(self, deliver, can_start)
 
-    def _dies(self, run: Run) -> None:
+    def dies(self, run: Run) -> None:
         """A task ends the process of this member."""
         self.world.note(f"{self.name} ({self.incarnation}) dies of {run.task.id}")
         self.world.record.lost(*self._told(run))
         self.kill()
         self.world.trouble.start_again(self.name)
 
-    def _started(self, run: Run) -> None:
+    def started(self, run: Run) -> None:
         self.world.record.started(*self._told(run))
 
     def _told(self, run: Run) -> tuple[str, tuple[str, int], str, str, dict[str, int]]:
@@ -150,7 +145,7 @@ class SimMember(SimProcess):
         for other in self.world.members.values():
             if self.incarnation in other.greeted and not other.backend.cut:
                 delay = scheduler.random.uniform(0.0005, 0.005)
-                tell = other.loop.proved_gone
+                tell = other.loop.inbox.proved_gone
                 scheduler.at(delay, partial(tell, self.incarnation, 0.001), other.process)
 
 

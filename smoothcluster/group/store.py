@@ -1,0 +1,196 @@
+"""The store of one group: the backend, the keys, the clock and the ids, and the reads on which the decisions rely."""
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, final
+
+from smoothcluster.backend import CoordinationBackend, Entry
+from smoothcluster.clock import SYSTEM_CLOCK, Clock
+from smoothcluster.group.view import Report, Versioned, View
+from smoothcluster.model import Evidence
+from smoothcluster.records.breaker import CLOSED, Breaker
+from smoothcluster.records.codec import GarbageError
+from smoothcluster.records.group import Member, Seat, Spec
+from smoothcluster.records.keys import Keys, last_part
+from smoothcluster.records.shard import Shard
+
+
+def parse_spec(entry: Entry | None) -> Versioned[Spec] | None:
+    """The spec in *entry*; None without an entry. Garbage is fatal here, because a group needs numbers."""
+    if entry is None:
+        return None
+    try:
+        return Versioned(Spec.from_json(entry.value), entry.version)
+    except GarbageError as error:
+        raise GarbageError(f"{entry.key}, without which there is no group, cannot be read: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """The spec, and the records of ownership, which are never deleted."""
+
+    spec: Versioned[Spec]
+    seats: list[Versioned[Seat]]
+    shards: list[Versioned[Shard] | None]
+    breaker: Versioned[Breaker]
+
+
+class Stamp(NamedTuple):
+    """The mark of a commit: an id that no other commit has, and the wall-clock time, for people to read."""
+
+    id: str
+    at: float | None = None
+
+
+def random_id() -> str:
+    """Return an id that no process makes again."""
+    return secrets.token_hex(8)
+
+
+@final
+class GroupStore:
+    """The store of one group, for a member or for a client.
+
+    Args:
+        backend: the client of the store, for this group.
+        keys: the names of the group's keys.
+        report: called with the key of an unreadable record and the error found.
+        clock: the source of time.
+        new_id: makes ids that are never made again, anywhere.
+    """
+
+    def __init__(
+        self,
+        backend: CoordinationBackend,
+        keys: Keys,
+        report: Report,
+        clock: Clock = SYSTEM_CLOCK,
+        new_id: Callable[[], str] = random_id,
+    ) -> None:
+        self.backend, self.keys, self.report, self.clock, self.new_id = backend, keys, report, clock, new_id
+
+    def stamp(self) -> Stamp:
+        """Return the stamp of a new commit."""
+        return Stamp(self.new_id(), self.clock.wall())
+
+    def read_spec(self) -> Versioned[Spec] | None:
+        """The spec; None without a group. Raise GarbageError if it is unreadable: a group needs numbers."""
+        return parse_spec(self.backend.get(self.keys.spec))
+
+    def read_members(self) -> dict[str, Versioned[Member]]:
+        """All members with readable records; report the garbage."""
+        members: dict[str, Versioned[Member]] = {}
+        for entry in self.backend.list(self.keys.members):
+            try:
+                member = Member.from_json(entry.value)
+                if member.incarnation != last_part(entry.key):
+                    raise GarbageError(f"it says it is {member.incarnation!r:.40}")
+                members[member.incarnation] = Versioned(member, entry.version)
+            except GarbageError as error:
+                self.report(entry.key, str(error))
+        return members
+
+    def read_ownership(self, spec: Spec | None) -> Ownership | None:
+        """Read the spec and the records of ownership, in a single step if the numbers of *spec* are still valid."""
+        while True:
+            if spec is None:
+                read = self.read_spec()
+                if read is None:
+                    return None
+                spec = read.record
+            seat_keys = [self.keys.seat(n) for n in range(spec.seats)]
+            shard_keys = [self.keys.shard(n) for n in range(spec.shards)]
+            # Shards before seats: a shard's owner held a seat then, so an owner without a seat *later* was deposed.
+            first, second, *entries = self.backend.get_many(
+                [self.keys.spec, self.keys.breaker, *shard_keys, *seat_keys]
+            )
+            read = parse_spec(first)
+            if read is not None and (read.record.seats, read.record.shards) == (spec.seats, spec.shards):
+                shards = [_shard(entry, self.report) for entry in entries[: spec.shards]]
+                seats = [_seat(entry, self.report) for entry in entries[spec.shards :]]
+                return Ownership(read, seats, shards, _breaker(second, self.report))
+            spec = None
+
+    def read_seats(self, numbers: Iterable[int]) -> dict[int, Versioned[Seat]]:
+        """The seats with these numbers."""
+        wanted = list(numbers)
+        entries = self.backend.get_many([self.keys.seat(n) for n in wanted]) if wanted else []
+        return {number: _seat(entry, self.report) for number, entry in zip(wanted, entries, strict=True)}
+
+    def read_view(self, gone: Mapping[str, Evidence], last: View | None = None) -> View | None:
+        """Read the whole group; None if the group does not exist yet. The *last* view saves a step.
+
+        Shards are read before seats, and both before members. A shard's owner held a seat before, and had
+        joined before the seat, so an owner missing in a *later* read has gone. In the opposite order a newcomer would
+        look dead.
+        """
+        found = self.read_ownership(last.spec.record if last else None)
+        if found is None:
+            return None
+        members = self.read_members()
+        return View(found.spec, found.seats, found.shards, members, gone, breaker=found.breaker)
+
+    def refresh(
+        self,
+        last: View,
+        numbers: Sequence[int],
+        seat: int | None = None,
+    ) -> tuple[View, dict[str, Entry]]:
+        """The *last* view with some shards, and perhaps a seat, read again: a fast read for urgent claims.
+
+        The read includes the chunks that the first of these shards had open in the last view. After the claim, the
+        member can start their tasks without another read.
+        """
+        ahead = _opened(self.keys, last, numbers)
+        held = [self.keys.seat(seat)] if seat is not None else []
+        found = self.backend.get_many([*ahead, self.keys.breaker, *map(self.keys.shard, numbers), *held])
+        chunks, (first, *entries) = found[: len(ahead)], found[len(ahead) :]
+        shards, seats = list(last.shards), list(last.seats)
+        for number, entry in zip(numbers, entries, strict=False):
+            shards[number] = _shard(entry, self.report)
+        if seat is not None:
+            seats[seat] = _seat(entries[-1], self.report)
+        view = replace(last, seats=seats, shards=shards, complete=False, breaker=_breaker(first, self.report))
+        return view, {entry.key: entry for entry in chunks if entry is not None}
+
+
+def _opened(keys: Keys, view: View, numbers: Sequence[int]) -> list[str]:
+    """Keys of the open chunks of the first shard with open chunks: two at most, because chunks may be large."""
+    for number in numbers:
+        read = view.shards[number]
+        if read is not None and read.record.open:
+            return [keys.chunk(number, name) for name in list(read.record.open)[:2]]
+    return []
+
+
+def _breaker(entry: Entry | None, report: Report) -> Versioned[Breaker]:
+    if entry is None:
+        return Versioned(CLOSED, None)
+    try:
+        return Versioned(Breaker.from_json(entry.value), entry.version)
+    except GarbageError as error:
+        # The next adopting member records the lost deaths again.
+        report(entry.key, str(error))
+        return Versioned(CLOSED, entry.version)
+
+
+def _seat(entry: Entry | None, report: Report) -> Versioned[Seat]:
+    if entry is None:
+        return Versioned(Seat(None, ""), None)
+    try:
+        return Versioned(Seat.from_json(entry.value), entry.version)
+    except GarbageError as error:
+        # A seat records only the holder, so an unreadable seat counts as free.
+        report(entry.key, str(error))
+        return Versioned(Seat(None, ""), entry.version)
+
+
+def _shard(entry: Entry | None, report: Report) -> Versioned[Shard] | None:
+    if entry is None:
+        return Versioned(Shard(), None)
+    try:
+        return Versioned(Shard.from_json(entry.value), entry.version)
+    except GarbageError as error:
+        report(entry.key, str(error))
+        return None
