@@ -463,6 +463,6 @@ UNFOUND = (
 )
 """What the simulator does not find yet, or not within that many schedules: the next it should learn. Each fails a test
 of its own: in test_all_run, `test_a_giver_counts_once_more_what_the_other_owns`; in test_handover,
-`test_a_claim_is_refused_if_the_breaker_has_changed_since`; in test_progress, `test_added_tasks_are_written_with_the_outcome`;
+`test_a_claim_is_refused_if_the_breaker_has_changed_since`; in test_shard_work, `test_added_tasks_are_written_with_the_outcome`;
 in test_jobs, `test_a_reading_that_a_task_slipped_through_does_not_finish_a_job`.
 """

@@ -1,7 +1,9 @@
-"""Whether members die in series: by one member's own clock, from what it has seen."""
+"""Whether members die in series: by one member's own clock, from what it has seen; and the settings of adoption."""
 
+import pytest
 from core_kit import all_run, member
 
+from smoothcluster.errors import UsageError
 from smoothcluster.group.breaker import DeathWindow, Pacing, exempt, unrecorded
 from smoothcluster.group.view import View
 from smoothcluster.model import Evidence
@@ -142,3 +144,24 @@ def test_only_deaths_that_left_shards_are_counted() -> None:
     """Who had none was not killed by the load of any."""
     view = all_run(FIVE[1:], ["b", None], gone={"b": Evidence.PROCESS_GONE})
     assert unrecorded(view) == {"b": Death("b", Evidence.PROCESS_GONE)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"shards": 0}, "shards"),
+        ({"least": 1.5}, "least"),
+        ({"pause": -1.0}, "pause"),
+        ({"window": float("nan")}, "window"),
+        ({"quiet": 5.0}, "quiet"),
+    ],
+)
+def test_pacing_that_makes_no_sense_is_a_usage_error(settings: dict[str, float], word: str) -> None:
+    """It names what is wrong."""
+    with pytest.raises(UsageError, match=word):
+        Pacing(**settings).check()  # type: ignore[arg-type]  # on purpose
+
+
+def test_pacing_as_it_comes_makes_sense() -> None:
+    """And is returned."""
+    assert Pacing().check() == Pacing()

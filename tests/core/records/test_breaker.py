@@ -1,9 +1,7 @@
-"""The breaker's record, and how careful adoption is asked to be."""
+"""The breaker's record."""
 
 import pytest
 
-from smoothcluster.errors import UsageError
-from smoothcluster.group.breaker import Pacing
 from smoothcluster.model import Evidence
 from smoothcluster.records.breaker import CLOSED, REMEMBERED, Breaker, Death
 from smoothcluster.records.codec import GarbageError
@@ -40,24 +38,3 @@ def test_old_deaths_are_forgotten_unless_their_shards_still_wait() -> None:
     many = {f"i{n}": DEATH for n in range(REMEMBERED + 2)}
     after = CLOSED.after(many, {"i0", None}, "c", opens=False)
     assert [name for name in many if name not in after.dead] == ["i1"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "word"),
-    [
-        ({"shards": 0}, "shards"),
-        ({"least": 1.5}, "least"),
-        ({"pause": -1.0}, "pause"),
-        ({"window": float("nan")}, "window"),
-        ({"quiet": 5.0}, "quiet"),
-    ],
-)
-def test_pacing_that_makes_no_sense_is_a_usage_error(settings: dict[str, float], word: str) -> None:
-    """It names what is wrong."""
-    with pytest.raises(UsageError, match=word):
-        Pacing(**settings).check()  # type: ignore[arg-type]  # on purpose
-
-
-def test_pacing_as_it_comes_makes_sense() -> None:
-    """And is returned."""
-    assert Pacing().check() == Pacing()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from core.children_kit import SIGKILL, SIGTERM, Handlers, handle, handle_async, new_run
+from pages import ROOT
 
 from smoothcluster import ClusterCrawler
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -335,7 +336,7 @@ while not run.began:
 print([child.pid for child in children._all][0], flush=True)
 os.kill(os.getpid(), 9)
 """
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": path}, capture_output=True, check=False
     )

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import ROOT
 
 from smoothcluster.memory.server import MemoryServer
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.mark.parametrize(
