@@ -193,7 +193,7 @@ class ClusterCrawler:
         while True:
             try:
                 if self._loop.life is not None or patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join):
-                    return self._loop.settle()
+                    return self._loop.take_seat()
                 if began > deadline:
                     raise UnavailableError("the store takes nobody in, or others were faster again and again")
             except NameInUseError as error:

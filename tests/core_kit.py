@@ -378,7 +378,7 @@ class Group:
         if join:
             while not loop.try_join():
                 pass
-            loop.settle()
+            loop.take_seat()
         return loop
 
     @staticmethod

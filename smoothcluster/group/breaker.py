@@ -65,7 +65,7 @@ class DeathWindow:
         """By dead incarnation: the name, and the time when the death was first seen."""
         self._opened: float | None = None
 
-    def look(self, view: View, now: float) -> None:
+    def observe(self, view: View, now: float) -> None:
         """Record the living and the dead members that *view* shows."""
         record = view.breaker.record
         died = self._died if self._died is not None else {}
@@ -93,7 +93,7 @@ class DeathWindow:
         dead = {name for name, at in (self._died or {}).values() if at > since}
         return len(dead) >= self._pacing.least and len(dead) > self._pacing.share * len(self._present)
 
-    def told(self, view: View, now: float, commit_id: str) -> Breaker | None:
+    def breaker_after(self, view: View, now: float, commit_id: str) -> Breaker | None:
         """The breaker's record with all deaths in *view* added; None if there is nothing to change.
 
         Call `look` first.

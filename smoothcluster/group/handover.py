@@ -121,7 +121,7 @@ def claim(
         number, owned = wanted.spare
         changes.append(put(keys.shard(number), release(owned.record, commit_id).to_json(), owned.version))
     if seat is not None:
-        changes.extend(_sit_down(keys, view, mine.incarnation, seat, commit_id))
+        changes.extend(_take_seat(keys, view, mine.incarnation, seat, commit_id))
     taken: dict[int, Shard] = {}
     rest: list[int] = []
     for number in wanted.shards:
@@ -141,7 +141,7 @@ def claim(
     return Move(changes, commit_id, mine, taken, tuple(rest), former, holder, conditions)
 
 
-def _sit_down(keys: Keys, view: View, me: str, seat: SeatClaim, commit_id: str) -> list[Change]:
+def _take_seat(keys: Keys, view: View, me: str, seat: SeatClaim, commit_id: str) -> list[Change]:
     """The changes that give *seat* to *me*; a deposed holder learns so from its own member record."""
     changes = [put(keys.seat(seat.number), Seat(me, commit_id).to_json(), view.seats[seat.number].version)]
     if seat.inactive and seat.holder:
@@ -161,7 +161,7 @@ def _evidence(view: View, number: int) -> Evidence:
     return view.verdict(_read(view, number).record.owner) or Evidence.LEFT
 
 
-def give(
+def transfer(
     keys: Keys, me: Member, target: Versioned[Member], shards: Mapping[int, Versioned[Shard]], commit_id: str
 ) -> Move:
     """Transfer *shards* without running tasks to *target*, and update the member record that *target* watches."""
@@ -173,7 +173,7 @@ def give(
     return Move(changes, commit_id, me, after)
 
 
-def let_go(keys: Keys, me: Member, shards: Mapping[int, Versioned[Shard]], commit_id: str) -> Move:
+def release_shards(keys: Keys, me: Member, shards: Mapping[int, Versioned[Shard]], commit_id: str) -> Move:
     """Release *shards* without a successor, so any member with room may claim them later."""
     after = {number: release(read.record, commit_id) for number, read in shards.items()}
     return Move([Update(keys.shard(n), after[n].to_json(), shards[n].version) for n in after], commit_id, me, after)

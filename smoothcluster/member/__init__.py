@@ -17,5 +17,5 @@ On failure: while the store is away, running tasks finish and their outcomes wai
 the incarnation, and the loop joins again under the same name. After a rollback of the store, `rollback` finds the
 shards with lost commits.
 
-Begin reading with `loop.MemberLoop.step`, then `incarnation.Incarnation.turn`.
+Begin reading with `loop.MemberLoop.step`, then `incarnation.Incarnation.step`.
 """

@@ -33,9 +33,9 @@ class Adoption:
         self._next_round = self._next_exchange = 0.0
         self._unassigned: tuple[int, ...] = ()
 
-    def look(self, view: View, now: float) -> None:
+    def observe(self, view: View, now: float) -> None:
         """Record the deaths that *view* shows. Call this with every new view, before any other method."""
-        self._death_window.look(view, now)
+        self._death_window.observe(view, now)
 
     def most(self, view: View, now: float) -> int | None:
         """Return how many shards of dead members may be claimed now; None for any number."""
@@ -57,29 +57,29 @@ class Adoption:
 
     # The breaker
 
-    def told(self, view: View, now: float, commit_id: str) -> Breaker | None:
+    def breaker_after(self, view: View, now: float, commit_id: str) -> Breaker | None:
         """Return the breaker's record with the deaths in *view* added; None if there is no change.
 
         Each claim writes this record in the same commit, so no shard is adopted before the death is recorded.
         """
-        return self._death_window.told(view, now, commit_id)
+        return self._death_window.breaker_after(view, now, commit_id)
 
-    def record(self, view: View, now: float, *, removed: bool) -> bool:
+    def record_deaths(self, view: View, now: float, *, removed: bool) -> bool:
         """Write the breaker's record, if members are about to be *removed* or if the breaker must open.
 
         Return False if the store refused, because another member wrote the record since *view* was read. The caller
         then reads the group again. Raise any BackendError.
         """
-        told = self.told(view, now, self._store.new_id())
+        told = self.breaker_after(view, now, self._store.new_id())
         if told is None or not (removed or told.open != view.breaker.record.open):
             return True
         change = put(self._store.keys.breaker, told.to_json(), view.breaker.version)
         if isinstance(self._store.backend.commit([], [change]), Refused):
             return False
-        self.note(view, told)
+        self.report_opening(view, told)
         return True
 
-    def note(self, view: View, breaker: Breaker | None) -> None:
+    def report_opening(self, view: View, breaker: Breaker | None) -> None:
         """Report an opening of the breaker by the record *breaker*. Called after the commit of this record."""
         if breaker is not None and breaker.open and not view.breaker.record.open:
             dead = [death.name for death in breaker.dead.values()]
@@ -89,7 +89,7 @@ class Adoption:
             log.warning("the breaker opens: members died in series, the last was %s", last)
             self._events.add("breaker", state="open", dead=dead)
 
-    def close(self, view: View, now: float) -> bool:
+    def close_breaker(self, view: View, now: float) -> bool:
         """Close the breaker, if it is open and no member has died for long enough. Return whether a commit was tried.
 
         Raise any BackendError.
@@ -107,7 +107,7 @@ class Adoption:
 
     # Unassigned shards
 
-    def tell(self, view: View, todo: Plan) -> None:
+    def report_unassigned(self, view: View, todo: Plan) -> None:
         """Report the unassigned shards and the reason, when the list changes. Only the first working member reports.
 
         Called with each plan that claims nothing.

@@ -18,7 +18,7 @@ class Candidacy:
         self._vacant: dict[int, float] = {}
         """For each free seat: the time of the first view with this seat free."""
 
-    def look(self, view: View, now: float) -> None:
+    def observe(self, view: View, now: float) -> None:
         """Record the idle members and the free seats that *view* shows. Called with each newly read view.
 
         A changed record starts the time of an idle member again, and a seat that was taken meanwhile starts again, too.
@@ -44,8 +44,8 @@ class Candidacy:
         Until then, Runners leave the free shards to the candidate.
         """
         waited = now - max(self._vacant.values(), default=now)
-        heirs = fit(view, self._me, self._order)
-        return bool(heirs) and waited <= PATIENCE * len(heirs)
+        successors = fit(view, self._me, self._order)
+        return bool(successors) and waited <= PATIENCE * len(successors)
 
     def starting(self, view: View, now: float) -> bool:
         """Whether another Runner has joined lately and does not run yet.

@@ -62,16 +62,16 @@ class Claims:
         # commit with an unknown outcome may have landed.
         self.tried = True
         backend, keys, stamp = self._store.backend, self._store.keys, self._store.stamp()
-        breaker = self.adoption.told(view, now, stamp.id)
+        breaker = self.adoption.breaker_after(view, now, stamp.id)
         wanted = ClaimRequest(seat, shards, self.workload.room(), breaker, spare)
         move = claim(keys, view, self.me.read, wanted, backend.guarantees, stamp)
         try:
             result = backend.commit(move.conditions, move.changes)
         except MisplacedKeyError as error:
             self._store.report(error.key, error.what)
-            self._schedule.look_in(SOON)
+            self._schedule.read_in(SOON)
             return
-        self._schedule.look_again()
+        self._schedule.read_again()
         if isinstance(result, Refused):
             return
         # The next read of the group takes any other version of the own record for a change by another member.
@@ -83,8 +83,8 @@ class Claims:
         if any(orphaned(view, number) for number in move.shards):
             self.adoption.adopted(now)
         if move.me.incarnation not in move.former.values():  # Otherwise we claim our own shards again.
-            self._takeovers.tell(move, view)
-        self.adoption.note(view, breaker)
+            self._takeovers.add_claim(move, view)
+        self.adoption.report_opening(view, breaker)
 
     def exchange(self, view: View, todo: Plan, now: float) -> bool:
         """Swap an own shard without tasks for an unassigned shard that has tasks. Return whether a claim was tried.
@@ -115,11 +115,11 @@ class Claims:
             or now >= self._takeovers.since(name) + HEIR
         ]
         if known:
-            self._schedule.look_by(now + SOON)
+            self._schedule.read_by(now + SOON)
         # The breaker's record keeps the evidence of an owner's death, so write this record first. A member that reads
         # the group after the removal would otherwise find no evidence, and take the death for an expired lease.
-        if not self.adoption.record(view, now, removed=bool(dead)):
-            self._schedule.look_again()
+        if not self.adoption.record_deaths(view, now, removed=bool(dead)):
+            self._schedule.read_again()
             return
         for name in dead:
             # Another member may have removed the record since *view* was read: the store then refuses, without harm.

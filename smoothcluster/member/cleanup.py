@@ -53,7 +53,7 @@ class Cleanup:
         self._store, self._every = store, every
         self._next = 0.0
 
-    def turn(self, view: View | None, works: Mapping[int, ShardWork]) -> None:
+    def run(self, view: View | None, works: Mapping[int, ShardWork]) -> None:
         """Clean up the shards *works*, if the time has come. Called in each turn, except while leaving.
 
         Raise any BackendError.

@@ -92,11 +92,15 @@ class Incarnation:
         self._monitor.forget(incarnation)
         self._hurried = True
 
-    def unsure(self) -> None:
-        """After a commit with an unknown outcome, have the group read again, with a `sync`, before any decision."""
-        self._unsure = self._schedule.overdue = True
+    def interrupted(self, *, unknown: bool) -> None:
+        """After an error of the store in a turn, have the group read again: the moves of that turn are still due.
 
-    def tell(self, *, running: bool) -> None:
+        After a commit with an *unknown* outcome, a `sync` comes before the read.
+        """
+        self._unsure = self._unsure or unknown
+        self._schedule.overdue = True
+
+    def publish(self, *, running: bool) -> None:
         """Publish in the member record whether we work, and the readiness results. Called before each turn."""
         if running and not self.me.record.running:
             self.me.set_running()
@@ -114,32 +118,32 @@ class Incarnation:
 
     # One turn of the loop
 
-    def turn(self, *, leaving: bool = False) -> None:
+    def step(self, *, leaving: bool = False) -> None:
         """Read the group if there is a reason, try the move now due, and work; if *leaving*, claim nothing."""
-        self._schedule.settle()
+        self._schedule.delay_stirred()
         # After an urgent move the claimed tasks start first, in this turn. The next turn reads the group.
         moved = self._hurried and not leaving and self._hurry()
         if not moved and self._schedule.due():
-            self.look(leaving=leaving)
-        self.workload.turn()
-        if self.view is not None and self._rebalancer.give(self.view, self.me.record):
-            self._schedule.look_again()
+            self.read_and_act(leaving=leaving)
+        self.workload.step()
+        if self.view is not None and self._rebalancer.transfer(self.view, self.me.record):
+            self._schedule.read_again()
         if not leaving:
             self._monitor.follow(self.view, first=self._schedule.first)
-            self._cleanup.turn(self.view, self.workload.works)
+            self._cleanup.run(self.view, self.workload.works)
         # Last, because the workload completes the events of claims with the time of the first start.
         self.events.flush()
 
     def next_time(self) -> float:
         """Return the latest time for the next turn, if no wake-up comes before."""
         work = self.workload.next_time()
-        return self._schedule.next_look if work is None else min(work, self._schedule.next_look)
+        return self._schedule.next_read if work is None else min(work, self._schedule.next_read)
 
-    def look(self, *, leaving: bool = False) -> View:
+    def read_and_act(self, *, leaving: bool = False) -> View:
         """Read the group, take up and drop shards, and try the move now due. Called before the first turn, too."""
         view = self._read()
         now = self._store.clock.monotonic()
-        self._schedule.next_look = now + self.session.ttl / 3  # Decisions below only bring this time forward.
+        self._schedule.next_read = now + self.session.ttl / 3  # Decisions below only bring this time forward.
         self._ownership.match(view)
         if not leaving:
             self._moves.act(view, now, given_more=self._given_more)

@@ -64,12 +64,14 @@ class MemberLoop:
         """The last reported reason why the store is away; empty while the store answers."""
 
     def _may_start(self, _: Run) -> bool:
-        return self.session is not None and self.session.held() and not self.inbox.leaving.is_set()
+        session = self.session  # Read once: a worker's thread asks, while the loop ends the session.
+        return session is not None and session.held() and not self.inbox.leaving.is_set()
 
     @property
     def role(self) -> Role | None:
         """The role in the last view; None without an incarnation, or before the first view."""
-        return self.life.role() if self.life is not None and self.life.view is not None else None
+        life = self.life  # Read once: any thread may ask, while the loop ends the incarnation.
+        return life.role() if life is not None and life.view is not None else None
 
     # Joining
 
@@ -107,20 +109,20 @@ class MemberLoop:
         self.life.events.add("joined", incarnation=self._incarnation)
         return True
 
-    def settle(self) -> Role:
+    def take_seat(self) -> Role:
         """Take a seat if one is free for us, and return the role. Call after the join. Raise any BackendError."""
         assert self.life is not None, "join first"
         while True:
-            self.life.look()
+            self.life.read_and_act()
             if self.life.settled:
                 return self.life.role()
 
     def recover(self, error: OutcomeUnknownError | LeaseLostError) -> None:
-        """After an *error* of `try_join` or `settle`, end the incarnation, or have the group read again."""
+        """After an *error* of `try_join` or `take_seat`, end the incarnation, or have the group read again."""
         if isinstance(error, LeaseLostError):
             self._end(str(error))
         elif self.life is not None:
-            self.life.unsure()
+            self.life.interrupted(unknown=True)
 
     def _report(self, key: str, what: str) -> None:
         log.warning("garbage at %s: %s", key, what)
@@ -162,9 +164,9 @@ class MemberLoop:
             self._report(error.key, error.what)
             return self._stay_away()
         except BackendError as error:
-            self._tell_away(str(error))
-            if self.life is not None and isinstance(error, OutcomeUnknownError):
-                self.life.unsure()
+            self._warn_away(str(error))
+            if self.life is not None:
+                self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))
             return self._stay_away()
         self._away_until, self._pause = 0.0, FIRST_PAUSE
         if self._away:
@@ -182,10 +184,10 @@ class MemberLoop:
         assert self.life is not None
         while self.inbox.proofs:
             self.life.proved_gone(*self.inbox.proofs.popleft())
-        self.life.tell(running=self._running)
-        self.life.turn(leaving=leaving)
+        self.life.publish(running=self._running)
+        self.life.step(leaving=leaving)
 
-    def _tell_away(self, why: str) -> None:
+    def _warn_away(self, why: str) -> None:
         now = self._clock.monotonic()
         if why != self._away or now >= self._say_again:
             log.warning("the store is away: %s", why)

@@ -53,9 +53,9 @@ class Monitor:
         for path in sorted(paths - set(self._watches)):
             # The key may change between the read of *view* and the arming of the watch, without a call of *notify*. So
             # the group is read again after the arming. The request comes first: the arming may fail halfway.
-            self._schedule.look_again()
+            self._schedule.read_again()
             own = path == self._keys.member(self._me)
-            notify = self._schedule.look_again if own else self._schedule.look_soon
+            notify = self._schedule.read_again if own else self._schedule.read_soon
             self._watches[path] = self._backend.watch(path, notify, values=path != self._keys.members)
         self._done = view
 

@@ -45,7 +45,7 @@ class Moves:
         seat = self._candidacy.seat(view, now)
         if seat is not None and seat.holder in view.members:  # Else this claim could not remove the record.
             return Target(view.owned(seat.holder), seat.number)
-        self._adoption.look(view, now)
+        self._adoption.observe(view, now)
         claims = self._plan(view, now).claim
         if view.all_run and claims:
             return Target(claims)
@@ -53,7 +53,7 @@ class Moves:
             # A candidate may have joined since the last view: read all members before a claim on shards alone.
             self._schedule.overdue = True
         else:
-            self._schedule.look_by(now + SETTLE)
+            self._schedule.read_by(now + SETTLE)
         return None
 
     def act(self, view: View, now: float, *, given_more: bool) -> None:
@@ -61,17 +61,17 @@ class Moves:
 
         *given_more* says whether *view* may lack shards transferred to us.
         """
-        self._adoption.look(view, now)
+        self._adoption.observe(view, now)
         again = self._rollback.begun_before(view)
         if again:
             self._claims.claim(view, None, again, now)
             return
-        self._candidacy.look(view, now)
+        self._candidacy.observe(view, now)
         if self._candidacy.waiting:
-            self._schedule.look_by(now + PATIENCE / 2)
+            self._schedule.read_by(now + PATIENCE / 2)
         if given_more:
             # With a claim on top of the shards transferred to us, we could exceed our limits.
-            self._schedule.look_again()
+            self._schedule.read_again()
             return
         seat = self._candidacy.seat(view, now)
         if seat is not None:
@@ -85,14 +85,14 @@ class Moves:
 
     def _tend(self, view: View, todo: Plan, now: float) -> None:
         """Without anything to claim: prepare transfers, and try the moves that serve the group."""
-        self._adoption.tell(view, todo)
-        self._schedule.look_by(self._rebalancer.plan(todo), now + SOON)
+        self._adoption.report_unassigned(view, todo)
+        self._schedule.read_by(self._rebalancer.plan(todo), now + SOON)
         if not todo.patient or self._candidacy.starting(view, now):
-            self._schedule.look_by(now + SOON)
-        if self._adoption.close(view, now) or self._claims.exchange(view, todo, now):
-            self._schedule.look_again()
+            self._schedule.read_by(now + SOON)
+        if self._adoption.close_breaker(view, now) or self._claims.exchange(view, todo, now):
+            self._schedule.read_again()
             return
-        self._schedule.look_by(self._adoption.next_time(todo), now + 0.001)
+        self._schedule.read_by(self._adoption.next_time(todo), now + 0.001)
         self._claims.remove_dead(view, now)
 
     def _plan(self, view: View, now: float) -> Plan:

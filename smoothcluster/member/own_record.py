@@ -31,7 +31,7 @@ class OwnRecord:
     def set_running(self) -> None:
         """Publish that this member works from now on, then have the group read again.
 
-        `Incarnation.tell` calls this in each turn until the record says so. Raise any BackendError.
+        `Incarnation.publish` calls this in each turn until the record says so. Raise any BackendError.
         """
         self._rewrite(replace(self.record, running=True, id=self._store.new_id()))
         self._schedule.overdue = True
@@ -40,7 +40,7 @@ class OwnRecord:
         """Publish the results of the readiness check and whether child processes work, if either has changed.
 
         Only a Backup Runner publishes a reason not to take over. An unfit Backup Runner goes to the end of the queue,
-        so after recovery the member pushes out no candidate ahead. `Incarnation.tell` calls this in each turn. Raise
+        so after recovery the member pushes out no candidate ahead. `Incarnation.publish` calls this in each turn. Raise
         any BackendError.
         """
         before = self.record
@@ -58,7 +58,7 @@ class OwnRecord:
             queue = [Update(self._store.keys.spec, last.to_json(), view.spec.version)]
         if self._rewrite(after, *queue) and found.unfit != before.unfit:
             self._events.add("fitness", unfit=found.unfit)
-        self._schedule.look_again()
+        self._schedule.read_again()
 
     def _rewrite(self, after: Member, *others: Change) -> bool:
         """Replace the record by *after*, and apply *others* in the same commit. Return False if the store refused.

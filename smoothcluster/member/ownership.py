@@ -24,6 +24,6 @@ class Ownership:
                 self._news.lost(number)
                 self._workload.drop(number)
         # May drop shards with lost commits, which the next move claims again.
-        self._rollback.settle(view)
+        self._rollback.compare(view)
         for number in sorted(mine.keys() - self._workload.works.keys() - set(self._rollback.begun_before(view))):
             self._workload.adopt(number, mine[number])

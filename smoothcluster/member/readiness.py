@@ -90,10 +90,10 @@ class Readiness:
         self._over.wait(FIRST)
         while not self._over.is_set():
             if self._standing_by():
-                self.look()
+                self.check()
             self._over.wait(HURRY if self._cold is not None else EVERY)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Check once, and call *changed* if there is news: a new result, or a check long after the last report.
 
         Exceptions of *warm_up* become the reason; this method raises none of them.

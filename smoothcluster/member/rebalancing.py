@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from smoothcluster.backend import Committed
 from smoothcluster.group.assignment import Plan, room
-from smoothcluster.group.handover import give, let_go
+from smoothcluster.group.handover import release_shards, transfer
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.stopping import Stopping
@@ -56,7 +56,7 @@ class Rebalancer:
             self._resigning = None
             self._stopping.clear()
 
-    def give(self, view: View, me: Member) -> bool:
+    def transfer(self, view: View, me: Member) -> bool:
         """Transfer the planned shards that are quiet, one commit for each target. Return whether a shard was ready.
 
         Called in each turn after the workload, because the workload's commits may have made a shard quiet. When we
@@ -72,23 +72,23 @@ class Rebalancer:
             if work is not None and (work.quiet() or (late and not work.unsaid())):
                 gifts.setdefault(target, {})[number] = Versioned(work.record, work.version)
         for target, gift in gifts.items():
-            self._give_to(view, me, target, gift)
+            self._transfer_to(view, me, target, gift)
         return bool(gifts)
 
-    def _give_to(self, view: View, me: Member, target: str | None, gift: Mapping[int, Versioned[Shard]]) -> None:
+    def _transfer_to(self, view: View, me: Member, target: str | None, gift: Mapping[int, Versioned[Shard]]) -> None:
         # Remove the shards from the plan before the commit. If the target dies or claims meanwhile, the store refuses,
         # and only a plan made on a new view may try again.
         for number in gift:
             del self._moving[number]
         if target is None:
-            move = let_go(self._store.keys, me, gift, self._store.new_id())
+            move = release_shards(self._store.keys, me, gift, self._store.new_id())
         elif target in view.members and self._has_room(view, target, len(gift)):
-            move = give(self._store.keys, me, view.members[target], gift, self._store.new_id())
+            move = transfer(self._store.keys, me, view.members[target], gift, self._store.new_id())
         else:
             return
         if isinstance(self._store.backend.commit([], move.changes), Committed):
             if target is not None:
-                self._takeovers.tell_gift(move)
+                self._takeovers.add_transfer(move)
             for number in gift:
                 self._workload.drop(number)
 

@@ -24,7 +24,7 @@ class RollbackRecovery:
         self._backend, self._workload, self._events, self._incarnation = store.backend, workload, events, incarnation
         self._news = news
 
-    def settle(self, view: View) -> None:
+    def compare(self, view: View) -> None:
         """Compare the own shards with *view*, drop the shards that lost commits, and report shards with a new version.
 
         Called after each read of the whole group. Raise UnavailableError if the store does not tell the history.

@@ -19,17 +19,17 @@ class Schedule:
         """Whether the last view may be out of date: read the group again at once."""
         self.first = False
         """Whether we are first in line to act on the death of another member."""
-        self.next_look = 0.0
+        self.next_read = 0.0
         self._clock, self._wake = clock, wake
         self._stirred = False
 
-    def look_again(self) -> None:
-        """Have the group read again at once. May be called from any thread, like `look_soon`."""
+    def read_again(self) -> None:
+        """Have the group read again at once. May be called from any thread, like `read_soon`."""
         # Set the flag before the call: the loop may wake, and test the flag, before this thread goes on.
         self.overdue = True
         self._wake()
 
-    def look_soon(self) -> None:
+    def read_soon(self) -> None:
         """Have the group read again: at once if we are first in line to act, otherwise after a moment.
 
         All watches but the watch on the own member record call this after a change.
@@ -40,21 +40,21 @@ class Schedule:
             self._stirred = True
         self._wake()
 
-    def look_by(self, time: float | None, earliest: float = 0.0) -> None:
+    def read_by(self, time: float | None, earliest: float = 0.0) -> None:
         """Have the group read again by the later of *time* and *earliest*. Do nothing if *time* is None."""
         if time is not None:
-            self.next_look = min(self.next_look, max(time, earliest))
+            self.next_read = min(self.next_read, max(time, earliest))
 
-    def look_in(self, seconds: float) -> None:
+    def read_in(self, seconds: float) -> None:
         """Have the group read again within so many seconds."""
-        self.look_by(self._clock.monotonic() + seconds)
+        self.read_by(self._clock.monotonic() + seconds)
 
-    def settle(self) -> None:
-        """Turn the calls of `look_soon` since the last turn into a read after a moment. Called first in each turn."""
+    def delay_stirred(self) -> None:
+        """Turn the calls of `read_soon` since the last turn into a read after a moment. Called first in each turn."""
         if self._stirred:
             self._stirred = False
-            self.look_in(SETTLE)
+            self.read_in(SETTLE)
 
     def due(self) -> bool:
         """Whether to read the group in this turn."""
-        return self.overdue or self._clock.monotonic() >= self.next_look
+        return self.overdue or self._clock.monotonic() >= self.next_read

@@ -31,7 +31,7 @@ class TakeoverLog:
         """Return the time of the proof on this process's clock. Raise KeyError without a proof."""
         return self._found[incarnation][0]
 
-    def tell(self, move: Move, view: View) -> None:
+    def add_claim(self, move: Move, view: View) -> None:
         """Add an event for each former owner after the commit of *move*, a claim decided on *view*.
 
         The time of the first start is still missing. `resumed` adds this time, if tasks start before the loop writes
@@ -46,20 +46,26 @@ class TakeoverLog:
             event["claimed_ms"] = round((now - found) * 1000, 3)
             self._resuming.update(dict.fromkeys(numbers, (event, found)))
 
-    def tell_gift(self, move: Move) -> None:
+    def add_transfer(self, move: Move) -> None:
         """Add the event of *move*, a committed transfer of own shards to another member."""
-        heir = next(iter(move.shards.values())).name
-        self._note("handover", move, sorted(move.shards), self._name, heir, Evidence.LEFT)
+        successor = next(iter(move.shards.values())).name
+        self._note("handover", move, sorted(move.shards), self._name, successor, Evidence.LEFT)
 
     def _note(
-        self, kind: str, move: Move, numbers: Sequence[int], former: str | None, heir: str | None, evidence: Evidence
+        self,
+        kind: str,
+        move: Move,
+        numbers: Sequence[int],
+        former: str | None,
+        successor: str | None,
+        evidence: Evidence,
     ) -> dict[str, object]:
         shards = {number: move.shards[number] for number in numbers}
         chunks = [chunk for shard in shards.values() for chunk in shard.open.values()]
         return self._events.add(
             kind,
             shards=list(numbers),
-            **{"from": former, "to": heir},
+            **{"from": former, "to": successor},
             evidence=str(evidence),
             epochs={str(number): shard.epoch for number, shard in shards.items()},
             detected_ms=None,

@@ -30,8 +30,8 @@ class WorkNews(WorkloadObserver):
     def lost(self, shard: int) -> None:
         """Report that the shard has another owner, so the store refuses our commits."""
         self._events.add("fenced", shard=shard, incarnation=self._incarnation)
-        self._schedule.look_again()
+        self._schedule.read_again()
 
     def behind(self, shard: int, kept: int, acknowledged: int) -> None:
         self.behind_shards[str(shard)] = {"kept": kept, "acknowledged": acknowledged}
-        self._schedule.look_again()
+        self._schedule.read_again()

@@ -85,7 +85,7 @@ class QuarantinedTask:
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError, UsageError) as error:
             raise GarbageError(f"not a task in quarantine: {error!s:.120}") from None
 
-    def tell(self, note: Callable[..., object]) -> None:
+    def report(self, note: Callable[..., object]) -> None:
         """Call *note* with the event ``quarantined``."""
         note("quarantined", id=self.id, job=self.job, task=self.task.id, shard=self.shard, evidence=self.evidence)
 

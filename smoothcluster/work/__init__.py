@@ -13,7 +13,7 @@ the store before it starts. A commit whose outcome is unknown is sent again byte
 On failure: after a refusal the owner reads the record. Its own commit id there means that the commit happened; another
 owner means that the shard is lost, and its next owner runs again every task without an outcome (at-least-once).
 
-Begin reading with `workload.Workload.turn`, then `shard_work.ShardWork.prepare`.
+Begin reading with `workload.Workload.step`, then `shard_work.ShardWork.prepare`.
 """
 
 from smoothcluster.work.backlog import place_of

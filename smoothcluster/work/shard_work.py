@@ -140,7 +140,7 @@ class ShardWork:
         self.outstanding += len(pending.starts)
         self.suspects.started(pending.starts)
         for each in pending.quarantined:
-            each.tell(self._context.note)
+            each.report(self._context.note)
         self.oldest = self.oldest if self.finished else None
         return pending.starts
 

@@ -35,7 +35,7 @@ class Suspects:
         """Runs whose child died, each with the time from which the death counts."""
         self._told = False
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Note the event ``suspect``, once for each shard taken over, with the suspects of the former owner."""
         if not self._told:
             self._told = True

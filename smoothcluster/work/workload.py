@@ -39,7 +39,7 @@ class WorkloadObserver(Protocol):
 
     @abstractmethod
     def wake(self) -> None:
-        """A shard has new tasks: call `Workload.turn` soon. Any thread may make this call."""
+        """A shard has new tasks: call `Workload.step` soon. Any thread may make this call."""
 
     @abstractmethod
     def started(self, shard: int) -> None:
@@ -154,7 +154,7 @@ class Workload:
 
     # Steps of the loop
 
-    def turn(self) -> None:
+    def step(self) -> None:
         """Collect finished runs, start tasks, and commit the shards that are due."""
         now = self._clock.monotonic()
         self.collect(now)
@@ -259,7 +259,7 @@ class Workload:
         """Start suspects in available children; or one suspect alone here, if no child can run the handler."""
         works = [work for work in self.works.values() if work.backlog.suspects and work.free()]
         for work in works:
-            work.suspects.tell()
+            work.suspects.report()
         if self._alone and not self.outstanding:
             # The lone suspect finished. Until this is recorded, the task would share the blame for the next suspect.
             self._alone = not self._record(now)
@@ -300,7 +300,7 @@ class Workload:
         while work.pending is not None and not work.lost:
             result = self._backend.commit([], work.pending.changes)
             if isinstance(result, Refused):
-                version = self._settle(work, result.key)
+                version = self._find_reason(work, result.key)
             else:
                 version = result.versions[self._key(work)]
             if version is not None:
@@ -316,7 +316,7 @@ class Workload:
             self._observer.started(work.number)
         return len(runs)
 
-    def _settle(self, work: ShardWork, key: str) -> str | None:
+    def _find_reason(self, work: ShardWork, key: str) -> str | None:
         """Find the reason of a refusal. Return the version if the commit happened; None to try again, or if lost."""
         assert work.pending is not None
         self._backend.sync()

@@ -364,7 +364,7 @@ BUGS = (
     Bug(
         "the breaker is not told of deaths",
         "member/adoption.py",
-        "        return self._death_window.told(view, now, commit_id)\n",
+        "        return self._death_window.breaker_after(view, now, commit_id)\n",
         "        return None\n",
         10,
         "P6: ",

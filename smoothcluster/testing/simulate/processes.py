@@ -128,7 +128,7 @@ class SimMember(SimProcess):
         while self.loop.life is None:
             try:
                 if self.loop.try_join():
-                    self.loop.settle()
+                    self.loop.take_seat()
             except (BackendError, NameInUseError):
                 self.clock.sleep(0.1)
             except SpecMismatchError:  # The spec was changed: the operator of this member adopts the group's spec.

@@ -28,7 +28,7 @@ def seen(*views: View, step: float = 1.0) -> tuple[DeathWindow, float]:
     toll, now = DeathWindow(Pacing()), 0.0
     for view in views:
         now += step
-        toll.look(view, now)
+        toll.observe(view, now)
     return toll, now
 
 
@@ -36,7 +36,7 @@ def test_more_than_half_within_the_window_are_a_series() -> None:
     """Two of five are not, three are; and it is so with the first look at the third death."""
     toll, now = seen(after(), after("a"), after("a", "b"))
     assert not toll.series(now)
-    toll.look(after("a", "b", "c"), now)
+    toll.observe(after("a", "b", "c"), now)
     assert toll.series(now)
     assert not toll.series(now + 10.0), "by then it is a while ago"
 
@@ -45,8 +45,8 @@ def test_two_at_least_are_a_series() -> None:
     """One of one is none."""
     alone = [member("x", 9)]
     toll = DeathWindow(Pacing())
-    toll.look(all_run(alone, ["x"]), 0.0)
-    toll.look(all_run([], ["x"]), 1.0)
+    toll.observe(all_run(alone, ["x"]), 0.0)
+    toll.observe(all_run([], ["x"]), 1.0)
     assert not toll.series(1.0)
 
 
@@ -75,25 +75,25 @@ def test_who_left_long_ago_does_not_count() -> None:
     """After the memory's sixty seconds the group is as large as it is."""
     six = [*FIVE, member("f", 9), member("g", 10)]
     toll = DeathWindow(Pacing())
-    toll.look(all_run(six, OWNERS), 0.0)
-    toll.look(after("a", "b", "c"), 5.0)
+    toll.observe(all_run(six, OWNERS), 0.0)
+    toll.observe(after("a", "b", "c"), 5.0)
     assert not toll.series(5.0), "three of seven"
     toll = DeathWindow(Pacing())
-    toll.look(all_run(six, OWNERS), 0.0)
-    toll.look(after(), 61.0)
-    toll.look(after("a", "b", "c"), 62.0)
+    toll.observe(all_run(six, OWNERS), 0.0)
+    toll.observe(after(), 61.0)
+    toll.observe(after("a", "b", "c"), 62.0)
     assert toll.series(62.0), "three of five"
 
 
 def test_it_tells_the_breaker_of_deaths_that_it_does_not_know_of() -> None:
     """With the first of a series it opens, in the very commit that would have adopted."""
     toll, now = seen(after(), after("a"))
-    told = toll.told(after("a"), now, "c")
+    told = toll.breaker_after(after("a"), now, "c")
     assert told is not None
     assert (list(told.dead), told.open) == (["a"], False)
-    assert toll.told(after("a", breaker=told), now, "c") is None
-    toll.look(after("a", "b", "c", breaker=told), now)
-    told = toll.told(after("a", "b", "c", breaker=told), now, "d")
+    assert toll.breaker_after(after("a", breaker=told), now, "c") is None
+    toll.observe(after("a", "b", "c", breaker=told), now)
+    told = toll.breaker_after(after("a", "b", "c", breaker=told), now, "d")
     assert told is not None
     assert (list(told.dead), told.open) == (["a", "b", "c"], True)
 
@@ -102,10 +102,10 @@ def test_a_series_that_others_have_told_of_opens_it_too() -> None:
     """They may have joined too late to know that it is one."""
     view = after("a", "b", "c", breaker=died("a", "b", "c"))
     toll, now = seen(after(), view)
-    told = toll.told(view, now, "c")
+    told = toll.breaker_after(view, now, "c")
     assert told is not None
     assert told.open
-    assert toll.told(after("a", "b", "c", breaker=told), now, "c") is None
+    assert toll.breaker_after(after("a", "b", "c", breaker=told), now, "c") is None
 
 
 def test_it_may_be_closed_when_nobody_has_died_for_a_while() -> None:
@@ -113,9 +113,9 @@ def test_it_may_be_closed_when_nobody_has_died_for_a_while() -> None:
     toll, now = seen(after(), after("a", "b", "c"))
     assert toll.closes_at() is None
     opened = after("a", "b", "c", breaker=died("a", "b", "c", is_open=True))
-    toll.look(opened, now + 1.0)
+    toll.observe(opened, now + 1.0)
     assert toll.closes_at() == now + 11.0
-    toll.look(after("a", "b", "c", "d", breaker=died("a", "b", "c", "d", is_open=True)), now + 5.0)
+    toll.observe(after("a", "b", "c", "d", breaker=died("a", "b", "c", "d", is_open=True)), now + 5.0)
     assert toll.closes_at() == now + 15.0
     late, then = seen(opened)
     assert late.closes_at() == then + 10.0
@@ -128,8 +128,8 @@ def test_once_it_was_closed_the_series_is_over_for_all() -> None:
     toll, now = seen(after(), opened)
     assert toll.series(now)
     closed = after(*dead, breaker=died(*dead))
-    toll.look(closed, now)
-    assert (toll.series(now), toll.told(closed, now, "c"), toll.closes_at()) == (False, None, None)
+    toll.observe(closed, now)
+    assert (toll.series(now), toll.breaker_after(closed, now, "c"), toll.closes_at()) == (False, None, None)
 
 
 def test_who_has_nothing_and_who_is_alone_are_exempt() -> None:

@@ -8,7 +8,7 @@ from core_kit import KEYS, ids, limits, member, put, store_of
 
 from smoothcluster.backend import Committed, Guarantees, Refused
 from smoothcluster.group.election import SeatClaim
-from smoothcluster.group.handover import ClaimRequest, Move, claim, give, leave, succeed
+from smoothcluster.group.handover import ClaimRequest, Move, claim, leave, succeed, transfer
 from smoothcluster.group.store import Stamp
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.memory import WEAKEST, MemoryBackend
@@ -188,7 +188,7 @@ def shards_of(view: View, *numbers: int) -> dict[int, Versioned[Shard]]:
 def test_a_gift_wakes_its_receiver_by_its_own_record(backend: MemoryBackend) -> None:
     """The shard, and the receiver's record, which it watches, change in one commit."""
     view = look(backend)
-    move = give(KEYS, view.members["a"].record, view.members["b"], shards_of(view, 2), "c")
+    move = transfer(KEYS, view.members["a"].record, view.members["b"], shards_of(view, 2), "c")
     assert isinstance(backend.commit([], move.changes), Committed)
     after = look(backend)
     assert (after.owned("a"), after.owned("b"), after.members["b"].record.id) == ([0, 1], [2], "c")
@@ -197,7 +197,7 @@ def test_a_gift_wakes_its_receiver_by_its_own_record(backend: MemoryBackend) -> 
 def test_a_gift_to_one_who_has_gone_is_refused(backend: MemoryBackend) -> None:
     """The shard stays with its owner."""
     view = look(backend)
-    move = give(KEYS, view.members["a"].record, view.members["b"], shards_of(view, 2), "c")
+    move = transfer(KEYS, view.members["a"].record, view.members["b"], shards_of(view, 2), "c")
     remaining = [change for change in claim_of_death(view, "b").changes if change.key == KEYS.member("b")]
     backend.commit([], remaining)
     assert isinstance(backend.commit([], move.changes), Refused)
@@ -208,7 +208,7 @@ def claim_of_death(view: View, name: str) -> Move:
     return leave(KEYS, view, view.members[name], {}, "gone", WEAKEST)
 
 
-def let_go(
+def release_shards(
     backend: MemoryBackend, me: str, guarantees: Guarantees = WEAKEST, new_id: Callable[[], str] | None = None
 ) -> Move:
     """One commit of a member's leaving."""
@@ -220,7 +220,7 @@ def let_go(
 
 def test_who_leaves_lets_go_of_shards_seat_and_membership(backend: MemoryBackend) -> None:
     """In one commit where it fits; the records of ownership stay."""
-    let_go(backend, "a")
+    release_shards(backend, "a")
     view = look(backend)
     assert (set(view.members), view.seats[0].record.holder, view.owned(None)) == ({"b"}, None, [0, 1, 2, 3, 4, 5])
     assert [entry.key for entry in backend.list(KEYS.shards)] == [KEYS.shard(n) for n in range(3)]
@@ -234,7 +234,7 @@ def test_leaving_in_several_commits_keeps_the_seat_until_the_last(backend: Memor
     guarantees, new_id = limits(most_operations=7), ids()
     steps: list[tuple[list[int], str | None, bool]] = []
     while not steps or steps[-1][2]:
-        move = let_go(backend, "a", guarantees, new_id)
+        move = release_shards(backend, "a", guarantees, new_id)
         view = look(backend)
         steps.append((view.owned("a"), view.seats[0].record.holder, "a" in view.members))
         assert bool(move.rest) == bool(view.owned("a"))
@@ -247,7 +247,7 @@ def test_leaving_blames_what_still_runs_on_who_leaves(backend: MemoryBackend) ->
         owner="a", name="a", epoch=4, open={"j-0": OpenChunk(3, closed=1, run=0b011, blame={1: ["x@1:left"]})}
     )
     put(backend, KEYS.shard(0), shard.to_json())
-    let_go(backend, "a")
+    release_shards(backend, "a")
     after = look(backend).shards[0]
     assert after is not None
     assert (after.record.open["j-0"].run, after.record.open["j-0"].blame) == (0, {1: ["x@1:left", "a@4:left"]})

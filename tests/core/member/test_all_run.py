@@ -299,7 +299,7 @@ def test_a_giver_counts_once_more_what_the_other_owns() -> None:
     second = group.member(capacity=2)
     target = incarnation(second)
     assert first.life is not None
-    first.life.look()
+    first.life.read_and_act()
     view = first.life.view
     assert view is not None
     for number in (4, 5):  # As if it had claimed them in between.
@@ -308,7 +308,7 @@ def test_a_giver_counts_once_more_what_the_other_owns() -> None:
         put(group.backend, KEYS.shard(number), replace(read.record, owner=target).to_json())
     gifts = first.life._rebalancer  # pyright: ignore[reportPrivateUsage]
     gifts.plan(Plan(give=((0, target), (1, target))))
-    assert gifts.give(view, first.life.me.record), "it was tried"
+    assert gifts.transfer(view, first.life.me.record), "it was tried"
     assert shards(group) == {"m_0": 4, "m_1": 2}
 
 
@@ -323,7 +323,7 @@ def test_a_look_that_may_not_show_a_gift_is_followed_by_another(
     life = loop.life
     assert life is not None
     put(group.backend, KEYS.member(life.id), replace(life.me.record, id="gift").to_json())
-    life.look()
+    life.read_and_act()
     assert (life.settled, shards(group)) == (False, {None: 3}), "it only looks again"
-    life.look()
+    life.read_and_act()
     assert shards(group) == owned

@@ -1,15 +1,17 @@
 """A member as one loop, turned by hand: it joins, takes over, hands over, survives the store, and leaves."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from core.by_hand import incarnation, submit, work_off
+from core.children_kit import new_run
 from core_kit import KEYS, Group, put
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import NameInUseError, UnavailableError
 from smoothcluster.member.claims import HEIR
-from smoothcluster.member.loop import AGAIN, FIRST_PAUSE, LONGEST_PAUSE
+from smoothcluster.member.loop import AGAIN, FIRST_PAUSE, LONGEST_PAUSE, MemberLoop
 from smoothcluster.member.schedule import SETTLE, SOON
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Role
@@ -446,10 +448,10 @@ def test_house_is_kept_after_a_finished_job() -> None:
     assert cluster.job("j").progress().done == 8
 
 
-def test_settling_before_joining_is_a_mistake() -> None:
-    """There is nothing to settle."""
+def test_taking_a_seat_before_joining_is_a_mistake() -> None:
+    """There is no incarnation yet."""
     with pytest.raises(AssertionError):
-        Group().member(join=False).settle()
+        Group().member(join=False).take_seat()
 
 
 def test_joining_while_the_store_is_away_fails() -> None:
@@ -462,3 +464,58 @@ def test_joining_while_the_store_is_away_fails() -> None:
         loop.try_join()
     assert loop.step() == FIRST_PAUSE
     assert 0 < loop.step() <= FIRST_PAUSE, "meanwhile the store is not asked"
+
+
+def test_a_move_that_fails_is_tried_again_after_the_pause() -> None:
+    """A failed claim leaves the shards of a member that left without an owner: the next turn claims again."""
+    group = Group(runner=2, backup=None)
+    faulty = Faulty(MemoryBackend(group.store))
+    first, second = group.member(backend=faulty), group.member()
+    group.turn(first, second, times=20)
+    assert sorted(filter(None, group.owners())) == ["m_0", "m_0", "m_1", "m_1"]
+    second.inbox.ask_to_leave()
+    second.run()
+    faulty.refuse("commit")
+    while first.step() == 0.0:  # The turn in which the claim fails ends with a pause.
+        pass
+    assert None in group.owners()
+    group.clock.advance(FIRST_PAUSE)
+    group.turn(first)
+    assert group.owners() == ["m_0"] * 4
+
+
+def test_a_transfer_that_fails_is_tried_again_after_the_pause() -> None:
+    """The plan is made again from a new view."""
+    group = Group(runner=2, backup=None)
+    faulty = Faulty(MemoryBackend(group.store))
+    first = group.member(backend=faulty)
+    group.turn(first)
+    group.member()
+    faulty.refuse("commit")
+    while first.step() == 0.0:
+        pass
+    assert group.owners() == ["m_0"] * 4
+    group.clock.advance(FIRST_PAUSE)
+    group.turn(first)
+    assert sorted(map(str, group.owners())) == ["m_0", "m_0", "m_1", "m_1"]
+
+
+def test_other_threads_may_ask_while_the_incarnation_ends() -> None:
+    """The loop sets both attributes to None at any moment, so every answer comes from a single read of each."""
+
+    class ReadOnce:
+        """The value at the first read, and None from then on: the loop's thread came in between."""
+
+        def __init__(self, value: object) -> None:
+            self.value = value
+
+        def __get__(self, loop: object, kind: type) -> object:
+            value, self.value = self.value, None
+            return value
+
+    loop = Group().member()
+    kind = type("Ending", (MemberLoop,), {"life": ReadOnce(loop.life), "session": ReadOnce(loop.session)})
+    ending: Any = object.__new__(kind)
+    vars(ending).update({name: value for name, value in vars(loop).items() if name not in ("life", "session")})
+    assert ending.role is Role.RUNNER
+    assert ending._may_start(new_run())

@@ -54,10 +54,10 @@ class Checks:
     def _tell(self) -> None:
         self.told.append(self.readiness.fitness().unfit)
 
-    def look(self, after: float = 0.0) -> Fitness:
+    def check(self, after: float = 0.0) -> Fitness:
         """What one more check finds, so much later."""
         self.clock.advance(after)
-        self.readiness.look()
+        self.readiness.check()
         return self.readiness.fitness()
 
 
@@ -65,21 +65,21 @@ def test_before_the_first_check_nothing_is_known() -> None:
     """After it, when that was; without a check of the user's, too."""
     checks = Checks()
     assert checks.readiness.fitness() == Fitness(None, None)
-    assert checks.look() == Fitness(None, 1_600_001_000)
+    assert checks.check() == Fitness(None, 1_600_001_000)
     plain = Readiness(lambda: None, None, lambda: True, lambda: None, checks.clock)
-    plain.look()
+    plain.check()
     assert plain.fitness() == Fitness(None, 1_600_001_000)
 
 
 def test_what_the_check_raises_is_the_reason() -> None:
     """Told when it changes, and cut if it is long."""
     checks = Checks(raises=ValueError("no proxy " + "x" * 500))
-    checks.look()
-    checks.look(after=1.0)
+    checks.check()
+    checks.check(after=1.0)
     checks.raises = SystemExit(3)
-    checks.look()
+    checks.check()
     checks.raises = None
-    checks.look()
+    checks.check()
     assert [reason and reason[:35] for reason in checks.told] == [
         "warm_up raised ValueError: no proxy", "warm_up raised SystemExit: 3", None,
     ]  # fmt: skip
@@ -90,9 +90,9 @@ def test_that_all_is_as_before_is_told_now_and_then() -> None:
     """Not every second, while something fails: each time is a commit."""
     checks = Checks(raises=OSError("no"))
     for _ in range(10):
-        checks.look(after=HURRY)
+        checks.check(after=HURRY)
     assert len(checks.told) == 1
-    checks.look(after=EVERY)
+    checks.check(after=EVERY)
     assert len(checks.told) == 2
     assert checks.readiness.fitness().checked == 1_600_001_040
 
@@ -100,11 +100,11 @@ def test_that_all_is_as_before_is_told_now_and_then() -> None:
 def test_that_no_child_can_import_the_handler_is_a_reason() -> None:
     """It is tried again now and then, since that takes a process, and never again once it has worked."""
     checks = Checks(import_fails="ImportError: no parser")
-    assert checks.look().unfit == "no child process can import the handler: ImportError: no parser"
+    assert checks.check().unfit == "no child process can import the handler: ImportError: no parser"
     checks.import_fails = None
-    assert checks.look(after=EVERY / 2).unfit is not None
-    assert checks.look(after=EVERY / 2).unfit is None
-    checks.look(after=10 * EVERY)
+    assert checks.check(after=EVERY / 2).unfit is not None
+    assert checks.check(after=EVERY / 2).unfit is None
+    checks.check(after=10 * EVERY)
     assert checks.imports == 2
 
 
@@ -240,7 +240,7 @@ def test_what_was_found_is_told_again_if_the_record_had_changed() -> None:
     assert standby.life is not None
     put(group.backend, KEYS.member(standby.life.id), replace(standby.life.me.record, id="gift").to_json())
     unfit_because(standby, "no disk")
-    standby.life.tell(running=True)
+    standby.life.publish(running=True)
     assert (group.view().members[standby.life.id].record.id, group.kinds("m_1").count("fitness")) == ("gift", 0)
     group.turn(standby)
     assert (group.view().members[standby.life.id].record.unfit, group.kinds("m_1").count("fitness")) == ("no disk", 1)

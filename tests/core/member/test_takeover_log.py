@@ -44,7 +44,7 @@ def test_a_takeover_is_told_with_its_times(desk: Desk) -> None:
     desk.deaths.proved("a", 0.002)
     desk.clock.advance(0.005)
     gone = {"a": Evidence.PROCESS_GONE}
-    desk.deaths.tell(takeover(), picture(runners("a", "b"), ["a"], ["a", "a"], gone=gone))
+    desk.deaths.add_claim(takeover(), picture(runners("a", "b"), ["a"], ["a", "a"], gone=gone))
     desk.clock.advance(0.001)
     desk.deaths.resumed(1)
     desk.clock.advance(5)
@@ -66,14 +66,14 @@ def test_the_first_proof_counts(desk: Desk) -> None:
 
 def test_taking_what_was_nobodys_is_a_claim(desk: Desk) -> None:
     """There is nobody it came from."""
-    desk.deaths.tell(takeover(None), picture(runners("b"), ["b"], [None, None]))
+    desk.deaths.add_claim(takeover(None), picture(runners("b"), ["b"], [None, None]))
     event = desk.told()
     assert (event["kind"], event["from"], event["detected_ms"]) == ("claim", None, None)
 
 
 def test_one_whose_record_has_gone_is_named_by_its_shards(desk: Desk) -> None:
     """The name stands there for people."""
-    desk.deaths.tell(takeover("a"), picture(runners("b"), ["a"], ["a", "a"]))
+    desk.deaths.add_claim(takeover("a"), picture(runners("b"), ["a"], ["a", "a"]))
     assert desk.told()["from"] == "a"
 
 
@@ -82,7 +82,7 @@ def test_each_former_owner_has_an_event_of_its_own(desk: Desk) -> None:
     shards = {n: Shard(owner="b", epoch=2) for n in range(3)}
     former: dict[int, str | None] = {0: "a", 1: "c", 2: "a"}
     view = picture(runners("b"), ["b"], ["a", "c", "a"], gone={"a": Evidence.PROCESS_GONE})
-    desk.deaths.tell(Move([], "c", member("b"), shards, (), former), view)
+    desk.deaths.add_claim(Move([], "c", member("b"), shards, (), former), view)
     desk.log.flush()
     told = [(event["from"], event["shards"], event["evidence"]) for event in read_events(store_of(desk.backend))]
     assert told == [("a", [0, 2], "process_gone"), ("c", [1], "lease_expired")]
@@ -91,13 +91,13 @@ def test_each_former_owner_has_an_event_of_its_own(desk: Desk) -> None:
 def test_a_seat_without_shards_is_nobodys_to_name(desk: Desk) -> None:
     """If its holder's record has gone, nobody knows who that was."""
     move = Move([], "c", member("b"), {}, holder="a")
-    desk.deaths.tell(move, picture(runners("b"), ["a"]))
+    desk.deaths.add_claim(move, picture(runners("b"), ["a"]))
     assert desk.told()["kind"] == "claim"
 
 
 def test_a_gift_is_told_as_a_handover(desk: Desk) -> None:
     """From the giver to whoever gets it."""
-    desk.deaths.tell_gift(Move([], "c", member("b"), {0: Shard(owner="x", name="x", epoch=1)}))
+    desk.deaths.add_transfer(Move([], "c", member("b"), {0: Shard(owner="x", name="x", epoch=1)}))
     event = desk.told()
     assert (event["kind"], event["from"], event["to"], event["evidence"]) == ("handover", "b", "x", "left")
 

@@ -218,7 +218,7 @@ class Desk:
 
     def turn(self) -> list[str]:
         """Let it start what it will; the tasks that the pool has."""
-        self.load.turn()
+        self.load.step()
         return [run.task.id for run in self.pool.waiting]
 
     def end(self, how: str | None = None) -> list[str]:

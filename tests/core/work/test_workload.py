@@ -46,9 +46,9 @@ def desk() -> Desk:
 def test_no_more_is_started_than_concurrency_while_tasks_are_slow(desk: Desk) -> None:
     """Few are under suspicion if the process dies."""
     desk.bench.chunk("j-0", *"abcde")
-    desk.load.turn()
+    desk.load.step()
     assert (len(desk.pool.waiting), desk.load.outstanding, desk.news.starts) == (2, 2, [0])
-    desk.load.turn()
+    desk.load.step()
     assert desk.load.outstanding == 2
 
 
@@ -56,7 +56,7 @@ def test_fast_tasks_are_marked_as_many_as_end_within_one_interval(desk: Desk) ->
     """So that commits are shared."""
     desk.bench.chunk("j-0", *(f"t{number}" for number in range(250)))
     desk.load._rate = 2000.0  # pyright: ignore[reportPrivateUsage]
-    desk.load.turn()
+    desk.load.step()
     assert desk.load.outstanding == 2 + 2000 * INTERVAL
     assert WINDOW > 2000 * INTERVAL
 
@@ -65,20 +65,20 @@ def test_the_rate_is_measured(desk: Desk) -> None:
     """Over one interval at least."""
     desk.bench.chunk("j-0", *(f"t{number}" for number in range(250)))
     for _ in range(12):
-        desk.load.turn()
+        desk.load.step()
         desk.pool.finish()
         desk.clock.advance(INTERVAL / 10)
-    desk.load.turn()
+    desk.load.step()
     assert desk.load.outstanding > 2
 
 
 def test_nothing_starts_while_the_lease_may_be_lost(desk: Desk) -> None:
     """What ran is recorded none the less, if it can be."""
     desk.bench.chunk("j-0", *"abc")
-    desk.load.turn()
+    desk.load.step()
     desk.held = False
     desk.pool.finish()
-    desk.load.turn()
+    desk.load.step()
     assert (desk.done(), len(desk.pool.waiting)) == (2, 0)
 
 
@@ -86,24 +86,24 @@ def test_nothing_starts_while_stopping(desk: Desk) -> None:
     """The member is leaving."""
     desk.bench.chunk("j-0", "a")
     desk.load.stopping = True
-    desk.load.turn()
+    desk.load.step()
     assert not desk.pool.waiting
 
 
 def test_outcomes_wait_a_little_for_others(desk: Desk) -> None:
     """One commit carries what came within an interval."""
     desk.bench.chunk("j-0", *"ab")
-    desk.load.turn()
+    desk.load.step()
     first, second = desk.pool.start()
     desk.pool.finished.append(done(first))
-    desk.load.turn()
+    desk.load.step()
     assert desk.done() == 0
     assert desk.load.next_time() == desk.clock.monotonic() + INTERVAL
     desk.clock.advance(INTERVAL)
-    desk.load.turn()
+    desk.load.step()
     assert desk.done() == 1
     desk.pool.finished.append(done(second))
-    desk.load.turn()
+    desk.load.step()
     assert desk.done() == 2, "the last one has none to wait for"
 
 
@@ -112,12 +112,12 @@ def test_many_outcomes_do_not_wait(desk: Desk) -> None:
     for chunk in range(4):
         desk.bench.chunk(f"j-{chunk}", *(f"t{chunk}.{number}" for number in range(200)))
     desk.load._rate = 598 / INTERVAL  # pyright: ignore[reportPrivateUsage]
-    desk.load.turn()
+    desk.load.step()
     runs = desk.pool.start()
     assert len(runs) == 600
     desk.load.stopping = True
     desk.pool.finished.extend(map(done, runs[:BATCH]))
-    desk.load.turn()
+    desk.load.step()
     assert desk.done() == BATCH
 
 
@@ -128,7 +128,7 @@ def test_shards_take_turns() -> None:
         desk.bench.chunk("j-0", *(f"t{shard}.{number}" for number in range(100)), shard=shard)
     shards = list[int]()
     for _ in range(12):
-        desk.load.turn()
+        desk.load.step()
         shards.append(desk.news.starts[-1])
         desk.pool.finish()
         desk.clock.advance(SLICE / 3)
@@ -142,7 +142,7 @@ def test_a_shard_with_little_to_do_is_helped_out_by_the_next() -> None:
     desk = Desk(3, concurrency=3)
     for shard in range(3):
         desk.bench.chunk("j-0", f"t{shard}", shard=shard)
-    desk.load.turn()
+    desk.load.step()
     assert sorted(desk.news.starts) == [0, 1, 2]
 
 
@@ -151,7 +151,7 @@ def test_what_was_running_when_its_owner_went_goes_first() -> None:
     desk = Desk(2, concurrency=1)
     for shard in range(2):
         desk.bench.chunk("j-0", f"t{shard}", shard=shard)
-    desk.load.turn()
+    desk.load.step()
     work = desk.load.works[0]
     assert work.record.open
     read = desk.bench.read(0)
@@ -163,11 +163,11 @@ def test_what_was_running_when_its_owner_went_goes_first() -> None:
 
 def test_new_chunks_wake_the_member(desk: Desk) -> None:
     """The watch is armed with the first listing; closed when the shard goes."""
-    desk.load.turn()
+    desk.load.step()
     assert not desk.load.works[0].startable(0.0)
     desk.bench.chunk("j-0", "a")
     assert (desk.news.woken, desk.load.works[0].startable(0.0)) == (1, True)
-    desk.load.turn()
+    desk.load.step()
     assert len(desk.pool.waiting) == 1
     desk.load.drop(0)
     desk.bench.chunk("j-1", "b")
@@ -179,35 +179,35 @@ def test_a_commit_that_arrived_after_all_is_found_by_its_id(desk: Desk) -> None:
     desk.bench.chunk("j-0", "a")
     desk.faulty.drop_answer()
     with pytest.raises(OutcomeUnknownError):
-        desk.load.turn()
+        desk.load.step()
     assert not desk.pool.waiting, "nothing starts before it is settled"
-    desk.load.turn()
+    desk.load.step()
     assert ([run.task.id for run in desk.pool.waiting], desk.news.losses) == (["a"], [])
 
 
 def test_a_commit_that_was_not_sent_is_sent_again(desk: Desk) -> None:
     """Nothing is lost while the store is away."""
     desk.bench.chunk("j-0", "a")
-    desk.load.turn()
+    desk.load.step()
     desk.pool.finish()
     desk.faulty.cut()
     for _ in range(3):
         with pytest.raises(UnavailableError):
-            desk.load.turn()
+            desk.load.step()
     desk.faulty.mend()
-    desk.load.turn()
+    desk.load.step()
     assert (desk.done(), desk.load.quiet()) == (1, True)
 
 
 def test_a_late_original_is_refused(desk: Desk) -> None:
     """It was sent again meanwhile, the very same: of the two, one is applied."""
     desk.bench.chunk("j-0", "a")
-    desk.load.turn()
+    desk.load.step()
     desk.pool.finish()
     desk.faulty.hold()
     with pytest.raises(OutcomeUnknownError):
-        desk.load.turn()
-    desk.load.turn()
+        desk.load.step()
+    desk.load.step()
     desk.faulty.deliver()
     assert (desk.done(), len(desk.bench.results("j"))) == (1, 1)
 
@@ -215,10 +215,10 @@ def test_a_late_original_is_refused(desk: Desk) -> None:
 def test_garbage_elsewhere_is_stepped_over(desk: Desk) -> None:
     """The refusal names another key, and the shard is still ours."""
     desk.bench.chunk("j-0", "a")
-    desk.load.turn()
+    desk.load.step()
     desk.pool.finish()
     desk.bench.backend.commit([], [Delete(KEYS.chunk(0, "j-0"))])
-    desk.load.turn()
+    desk.load.step()
     assert (desk.done(), desk.news.losses, list(desk.bench.garbage.found)) == (1, [], [KEYS.chunk(0, "j-0")])
 
 
@@ -226,7 +226,7 @@ def test_garbage_elsewhere_is_stepped_over(desk: Desk) -> None:
 def test_a_shard_that_is_another_members_is_dropped(desk: Desk, value: bytes | None) -> None:
     """Or that nobody can read: what we still had to say is counted as refused."""
     desk.bench.chunk("j-0", "a", "b", "c")
-    desk.load.turn()
+    desk.load.step()
     desk.pool.start()
     if value is None:
         desk.bench.backend.commit([], [Delete(KEYS.shard(0))])
@@ -235,12 +235,12 @@ def test_a_shard_that_is_another_members_is_dropped(desk: Desk, value: bytes | N
     first, second = desk.pool.started
     desk.pool.finished.append(done(first))
     desk.clock.advance(1.0)
-    desk.load.turn()
+    desk.load.step()
     desk.clock.advance(1.0)
-    desk.load.turn()
+    desk.load.step()
     assert (desk.news.losses, desk.load.works) == ([0], {})
     desk.pool.finished.append(done(second))
-    desk.load.turn()
+    desk.load.step()
     assert not desk.pool.finished
     assert desk.bench.results("j") == []
 
@@ -248,23 +248,23 @@ def test_a_shard_that_is_another_members_is_dropped(desk: Desk, value: bytes | N
 def test_what_has_not_started_can_be_handed_back(desk: Desk) -> None:
     """Of some shards, or of all; what is not wanted stays in line."""
     desk.bench.chunk("j-0", *"ab")
-    desk.load.turn()
+    desk.load.step()
     desk.load.hand_back(lambda work: False)
     assert len(desk.pool.waiting) == 2
     desk.load.hand_back()
     desk.load.stopping = True
-    desk.load.turn()
+    desk.load.step()
     assert (len(desk.pool.waiting), desk.load.quiet(), desk.bench.read().record.open["j-0"].run) == (0, True, 0)
 
 
 def test_what_comes_back_unstarted_from_a_lost_shard_is_nothing(desk: Desk) -> None:
     """Nobody had begun it, and nobody here will."""
     desk.bench.chunk("j-0", *"ab")
-    desk.load.turn()
+    desk.load.step()
     runs = list(desk.pool.waiting)
     desk.load.drop_all()
     desk.pool.finished.extend(runs)
-    desk.load.turn()
+    desk.load.step()
     assert (list(desk.pool.finished), list(desk.pool.waiting)) == ([], [])
 
 
@@ -272,19 +272,19 @@ def test_a_retry_is_waited_for() -> None:
     """If nothing else happens, that is when a turn is needed."""
     desk = Desk(attempts=2)
     desk.bench.chunk("j-0", "a")
-    desk.load.turn()
+    desk.load.step()
     (run,) = desk.pool.start()
     run.fail("no")
     desk.pool.finished.append(run)
-    desk.load.turn()
+    desk.load.step()
     assert desk.load.next_time() == desk.clock.monotonic() + 1.0
     desk.clock.advance(1.0)
     assert desk.load.next_time() is None, "due: it waits for a free worker only"
-    desk.load.turn()
+    desk.load.step()
     assert [run.context.attempt for run in desk.pool.waiting] == [2]
 
 
 def test_nothing_to_do_needs_no_turn(desk: Desk) -> None:
     """A watch will wake us."""
-    desk.load.turn()
+    desk.load.step()
     assert desk.load.next_time() is None
