@@ -31,7 +31,7 @@ from smoothcluster.records.keys import Keys
 from smoothcluster.records.shard import Shard
 from smoothcluster.testing import HeldClock
 from smoothcluster.work import SentTasks, ShardWork, WorkContext
-from smoothcluster.work.workload import WorkloadObserver
+from smoothcluster.work.observer import WorkloadObserver
 
 KEYS = Keys("g")
 

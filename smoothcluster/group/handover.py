@@ -13,9 +13,9 @@ the member reads the group again and takes up all shards recorded as its own.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from smoothcluster.backend import AtVersion, Change, Condition, Create, Delete, Guarantees, Update, commit_size
+from smoothcluster.backend import AtVersion, Change, Condition, Delete, Guarantees, Update, commit_size
 from smoothcluster.group.election import SeatClaim
-from smoothcluster.group.store import Stamp
+from smoothcluster.group.store import Stamp, put
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.model import Evidence
 from smoothcluster.records.blame import format_entry
@@ -109,14 +109,10 @@ def claim(
     keys: Keys, view: View, me: Versioned[Member], wanted: ClaimRequest, limits: Guarantees, stamp: Stamp
 ) -> Move:
     """Claim the wanted seat, if any, and as many of the wanted shards as fit into a commit."""
-    seat, breaker, starts, commit_id = wanted.seat, wanted.breaker, wanted.starts, stamp.id
+    seat, starts, commit_id = wanted.seat, wanted.starts, stamp.id
     mine = replace(me.record, id=commit_id, seat=me.record.seat if seat is None else seat.number)
     changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]
-    conditions: list[Condition] = []
-    if breaker is not None:
-        changes.append(put(keys.breaker, breaker.to_json(), view.breaker.version))
-    elif view.breaker.version is not None:
-        conditions.append(AtVersion(keys.breaker, view.breaker.version))
+    conditions = _compare_breaker(keys, view, wanted.breaker, changes)
     if wanted.spare is not None:
         number, owned = wanted.spare
         changes.append(put(keys.shard(number), release(owned.record, commit_id).to_json(), owned.version))
@@ -139,6 +135,15 @@ def claim(
     dead = sorted(name for name in emptied if name in view.gone and name in view.members)
     changes.extend(Delete(keys.member(name)) for name in dead)
     return Move(changes, commit_id, mine, taken, tuple(rest), former, holder, conditions)
+
+
+def _compare_breaker(keys: Keys, view: View, breaker: Breaker | None, changes: list[Change]) -> list[Condition]:
+    """Have the claim write *breaker*, if there are deaths to record, or compare the record that *view* shows."""
+    if breaker is not None:
+        changes.append(put(keys.breaker, breaker.to_json(), view.breaker.version))
+    elif view.breaker.version is not None:
+        return [AtVersion(keys.breaker, view.breaker.version)]
+    return []
 
 
 def _take_seat(keys: Keys, view: View, me: str, seat: SeatClaim, commit_id: str) -> list[Change]:
@@ -205,11 +210,6 @@ def leave(
         changes.append(change)
         after[number] = freed
     return Move(changes if rest else [*changes, *closing], commit_id, mine, after, tuple(rest))
-
-
-def put(key: str, value: bytes, version: str | None) -> Change:
-    """Write *value* at *key* if the key is still at *version*, or still absent where *version* is None."""
-    return Create(key, value) if version is None else Update(key, value, version)
 
 
 def _fits(changes: list[Change], limits: Guarantees) -> bool:

@@ -8,10 +8,10 @@ can be sure that a group has no living member.
 import logging
 from dataclasses import replace
 
-from smoothcluster.backend import Change, Create, Lease, Refused, Update
+from smoothcluster.backend import Create, Lease, Refused
 from smoothcluster.errors import NameInUseError, OutcomeUnknownError, SpecMismatchError
 from smoothcluster.group.spec import INDEX, Wanted, agreed, new_spec
-from smoothcluster.group.store import GroupStore
+from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
 from smoothcluster.records.group import Member
 
@@ -41,14 +41,10 @@ def try_join(store: GroupStore, wanted: Wanted, card: Member, lease: Lease) -> V
         if spec is not None and now is not None and now.version != spec.version:
             return None
         raise
-    put: Change = (
-        Create(store.keys.spec, after.to_json())
-        if spec is None
-        else Update(store.keys.spec, after.to_json(), spec.version)
-    )
+    counter = put(store.keys.spec, after.to_json(), spec.version if spec else None)
     key = store.keys.member(member.incarnation)
     try:
-        result = store.backend.commit([], [put, Create(key, member.to_json(), lease)])
+        result = store.backend.commit([], [counter, Create(key, member.to_json(), lease)])
     except OutcomeUnknownError:
         store.backend.sync()  # The next try finds the record if written, now or late: no other member has this key.
         return None

@@ -12,10 +12,10 @@ has changed. So a change can be retried any number of times, and a late commit c
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from smoothcluster.backend import Change, Committed, Create, Update
+from smoothcluster.backend import Change, Committed, Update
 from smoothcluster.errors import OutcomeUnknownError, UsageError
 from smoothcluster.group.spec import MOST, check_number, numbers
-from smoothcluster.group.store import GroupStore
+from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
 from smoothcluster.records.group import Member, Seat, Spec
 from smoothcluster.records.keys import Keys
@@ -87,7 +87,7 @@ def _changes(store: GroupStore, before: Versioned[Spec], after: Spec) -> list[Ch
     for number, seat in surplus.items():
         closed = Seat(None, after.id, closed=after.joins).to_json()
         key = keys.seat(number)
-        changes.append(Create(key, closed) if seat.version is None else Update(key, closed, seat.version))
+        changes.append(put(key, closed, seat.version))
         # By the members' records, which survive even if another member has overwritten the seat's record.
         holders = [read for read in members.values() if read.record.seat == number]
         changes.extend(_update(keys, read, replace(read.record, seat=None, id=after.id)) for read in holders)

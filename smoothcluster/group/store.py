@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
-from smoothcluster.backend import CoordinationBackend, Entry
+from smoothcluster.backend import Change, CoordinationBackend, Create, Entry, Update
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.group.view import Report, Versioned, View
 from smoothcluster.model import Evidence
@@ -34,6 +34,11 @@ class Ownership:
     seats: list[Versioned[Seat]]
     shards: list[Versioned[Shard] | None]
     breaker: Versioned[Breaker]
+
+
+def put(key: str, value: bytes, version: str | None) -> Change:
+    """Write *value* at *key* if the key is still at *version*, or still absent where *version* is None."""
+    return Create(key, value) if version is None else Update(key, value, version)
 
 
 class Stamp(NamedTuple):

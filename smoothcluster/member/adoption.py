@@ -12,8 +12,7 @@ from smoothcluster.backend import Committed, Refused, Update
 from smoothcluster.group.assignment import Plan, orphaned, workers
 from smoothcluster.group.breaker import DeathWindow, Pacing, exempt
 from smoothcluster.group.events import EventLog
-from smoothcluster.group.handover import put
-from smoothcluster.group.store import GroupStore
+from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import View
 from smoothcluster.records.breaker import Breaker
 from smoothcluster.work import ShardWork

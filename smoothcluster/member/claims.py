@@ -6,11 +6,11 @@ read of the group shows the seats and shards that this incarnation holds.
 
 from collections.abc import Iterable
 
-from smoothcluster.backend import Delete, Refused
+from smoothcluster.backend import Committed, Delete, Refused
 from smoothcluster.errors import MisplacedKeyError
 from smoothcluster.group.assignment import Plan, orphaned, room
 from smoothcluster.group.election import SeatClaim
-from smoothcluster.group.handover import ClaimRequest, claim, leave
+from smoothcluster.group.handover import ClaimRequest, Move, claim, leave
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.adoption import Adoption
@@ -61,10 +61,10 @@ class Claims:
         # second claim could take a second seat or exceed the capacity. The flag is set before the commit, because a
         # commit with an unknown outcome may have landed.
         self.tried = True
-        backend, keys, stamp = self._store.backend, self._store.keys, self._store.stamp()
+        backend, stamp = self._store.backend, self._store.stamp()
         breaker = self.adoption.breaker_after(view, now, stamp.id)
         wanted = ClaimRequest(seat, shards, self.workload.room(), breaker, spare)
-        move = claim(keys, view, self.me.read, wanted, backend.guarantees, stamp)
+        move = claim(self._store.keys, view, self.me.read, wanted, backend.guarantees, stamp)
         try:
             result = backend.commit(move.conditions, move.changes)
         except MisplacedKeyError as error:
@@ -74,17 +74,21 @@ class Claims:
         self._schedule.read_again()
         if isinstance(result, Refused):
             return
-        # The next read of the group takes any other version of the own record for a change by another member.
-        self.me.read = Versioned(move.me, result.versions[keys.member(move.me.incarnation)])
         if spare is not None:
             self.workload.drop(spare[0])
-        for number, shard in move.shards.items():
-            self.workload.adopt(number, Versioned(shard, result.versions[keys.shard(number)]))
+        self._take_up(move, result)
         if any(orphaned(view, number) for number in move.shards):
             self.adoption.adopted(now)
         if move.me.incarnation not in move.former.values():  # Otherwise we claim our own shards again.
             self._takeovers.add_claim(move, view)
         self.adoption.report_opening(view, breaker)
+
+    def _take_up(self, move: Move, result: Committed) -> None:
+        keys = self._store.keys
+        # The next read of the group takes any other version of the own record for a change by another member.
+        self.me.read = Versioned(move.me, result.versions[keys.member(move.me.incarnation)])
+        for number, shard in move.shards.items():
+            self.workload.adopt(number, Versioned(shard, result.versions[keys.shard(number)]))
 
     def exchange(self, view: View, todo: Plan, now: float) -> bool:
         """Swap an own shard without tasks for an unassigned shard that has tasks. Return whether a claim was tried.

@@ -59,8 +59,7 @@ class Incarnation:
         self.stopping = Stopping(session, store.clock)
         self.events = EventLog(store, self.name)
         self.view: View | None = None
-        self._store, self._settings, self._environment = store, settings, environment
-        wake = environment.inbox.wake
+        self._store, self._settings, self._environment, wake = store, settings, environment, environment.inbox.wake
         self._schedule = schedule = Schedule(store.clock, wake.set)
         self._takeovers = TakeoverLog(store.clock, self.events, self.name)
         self.me = OwnRecord(store, joined.me, self.events, schedule)

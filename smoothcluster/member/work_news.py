@@ -6,7 +6,7 @@ from smoothcluster.clock import Signal
 from smoothcluster.group.events import EventLog
 from smoothcluster.member.schedule import Schedule
 from smoothcluster.member.takeover_log import TakeoverLog
-from smoothcluster.work.workload import WorkloadObserver
+from smoothcluster.work.observer import WorkloadObserver
 
 
 @final

@@ -40,7 +40,7 @@ class QuarantinedTask:
     """Time of the record in seconds since 1970, by the clock of ``runner``."""
 
     @classmethod
-    def of(
+    def of(  # parameters: one for each fact of the record
         cls, number: str, job: str, task: Task, blame: Sequence[str], attempts: int,
         runner: str, shard: int, epoch: int, at: float,
     ) -> "QuarantinedTask":  # fmt: skip

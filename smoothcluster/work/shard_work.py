@@ -32,6 +32,7 @@ class ShardWork:
 
     def __init__(self, number: int, read: Versioned[Shard], context: WorkContext, arm: Callable[[], None]) -> None:
         self.number = number
+        self.key = context.store.keys.shard(number)
         self.record = read.record
         self.version = read.version
         self.lost = False

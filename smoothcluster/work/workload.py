@@ -5,11 +5,8 @@ worker waits for a commit. If the process dies, slow tasks leave few suspects. F
 little to run again.
 """
 
-from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 from smoothcluster.backend import Entry, Refused, Watch
 from smoothcluster.group.view import Versioned
@@ -17,53 +14,21 @@ from smoothcluster.pool import Pool, Run
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.shard import Shard
 from smoothcluster.work import ShardWork, WorkContext, shard_of
-
-INTERVAL = 0.05
-"""Seconds for which an outcome may wait to share a commit with others."""
+from smoothcluster.work.observer import WorkloadObserver
+from smoothcluster.work.pace import INTERVAL, Pace, Turns
 
 BATCH = 512
 """Number of outcomes of one shard that is recorded without waiting for more."""
 
-SLICE = 0.2
-"""Seconds until the turn of the next shard: long enough for outcomes to share commits."""
-
 RAMP = 0.05
 """Seconds between checks whether waiting suspects could use more children."""
-
-WINDOW = 8192
-"""Most tasks marked at once, however fast they are."""
-
-
-class WorkloadObserver(Protocol):
-    """Receives the news of a `Workload`. The workload's own thread makes every call except `wake`."""
-
-    @abstractmethod
-    def wake(self) -> None:
-        """A shard has new tasks: call `Workload.step` soon. Any thread may make this call."""
-
-    @abstractmethod
-    def started(self, shard: int) -> None:
-        """Tasks of *shard* went to the pool."""
-
-    @abstractmethod
-    def lost(self, shard: int) -> None:
-        """The store refused a commit, because *shard* has another owner."""
-
-    @abstractmethod
-    def behind(self, shard: int, kept: int, acknowledged: int) -> None:
-        """The store went back: the record of the owned *shard* has *kept* commits of *acknowledged* ones."""
 
 
 class Workload:
     """The shards owned by a member, and their tasks running in this process."""
 
     def __init__(
-        self,
-        pool: Pool,
-        context: WorkContext,
-        concurrency: int,
-        held: Callable[[], bool],
-        observer: WorkloadObserver,
+        self, pool: Pool, context: WorkContext, concurrency: int, held: Callable[[], bool], observer: WorkloadObserver
     ) -> None:
         self.works: dict[int, ShardWork] = {}
         self.stopping = False
@@ -75,13 +40,11 @@ class Workload:
         self._apart = context.apart
         self._preloaded: Mapping[str, Entry] = {}
         self._concurrency = concurrency
-        self._turns: deque[int] = deque()
-        self._turn_ends = self._clock.monotonic() + SLICE
+        self._turns = Turns(self._clock.monotonic())
+        self._pace = Pace(self._clock.monotonic())
         self._watches: dict[int, Watch] = {}
         self._alone = self._solitary = False
         """Whether a suspect runs alone in this process; whether a suspect does or waits to: nothing else may start."""
-        self._rate = 0.0
-        self._counted, self._counted_since = 0, self._clock.monotonic()
 
     # Ownership
 
@@ -92,7 +55,7 @@ class Workload:
         # After a store rollback we may adopt a shard that we owned before. Forget which added tasks were acknowledged.
         self._context.sent.clear()
         # Tasks that ran when the former owner died have waited longest: start them first.
-        (self._turns.appendleft if read.record.open else self._turns.append)(number)
+        self._turns.add(number, first=bool(read.record.open))
         return work
 
     def preload(self, chunks: Mapping[str, Entry]) -> None:
@@ -102,7 +65,7 @@ class Workload:
     def drop(self, number: int) -> None:
         """Drop a shard that is no longer owned, without waiting for running tasks."""
         self.works.pop(number).lost = True
-        self._turns.remove(number)
+        self._turns.order.remove(number)
         watch = self._watches.pop(number, None)
         if watch is not None:
             watch.close()
@@ -194,11 +157,7 @@ class Workload:
             run = finished.popleft()
             count += 1
             self._return(run, now)
-        self._counted += count
-        passed = now - self._counted_since
-        if passed >= INTERVAL:
-            self._rate = self._counted / passed
-            self._counted, self._counted_since = 0, now
+        self._pace.count(count, now)
 
     def _return(self, run: Run, now: float) -> None:
         work = shard_of(run)
@@ -238,22 +197,20 @@ class Workload:
 
     def _top_up(self, now: float) -> None:
         """Start more tasks if the pool runs low. Stay with one shard until the turn ends or no tasks are left."""
-        ahead = min(WINDOW, int(self._rate * INTERVAL))
+        ahead = self._pace.ahead()
         window = self._concurrency + ahead
         have = self.outstanding
         if have >= self._concurrency + ahead // 4:
             return
-        if now >= self._turn_ends:
-            self._turns.rotate(-1)
-            self._turn_ends = now + SLICE
-        for _ in range(len(self._turns)):
-            number = self._turns[0]
+        self._turns.advance_if_over(now)
+        for _ in range(len(self._turns.order)):
+            number = self._turns.order[0]
             work = self.works[number]
             if work.startable(now):
                 have += self._commit(work, window - have, now)
                 if have >= window or work.lost:
                     return
-            self._turns.rotate(-1)
+            self._turns.advance()
 
     def _start_suspects(self, now: float) -> None:
         """Start suspects in available children; or one suspect alone here, if no child can run the handler."""
@@ -299,16 +256,10 @@ class Workload:
             work.prepare(want, now, apart, alone=alone)
         while work.pending is not None and not work.lost:
             result = self._backend.commit([], work.pending.changes)
-            if isinstance(result, Refused):
-                version = self._find_reason(work, result.key)
-            else:
-                version = result.versions[self._key(work)]
+            version = self._find_reason(work, result.key) if isinstance(result, Refused) else result.versions[work.key]
             if version is not None:
                 return self._dispatch(work, work.applied(version))
         return 0
-
-    def _key(self, work: ShardWork) -> str:
-        return self._context.store.keys.shard(work.number)
 
     def _dispatch(self, work: ShardWork, runs: list[Run]) -> int:
         if runs:
@@ -320,11 +271,11 @@ class Workload:
         """Find the reason of a refusal. Return the version if the commit happened; None to try again, or if lost."""
         assert work.pending is not None
         self._backend.sync()
-        entry = self._backend.get(self._key(work))
+        entry = self._backend.get(work.key)
         try:
             record = Shard.from_json(entry.value) if entry is not None else None
         except GarbageError as error:
-            self._context.store.report(self._key(work), str(error))
+            self._context.store.report(work.key, str(error))
             record = None
         if entry is not None and record is not None:
             if record.id == work.pending.id:
@@ -337,9 +288,8 @@ class Workload:
                 return None
         self.drop(work.number)
         if record is not None and (record.owner, record.epoch) == (self._context.incarnation, work.record.epoch):
-            self._observer.behind(
-                work.number, record.seq, work.record.seq - 1
-            )  # The last commit was never acknowledged.
+            # The last commit was never acknowledged.
+            self._observer.behind(work.number, record.seq, work.record.seq - 1)
         else:
             self._observer.lost(work.number)
         return None

@@ -40,7 +40,7 @@ BUGS = (
     Bug(
         "of the seats that are too many, vacant ones are not closed",
         "group/resizing.py",
-        "changes.append(Create(key, closed) if seat.version is None else Update(key, closed, seat.version))",
+        "changes.append(put(key, closed, seat.version))",
         "changes.extend([Update(key, closed, seat.version)] if seat.record.holder else [])",
         20,
         "P1: ",
@@ -190,8 +190,8 @@ BUGS = (
     Bug(
         "a join does not compare the counter",
         "group/joining.py",
-        "Update(store.keys.spec, after.to_json(), spec.version)",
-        "Update(store.keys.spec, after.to_json())",
+        "spec.version if spec else None)",
+        "spec.version if spec else None) if spec is None else Update(store.keys.spec, after.to_json())",
         60,
         "P1: ",
     ),
@@ -238,7 +238,7 @@ BUGS = (
     ),
     Bug(
         "a seat is taken without comparing it",
-        "group/handover.py",
+        "group/store.py",
         "    return Create(key, value) if version is None else Update(key, value, version)\n",
         "    return Create(key, value) if version is None else Update(key, value, None if '/seats/' in key else version)\n",
         60,
@@ -256,8 +256,8 @@ BUGS = (
     Bug(
         "what is refused is judged by a reading that lags",
         "work/workload.py",
-        "        self._backend.sync()\n        entry = self._backend.get(self._key(work))\n",
-        "        entry = self._backend.get(self._key(work))\n",
+        "        self._backend.sync()\n        entry = self._backend.get(work.key)\n",
+        "        entry = self._backend.get(work.key)\n",
         30,
         "(P2: |KeyError|ValueError)",
         "slander",
@@ -439,8 +439,8 @@ UNFOUND = (
     Bug(
         "a claim does not compare the breaker",
         "group/handover.py",
-        "        conditions.append(AtVersion(keys.breaker, view.breaker.version))\n",
-        "        pass\n",
+        "        return [AtVersion(keys.breaker, view.breaker.version)]\n",
+        "        return []\n",
         60,
         "P6: ",
     ),

@@ -60,8 +60,7 @@ class Children(Apart):
         self.every = isolation is not None
         limits = isolation or Isolation()
         self._origin, self._most, self._timeout, self._memory = origin, most, limits.timeout, limits.memory
-        self._wake = wake
-        self._clock, self._spawn = clock, spawn
+        self._wake, self._clock, self._spawn = wake, clock, spawn
         self._able: bool | None = None if origin is not None else False
         self._change = threading.Condition()
         self._idle: list[Child] = []

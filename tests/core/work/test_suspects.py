@@ -13,9 +13,10 @@ from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.results import outcomes
 from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.work import ShardWork
+from smoothcluster.work.pace import INTERVAL
 from smoothcluster.work.suspects import CONFIRM, TOLD
 from smoothcluster.work.verdict import KILLS
-from smoothcluster.work.workload import INTERVAL, RAMP, Workload
+from smoothcluster.work.workload import RAMP, Workload
 
 GONE = "x@1:process_gone"
 

@@ -11,7 +11,8 @@ from smoothcluster.errors import OutcomeUnknownError, UnavailableError
 from smoothcluster.options import Retries
 from smoothcluster.records.shard import Shard
 from smoothcluster.testing import Faulty
-from smoothcluster.work.workload import BATCH, INTERVAL, SLICE, WINDOW, Workload
+from smoothcluster.work.pace import INTERVAL, SLICE, WINDOW
+from smoothcluster.work.workload import BATCH, Workload
 
 
 class Desk:
@@ -55,7 +56,7 @@ def test_no_more_is_started_than_concurrency_while_tasks_are_slow(desk: Desk) ->
 def test_fast_tasks_are_marked_as_many_as_end_within_one_interval(desk: Desk) -> None:
     """So that commits are shared."""
     desk.bench.chunk("j-0", *(f"t{number}" for number in range(250)))
-    desk.load._rate = 2000.0  # pyright: ignore[reportPrivateUsage]
+    desk.load._pace.rate = 2000.0  # pyright: ignore[reportPrivateUsage]
     desk.load.step()
     assert desk.load.outstanding == 2 + 2000 * INTERVAL
     assert WINDOW > 2000 * INTERVAL
@@ -111,7 +112,7 @@ def test_many_outcomes_do_not_wait(desk: Desk) -> None:
     """A full batch goes at once."""
     for chunk in range(4):
         desk.bench.chunk(f"j-{chunk}", *(f"t{chunk}.{number}" for number in range(200)))
-    desk.load._rate = 598 / INTERVAL  # pyright: ignore[reportPrivateUsage]
+    desk.load._pace.rate = 598 / INTERVAL  # pyright: ignore[reportPrivateUsage]
     desk.load.step()
     runs = desk.pool.start()
     assert len(runs) == 600
@@ -158,7 +159,7 @@ def test_what_was_running_when_its_owner_went_goes_first() -> None:
     desk.load.drop_all()
     desk.load.adopt(1, desk.bench.read(1))
     desk.load.adopt(0, read)
-    assert desk.load._turns[0] == 0  # pyright: ignore[reportPrivateUsage]
+    assert desk.load._turns.order[0] == 0  # pyright: ignore[reportPrivateUsage]
 
 
 def test_new_chunks_wake_the_member(desk: Desk) -> None:
