@@ -6,12 +6,9 @@ crawler.run()
 
 import _thread
 import logging
-import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -26,23 +23,15 @@ from smoothcluster.errors import (
     UnavailableError,
     UsageError,
 )
-from smoothcluster.failure_detector import Listener, Prober, Proof
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
 from smoothcluster.group.spec import INDEX, Wanted
-from smoothcluster.group.store import random_id
-from smoothcluster.member.environment import Environment
-from smoothcluster.member.inbox import Inbox
-from smoothcluster.member.loop import MemberLoop
-from smoothcluster.member.readiness import Readiness
+from smoothcluster.member.process import MemberProcess
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Handler, Role, check_name
 from smoothcluster.options import Isolation, Retries
-from smoothcluster.pool import make_pool
-from smoothcluster.pool.children.limits import make_children
 from smoothcluster.pool.children.main import importing
 from smoothcluster.pool.handlers import check_handler
-from smoothcluster.recipes.session import Session
 from smoothcluster.retry import patiently
 
 log = logging.getLogger("smoothcluster")
@@ -98,7 +87,7 @@ class ClusterCrawler:
     be reached within the timeout.
     """
 
-    def __init__(
+    def __init__(  # parameters: each setting of a member has a keyword of its own. # long: most lines are keywords
         self,
         *,
         backend: CoordinationBackend,
@@ -123,40 +112,20 @@ class ClusterCrawler:
     ) -> None:
         if importing():
             raise UsageError("a child process imports this module for its handler: make crawlers in functions")
-        wanted = Wanted(name, runner, backup, shards).check()
-        _check_numbers(concurrency, lease_ttl, grace, capacity)
-        _check_kinds(retries, isolation)
+        for keyword, value, kind in (
+            ("retries", retries, Retries), ("isolation", isolation, Isolation), ("pacing", pacing, Pacing),
+        ):  # fmt: skip
+            _check_kind(keyword, value, kind)
+        wanted = Wanted(name, runner, backup, shards)
         check_handler(handler)
         self.group = check_name("group", group)
         settings = Settings(
             self.group, wanted, concurrency, lease_ttl, retries or Retries(), grace, order, capacity,
-            (pacing or Pacing()).check(),
-        )  # fmt: skip
-        self._backend = backend
-        self._require = require or {}
-        self._lease_ttl = lease_ttl
-        self._inbox = Inbox(SYSTEM_CLOCK)
-        self._children = make_children(handler, concurrency, isolation, self._inbox.ring)
-        self._listener = Listener(host)
-        self._prober = Prober(self._on_proof)
-        self._readiness = Readiness(
-            self._children.check, warm_up, self._is_standing_by, self._inbox.wake.set, SYSTEM_CLOCK
-        )
-        environment = Environment(
-            clock=SYSTEM_CLOCK,
-            new_id=random_id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            address=self._listener.address,
-            announce=self._listener.announce,
-            watch_peers=self._prober.watch,
-            make_pool=partial(make_pool, handler, concurrency, apart=self._children),
-            keep_alive=Session.start,
-            inbox=self._inbox,
-            apart=self._children,
-            fitness=self._readiness.fitness,
-        )
-        self._loop = MemberLoop(backend, settings, environment)
+            pacing or Pacing(),
+        ).check()  # fmt: skip
+        self._backend, self._require, self._lease_ttl = backend, require or {}, lease_ttl
+        self._process = MemberProcess(backend, settings, handler, isolation, warm_up, host)
+        self._loop = self._process.loop
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._over = False
@@ -166,12 +135,6 @@ class ClusterCrawler:
             except BaseException:
                 self.stop()
                 raise
-
-    def _on_proof(self, incarnation: str, _: Proof, after: float) -> None:
-        self._inbox.proved_gone(incarnation, after)
-
-    def _is_standing_by(self) -> bool:
-        return self._loop.role is Role.BACKUP_RUNNER
 
     @property
     def name(self) -> str | None:
@@ -248,14 +211,14 @@ class ClusterCrawler:
         try:
             log.warning("%s: leaving; once more to stop at once", name)
         finally:  # A log handler may raise.
-            self._inbox.ask_to_leave()
+            self._process.inbox.ask_to_leave()
 
     def _work(self) -> None:
         if self._over:
             raise UsageError("this crawler has left its group; make a new one")
         try:
             self.join()
-            self._readiness.start()
+            self._process.readiness.start()
             self._loop.run()
         finally:
             self._close()
@@ -281,7 +244,7 @@ class ClusterCrawler:
         If another thread is in `run`, `stop` only asks to leave, and `run` returns when done. If the background
         thread of `start` has ended with an error, raise this error.
         """
-        self._inbox.ask_to_leave()
+        self._process.inbox.ask_to_leave()
         if self._thread is not None:
             self._thread.join()
         elif not self._loop.working:
@@ -293,11 +256,7 @@ class ClusterCrawler:
 
     def _close(self) -> None:
         self._over = True
-        self._readiness.stop()
-        self._loop.pool.stop(0.0)
-        self._children.close()
-        self._prober.close()
-        self._listener.close()
+        self._process.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -308,20 +267,7 @@ class ClusterCrawler:
         self.stop()
 
 
-def _check_numbers(concurrency: int, lease_ttl: float, grace: float, capacity: int | None) -> None:
-    if type(concurrency) is not int or concurrency < 1:
-        raise UsageError(f"concurrency must be a whole number of at least 1, not {concurrency!r}")
-    if not lease_ttl > 0:
-        raise UsageError(f"lease_ttl must be more than 0 seconds, not {lease_ttl!r}")
-    if not grace >= 0:
-        raise UsageError(f"grace must be 0 seconds or more, not {grace!r}")
-    if capacity is not None and (type(capacity) is not int or capacity < 1):
-        raise UsageError(f"capacity must be a whole number of at least 1, or None, not {capacity!r}")
-
-
-def _check_kinds(retries: object, isolation: object) -> None:
-    """Raise UsageError for a plain value in place of a group of options, with the value to write instead."""
-    if not isinstance(retries, Retries | None):
-        raise UsageError(f"retries must be Retries(…) or None, not {retries!r:.80}; for example Retries(attempts=3)")
-    if not isinstance(isolation, Isolation | None):
-        raise UsageError(f"isolation must be Isolation(…) or None, not {isolation!r:.80}; for example Isolation()")
+def _check_kind(keyword: str, value: object, kind: type) -> None:
+    """Raise UsageError for a plain value in place of a group of options."""
+    if value is not None and not isinstance(value, kind):
+        raise UsageError(f"{keyword} must be {kind.__name__}(…) or None, not {value!r:.80}")

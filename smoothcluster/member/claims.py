@@ -44,13 +44,9 @@ class Claims:
         self.claim(view, seat, shards, now)
 
     def claim(
-        self,
-        view: View,
-        seat: SeatClaim | None,
-        shards: Iterable[int],
-        now: float,
+        self, view: View, seat: SeatClaim | None, shards: Iterable[int], now: float,
         spare: tuple[int, Versioned[Shard]] | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Commit a claim on *seat* and *shards*, and release *spare*, if given, in the same commit.
 
         After success, begin to work on the claimed shards. After success or refusal, have the group read again: for
@@ -76,15 +72,15 @@ class Claims:
             return
         if spare is not None:
             self.workload.drop(spare[0])
-        self._take_up(move, result)
+        self._take_up(move, result, view)
         if any(orphaned(view, number) for number in move.shards):
             self.adoption.adopted(now)
-        if move.me.incarnation not in move.former.values():  # Otherwise we claim our own shards again.
-            self._takeovers.add_claim(move, view)
         self.adoption.report_opening(view, breaker)
 
-    def _take_up(self, move: Move, result: Committed) -> None:
+    def _take_up(self, move: Move, result: Committed, view: View) -> None:
         keys = self._store.keys
+        if move.me.incarnation not in move.former.values():  # Otherwise we claim our own shards again.
+            self._takeovers.add_claim(move, view)
         # The next read of the group takes any other version of the own record for a change by another member.
         self.me.read = Versioned(move.me, result.versions[keys.member(move.me.incarnation)])
         for number, shard in move.shards.items():

@@ -53,7 +53,7 @@ class Incarnation:
 
     def __init__(
         self, store: GroupStore, settings: Settings, environment: Environment, joined: Joined, pool: Pool
-    ) -> None:
+    ) -> None:  # long: a line for each part
         self.name, self.id = joined.me.record.name, joined.me.record.incarnation
         self.session = session = joined.session
         self.stopping = Stopping(session, store.clock)

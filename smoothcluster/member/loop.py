@@ -42,7 +42,6 @@ class MemberLoop:
     """A member of a group, through all incarnations."""
 
     def __init__(self, backend: CoordinationBackend, settings: Settings, environment: Environment) -> None:
-        settings.wanted.check()
         self.life: Incarnation | None = None
         self.name: str | None = None
         """The name, fixed by the first join; None before."""

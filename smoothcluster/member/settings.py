@@ -1,7 +1,9 @@
 """Settings of a member, valid for all incarnations of the member."""
 
 from dataclasses import dataclass, field
+from typing import Self
 
+from smoothcluster.errors import UsageError
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
 from smoothcluster.group.spec import Wanted
@@ -24,3 +26,17 @@ class Settings:
     capacity: int | None = None
     """Most shards to own; None for any number."""
     pacing: Pacing = field(default_factory=Pacing)
+
+    def check(self) -> Self:
+        """Return self; raise UsageError, naming the setting, if a value is out of range."""
+        if type(self.concurrency) is not int or self.concurrency < 1:
+            raise UsageError(f"concurrency must be a whole number of at least 1, not {self.concurrency!r}")
+        if not self.lease_ttl > 0:
+            raise UsageError(f"lease_ttl must be more than 0 seconds, not {self.lease_ttl!r}")
+        if not self.grace >= 0:
+            raise UsageError(f"grace must be 0 seconds or more, not {self.grace!r}")
+        if self.capacity is not None and (type(self.capacity) is not int or self.capacity < 1):
+            raise UsageError(f"capacity must be a whole number of at least 1, or None, not {self.capacity!r}")
+        self.wanted.check()
+        self.pacing.check()
+        return self

@@ -152,7 +152,7 @@ class Interrupted(threading.Event):
 def test_a_signal_may_come_at_any_moment(crawlers: Make) -> None:
     """Even while the main thread holds a lock that leaving needs: its handler takes none."""
     crawler = crawlers()
-    crawler._inbox.wake = Interrupted()  # pyright: ignore[reportPrivateUsage]
+    crawler._process.inbox.wake = Interrupted()  # pyright: ignore[reportPrivateUsage]
     crawler.run()
     assert crawler.role is None
 
