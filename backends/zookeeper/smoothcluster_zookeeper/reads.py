@@ -90,7 +90,7 @@ class Reads:
         parts = [znodes[start : start + _AT_ONCE] for start in range(0, len(znodes), _AT_ONCE)]
         pending = [session.kazoo.send(MultiRead(part, children=children)) for part in parts]
         answers = [answer for each in pending for answer in session.wait(each, deadline)]
-        self._connection.note(session)
+        self._connection.record_state(session)
         return answers
 
     def _deny_unless_directory(self, key: str, deadline: float) -> None:
