@@ -173,7 +173,9 @@ class ZookeeperBackend(CoordinationBackend):
                 return outcome, self._reads.listed(directory, found, deadline)
             entries = self._reads.answered(mine, own[0] if own else (), deadline)
         except UnavailableError as error:
-            raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
+            raise OutcomeUnknownError(
+                f"the store answered the commit, but the listing after the commit failed: {error}"
+            ) from error
         return outcome, [entry for entry in entries if entry is not None]
 
     def _commit(
@@ -191,7 +193,7 @@ class ZookeeperBackend(CoordinationBackend):
 
     def lease(self, ttl: float) -> Lease:
         if ttl <= 0:
-            raise ValueError("a lease takes a positive time")
+            raise ValueError("the time of a lease must be positive")
         return self._leases.grant(ttl)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:

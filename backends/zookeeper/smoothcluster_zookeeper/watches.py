@@ -164,7 +164,7 @@ class Watches:
             try:
                 self._arm(watches)
             except (BackendError, NoNodeError) as error:
-                _LOG.info("watches are not armed: %s", error)
+                _LOG.info("cannot arm the watches, and will try again: %s", error)
                 self._rearm_later(watches)
                 self._closed.wait(_PAUSE)
                 continue
@@ -180,7 +180,7 @@ class Watches:
         try:
             watch.notify()
         except Exception:  # noqa: BLE001  # The caller's own code failed; still notify the others.
-            _LOG.exception("a watch's notify failed")
+            _LOG.exception("the notify function of a watch raised an exception")
 
     def _arm(self, watches: Iterable[_PathWatch]) -> None:
         """Arm all unarmed znodes of *watches*."""
