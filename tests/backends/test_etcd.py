@@ -808,7 +808,7 @@ def test_a_group_without_credentials_is_refused(guarded: EtcdServer) -> None:
     def handler(task: Task, context: TaskContext) -> object:
         return None
 
-    with closing(mine(guarded)) as backend, pytest.raises(AccessDeniedError, match="demands credentials"):
+    with closing(mine(guarded)) as backend, pytest.raises(AccessDeniedError, match="requires credentials"):
         ClusterCrawler(backend=backend, runner=1, backup=0, handler=handler)
     with closing(mine(guarded, username="me", password=SECRET)) as backend:
         crawler = ClusterCrawler(backend=backend, runner=1, backup=0, handler=handler)

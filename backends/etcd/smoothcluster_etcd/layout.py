@@ -12,7 +12,7 @@ from smoothcluster.backend import check_key
 _BELOW = re.compile(rb"([A-Za-z0-9_.:@+=-]+)/(.*)", re.DOTALL)
 
 
-def place(namespace: str, key: str) -> bytes:
+def etcd_key(namespace: str, key: str) -> bytes:
     """Return the etcd key of *key*, which is also the prefix of everything below."""
     return f"{namespace}/{check_key(key)}/".encode()
 

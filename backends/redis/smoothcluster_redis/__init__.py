@@ -46,8 +46,8 @@ On failure:
   before is refused, numbers jump, every remaining lease gets its full time, and all watchers wake. ``history``
   changes, and the core recovers from the rollback.
 * *A slot of the cluster moves.* Calls raise ``UnavailableError``; the next connection follows the redirection.
-* *A lease expires.* The next command to the part deletes the lease's keys. The thread of the watches sends such a command
-  several times a second.
+* *A lease expires.* The next command to the part deletes the lease's keys. The thread of the watches sends such a
+  command several times a second.
 
 Begin reading in ``adapter``, then ``store.lua``, ``servers``, ``connection`` and ``watches``.
 """
