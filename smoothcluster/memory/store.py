@@ -26,7 +26,7 @@ from smoothcluster.backend import (
 from smoothcluster.clock import SYSTEM_CLOCK, Clock, SystemClock
 from smoothcluster.errors import LeaseLostError
 from smoothcluster.memory.tree import Applied, Tree
-from smoothcluster.memory.watches import PathWatch, Watches, wake
+from smoothcluster.memory.watches import PathWatch, Watches, wake_watches
 
 WEAKEST = Guarantees(
     linearizable_writes=True,
@@ -126,7 +126,7 @@ class MemoryStore:
             self._number += 1
             after = {change.key: self._entry_after(change) for change in changes}
             woken = self._step(tuple(changes), after, None)
-        wake(woken)
+        wake_watches(woken)
         return Committed({key: entry.version for key, entry in after.items() if entry is not None})
 
     def _entry_after(self, change: Change) -> Entry | None:
@@ -192,7 +192,7 @@ class MemoryStore:
             for observer in self.observers:
                 observer(Applied(self._number, (), *step, None))
             woken = self.watches.all()
-        wake(woken)
+        wake_watches(woken)
 
     @property
     def history(self) -> str:
@@ -231,7 +231,7 @@ class MemoryStore:
         with self._lock:
             woken = self._end(lease)
             self._earlier_expiry.set()
-        wake(woken)
+        wake_watches(woken)
 
     def expire(self) -> None:
         """End every lease that is due, and wake the watches on the leases' keys."""
@@ -240,7 +240,7 @@ class MemoryStore:
             due = [granted.id for granted in self._leases.values() if granted.expires <= now]
             woken = [watch for lease in due for watch in self._end(lease)]
             self._soonest = min((granted.expires for granted in self._leases.values()), default=math.inf)
-        wake(woken)
+        wake_watches(woken)
 
     def next_expiry(self) -> float | None:
         """When the next lease is due without a renewal, on the store's clock; None if there is no lease."""

@@ -23,7 +23,7 @@ from redis_server import RedisSentinels, RedisServer
 from servers import free_port
 from smoothcluster_redis import RedisBackend
 from smoothcluster_redis.connection import CAP, StoreConnection
-from smoothcluster_redis.errors import translate
+from smoothcluster_redis.errors import translate_error
 from smoothcluster_redis.lease import RedisLease
 from smoothcluster_redis.servers import Servers
 
@@ -301,7 +301,7 @@ def test_the_error_of_an_emptied_store_is_known(server: RedisServer) -> None:
     """Whoever meets it connects anew. (Redis puts ERR before an error of a single word.)"""
     with closing(StoreConnection("127.0.0.1", server.port, 5.0, None)) as link, pytest.raises(ResponseError) as caught:
         link.run(SYSTEM_CLOCK.monotonic() + 5.0, "{never}:", "get")
-    assert str(translate(caught.value, "h")) == "Redis at h: the database was emptied (NOSTORE)"
+    assert str(translate_error(caught.value, "h")) == "Redis at h: the database was emptied (NOSTORE)"
 
 
 def test_leases_run_out_while_nobody_but_a_watcher_is_there(connect: Callable[..., RedisBackend]) -> None:

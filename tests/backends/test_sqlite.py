@@ -19,7 +19,7 @@ from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[rep
 from processes import pause, states
 from smoothcluster_sqlite import SqliteBackend, address
 from smoothcluster_sqlite.address import check_shared_here
-from smoothcluster_sqlite.errors import translate
+from smoothcluster_sqlite.errors import translate_error
 from smoothcluster_sqlite.file import StoreFile
 from smoothcluster_sqlite.lock_holder import describe_lock_holder
 from smoothcluster_sqlite.transaction import CAP, DONE, KEPT, SCRIPT, Act, run_write
@@ -669,7 +669,7 @@ def test_what_errors_mean(code: int | None, writing: bool, error: type[Exception
     raised = sqlite3.OperationalError("as sqlite says")
     if code is not None:
         raised.sqlite_errorcode = code
-    assert type(translate(raised, "/x.db", writing=writing)) is error
+    assert type(translate_error(raised, "/x.db", writing=writing)) is error
 
 
 def test_a_file_that_may_not_be_written_is_told_of(backend: SqliteBackend) -> None:

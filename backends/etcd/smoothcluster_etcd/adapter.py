@@ -24,7 +24,7 @@ from smoothcluster.backend import (
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster_etcd.address import NAMESPACE, Pem, format_url, parse_hosts, parse_url
 from smoothcluster_etcd.connection import Connection, Credentials
-from smoothcluster_etcd.layout import below, end, etcd_key
+from smoothcluster_etcd.layout import below, etcd_key, range_end
 from smoothcluster_etcd.lease import EtcdLease, lease_id
 from smoothcluster_etcd.transaction import COMPARISONS, Message, Transaction
 from smoothcluster_etcd.watches import Watches
@@ -156,7 +156,7 @@ class EtcdBackend(CoordinationBackend):
         start = here + b"\0"
         while True:
             limit = _NAMES if keys_only else _VALUES
-            wanted = {"key": start, "range_end": end(here), "limit": limit, "keys_only": keys_only}
+            wanted = {"key": start, "range_end": range_end(here), "limit": limit, "keys_only": keys_only}
             (page,) = self._read([wanted], deadline)
             for kv in page.kvs:
                 found = below(here, kv.key)
@@ -167,7 +167,7 @@ class EtcdBackend(CoordinationBackend):
             # A name may lead to any number of deeper keys: step over them.
             last = page.kvs[-1].key
             found = below(here, last)
-            start = last + b"\0" if found is None else end(here + found[0].encode() + b"/")
+            start = last + b"\0" if found is None else range_end(here + found[0].encode() + b"/")
 
     def _read(self, ranges: Sequence[Message], deadline: float) -> Iterator[Any]:
         wanted = _rpc.TxnRequest(success=[{"request_range": each} for each in ranges])
@@ -182,7 +182,7 @@ class EtcdBackend(CoordinationBackend):
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         here = etcd_key(self._namespace, directory)
-        wanted = {"key": here + b"\0", "range_end": end(here), "limit": _VALUES}
+        wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": _VALUES}
         outcome, page = self._commit(conditions, changes, wanted)
         entries: list[Entry] = []
         for kv in page.kvs:

@@ -17,7 +17,7 @@ from etcd3 import etcdrpc
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
 from smoothcluster_etcd.address import Pem
-from smoothcluster_etcd.errors import is_refusal, is_stale, translate
+from smoothcluster_etcd.errors import is_refusal, is_stale, translate_error
 
 _rpc: Any = etcdrpc
 _grpc: Any = grpc
@@ -186,7 +186,7 @@ class Connection:
                 self.forget_token()
             elif not is_refusal(error):
                 self.mark_failed(server)
-            raise translate(error, self.where, unknown if sending else UnavailableError) from error
+            raise translate_error(error, self.where, unknown if sending else UnavailableError) from error
         except ValueError:
             # gRPC raises ValueError on a closed channel.
             raise UnavailableError(f"this client of etcd at {self.where} is closed") from None

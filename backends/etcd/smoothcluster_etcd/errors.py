@@ -40,7 +40,7 @@ _DENIED = {
 }
 
 
-def translate(error: Any, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
+def translate_error(error: Any, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
     """Translate *error* of the servers *where*; return *unknown* if the request may have been applied."""
     code, said = error.code(), error.details() or error.code().name
     if said == _NO_LEASE:

@@ -17,7 +17,7 @@ def etcd_key(namespace: str, key: str) -> bytes:
     return f"{namespace}/{check_key(key)}/".encode()
 
 
-def end(prefix: bytes) -> bytes:
+def range_end(prefix: bytes) -> bytes:
     """Return the first key after all keys with *prefix*, which ends in a slash."""
     return prefix[:-1] + b"0"
 

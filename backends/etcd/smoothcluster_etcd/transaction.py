@@ -7,7 +7,7 @@ from etcd3 import etcdrpc
 
 from smoothcluster.backend import Change, Condition, Create, Delete, Exists, Refused
 from smoothcluster.errors import MisplacedKeyError
-from smoothcluster_etcd.layout import ancestors, end, etcd_key
+from smoothcluster_etcd.layout import ancestors, etcd_key, range_end
 
 _rpc: Any = etcdrpc
 
@@ -91,7 +91,7 @@ def _new_directories(parts: Sequence[Part]) -> list[str]:
 
 def _compare(part: Part, key: bytes) -> Message:
     if isinstance(part, Create):
-        return {"target": _CREATED, "key": key, "range_end": end(key), "create_revision": 0}
+        return {"target": _CREATED, "key": key, "range_end": range_end(key), "create_revision": 0}
     version = None if isinstance(part, Exists) else part.version
     if version is None:
         return {"result": _GREATER, "target": _CREATED, "key": key, "create_revision": 0}
@@ -105,11 +105,11 @@ def _absent(key: bytes) -> Message:
 
 def _inspect(part: Part, key: bytes) -> Message:
     """Read the part's key. For a new key also look for the first key below."""
-    return _first_key(key, end(key) if isinstance(part, Create) else b"")
+    return _first_key(key, range_end(key) if isinstance(part, Create) else b"")
 
 
-def _first_key(key: bytes, range_end: bytes = b"") -> Message:
-    return {"request_range": {"key": key, "range_end": range_end, "limit": 1, "keys_only": True}}
+def _first_key(key: bytes, end: bytes = b"") -> Message:
+    return {"request_range": {"key": key, "range_end": end, "limit": 1, "keys_only": True}}
 
 
 def _change(change: Change, key: bytes, lease: int) -> Message:

@@ -20,7 +20,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
 from smoothcluster_etcd.connection import Connection, Server
 from smoothcluster_etcd.errors import is_refusal
-from smoothcluster_etcd.layout import below, end
+from smoothcluster_etcd.layout import below, range_end
 
 _rpc: Any = etcdrpc
 
@@ -41,7 +41,7 @@ class EtcdWatch(Watch):
 
     def request(self) -> Any:
         """Return the request to create the watch."""
-        create = _rpc.WatchCreateRequest(key=self.key, range_end=end(self.key), start_revision=self.since)
+        create = _rpc.WatchCreateRequest(key=self.key, range_end=range_end(self.key), start_revision=self.since)
         return _rpc.WatchRequest(create_request=create)
 
     def concerns(self, event: Any) -> bool:

@@ -177,8 +177,8 @@ class RedisBackend(CoordinationBackend, HasHistory):
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         words = _commit(self.servers, conditions, changes)
         head, *values = self.servers.run("commit", [*words, check_key(directory)], OutcomeUnknownError)
-        said, listing = head.decode().split("\n", 1)
-        return _outcome(said, changes), _listing(directory, listing, values)
+        answer, listing = head.decode().split("\n", 1)
+        return _outcome(answer, changes), _listing(directory, listing, values)
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
@@ -214,18 +214,18 @@ def _commit(servers: Servers, conditions: Sequence[Condition], changes: Sequence
 
 def _outcome(answer: str, changes: Sequence[Change]) -> Committed | Refused:
     """Decode the script's answer to a commit; raise an error unless the commit was done or refused."""
-    what, said = answer.split(" ")
-    match what:
+    kind, detail = answer.split(" ")
+    match kind:
         case "done":
-            return Committed({change.key: said for change in changes if not isinstance(change, Delete)})
+            return Committed({change.key: detail for change in changes if not isinstance(change, Delete)})
         case "refused":
-            return Refused(said)
+            return Refused(detail)
         case "lost":
-            raise LeaseLostError(f"lease {said} is gone")
+            raise LeaseLostError(f"lease {detail} is gone")
         case "directory":
-            raise MisplacedKeyError(said, "is a directory and cannot hold bytes")
+            raise MisplacedKeyError(detail, "is a directory and cannot hold bytes")
         case _:
-            raise MisplacedKeyError(said, "holds bytes and cannot be a directory")
+            raise MisplacedKeyError(detail, "holds bytes and cannot be a directory")
 
 
 def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:

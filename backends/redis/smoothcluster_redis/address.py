@@ -47,7 +47,7 @@ class Address:
     @property
     def where(self) -> str:
         """The hosts as text: ``h1:6379,h2:6379``."""
-        return ",".join(written(*pair) for pair in self.hosts)
+        return ",".join(format_address(*pair) for pair in self.hosts)
 
     @property
     def url(self) -> str:
@@ -57,7 +57,7 @@ class Address:
         return f"{scheme}://{self.where}/{f'{self.service}/' if self.service else ''}{self.db}{query}"
 
 
-def written(host: str, port: int) -> str:
+def format_address(host: str, port: int) -> str:
     """Write the address of a server as ``host:port``, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

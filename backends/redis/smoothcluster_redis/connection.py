@@ -64,7 +64,7 @@ def _connection(
     return _Tls(context=tls, **options) if tls else Connection(**options)  # type: ignore[no-untyped-call]  # as above
 
 
-def left(deadline: float) -> float:
+def seconds_left(deadline: float) -> float:
     """Return the seconds until *deadline*; never zero, which would mean no limit to the driver."""
     return max(0.001, deadline - SYSTEM_CLOCK.monotonic())
 
@@ -113,7 +113,7 @@ class StoreConnection:
 
     def receive(self, deadline: float) -> Any:
         """Return the answer to the first unanswered command."""
-        return self._connection.read_response(timeout=left(deadline))
+        return self._connection.read_response(timeout=seconds_left(deadline))
 
     def request(self, deadline: float, *words: Any) -> Any:
         """Send a command and return the answer."""

@@ -40,14 +40,14 @@ _REFUSED = {
 _WITHOUT = "the server refused the credentials: no password is set for this user"
 
 
-def code(error: Exception) -> str:
+def error_code(error: Exception) -> str:
     """Return the first word of a server's error, such as ``READONLY``; any word for other errors."""
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
-def translate(error: Exception, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
+def translate_error(error: Exception, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
     """Translate *error*, raised at *where*, for the caller: into *unknown* if the command may have been applied."""
-    word = code(error)
+    word = error_code(error)
     at = f"Redis at {where}"
     if word in DENIED:
         detail = f": {error}" if word == "NOPERM" else ""

@@ -10,9 +10,9 @@ from redis.exceptions import MovedError, RedisError, ResponseError
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
-from smoothcluster_redis.address import written
-from smoothcluster_redis.connection import StoreConnection, left
-from smoothcluster_redis.errors import ELSEWHERE, code, translate, unreachable
+from smoothcluster_redis.address import format_address
+from smoothcluster_redis.connection import StoreConnection, seconds_left
+from smoothcluster_redis.errors import ELSEWHERE, error_code, translate_error, unreachable
 from smoothcluster_redis.settings import ClientState, Settings
 
 _LOG = logging.getLogger("smoothcluster_redis")
@@ -64,10 +64,10 @@ class Servers:
         try:
             answer = act(connection, deadline)
         except RedisError as error:
-            if not isinstance(error, ResponseError) or code(error) in ELSEWHERE:
+            if not isinstance(error, ResponseError) or error_code(error) in ELSEWHERE:
                 raise self.drop_failed(connection, error, unknown) from error
             self._release(connection)
-            raise translate(error, self.address.where, unknown) from error
+            raise translate_error(error, self.address.where, unknown) from error
         except BaseException:
             connection.close()  # The answer may still arrive, and would be taken for the answer to a later command.
             raise
@@ -81,23 +81,25 @@ class Servers:
 
         The next command looks for the store's server again.
         """
-        translated = translate(error, self.address.where, unknown)
+        translated = translate_error(error, self.address.where, unknown)
         connection.close()
         self._close_idle()
         if isinstance(error, MovedError):
-            self._last = _target(error)
+            self._last = _redirection(error)
         return translated
 
     def connect(self, deadline: float) -> StoreConnection:
         """Open a connection to the server that holds the store."""
-        said: list[object] = []
-        for tried, (host, port) in enumerate(self._candidates(deadline, said)):
+        failures: list[object] = []
+        for tried, (host, port) in enumerate(self._candidates(deadline, failures)):
             try:
-                return self._open_redirected(host, port, left(deadline) / max(1, len(self.address.hosts) - tried))
+                return self._open_redirected(
+                    host, port, seconds_left(deadline) / max(1, len(self.address.hosts) - tried)
+                )
             except (RedisError, OSError) as error:
-                said.append(_problem(error, host, port))
+                failures.append(_server_error(error, host, port))
         raise unreachable(
-            self.address.where, self.timeout, said[-1] if said else None, tls=self.settings.tls is not None
+            self.address.where, self.timeout, failures[-1] if failures else None, tls=self.settings.tls is not None
         )
 
     def close(self) -> None:
@@ -107,24 +109,26 @@ class Servers:
         self.state.closed.set()
         self._close_idle()
 
-    def _candidates(self, deadline: float, said: list[object]) -> Iterator[tuple[str, int]]:
-        """Yield the addresses where the store may be, likeliest first. Add the failures of Sentinels to *said*."""
+    def _candidates(self, deadline: float, failures: list[object]) -> Iterator[tuple[str, int]]:
+        """Yield the addresses where the store may be, likeliest first. Add the failures of Sentinels to *failures*."""
         if self.address.service is None:
             last = self._last
             yield from [last] if last else []
             yield from (host for host in self.address.hosts if host != last)
             return
         for number, (host, port) in enumerate(self.address.hosts):
-            share = left(deadline) / (len(self.address.hosts) - number + 1)
+            share = seconds_left(deadline) / (len(self.address.hosts) - number + 1)
             try:
                 found = self._ask_sentinel(host, port, share)
             except (RedisError, OSError) as error:
-                said.append(_problem(error, host, port))
+                failures.append(_server_error(error, host, port))
                 continue
             if found:
                 yield found
             else:
-                said.append(f"the Sentinel at {written(host, port)} knows no service {self.address.service!r}")
+                failures.append(
+                    f"the Sentinel at {format_address(host, port)} knows no service {self.address.service!r}"
+                )
 
     def _ask_sentinel(self, host: str, port: int, timeout: float) -> tuple[str, int] | None:
         connection = StoreConnection(host, port, timeout, self.settings.tls, self.settings.sentinel_credentials)
@@ -140,7 +144,7 @@ class Servers:
         try:
             return self._open(host, port, timeout)
         except MovedError as moved:
-            return self._open(*_target(moved), timeout)
+            return self._open(*_redirection(moved), timeout)
 
     def _open(self, host: str, port: int, timeout: float) -> StoreConnection:
         deadline = SYSTEM_CLOCK.monotonic() + timeout
@@ -155,7 +159,7 @@ class Servers:
                 new = (host, port) not in self.state.warned_of
                 self.state.warned_of.add((host, port))
             if new:
-                _warn(connection, deadline, written(host, port))
+                _warn_of_settings(connection, deadline, format_address(host, port))
         except BaseException:
             connection.close()
             raise
@@ -192,7 +196,7 @@ class Servers:
             connection.close()
 
 
-def _warn(connection: StoreConnection, deadline: float, where: str) -> None:
+def _warn_of_settings(connection: StoreConnection, deadline: float, where: str) -> None:
     """Log a warning if the server has no persistence, or may evict keys of the store."""
     try:
         words = [
@@ -216,15 +220,15 @@ def _warn(connection: StoreConnection, deadline: float, where: str) -> None:
         )
 
 
-def _problem(error: Exception, host: str, port: int) -> BackendError:
+def _server_error(error: Exception, host: str, port: int) -> BackendError:
     """Translate *error* of a server. Raise the result if access was denied: other servers would do the same."""
-    problem = translate(error, written(host, port))
+    problem = translate_error(error, format_address(host, port))
     if isinstance(problem, AccessDeniedError):
         raise problem from error
     return problem
 
 
-def _target(moved: MovedError) -> tuple[str, int]:
+def _redirection(moved: MovedError) -> tuple[str, int]:
     """Return the address of the cluster node to which *moved* redirects."""
     untyped: Any = moved  # redis-py has no types for these attributes.
     return untyped.host, untyped.port

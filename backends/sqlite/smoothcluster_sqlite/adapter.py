@@ -35,11 +35,11 @@ from smoothcluster_sqlite.transaction import (
     Act,
     Part,
     WriteResult,
-    prepare,
+    prepare_commit,
     run_write,
-    split,
+    split_key,
 )
-from smoothcluster_sqlite.wakeups import unpublish, wakeup_sockets
+from smoothcluster_sqlite.wakeups import unpublish_sockets, wakeup_sockets
 from smoothcluster_sqlite.watches import Changes, Watches
 
 GUARANTEES = Guarantees(
@@ -126,7 +126,7 @@ class SqliteBackend(CoordinationBackend):
             self._commits,
             "commit",
             None if lease is None else lease.id,
-            prepare=lambda connection: parts.extend(prepare(connection, conditions, changes)),
+            prepare=lambda connection: parts.extend(prepare_commit(connection, conditions, changes)),
         )
         if result.outcome == GONE:
             raise LeaseLostError(f"lease {lease and lease.id} is gone")
@@ -229,7 +229,7 @@ class SqliteBackend(CoordinationBackend):
         with suppress(BackendError, OSError):
             gone = own.wake(self._reads.peek(wakeup_sockets, now + self._timeout)) if own else []
             if gone:
-                self._leases.write(lambda connection: unpublish(connection, gone), now)
+                self._leases.write(lambda connection: unpublish_sockets(connection, gone), now)
 
     def close(self) -> None:
         self._watches.close()
@@ -268,7 +268,7 @@ class SqliteLease(Lease):
 
 def _entry(connection: sqlite3.Connection, key: str) -> Entry | None:
     row = connection.execute(
-        "SELECT value, version, created, lease FROM entries WHERE directory = ? AND name = ?", split(key)
+        "SELECT value, version, created, lease FROM entries WHERE directory = ? AND name = ?", split_key(key)
     ).fetchone()
     return None if row is None else Entry(key, row[0], str(row[1]), row[2], row[3])
 

@@ -9,7 +9,7 @@ from typing import TypeVar, final
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
-from smoothcluster_sqlite.errors import is_busy, translate
+from smoothcluster_sqlite.errors import is_busy, translate_error
 from smoothcluster_sqlite.file import Inode, StoreFile
 
 Answer = TypeVar("Answer")
@@ -73,7 +73,7 @@ class FileConnection:
                     # sqlite itself would keep the file locked until the disk has answered.
                     os.fdatasync(self._log)
             except sqlite3.Error as error:
-                raise translate(error, self._file.path, writing=True) from error
+                raise translate_error(error, self._file.path, writing=True) from error
             except OSError as error:
                 raise OutcomeUnknownError(f"{self._file.url}: {error.strerror}") from error
             return answer
@@ -88,7 +88,7 @@ class FileConnection:
         try:
             yield self._ensure_open(deadline)
         except sqlite3.Error as error:
-            raise translate(error, self._file.path) from error
+            raise translate_error(error, self._file.path) from error
         finally:
             self._lock.release()
 

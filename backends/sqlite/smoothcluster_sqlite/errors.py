@@ -28,7 +28,7 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
-def translate(error: sqlite3.Error, path: str, *, writing: bool = False) -> BackendError:
+def translate_error(error: sqlite3.Error, path: str, *, writing: bool = False) -> BackendError:
     """Translate *error*, raised by the file at *path*, into an error for the caller of the backend."""
     code = _code(error)
     said = (

@@ -116,13 +116,15 @@ class WriteResult(NamedTuple):
     """Whether the write changed a key that is attached to no lease."""
 
 
-def split(key: str) -> tuple[str, str]:
+def split_key(key: str) -> tuple[str, str]:
     """Split *key* into the directory, empty if there is none, and the name there."""
     directory, _, name = key.rpartition("/")
     return directory, name
 
 
-def prepare(connection: sqlite3.Connection, conditions: Sequence[Condition], changes: Sequence[Change]) -> list[Part]:
+def prepare_commit(
+    connection: sqlite3.Connection, conditions: Sequence[Condition], changes: Sequence[Change]
+) -> list[Part]:
     """Prepare a commit for the next write. Return the parts of the commit: the first part has place 1.
 
     After the conditions and changes come checks for each key to be created. "above": no key exists at the path
@@ -132,10 +134,10 @@ def prepare(connection: sqlite3.Connection, conditions: Sequence[Condition], cha
     created = [change.key for change in changes if isinstance(change, Create)]
     above: dict[str, None] = {}
     for key in created:
-        directory = split(key)[0]
+        directory = split_key(key)[0]
         while directory and directory not in above:
             above[directory] = None
-            directory = split(directory)[0]
+            directory = split_key(directory)[0]
     for key in created:
         if key in above:
             raise MisplacedKeyError(key, "cannot hold bytes and be a directory")
@@ -144,7 +146,7 @@ def prepare(connection: sqlite3.Connection, conditions: Sequence[Condition], cha
     connection.execute("DELETE FROM part")
     connection.executemany(
         "INSERT INTO part (act, key, directory, name, version, value, lease) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(act, key, *split(key), version, value, lease) for act, key, version, value, lease in parts],
+        [(act, key, *split_key(key), version, value, lease) for act, key, version, value, lease in parts],
     )
     return parts
 

@@ -67,6 +67,6 @@ class WakeupSocket:
         self._socket.close()
 
 
-def unpublish(connection: sqlite3.Connection, names: Iterable[str]) -> None:
+def unpublish_sockets(connection: sqlite3.Connection, names: Iterable[str]) -> None:
     """Remove the sockets *names* from the file."""
     connection.executemany("DELETE FROM bells WHERE name = ?", [(name,) for name in names])

@@ -13,7 +13,7 @@ from typing import final
 
 from smoothcluster.backend import Watch
 from smoothcluster.errors import BackendError, UsageError
-from smoothcluster_sqlite.transaction import split
+from smoothcluster_sqlite.transaction import split_key
 from smoothcluster_sqlite.wakeups import WakeupSocket
 
 _LOG = logging.getLogger("smoothcluster.sqlite")
@@ -122,7 +122,7 @@ class Watches:
             if changes is None:
                 return [watch for watches in self._watches.values() for watch in watches]
             for key, came_or_went in changes:
-                for path in (key, split(key)[0]):
+                for path in (key, split_key(key)[0]):
                     for watch in self._watches.get(path, ()):
                         if came_or_went or watch.values:
                             affected[watch] = None

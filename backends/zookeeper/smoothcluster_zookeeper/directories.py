@@ -14,7 +14,7 @@ from kazoo.exceptions import NodeExistsError, NoNodeError
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import MisplacedKeyError
 from smoothcluster_zookeeper.driver import Pending, Transaction
-from smoothcluster_zookeeper.errors import translate
+from smoothcluster_zookeeper.errors import translate_error
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
 from smoothcluster_zookeeper.session import Session, first_failure
 
@@ -63,7 +63,7 @@ class Directories:
             if isinstance(error, NoNodeError):
                 self.make(session, znode.rpartition("/")[0], deadline)
             elif not isinstance(error, NodeExistsError):
-                raise translate(error, session.settings.hosts)
+                raise translate_error(error, session.settings.hosts)
             elif self.exists(session, znode, deadline):
                 return
             # Refused as present, and now absent: a key has the name, or another client removed the directory in

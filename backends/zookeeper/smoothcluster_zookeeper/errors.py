@@ -51,7 +51,7 @@ _HINTS: dict[type[Exception], str] = {
 }
 
 
-def translate(
+def translate_error(
     error: Exception,
     where: str,
     *,

@@ -11,7 +11,7 @@ from kazoo.protocol.states import KazooState, KeeperState
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
 from smoothcluster_zookeeper.driver import Driver, Pending, Transaction
-from smoothcluster_zookeeper.errors import translate, unreachable
+from smoothcluster_zookeeper.errors import translate_error, unreachable
 from smoothcluster_zookeeper.kazoo_handler import Handler
 from smoothcluster_zookeeper.kazoo_requests import Request
 from smoothcluster_zookeeper.settings import Settings
@@ -143,7 +143,7 @@ class Session:
         return thread is None or not thread.is_alive()
 
     def _translated(self, error: Exception, unknown: type[BackendError] = UnavailableError) -> BackendError:
-        return translate(error, self.settings.hosts, unknown=unknown, expired=self._expired)
+        return translate_error(error, self.settings.hosts, unknown=unknown, expired=self._expired)
 
     def _on_state(self, state: str) -> None:
         with self._state_changed:

@@ -10,7 +10,7 @@ from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnkno
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.driver import Transaction
-from smoothcluster_zookeeper.errors import translate
+from smoothcluster_zookeeper.errors import translate_error
 from smoothcluster_zookeeper.kazoo_requests import MultiRead
 from smoothcluster_zookeeper.layout import Access, Layout
 from smoothcluster_zookeeper.lease import SessionLease
@@ -104,7 +104,7 @@ class Commits:
             return False  # A stand-in: the key does not exist.
         if isinstance(error, BadVersionError | NoNodeError | NotEmptyError):
             return False
-        raise translate(error, session.settings.hosts)
+        raise translate_error(error, session.settings.hosts)
 
 
 def _without_lease_check(
