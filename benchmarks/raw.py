@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from smoothcluster.errors import UnavailableError
-from smoothcluster.memory.connections import Links, check_path
+from smoothcluster.memory.connections import ConnectionPool, check_path
 from smoothcluster.memory.wire import Frame, frame
 
 KEYS = 14
@@ -175,7 +175,7 @@ class RawMemory(Raw):
     def __init__(self, path: str) -> None:
         if not path:
             raise SystemExit("a store in memory has a driver where a process serves it: memory:///path.sock")
-        self._links = Links(check_path(path), 5.0)
+        self._connections = ConnectionPool(check_path(path), 5.0)
         self._root = f"raw-{uuid.uuid4().hex}"
         self._lease = str(self._ask(["grant", 60.0]).words[0])
         names = [f"{self._root}/{number}" for number in range(KEYS)]
@@ -183,7 +183,7 @@ class RawMemory(Raw):
         self._updates = [["update", name, len(VALUE), None] for name in names]
 
     def _ask(self, words: Sequence[object], *values: bytes) -> Frame:
-        return self._links.ask(frame(words, values), UnavailableError)
+        return self._connections.request(frame(words, values), UnavailableError)
 
     def _change(self, *changes: Sequence[object]) -> None:
         values = [VALUE for change in changes if change[0] != "delete"]
@@ -205,7 +205,7 @@ class RawMemory(Raw):
     def close(self) -> None:
         self._change(*(["delete", f"{self._root}/{number}", None] for number in range(KEYS)))
         self._ask(["end", self._lease])
-        self._links.close()
+        self._connections.close()
 
 
 def raw(url: str) -> Raw:

@@ -20,14 +20,14 @@ from smoothcluster.backend import (
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import UnavailableError, UsageError
 from smoothcluster.memory.remote import SocketBackend
-from smoothcluster.memory.store import WEAKEST, Granted, MemoryStore
+from smoothcluster.memory.store import WEAKEST, LeaseRecord, MemoryStore
 
 
 @final
 class MemoryLease(Lease):
     """A lease of a `MemoryStore`."""
 
-    def __init__(self, backend: "MemoryBackend", granted: Granted) -> None:
+    def __init__(self, backend: "MemoryBackend", granted: LeaseRecord) -> None:
         self._backend = backend
         self._granted = granted
 

@@ -7,7 +7,7 @@ from weakref import finalize
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError, UsageError
-from smoothcluster.memory.wire import Frame, Frames, frame
+from smoothcluster.memory.wire import Frame, FrameReader, frame
 
 _LONGEST = 107
 """Most bytes in the path of a socket, a limit of the kernel."""
@@ -24,92 +24,93 @@ def check_path(path: Path | str) -> Path:
 
 
 @final
-class Link:
-    """A connection to the server at *path*. Raise UnavailableError if no server answers by the deadline *until*."""
+class Connection:
+    """A connection to the server at *path*. Raise UnavailableError if no server answers by *deadline*."""
 
-    def __init__(self, path: Path, until: float) -> None:
+    def __init__(self, path: Path, deadline: float) -> None:
         self._path = path
-        self._frames = Frames()
+        self._frames = FrameReader()
         try:
             self.socket = socket.socket(socket.AF_UNIX)
-            self.close = finalize(self, self.socket.close)  # Also closes the socket of a link that nobody closes.
-            self._wait(until)
+            self.close = finalize(self, self.socket.close)  # Also closes the socket of a connection that nobody closes.
+            self._set_timeout(deadline)
             self.socket.connect(str(path))
         except OSError as error:
             raise UnavailableError(
                 f"no connection to memory://{path}: {error}; check that `python -m smoothcluster.memory {path}` runs,"
                 " and that the socket is yours"
             ) from error
-        self.ask(_GREETING, until, UnavailableError)  # A stopped server accepts connections but never answers.
+        self.request(_GREETING, deadline, UnavailableError)  # A stopped server accepts connections but never answers.
 
-    def ask(self, question: bytes, until: float, unknown: type[BackendError]) -> Frame:
-        """The answer. Raise UnavailableError if *question* was not sent, *unknown* without an answer by *until*."""
+    def request(self, message: bytes, deadline: float, unknown: type[BackendError]) -> Frame:
+        """The answer. Raise UnavailableError if *message* was not sent, *unknown* without an answer by *deadline*."""
         try:
-            self._wait(until)
-            self.socket.sendall(question)
+            self._set_timeout(deadline)
+            self.socket.sendall(message)
         except OSError as error:
             # The server acts on whole frames only, and this frame will never be complete.
             raise UnavailableError(
                 f"memory://{self._path} was not asked: {error}; check that its server runs"
             ) from error
         try:
-            while not (answers := self.hear(until)):
+            while not (answers := self.receive(deadline)):
                 pass
             return answers[0]
         except (OSError, ValueError, TypeError) as error:
             raise unknown(f"memory://{self._path} did not answer: {error}; check that its server runs") from error
 
-    def hear(self, until: float | None) -> list[Frame]:
-        """Wait for data and return the frames completed by the data. Raise OSError if none arrives by *until*."""
-        self._wait(until)
+    def receive(self, deadline: float | None) -> list[Frame]:
+        """Wait for data and return the frames completed by the data. Raise OSError if none arrives by *deadline*."""
+        self._set_timeout(deadline)
         data = self.socket.recv(65_536)
         if not data:
             raise ConnectionResetError("it hung up")
         return list(self._frames.feed(data))
 
-    def _wait(self, until: float | None) -> None:
+    def _set_timeout(self, deadline: float | None) -> None:
         """Set the time limit for the next operation on the socket."""
-        left = None if until is None else until - SYSTEM_CLOCK.monotonic()
+        left = None if deadline is None else deadline - SYSTEM_CLOCK.monotonic()
         if left is not None and left <= 0:
             raise TimeoutError("timed out")
         self.socket.settimeout(left)
 
 
 @final
-class Links:
+class ConnectionPool:
     """The connections of one client: as many as there are threads with a request under way."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path, self._timeout = path, timeout
-        self._idle: list[Link] = []
+        self._idle: list[Connection] = []
         self._closed = False
 
-    def ask(self, question: bytes, unknown: type[BackendError]) -> Frame:
-        """Like `Link.ask`, within the timeout."""
-        until = SYSTEM_CLOCK.monotonic() + self._timeout
-        link = self._take(until)
+    def request(self, message: bytes, unknown: type[BackendError]) -> Frame:
+        """Like `Connection.request`, within the timeout."""
+        deadline = SYSTEM_CLOCK.monotonic() + self._timeout
+        connection = self._acquire(deadline)
         try:
-            answer = link.ask(question, until, unknown)
+            answer = connection.request(message, deadline, unknown)
         except BaseException:
-            link.close()  # A late answer must not be taken for the answer to a later request.
-            self._drop()  # The other links lead to the same server.
+            connection.close()  # A late answer must not be taken for the answer to a later request.
+            self._close_idle()  # The other connections lead to the same server.
             raise
-        self._idle.append(link)
+        # If the client was closed meanwhile, the finalizer closes the socket together with the pool.
+        self._idle.append(connection)
         return answer
 
     def close(self) -> None:
         self._closed = True
-        self._drop()
+        self._close_idle()
 
-    def _take(self, until: float) -> Link:
+    def _acquire(self, deadline: float) -> Connection:
         if self._closed:
             raise UnavailableError(f"this client of memory://{self._path} is closed")
         try:
             return self._idle.pop()
         except IndexError:
-            return Link(self._path, until)
+            return Connection(self._path, deadline)
 
-    def _drop(self) -> None:
+    def _close_idle(self) -> None:
         idle, self._idle = self._idle, []
-        for link in idle:
-            link.close()
+        for connection in idle:
+            connection.close()

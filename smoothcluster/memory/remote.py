@@ -27,9 +27,9 @@ from smoothcluster.errors import (
     UnavailableError,
     UsageError,
 )
-from smoothcluster.memory.connections import Links, check_path
-from smoothcluster.memory.remote_watches import Orders
-from smoothcluster.memory.wire import SHARED, Frame, entries, frame, told
+from smoothcluster.memory.connections import ConnectionPool, check_path
+from smoothcluster.memory.remote_watches import RemoteWatches
+from smoothcluster.memory.wire import SHARED, Frame, decode_entries, encode_part, frame
 
 Answer = TypeVar("Answer")
 
@@ -70,8 +70,8 @@ class SocketBackend(CoordinationBackend, HasHistory):
         if not timeout > 0:
             raise UsageError("memory: timeout must be positive")
         self._path = check_path(path)
-        self._links = Links(self._path, timeout)
-        self._orders = Orders(self._path, timeout)
+        self._connections = ConnectionPool(self._path, timeout)
+        self._watches = RemoteWatches(self._path, timeout)
 
     @property
     def guarantees(self) -> Guarantees:
@@ -89,7 +89,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
         unknown: type[BackendError] = UnavailableError,
     ) -> Answer:
         """Send a request and return the result of *read* on the answer. Raise *unknown* without a sound answer."""
-        answer = self._links.ask(frame(words, values), unknown)
+        answer = self._connections.request(frame(words, values), unknown)
         try:
             return read(answer)
         except BackendError:
@@ -102,14 +102,16 @@ class SocketBackend(CoordinationBackend, HasHistory):
             check_key(key)
         found: list[Entry | None] = []
         while len(found) < len(keys):
-            found += self.ask(_page, ["get", keys[len(found) :][:_MOST_ASKED]])
+            found += self.ask(_decode_page, ["get", keys[len(found) :][:_MOST_ASKED]])
         return found
 
     def keys(self, directory: str) -> "list[str]":
         return self.ask(lambda got: [str(name) for name in got.words[0]], ["keys", check_key(directory)])
 
     def list(self, directory: str) -> "list[Entry]":
-        return list(self._whole(*self.ask(lambda got: _listing(got, *got.words), ["list", check_key(directory)])))
+        return list(
+            self._complete(*self.ask(lambda got: _decode_listing(got, *got.words), ["list", check_key(directory)]))
+        )
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         return self._commit(conditions, changes, None)[0]
@@ -119,7 +121,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         outcome, listing = self._commit(conditions, changes, check_key(directory))
         try:
-            return outcome, self._whole(*listing)
+            return outcome, self._complete(*listing)
         except UnavailableError as error:
             raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
 
@@ -129,14 +131,14 @@ class SocketBackend(CoordinationBackend, HasHistory):
         return self.ask(self._granted, ["grant", ttl], unknown=OutcomeUnknownError)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
-        return self._orders.add(path, notify, values=values)
+        return self._watches.add(path, notify, values=values)
 
     def history(self) -> str:
         return self.ask(lambda got: str(got.words[0]), ["history"])
 
     def close(self) -> None:
-        self._links.close()
-        self._orders.close()
+        self._connections.close()
+        self._watches.close()
 
     def _granted(self, got: Frame) -> Lease:
         match got.words:
@@ -149,28 +151,30 @@ class SocketBackend(CoordinationBackend, HasHistory):
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str | None
     ) -> tuple[Committed | Refused, tuple[Sequence[Entry], Sequence[str]]]:
         lease = check_commit(SHARED, conditions, changes)
-        parts = [told(part) for part in conditions], [told(part) for part in changes]
+        parts = [encode_part(part) for part in conditions], [encode_part(part) for part in changes]
         values = [change.value for change in changes if not isinstance(change, Delete)]
         words = ["commit", lease and lease.id, *parts, directory]
-        return self.ask(lambda got: (_outcome(got), _listing(got, *got.words[2:])), words, values, OutcomeUnknownError)
+        return self.ask(
+            lambda got: (_decode_outcome(got), _decode_listing(got, *got.words[2:])), words, values, OutcomeUnknownError
+        )
 
-    def _whole(self, found: Sequence[Entry], others: Sequence[str]) -> Sequence[Entry]:
+    def _complete(self, found: Sequence[Entry], others: Sequence[str]) -> Sequence[Entry]:
         """A complete listing: *found*, and the entries of *others*, which did not fit in the first frame."""
         return [*found, *(entry for entry in self.get_many(others) if entry is not None)] if others else found
 
 
-def _page(got: Frame) -> list[Entry | None]:
-    found = entries(got.words[0], got)
+def _decode_page(got: Frame) -> list[Entry | None]:
+    found = decode_entries(got.words[0], got)
     if not found:
         raise ValueError("nothing of what was asked for")
     return found
 
 
-def _listing(got: Frame, rows: Sequence[Any], others: Sequence[str]) -> tuple[Sequence[Entry], Sequence[str]]:
-    return [entry for entry in entries(rows, got) if entry is not None], others
+def _decode_listing(got: Frame, rows: Sequence[Any], others: Sequence[str]) -> tuple[Sequence[Entry], Sequence[str]]:
+    return [entry for entry in decode_entries(rows, got) if entry is not None], others
 
 
-def _outcome(got: Frame) -> Committed | Refused:
+def _decode_outcome(got: Frame) -> Committed | Refused:
     match got.words[0], got.words[1]:
         case "done", versions:
             return Committed(dict(versions))

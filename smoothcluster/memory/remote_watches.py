@@ -1,8 +1,9 @@
-"""Watches on a store behind a socket: orders at the server, on a connection for watches only.
+"""Watches on a store behind a socket: registered at the server, on a connection for watches only.
 
-One thread listens on the connection. The server answers an order once the order stands, so a client that reads
-after the answer misses nothing; each further message about the order is a wake-up. After a lost connection, the
-client repeats all orders on a new connection. Each order wakes then, because changes may have been missed.
+One thread listens on the connection. The server confirms a watch once the watch is registered there, so a client
+that reads after the confirmation misses nothing; each further message about the watch is a wake-up. After a lost
+connection, the client repeats all watches on a new connection. Each watch wakes then, because changes may have been
+missed.
 """
 
 import itertools
@@ -17,7 +18,7 @@ from typing import final
 from smoothcluster.backend import Watch, check_key
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UnavailableError
-from smoothcluster.memory.connections import Link
+from smoothcluster.memory.connections import Connection
 from smoothcluster.memory.wire import frame
 
 _log = logging.getLogger(__name__)
@@ -27,110 +28,116 @@ _PAUSE = 0.05
 
 
 @final
-class Order(Watch):
+class RemoteWatch(Watch):
     """A watch, with the number shared by client and server."""
 
-    def __init__(self, orders: "Orders", number: int, path: str, notify: Callable[[], None], *, values: bool) -> None:
-        self._orders = orders
+    def __init__(
+        self, owner: "RemoteWatches", number: int, path: str, notify: Callable[[], None], *, values: bool
+    ) -> None:
+        self._owner = owner
         self.number = number
         self.words = (number, check_key(path), values)
         self.notify = notify
-        self.stands = threading.Event()
+        self.confirmed = threading.Event()
         """Set after the first answer, or if no answer will come before a new connection."""
 
     def close(self) -> None:
-        self._orders.remove(self)
+        self._owner.remove(self)
 
 
 @final
-class Orders:
+class RemoteWatches:
     """All watches of a client."""
 
     def __init__(self, path: Path, timeout: float) -> None:
         self._path, self._timeout = path, timeout
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._orders: dict[int, Order] = {}
-        self._link: Link | None = None
+        self._watches: dict[int, RemoteWatch] = {}
+        self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
         """Add a watch, as in `CoordinationBackend.watch`."""
-        order = Order(self, next(self._numbers), path, notify, values=values)
+        watch = RemoteWatch(self, next(self._numbers), path, notify, values=values)
+        # Under one lock: either `_receive` finds the watch and sends it with all others, or this method sends the watch
+        # on the connection that `_receive` has set.
         with self._lock:
             if self._closed.is_set():
                 raise UnavailableError(f"this client of memory://{self._path} is closed")
-            self._orders[order.number] = order
+            self._watches[watch.number] = watch
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-memory-watches", daemon=True)
                 self._thread.start()
-            elif self._link is None:
-                order.stands.set()
+            elif self._connection is None:  # No confirmation can come now. The next connection wakes the watch.
+                watch.confirmed.set()
             else:
-                self._say("watch", [order.words])
-        order.stands.wait(self._timeout)
-        order.stands.set()
-        return order
+                self._send("watch", [watch.words])
+        watch.confirmed.wait(self._timeout)
+        watch.confirmed.set()
+        return watch
 
-    def remove(self, order: Order) -> None:
-        """End the wake-ups of *order*."""
+    def remove(self, watch: RemoteWatch) -> None:
+        """End the wake-ups of *watch*."""
         with self._lock:
-            if self._orders.pop(order.number, None) is not None:
-                self._say("unwatch", order.number)
+            if self._watches.pop(watch.number, None) is not None:
+                self._send("unwatch", watch.number)
 
     def close(self) -> None:
         with self._lock:
             self._closed.set()
-            self._orders.clear()
-            self._hang_up()
+            self._watches.clear()
+            self._shut_down()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
         while not self._closed.is_set():
             try:
-                self._listen(Link(self._path, SYSTEM_CLOCK.monotonic() + self._timeout))
+                self._receive(Connection(self._path, SYSTEM_CLOCK.monotonic() + self._timeout))
             except (UnavailableError, OSError, ValueError, TypeError) as error:
                 _log.debug("watches of memory://%s: %s", self._path, error)
-            self._lost()
+            self._on_connection_lost()
             self._closed.wait(_PAUSE)
 
-    def _listen(self, link: Link) -> None:
+    def _receive(self, connection: Connection) -> None:
         with self._lock:
-            self._link = link
-            link.socket.sendall(frame(["watch", [order.words for order in self._orders.values()]]))
-            link.socket.settimeout(None)
+            self._connection = connection
+            connection.socket.sendall(frame(["watch", [watch.words for watch in self._watches.values()]]))
+            connection.socket.settimeout(None)
         while not self._closed.is_set():
-            for heard in link.hear(None):
+            for heard in connection.receive(None):
                 for number in heard.words:
-                    self._heard(number)
+                    self._on_message(number)
 
-    def _heard(self, number: int) -> None:
-        order = self._orders.get(number)
-        if order is not None and order.stands.is_set():
-            order.notify()
-        elif order is not None:
-            order.stands.set()
+    def _on_message(self, number: int) -> None:
+        watch = self._watches.get(number)
+        # After a lost connection the watch counts as confirmed. So the confirmation on the next connection wakes the
+        # owner: changes may have been missed.
+        if watch is not None and watch.confirmed.is_set():
+            watch.notify()
+        elif watch is not None:
+            watch.confirmed.set()
 
-    def _lost(self) -> None:
+    def _on_connection_lost(self) -> None:
         with self._lock:
-            if self._link is not None:
-                self._link.close()
-            self._link = None
-            for order in self._orders.values():
-                order.stands.set()
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+            for watch in self._watches.values():
+                watch.confirmed.set()
 
-    def _say(self, *words: object) -> None:
-        if self._link is None:
+    def _send(self, *words: object) -> None:
+        if self._connection is None:
             return
         whole, sent = frame(words), 0
         with suppress(OSError):
-            sent = self._link.socket.send(whole, socket.MSG_DONTWAIT)
+            sent = self._connection.socket.send(whole, socket.MSG_DONTWAIT)
         if sent < len(whole):
-            self._hang_up()  # The server is stuck, or gone. The client repeats all orders on the next connection.
+            self._shut_down()  # The server is stuck, or gone. The client repeats all watches on the next connection.
 
-    def _hang_up(self) -> None:
-        if self._link is not None:
+    def _shut_down(self) -> None:
+        if self._connection is not None:
             with suppress(OSError):
-                self._link.socket.shutdown(socket.SHUT_RDWR)
+                self._connection.socket.shutdown(socket.SHUT_RDWR)

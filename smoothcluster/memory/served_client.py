@@ -8,27 +8,27 @@ from typing import final
 from smoothcluster.backend import Refused, Watch
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError
 from smoothcluster.memory.backend import MemoryBackend, MemoryLease
-from smoothcluster.memory.store import Granted, MemoryStore
-from smoothcluster.memory.wire import Frame, Frames, frame, heard_change, heard_condition, page
+from smoothcluster.memory.store import LeaseRecord, MemoryStore
+from smoothcluster.memory.wire import Frame, FrameReader, decode_change, decode_condition, encode_page, frame
 
 _log = logging.getLogger(__name__)
 
 
 @final
-class Client(asyncio.BufferedProtocol):
+class ServedClient(asyncio.BufferedProtocol):
     """The connection to a client of *store*. All methods run in the server's thread."""
 
-    _heard = memoryview(bytearray(65_536))
+    _buffer = memoryview(bytearray(65_536))
     """The read buffer shared by all connections. Allocating a buffer for each read, as a plain Protocol does,
     takes longer than a commit."""
 
-    def __init__(self, store: MemoryStore, connected: set["Client"]) -> None:
+    def __init__(self, store: MemoryStore, connected: set["ServedClient"]) -> None:
         self._store, self._connected = store, connected
         self._backend = MemoryBackend(store)
-        self._frames = Frames()
-        self._orders: dict[int, Watch] = {}
-        self._owed: dict[int, None] = {}
-        self._listens = True
+        self._frames = FrameReader()
+        self._watches: dict[int, Watch] = {}
+        self._unsent_wakeups: dict[int, None] = {}
+        self._is_reading = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -40,27 +40,27 @@ class Client(asyncio.BufferedProtocol):
         self._backend.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio calls it so
-        return self._heard
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         try:
-            for got in self._frames.feed(self._heard[:nbytes]):
+            for got in self._frames.feed(self._buffer[:nbytes]):
                 self._transport.write(self._answer(got))
         except (LookupError, RecursionError, TypeError, ValueError) as error:
             _log.warning("somebody who makes no sense was hung up on: %r", error)
-            self.hang_up()
+            self.abort()
 
     def pause_writing(self) -> None:
         """Stop reading requests while the client does not read the answers; the server merges wake-ups meanwhile."""
-        self._listens = False
+        self._is_reading = False
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._listens = True
+        self._is_reading = True
         self._transport.resume_reading()
-        self._pay()
+        self._send_wakeups()
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         """End the connection now."""
         self._transport.abort()
 
@@ -71,29 +71,29 @@ class Client(asyncio.BufferedProtocol):
                 rows, values, others = self._list(directory)
                 return frame([*outcome, rows, others], values)
             case ["get", keys]:
-                rows, values = page(self._backend.get_many(keys))
+                rows, values = encode_page(self._backend.get_many(keys))
                 return frame([rows], values)
             case ["list", str(directory)]:
                 rows, values, others = self._list(directory)
                 return frame([rows, others], values)
             case ["keys", str(directory)]:
                 return frame([self._backend.keys(directory)])
-            case ["watch", orders]:
-                return self._watch(orders)
+            case ["watch", watches]:
+                return self._watch(watches)
             case ["unwatch", int(number)]:
-                self._orders.pop(number).close()
+                self._watches.pop(number).close()
                 return b""
             case words:
-                return frame(self._of_leases(words))
+                return frame(self._answer_about_leases(words))
 
     def _commit(
         self, got: Frame, name: str | None, conditions: list[object], changes: list[object]
     ) -> tuple[object, ...]:
         # The store identifies a lease by the name alone.
-        lease = None if name is None else MemoryLease(self._backend, Granted(name, 0.0, 0.0, set()))
+        lease = None if name is None else MemoryLease(self._backend, LeaseRecord(name, 0.0, 0.0, set()))
         try:
             outcome = self._backend.commit(
-                [heard_condition(each) for each in conditions], [heard_change(each, got, lease) for each in changes]
+                [decode_condition(each) for each in conditions], [decode_change(each, got, lease) for each in changes]
             )
         except LeaseLostError:
             return "lost", name
@@ -103,10 +103,10 @@ class Client(asyncio.BufferedProtocol):
 
     def _list(self, directory: str | None) -> tuple[list[object], list[bytes], list[str]]:
         found = self._backend.list(directory) if directory else []
-        rows, values = page(found)
+        rows, values = encode_page(found)
         return rows, values, [entry.key for entry in found[len(rows) :]]
 
-    def _of_leases(self, words: list[object]) -> list[object]:
+    def _answer_about_leases(self, words: list[object]) -> list[object]:
         match words:
             case ["grant", int() | float() as ttl]:
                 granted = self._store.grant(ttl)
@@ -121,18 +121,18 @@ class Client(asyncio.BufferedProtocol):
             case _:
                 raise ValueError("no such question")
 
-    def _watch(self, orders: list[tuple[int, str, bool]]) -> bytes:
-        for number, path, values in orders:
-            self._orders[number] = self._backend.watch(path, partial(self._wake, number), values=values)
-            self._owed[number] = None  # The first message about an order confirms the order.
-        self._pay()
+    def _watch(self, watches: list[tuple[int, str, bool]]) -> bytes:
+        for number, path, values in watches:
+            self._watches[number] = self._backend.watch(path, partial(self._wake, number), values=values)
+            self._unsent_wakeups[number] = None  # The first message about a watch confirms the watch.
+        self._send_wakeups()
         return b""
 
     def _wake(self, number: int) -> None:
-        self._owed[number] = None
-        self._pay()
+        self._unsent_wakeups[number] = None
+        self._send_wakeups()
 
-    def _pay(self) -> None:
-        if self._owed and self._listens:
-            owed, self._owed = self._owed, {}
-            self._transport.write(frame([*owed]))
+    def _send_wakeups(self) -> None:
+        if self._unsent_wakeups and self._is_reading:
+            numbers, self._unsent_wakeups = self._unsent_wakeups, {}
+            self._transport.write(frame([*numbers]))

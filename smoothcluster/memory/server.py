@@ -20,7 +20,7 @@ from typing import Self, final
 from smoothcluster.clock import SYSTEM_CLOCK, Clock, Signal
 from smoothcluster.errors import UsageError
 from smoothcluster.memory.connections import check_path
-from smoothcluster.memory.served_client import Client
+from smoothcluster.memory.served_client import ServedClient
 from smoothcluster.memory.store import MemoryStore
 from smoothcluster.memory.wire import SHARED
 
@@ -42,7 +42,7 @@ class MemoryServer:
     def __init__(self, path: Path | str) -> None:
         self._path = check_path(path)
         # Clients outlive a killed server: ids and versions of the next server must differ from all earlier values.
-        self._store = MemoryStore(clock=_OwnTime(), guarantees=SHARED, begin=secrets.randbits(48))
+        self._store = MemoryStore(clock=_ServingClock(), guarantees=SHARED, begin=secrets.randbits(48))
         self._thread: threading.Thread | None = None
 
     @property
@@ -55,7 +55,7 @@ class MemoryServer:
         if self._thread is None:
             listening = _listen(self._path)
             runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-            self._loop, self._over = runner.get_loop(), asyncio.Event()
+            self._loop, self._stopping = runner.get_loop(), asyncio.Event()
             self._thread = threading.Thread(
                 target=self._run, args=[runner, listening], name="smoothcluster-memory", daemon=True
             )
@@ -65,7 +65,7 @@ class MemoryServer:
     def stop(self) -> None:
         """Close all connections. Repeatable."""
         if self._thread is not None:
-            self._loop.call_soon_threadsafe(self._over.set)
+            self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
             self._thread = None
 
@@ -82,24 +82,24 @@ class MemoryServer:
             runner.run(self._serve(listening))
 
     async def _serve(self, listening: socket.socket) -> None:
-        clients = set[Client]()
-        server = await self._loop.create_unix_server(lambda: Client(self._store, clients), sock=listening)
-        while not self._over.is_set():
+        clients = set[ServedClient]()
+        server = await self._loop.create_unix_server(lambda: ServedClient(self._store, clients), sock=listening)
+        while not self._stopping.is_set():
             self._store.expire()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), _TICK)
+                await asyncio.wait_for(self._stopping.wait(), _TICK)
         self._path.unlink(missing_ok=True)  # While we listen: no other server has taken the path.
         self._loop.remove_reader(listening)
         for _ in range(3):  # Turns of the loop: a Server never closes a connection still being accepted at its close.
             await asyncio.sleep(0)
         server.close()
         for client in clients:
-            client.hang_up()
+            client.abort()
         await asyncio.sleep(0)
 
 
 @final
-class _OwnTime(Clock):
+class _ServingClock(Clock):
     """The machine's time without the stretches in which this process was stopped or served nobody.
 
     No client could renew a lease during such a stretch, so no lease ends because of the stretch.
@@ -125,8 +125,8 @@ def _listen(path: Path) -> socket.socket:
     """Listen on a socket at *path*, with access for the owner alone. Replace a socket left by a dead server."""
     listening = socket.socket(socket.AF_UNIX)
     try:
-        with _alone_in(path.parent):
-            if path.is_socket() and _is_left(path):
+        with _locked_folder(path.parent):
+            if path.is_socket() and _is_stale_socket(path):
                 path.unlink()
             listening.bind(str(path))
             path.chmod(0o600)  # Nobody can connect before the socket listens.
@@ -138,7 +138,7 @@ def _listen(path: Path) -> socket.socket:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Generator[None]:
+def _locked_folder(folder: Path) -> Generator[None]:
     """Lock *folder*: of two servers that find a dead server's socket, the second must see the first server's socket."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -148,7 +148,7 @@ def _alone_in(folder: Path) -> Generator[None]:
         os.close(descriptor)
 
 
-def _is_left(path: Path) -> bool:
+def _is_stale_socket(path: Path) -> bool:
     """Whether *path* is the socket of a dead server. A server that is merely stopped does not refuse."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)

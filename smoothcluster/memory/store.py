@@ -26,7 +26,7 @@ from smoothcluster.backend import (
 from smoothcluster.clock import SYSTEM_CLOCK, Clock, SystemClock
 from smoothcluster.errors import LeaseLostError
 from smoothcluster.memory.tree import Applied, Tree
-from smoothcluster.memory.watches import PathWatch, Watches, wake
+from smoothcluster.memory.watches import PathWatch, Watches, wake_watches
 
 WEAKEST = Guarantees(
     linearizable_writes=True,
@@ -58,7 +58,7 @@ class Past:
 
 @final
 @dataclass(slots=True, eq=False)
-class Granted:
+class LeaseRecord:
     """A lease on the side of the store."""
 
     id: str
@@ -88,13 +88,13 @@ class MemoryStore:
         """Every key, for reading: only commits change the tree."""
         self.observers: list[Callable[[Applied], None]] = []
         """The store calls each observer with every step, in order, before any watch wakes."""
-        self._leases: dict[str, Granted] = {}
+        self._leases: dict[str, LeaseRecord] = {}
         self._number = self._grants = self._begin = begin
         self._restored = 0
         self._soonest = math.inf  # No lease is due before this time.
         self._lock = threading.RLock()
         self.watches = Watches(self._lock)
-        self._sooner = clock.signal()
+        self._earlier_expiry = clock.signal()
         self._reaper: threading.Thread | None = None
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
@@ -116,6 +116,7 @@ class MemoryStore:
         lease = check_commit(self.guarantees, conditions, changes)
         self._expire_due()
         with self._lock:
+            # Checked under the lock: another thread may have ended the lease since the caller or the line above looked.
             if lease is not None and lease.id not in self._leases:
                 raise LeaseLostError(f"{lease.id} is gone")
             failed = self.tree.refusal(conditions, changes)
@@ -123,12 +124,12 @@ class MemoryStore:
                 return Refused(failed)
             self.tree.check_places(changes)
             self._number += 1
-            after = {change.key: self._changed(change) for change in changes}
+            after = {change.key: self._entry_after(change) for change in changes}
             woken = self._step(tuple(changes), after, None)
-        wake(woken)
+        wake_watches(woken)
         return Committed({key: entry.version for key, entry in after.items() if entry is not None})
 
-    def _changed(self, change: Change) -> Entry | None:
+    def _entry_after(self, change: Change) -> Entry | None:
         """The entry at the key after *change*; None after a deletion."""
         if isinstance(change, Delete):
             return None
@@ -182,21 +183,23 @@ class MemoryStore:
             before = dict(self.tree.entries)
             self.tree = Tree({each.key: replace(each, version=str(int(each.version) + _LEAP)) for each in entries})
             now = self.clock.monotonic()
-            self._leases = {each: Granted(each, ttl, now + ttl, set(keys)) for each, (ttl, keys) in past.leases.items()}
+            self._leases = {
+                each: LeaseRecord(each, ttl, now + ttl, set(keys)) for each, (ttl, keys) in past.leases.items()
+            }
             self._soonest = min((granted.expires for granted in self._leases.values()), default=math.inf)
             keys = sorted(before.keys() | self.tree.entries.keys())
             step = {key: before.get(key) for key in keys}, {key: self.tree.entries.get(key) for key in keys}
             for observer in self.observers:
                 observer(Applied(self._number, (), *step, None))
             woken = self.watches.all()
-        wake(woken)
+        wake_watches(woken)
 
     @property
     def history(self) -> str:
         """Name of the present history; changes each time the store has lost commits."""
         return f"history {self._begin + self._restored}"
 
-    def grant(self, ttl: float) -> Granted:
+    def grant(self, ttl: float) -> LeaseRecord:
         """Grant a lease of *ttl* seconds, adjusted to the limits of the guarantees."""
         if not ttl > 0:
             raise ValueError(f"a lease needs a positive time, not {ttl}")
@@ -207,7 +210,7 @@ class MemoryStore:
         ttl = min(ttl, promised.longest_ttl)
         with self._lock:
             self._grants += 1
-            granted = Granted(f"lease-{self._grants}", ttl, self.clock.monotonic() + ttl, set())
+            granted = LeaseRecord(f"lease-{self._grants}", ttl, self.clock.monotonic() + ttl, set())
             self._leases[granted.id] = granted
             self._soonest = min(self._soonest, granted.expires)
             if isinstance(self.clock, SystemClock):
@@ -227,8 +230,8 @@ class MemoryStore:
         """End a lease now, due or not, and delete the lease's keys. Harmless if the lease is gone."""
         with self._lock:
             woken = self._end(lease)
-            self._sooner.set()
-        wake(woken)
+            self._earlier_expiry.set()
+        wake_watches(woken)
 
     def expire(self) -> None:
         """End every lease that is due, and wake the watches on the leases' keys."""
@@ -237,7 +240,7 @@ class MemoryStore:
             due = [granted.id for granted in self._leases.values() if granted.expires <= now]
             woken = [watch for lease in due for watch in self._end(lease)]
             self._soonest = min((granted.expires for granted in self._leases.values()), default=math.inf)
-        wake(woken)
+        wake_watches(woken)
 
     def next_expiry(self) -> float | None:
         """When the next lease is due without a renewal, on the store's clock; None if there is no lease."""
@@ -259,7 +262,7 @@ class MemoryStore:
         if self._reaper is None:
             self._reaper = threading.Thread(target=self._reap, name=f"smoothcluster-memory-{self.name}", daemon=True)
             self._reaper.start()
-        self._sooner.set()
+        self._earlier_expiry.set()
 
     def _reap(self) -> None:
         """End leases as they fall due, until none is left."""
@@ -267,8 +270,10 @@ class MemoryStore:
             with self._lock:
                 soonest = self.next_expiry()
                 if soonest is None:
+                    # Under the lock: a `grant` after this line starts another thread.
                     self._reaper = None
                     return
-            self._sooner.wait(max(0.0, soonest - self.clock.monotonic()))
-            self._sooner.clear()
+            self._earlier_expiry.wait(max(0.0, soonest - self.clock.monotonic()))
+            # Cleared before the leases are read again: a lease granted from now on sets the signal for the next wait.
+            self._earlier_expiry.clear()
             self.expire()

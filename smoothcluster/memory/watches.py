@@ -73,7 +73,7 @@ class Watches:
         return woken
 
 
-def wake(watches: Iterable[PathWatch]) -> None:
+def wake_watches(watches: Iterable[PathWatch]) -> None:
     """Notify each open watch, outside the lock: a callback may need a lock held by a caller of ours."""
     for watch in watches:
         if watch.open:

@@ -33,7 +33,7 @@ LARGEST = 64 * 2**20
 """Most bytes in a frame."""
 
 PAGE = 2**20
-"""Bytes of values after which `page` adds no further entry; the client asks for the other entries."""
+"""Bytes of values after which `encode_page` adds no further entry; the client asks for the other entries."""
 
 _LENGTHS = struct.Struct(">II")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -57,7 +57,7 @@ class Frame:
         self._values = values
         self._at = 0
 
-    def take(self, size: int) -> bytes:
+    def read_value(self, size: int) -> bytes:
         """The next value."""
         start, self._at = self._at, self._at + size
         if not start <= self._at <= len(self._values):
@@ -66,7 +66,7 @@ class Frame:
 
 
 @final
-class Frames:
+class FrameReader:
     """Assembles frames from pieces of incoming data."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Frames:
             yield whole
 
 
-def page(entries: Iterable[Entry | None]) -> tuple[list[object], list[bytes]]:
+def encode_page(entries: Iterable[Entry | None]) -> tuple[list[object], list[bytes]]:
     """As many of *entries*, from the first, as fit in a frame: as words, and their values."""
     rows: list[object] = []
     values: list[bytes] = []
@@ -105,12 +105,12 @@ def page(entries: Iterable[Entry | None]) -> tuple[list[object], list[bytes]]:
     return rows, values
 
 
-def entries(rows: Iterable[Sequence[Any] | None], got: Frame) -> list[Entry | None]:
-    """Decode the entries encoded by `page`."""
-    return [None if row is None else Entry(row[0], got.take(row[1]), *row[2:]) for row in rows]
+def decode_entries(rows: Iterable[Sequence[Any] | None], got: Frame) -> list[Entry | None]:
+    """Decode the entries encoded by `encode_page`."""
+    return [None if row is None else Entry(row[0], got.read_value(row[1]), *row[2:]) for row in rows]
 
 
-def told(part: Condition | Change) -> tuple[object, ...]:
+def encode_part(part: Condition | Change) -> tuple[object, ...]:
     """Encode one part of a commit as words; the value travels beside the words."""
     match part:
         case Exists():
@@ -125,8 +125,8 @@ def told(part: Condition | Change) -> tuple[object, ...]:
             return "delete", part.key, part.version
 
 
-def heard_condition(words: object) -> Condition:
-    """Decode a condition encoded by `told`."""
+def decode_condition(words: object) -> Condition:
+    """Decode a condition encoded by `encode_part`."""
     match words:
         case ["exists", str(key)]:
             return Exists(key)
@@ -136,13 +136,13 @@ def heard_condition(words: object) -> Condition:
             raise ValueError("no such condition")
 
 
-def heard_change(words: object, got: Frame, lease: Lease | None) -> Change:
-    """Decode a change encoded by `told`. A created key with a lease gets *lease*."""
+def decode_change(words: object, got: Frame, lease: Lease | None) -> Change:
+    """Decode a change encoded by `encode_part`. A created key with a lease gets *lease*."""
     match words:
         case ["create", str(key), int(size), bool(hangs)]:
-            return Create(key, got.take(size), lease if hangs else None)
+            return Create(key, got.read_value(size), lease if hangs else None)
         case ["update", str(key), int(size), str() | None as version]:
-            return Update(key, got.take(size), version)
+            return Update(key, got.read_value(size), version)
         case ["delete", str(key), str() | None as version]:
             return Delete(key, version)
         case _:

@@ -17,7 +17,7 @@ from smoothcluster.backend import (
     Watch,
 )
 from smoothcluster.memory import Applied, MemoryBackend, MemoryStore, Tree
-from smoothcluster.memory.watches import Watches, wake
+from smoothcluster.memory.watches import Watches, wake_watches
 
 
 @final
@@ -50,7 +50,7 @@ class Lagging(CoordinationBackend):
                 for key, entry in step.after.items():
                     self._seen.set(key, entry)
                 woken = self._watches.woken(step.before, step.after)
-            wake(woken)
+            wake_watches(woken)
 
     def sync(self) -> None:
         self._inner.reach().expire()

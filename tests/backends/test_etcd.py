@@ -22,7 +22,7 @@ from proxy import Proxy
 from servers import free_port
 from smoothcluster_etcd import EtcdBackend
 from smoothcluster_etcd.connection import Connection
-from smoothcluster_etcd.errors import translate
+from smoothcluster_etcd.errors import translate_error
 from smoothcluster_etcd.watches import Watches
 
 from smoothcluster import ClusterCrawler, Task, TaskContext
@@ -567,7 +567,7 @@ class Said(grpc.RpcError):
 )
 def test_what_an_error_means_to_a_commit(code: str, details: str, meaning: type[Exception]) -> None:
     """Only what etcd refuses, and what never left, is certain; of all else nobody knows what became."""
-    assert type(translate(Said(code, details), "h", OutcomeUnknownError)) is meaning
+    assert type(translate_error(Said(code, details), "h", OutcomeUnknownError)) is meaning
 
 
 def test_a_host_that_does_not_exist_is_named() -> None:
@@ -808,7 +808,7 @@ def test_a_group_without_credentials_is_refused(guarded: EtcdServer) -> None:
     def handler(task: Task, context: TaskContext) -> object:
         return None
 
-    with closing(mine(guarded)) as backend, pytest.raises(AccessDeniedError, match="demands credentials"):
+    with closing(mine(guarded)) as backend, pytest.raises(AccessDeniedError, match="requires credentials"):
         ClusterCrawler(backend=backend, runner=1, backup=0, handler=handler)
     with closing(mine(guarded, username="me", password=SECRET)) as backend:
         crawler = ClusterCrawler(backend=backend, runner=1, backup=0, handler=handler)

@@ -36,9 +36,9 @@ from smoothcluster.errors import (
 from smoothcluster.memory import SocketBackend
 from smoothcluster.memory import server as server_module
 from smoothcluster.memory.__main__ import main
-from smoothcluster.memory.connections import Link
+from smoothcluster.memory.connections import Connection
 from smoothcluster.memory.server import MemoryServer
-from smoothcluster.memory.wire import LARGEST, PAGE, Frame, Frames, frame
+from smoothcluster.memory.wire import LARGEST, PAGE, Frame, FrameReader, frame
 from smoothcluster.testing import eventually
 
 Answer = TypeVar("Answer")
@@ -157,7 +157,7 @@ def leave_socket(path: Path) -> None:
 def test_what_a_dead_server_has_left_is_replaced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By one server, even if another looked before it was, and would do it afterwards."""
     leave_socket(path)
-    look, looks, done = server_module._is_left, count(), threading.Event()  # pyright: ignore[reportPrivateUsage]
+    look, looks, done = server_module._is_stale_socket, count(), threading.Event()  # pyright: ignore[reportPrivateUsage]
 
     def looks_early(path: Path) -> bool:
         left = look(path)
@@ -165,7 +165,7 @@ def test_what_a_dead_server_has_left_is_replaced(path: Path, monkeypatch: pytest
             done.wait(0.3)
         return left
 
-    monkeypatch.setattr(server_module, "_is_left", looks_early)
+    monkeypatch.setattr(server_module, "_is_stale_socket", looks_early)
 
     def serves(server: MemoryServer) -> bool:
         with suppress(UsageError):
@@ -249,7 +249,7 @@ def test_where_nothing_serves(path: Path, server: MemoryServer) -> None:
             client.get("g/a")
         client.watch("g", lambda: None).close()
     with pytest.raises(UnavailableError, match="timed out"):
-        Link(path, SYSTEM_CLOCK.monotonic())
+        Connection(path, SYSTEM_CLOCK.monotonic())
 
 
 def test_a_lease_of_no_time(backend: SocketBackend) -> None:
@@ -303,15 +303,15 @@ def test_an_answer_that_comes_late_is_nobodys(store: MemoryStore) -> None:
 def test_a_commit_and_a_listing_are_one_round_trip(backend: SocketBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a lock needs it."""
     asked: list[bytes] = []
-    ask = Link.ask
+    request = Connection.request
 
-    def note(link: Link, question: bytes, until: float, unknown: type[BackendError]) -> Frame:
-        asked.append(question)
-        return ask(link, question, until, unknown)
+    def note(connection: Connection, message: bytes, deadline: float, unknown: type[BackendError]) -> Frame:
+        asked.append(message)
+        return request(connection, message, deadline, unknown)
 
     backend.get("g/a")
 
-    monkeypatch.setattr(Link, "ask", note)
+    monkeypatch.setattr(Connection, "request", note)
     backend.commit_and_list([], [Create("g/a", b"")], "g")
     assert len(asked) == 1
 
@@ -433,7 +433,7 @@ def test_a_store_that_was_away_ends_no_lease(store: MemoryStore, away: str) -> N
 
 def test_the_stores_time_is_the_machines_while_it_is_looked_at() -> None:
     """And its wall clock, which is for people."""
-    clock = server_module._OwnTime()  # pyright: ignore[reportPrivateUsage]
+    clock = server_module._ServingClock()  # pyright: ignore[reportPrivateUsage]
     assert 0.0 <= clock.monotonic() <= clock.monotonic() < 60.0
     assert clock.wall() <= SYSTEM_CLOCK.wall()
 
@@ -601,7 +601,7 @@ def test_who_does_not_listen_costs_little(backend: SocketBackend, path: Path, se
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.connect(str(path))
         deaf.sendall(frame(["watch", [[number, "g/a", True] for number in range(many)] + [[many, "h", True]]]))
-        frames, heard = Frames(), list[int]()
+        frames, heard = FrameReader(), list[int]()
 
         def listen(until: Callable[[], bool]) -> None:
             while not until():

@@ -22,8 +22,8 @@ from redis.exceptions import ResponseError
 from redis_server import RedisSentinels, RedisServer
 from servers import free_port
 from smoothcluster_redis import RedisBackend
-from smoothcluster_redis.connection import CAP, Link
-from smoothcluster_redis.errors import translate
+from smoothcluster_redis.connection import CAP, StoreConnection
+from smoothcluster_redis.errors import translate_error
 from smoothcluster_redis.lease import RedisLease
 from smoothcluster_redis.servers import Servers
 
@@ -195,9 +195,9 @@ def keys_left(backend: RedisBackend, server: RedisServer) -> set[str]:
 def clock(backend: RedisBackend) -> float:
     """The seconds that the store's clock shows, of those that were written down."""
     deadline = SYSTEM_CLOCK.monotonic() + 5.0
-    link = servers_of(backend).connect(deadline)
-    with closing(link):
-        return int(link.ask(deadline, "HGET", f"{servers_of(backend).prefix}meta", "clock")) / 1000
+    connection = servers_of(backend).connect(deadline)
+    with closing(connection):
+        return int(connection.request(deadline, "HGET", f"{servers_of(backend).prefix}meta", "clock")) / 1000
 
 
 def set_back(server: RedisServer, seconds: float) -> None:
@@ -299,9 +299,9 @@ def test_an_emptied_store_does_not_begin_anew(server: RedisServer) -> None:
 
 def test_the_error_of_an_emptied_store_is_known(server: RedisServer) -> None:
     """Whoever meets it connects anew. (Redis puts ERR before an error of a single word.)"""
-    with closing(Link("127.0.0.1", server.port, 5.0, None)) as link, pytest.raises(ResponseError) as caught:
+    with closing(StoreConnection("127.0.0.1", server.port, 5.0, None)) as link, pytest.raises(ResponseError) as caught:
         link.run(SYSTEM_CLOCK.monotonic() + 5.0, "{never}:", "get")
-    assert str(translate(caught.value, "h")) == "Redis at h: the database was emptied (NOSTORE)"
+    assert str(translate_error(caught.value, "h")) == "Redis at h: the database was emptied (NOSTORE)"
 
 
 def test_leases_run_out_while_nobody_but_a_watcher_is_there(connect: Callable[..., RedisBackend]) -> None:
@@ -384,7 +384,7 @@ def test_a_stranger_in_the_store_is_an_error_of_ours(server: RedisServer) -> Non
     with closing(RedisBackend(server.hosts)) as backend:
         create(backend, "a")
         server.ask("HSET", "{smoothcluster}:marks", "a", "not a mark at all")
-        with pytest.raises(UnavailableError, match="somebody else"):
+        with pytest.raises(UnavailableError, match="data that smoothcluster did not write"):
             backend.get("a")
         server.ask("SET", "{smoothcluster}:lease:x", "no set")
         server.ask("DEL", "{smoothcluster}:values")
@@ -744,12 +744,12 @@ def guarded() -> Iterator[RedisServer]:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "demands credentials"),
+        ({}, "requires credentials"),
         ({"password": "guessed"}, "username or password"),
         ({"username": "crawler", "password": "guessed"}, "username or password"),
         ({"username": "nobody", "password": SECRET}, "username or password"),
         ({"username": "weak", "password": "secret-of-acl"}, "must be allowed XADD"),
-        ({"username": "elsewhere", "password": "secret-of-acl"}, r"NOPERM|do not permit"),
+        ({"username": "elsewhere", "password": "secret-of-acl"}, r"NOPERM|lacks a permission"),
     ],
     ids=["none", "wrong", "wrong for a user", "unknown user", "a command missing", "other keys"],
 )

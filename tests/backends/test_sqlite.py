@@ -19,10 +19,10 @@ from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[rep
 from processes import pause, states
 from smoothcluster_sqlite import SqliteBackend, address
 from smoothcluster_sqlite.address import check_shared_here
-from smoothcluster_sqlite.errors import translate
+from smoothcluster_sqlite.errors import translate_error
 from smoothcluster_sqlite.file import StoreFile
-from smoothcluster_sqlite.lock_holder import writer
-from smoothcluster_sqlite.transaction import CAP, DONE, KEPT, SCRIPT, Act, take
+from smoothcluster_sqlite.lock_holder import describe_lock_holder
+from smoothcluster_sqlite.transaction import CAP, DONE, KEPT, SCRIPT, Act, run_write
 from sqlite_store import SqliteStore, Writer
 
 from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Delete, Lease, Update
@@ -130,7 +130,7 @@ class Turns:
 
     def __call__(self, now: float, act: Act = "move", lease: str | None = None, seconds: float | None = None) -> int:
         """The outcome of a turn."""
-        return take(self._connection, act, now, lease, seconds).outcome
+        return run_write(self._connection, act, now, lease, seconds).outcome
 
     @property
     def number(self) -> int:
@@ -288,9 +288,9 @@ def test_who_is_writing_may_not_be_told(backend: SqliteBackend, path: Path, tmp_
     number = path.with_name("cluster.db-shm").stat().st_ino
     told = tmp_path / "locks"
     told.write_text(locks.format(pid=os.getpid(), number=number) + "\n")
-    assert writer(str(path), told).startswith("another process is paused")
+    assert describe_lock_holder(str(path), told).startswith("another process is paused")
     told.write_text(f"7: POSIX  ADVISORY  WRITE {os.getpid()} fe:00:{number} 0 EOF\n")
-    assert writer(str(path), told) == f"process {os.getpid()} is still writing"
+    assert describe_lock_holder(str(path), told) == f"process {os.getpid()} is still writing"
 
 
 def test_a_client_that_comes_while_nobody_can_write_sees_what_there_is(
@@ -417,7 +417,7 @@ def test_names_are_found_among_names_that_begin_alike(backend: SqliteBackend) ->
 
 def test_settings_that_other_stores_have_are_not_taken_for_a_name() -> None:
     """Whoever writes them expects something to come of it, and that is no file with an odd name."""
-    with pytest.raises(UsageError, match="takes no settings, such as"):
+    with pytest.raises(UsageError, match="takes no options, such as"):
         connect("sqlite:///file.db?namespace=docs")
 
 
@@ -520,8 +520,8 @@ def _newer(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (_text, "is no sqlite database"),
-        (_foreign, "is a database of something else"),
+        (_text, "is not an sqlite database"),
+        (_foreign, "is a database of another program"),
         (_newer, "is of version 99"),
         (Path.mkdir, "is a folder"),
     ],
@@ -574,7 +574,7 @@ def test_a_file_that_goes_while_it_is_opened_is_missed(
         return connection
 
     monkeypatch.setattr(StoreFile, "open", opened_as_it_goes)
-    with pytest.raises(UnavailableError, match="its log is gone"):
+    with pytest.raises(UnavailableError, match="the write-ahead log is gone"):
         backend.commit([], [Create("a", b"")])
     monkeypatch.undo()
     away.rename(log)
@@ -618,12 +618,12 @@ def test_a_file_that_was_replaced_is_not_taken_for_the_old_one(
     for file in path.parent.glob("cluster.db*"):
         file.unlink()
     copy.rename(path)
-    with pytest.raises(UnavailableError, match="is not what it was"):
+    with pytest.raises(UnavailableError, match="was replaced"):
         backend.get("a")
     for file in path.parent.glob("cluster.db*"):
         file.unlink()
     create(open_client(), "a")
-    with pytest.raises(UnavailableError, match="is not what it was"):
+    with pytest.raises(UnavailableError, match="was replaced"):
         backend.commit([], [Update("a", b"new")])
 
 
@@ -669,7 +669,7 @@ def test_what_errors_mean(code: int | None, writing: bool, error: type[Exception
     raised = sqlite3.OperationalError("as sqlite says")
     if code is not None:
         raised.sqlite_errorcode = code
-    assert type(translate(raised, "/x.db", writing=writing)) is error
+    assert type(translate_error(raised, "/x.db", writing=writing)) is error
 
 
 def test_a_file_that_may_not_be_written_is_told_of(backend: SqliteBackend) -> None:
@@ -678,7 +678,7 @@ def test_a_file_that_may_not_be_written_is_told_of(backend: SqliteBackend) -> No
     connection = backend._commits._connection  # pyright: ignore[reportPrivateUsage]
     assert connection is not None
     connection.execute("PRAGMA query_only = ON")
-    with pytest.raises(AccessDeniedError, match="may not be written to"):
+    with pytest.raises(AccessDeniedError, match="may not write to the file"):
         backend.commit([], [Update("a", b"new")])
     assert backend.get("a") is not None
 
@@ -772,7 +772,7 @@ def paused_in_a_write(group: Group, path: Path) -> Member:
             jobs.append(group.submit(500, f"more-{len(jobs)}", nap=0.02))
         for member in group.runners():
             pause(member.pid)
-            if f"process {member.pid} is stopped" in writer(str(path)):
+            if f"process {member.pid} is stopped" in describe_lock_holder(str(path)):
                 return [member]
             member.resume()
         return []

@@ -23,8 +23,8 @@ from smoothcluster.backend import (
 )
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster_etcd.address import NAMESPACE, Pem, format_url, parse_hosts, parse_url
-from smoothcluster_etcd.connection import Connection, Login
-from smoothcluster_etcd.layout import below, end, place
+from smoothcluster_etcd.connection import Connection, Credentials
+from smoothcluster_etcd.layout import below, etcd_key, range_end
 from smoothcluster_etcd.lease import EtcdLease, lease_id
 from smoothcluster_etcd.transaction import COMPARISONS, Message, Transaction
 from smoothcluster_etcd.watches import Watches
@@ -59,7 +59,7 @@ class EtcdBackend(CoordinationBackend):
     *certfile* and *keyfile* for a client certificate.
     """
 
-    def __init__(
+    def __init__(  # parameters: each option is a keyword, so that type checkers and the reference know the option
         self,
         hosts: str,
         *,
@@ -77,17 +77,17 @@ class EtcdBackend(CoordinationBackend):
         if timeout <= 0:
             raise UsageError("etcd: timeout must be positive")
         servers = parse_hosts(hosts, namespace)
-        login = None if username is None or password is None else Login(username, password)
+        credentials = None if username is None or password is None else Credentials(username, password)
         pem = Pem.read(ca, certfile, keyfile) if use_ssl or ca or certfile else None
         self._url = format_url(servers, namespace)
         self._namespace = namespace
-        self._connection = Connection(servers, timeout, login, pem, probe=f"{namespace}/".encode())
+        self._connection = Connection(servers, timeout, credentials, pem, probe=f"{namespace}/".encode())
         self._watches = Watches(self._connection)
         self._guarantees = _UNCONNECTED
-        self._asked = False
+        self._shortest_known = False
 
     @classmethod
-    def from_url(
+    def from_url(  # parameters: `connect` checks the options of its caller against these names
         cls,
         url: str,
         *,
@@ -117,8 +117,8 @@ class EtcdBackend(CoordinationBackend):
     @property
     def guarantees(self) -> Guarantees:
         # A granted lease shows the servers' shortest time. Not worth waiting for a connection.
-        if not self._asked and self._connection.revision:
-            self._asked = True
+        if not self._shortest_known and self._connection.revision:
+            self._shortest_known = True
             with suppress(BackendError):
                 shortest = self.lease(self._guarantees.ttl_step)
                 self._guarantees = replace(self._guarantees, shortest_ttl=shortest.ttl)
@@ -133,7 +133,7 @@ class EtcdBackend(CoordinationBackend):
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         deadline = self._connection.deadline()
-        wanted: list[Message] = [{"key": place(self._namespace, key)} for key in keys]
+        wanted: list[Message] = [{"key": etcd_key(self._namespace, key)} for key in keys]
         entries: list[Entry | None] = []
         for start in range(0, len(wanted), COMPARISONS):
             for answer in self._read(wanted[start : start + COMPARISONS], deadline):
@@ -151,12 +151,12 @@ class EtcdBackend(CoordinationBackend):
 
     def _listing(self, directory: str, *, keys_only: bool) -> Iterator[tuple[str, bool, Any]]:
         """Yield names in *directory*, whether each is a key directly there, and the key; skip most deeper keys."""
-        here = place(self._namespace, directory)
+        here = etcd_key(self._namespace, directory)
         deadline = self._connection.deadline()
         start = here + b"\0"
         while True:
             limit = _NAMES if keys_only else _VALUES
-            wanted = {"key": start, "range_end": end(here), "limit": limit, "keys_only": keys_only}
+            wanted = {"key": start, "range_end": range_end(here), "limit": limit, "keys_only": keys_only}
             (page,) = self._read([wanted], deadline)
             for kv in page.kvs:
                 found = below(here, kv.key)
@@ -167,7 +167,7 @@ class EtcdBackend(CoordinationBackend):
             # A name may lead to any number of deeper keys: step over them.
             last = page.kvs[-1].key
             found = below(here, last)
-            start = last + b"\0" if found is None else end(here + found[0].encode() + b"/")
+            start = last + b"\0" if found is None else range_end(here + found[0].encode() + b"/")
 
     def _read(self, ranges: Sequence[Message], deadline: float) -> Iterator[Any]:
         wanted = _rpc.TxnRequest(success=[{"request_range": each} for each in ranges])
@@ -181,8 +181,8 @@ class EtcdBackend(CoordinationBackend):
     def commit_and_list(
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
-        here = place(self._namespace, directory)
-        wanted = {"key": here + b"\0", "range_end": end(here), "limit": _VALUES}
+        here = etcd_key(self._namespace, directory)
+        wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": _VALUES}
         outcome, page = self._commit(conditions, changes, wanted)
         entries: list[Entry] = []
         for kv in page.kvs:
@@ -196,7 +196,9 @@ class EtcdBackend(CoordinationBackend):
         try:
             return self.list(directory)
         except UnavailableError as error:
-            raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
+            raise OutcomeUnknownError(
+                f"the store answered the commit, but the listing after the commit failed: {error}"
+            ) from error
 
     def _commit(
         self, conditions: Sequence[Condition], changes: Sequence[Change], after: Message | None = None
@@ -212,7 +214,9 @@ class EtcdBackend(CoordinationBackend):
                 versions = {change.key: version for change in changes if not isinstance(change, Delete)}
                 outcome: Committed | Refused | None = Committed(versions)
             else:
-                answer = self._connection.call("txn", transaction.look(), deadline)
+                # Between the two transactions another client may remove the reason for the refusal. Then no outcome is
+                # known yet, and the commit is tried again.
+                answer = self._connection.call("txn", transaction.inspection(), deadline)
                 outcome = transaction.refusal(answer)
             if outcome is not None:
                 return outcome, answer.responses[-1].response_range if after is not None else None
@@ -227,13 +231,13 @@ class EtcdBackend(CoordinationBackend):
 
     def lease(self, ttl: float) -> Lease:
         if ttl <= 0:
-            raise ValueError("a lease takes a positive time")
+            raise ValueError("the time of a lease must be positive")
         request = _rpc.LeaseGrantRequest(TTL=math.ceil(min(ttl, self._guarantees.longest_ttl)))
         granted = self._connection.call("grant", request, unknown=OutcomeUnknownError)
         return EtcdLease(self._connection, granted.ID, float(granted.TTL))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
-        return self._watches.add(place(self._namespace, path), notify, values=values)
+        return self._watches.add(etcd_key(self._namespace, path), notify, values=values)
 
     def close(self) -> None:
         self._watches.close()

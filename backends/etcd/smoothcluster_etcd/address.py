@@ -36,20 +36,20 @@ class Pem:
 
 
 def _no_password() -> str:
-    raise ValueError("the key has a password, which gRPC cannot use")
+    raise ValueError("the key has a password, and gRPC cannot read such a key")
 
 
 def parse_hosts(hosts: str, namespace: str) -> list[str]:
     """Return the servers in ``h1:2379,h2:2379``. Raise UsageError with the reason if the text is invalid."""
     if "://" in hosts:
-        raise UsageError("EtcdBackend takes hosts; for a URL use EtcdBackend.from_url or connect")
+        raise UsageError("EtcdBackend takes hosts, not a URL: use EtcdBackend.from_url or connect for a URL")
     if "@" in hosts or "?" in hosts:
-        raise UsageError("etcd's hosts hold no credentials or options: pass username= and password=")
+        raise UsageError("etcd: hosts must not contain credentials or options; pass username= and password=")
     try:
         check_key(namespace)
         return [_server(each) for each in hosts.split(",")]
     except ValueError as error:
-        raise UsageError(f"not etcd's hosts and namespace: {hosts!r}, {namespace!r}: {error}") from None
+        raise UsageError(f"etcd: invalid hosts {hosts!r} or namespace {namespace!r}: {error}") from None
 
 
 def _server(text: str) -> str:
@@ -71,5 +71,7 @@ def parse_url(url: str) -> tuple[str, str | None]:
     parts = urlsplit(url)
     query = parse_qs(parts.query, keep_blank_values=True)
     if query.keys() - {"namespace"} or parts.fragment or parts.path.strip("/"):
-        raise UsageError(f"an etcd URL is {_SCHEME}h1:2379,h2:2379, with no path, and no option but ?namespace=")
+        raise UsageError(
+            f"an etcd URL is {_SCHEME}h1:2379,h2:2379, without a path, and takes only the option ?namespace="
+        )
     return parts.netloc, query.get("namespace", [None])[-1]

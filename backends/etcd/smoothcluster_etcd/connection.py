@@ -17,7 +17,7 @@ from etcd3 import etcdrpc
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
 from smoothcluster_etcd.address import Pem
-from smoothcluster_etcd.errors import is_refusal, is_stale, translate
+from smoothcluster_etcd.errors import is_refusal, is_stale, translate_error
 
 _rpc: Any = etcdrpc
 _grpc: Any = grpc
@@ -42,7 +42,7 @@ _OPTIONS = [
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class Credentials:
     """Credentials of this client."""
 
     username: str
@@ -83,16 +83,16 @@ class Connection:
     """Connection to the servers at *addresses*. A read of the key *probe* shows whether a server works."""
 
     def __init__(
-        self, addresses: Sequence[str], timeout: float, login: Login | None, pem: Pem | None, probe: bytes
+        self, addresses: Sequence[str], timeout: float, credentials: Credentials | None, pem: Pem | None, probe: bytes
     ) -> None:
         self.where = f"{','.join(addresses)} ({'TLS' if pem else 'plain TCP, not TLS'})"
         self.timeout = timeout
         self.revision = 0
         """The latest revision of the store in any answer."""
-        self.left: Callable[[Server], None] = lambda _: None
+        self.on_failed: Callable[[Server], None] = lambda _: None
         """Called when a server has failed."""
         self._servers = [Server(address, pem) for address in random.sample(addresses, len(addresses))]
-        self._login = login
+        self._credentials = credentials
         self._probe: Any = _rpc.RangeRequest(key=probe, count_only=True)
         self._lock = threading.Lock()
         self._current = 0
@@ -115,7 +115,7 @@ class Connection:
         while True:
             server = self.ready(deadline)
             try:
-                return self._ask(server, method, request, deadline, unknown)
+                return self._send(server, method, request, deadline, unknown)
             except UnavailableError:
                 if not left or SYSTEM_CLOCK.monotonic() >= deadline:
                     raise
@@ -136,7 +136,7 @@ class Connection:
                 return server
             now = SYSTEM_CLOCK.monotonic()
             try:
-                self._ask(server, "range", self._probe, now + (deadline - now) / left, UnavailableError)
+                self._send(server, "range", self._probe, now + (deadline - now) / left, UnavailableError)
             except UnavailableError as error:
                 failure = error
             else:
@@ -146,11 +146,11 @@ class Connection:
 
     def metadata(self, server: Server, deadline: float) -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call. May raise gRPC's errors."""
-        if self._login is None:
+        if self._credentials is None:
             return _LEADER
         token = self._token
         if token is None:
-            who = _rpc.AuthenticateRequest(name=self._login.username, password=self._login.password)
+            who = _rpc.AuthenticateRequest(name=self._credentials.username, password=self._credentials.password)
             answer = server.authenticate(who, timeout=deadline - SYSTEM_CLOCK.monotonic(), metadata=_LEADER)
             token = self._token = str(answer.token)
         return (*_LEADER, ("token", token))
@@ -159,13 +159,15 @@ class Connection:
         """Forget the token; the next call asks for a new token."""
         self._token = None
 
-    def leave(self, server: Server) -> None:
+    def mark_failed(self, server: Server) -> None:
         """Mark *server* as failed and continue with the next server."""
         server.proven = False
+        # Several calls may fail on the server at the same time. Only the first moves on: the second must not skip the
+        # next server.
         with self._lock:
             if self._servers[self._current] is server:
                 self._current = (self._current + 1) % len(self._servers)
-        self.left(server)
+        self.on_failed(server)
 
     def close(self) -> None:
         """Cancel all calls under way. Repeatable."""
@@ -173,8 +175,8 @@ class Connection:
         for server in self._servers:
             server.close()
 
-    def _ask(self, server: Server, method: str, request: Any, deadline: float, unknown: type[BackendError]) -> Any:
-        sending = False
+    def _send(self, server: Server, method: str, request: Any, deadline: float, unknown: type[BackendError]) -> Any:
+        sending = False  # A failure to get a token comes before the request: nothing was sent.
         try:
             metadata = self.metadata(server, deadline)
             sending = True
@@ -183,8 +185,8 @@ class Connection:
             if is_stale(error):
                 self.forget_token()
             elif not is_refusal(error):
-                self.leave(server)
-            raise translate(error, self.where, unknown if sending else UnavailableError) from error
+                self.mark_failed(server)
+            raise translate_error(error, self.where, unknown if sending else UnavailableError) from error
         except ValueError:
             # gRPC raises ValueError on a closed channel.
             raise UnavailableError(f"this client of etcd at {self.where} is closed") from None

@@ -31,16 +31,16 @@ _STALE = ("etcdserver: invalid auth token", "etcdserver: revision of auth store 
 _NOT_SENT = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 
 _DENIED = {
-    "etcdserver: user name is empty": "the server demands credentials: pass username= and password=",
+    "etcdserver: user name is empty": "the server requires credentials: pass username= and password=",
     "etcdserver: authentication failed, invalid user ID or password": "the server refused username and password",
-    "etcdserver: authentication is not enabled": "the server knows no users: leave out username= and password=",
+    "etcdserver: authentication is not enabled": "the server has no authentication: leave out username= and password=",
     "etcdserver: user name not found": "the server no longer knows this user",
-    "etcdserver: permission denied": "the user may not do this: it needs to read and write all keys that begin with"
-    " the namespace",
+    "etcdserver: permission denied": "the user lacks a permission: the user must be allowed to read and write all keys"
+    " that begin with the namespace",
 }
 
 
-def translate(error: Any, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
+def translate_error(error: Any, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
     """Translate *error* of the servers *where*; return *unknown* if the request may have been applied."""
     code, said = error.code(), error.details() or error.code().name
     if said == _NO_LEASE:
@@ -53,7 +53,7 @@ def translate(error: Any, where: str, unknown: type[BackendError] = UnavailableE
         return unknown(f"etcd at {where}: {said}")
     return (UnavailableError if said.startswith(_NOT_SENT) else unknown)(
         f"no answer from etcd at {where} ({code.name}: {said}); check the addresses, that a server runs there and is"
-        " reachable from here, and whether TLS is spoken there"
+        " reachable from here, and whether the port speaks TLS"
     )
 
 

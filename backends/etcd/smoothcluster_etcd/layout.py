@@ -12,12 +12,12 @@ from smoothcluster.backend import check_key
 _BELOW = re.compile(rb"([A-Za-z0-9_.:@+=-]+)/(.*)", re.DOTALL)
 
 
-def place(namespace: str, key: str) -> bytes:
+def etcd_key(namespace: str, key: str) -> bytes:
     """Return the etcd key of *key*, which is also the prefix of everything below."""
     return f"{namespace}/{check_key(key)}/".encode()
 
 
-def end(prefix: bytes) -> bytes:
+def range_end(prefix: bytes) -> bytes:
     """Return the first key after all keys with *prefix*, which ends in a slash."""
     return prefix[:-1] + b"0"
 

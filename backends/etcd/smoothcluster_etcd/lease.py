@@ -44,8 +44,9 @@ class EtcdLease(Lease):
         request = _rpc.LeaseKeepAliveRequest(ID=self.number)
         renewed = self.connection.call("renew", request, deadline, OutcomeUnknownError)
         self.gone = renewed.TTL <= 0
+        # After the renewal: a read before the renewal would not show a leader elected in between.
         if not self.gone and self.connection.term(deadline) != renewed.header.raft_term:
-            raise OutcomeUnknownError(f"etcd has elected another leader; whether lease {self.id} lives is uncertain")
+            raise OutcomeUnknownError(f"etcd has elected another leader, and the state of lease {self.id} is unknown")
         return not self.gone
 
     def revoke(self) -> None:

@@ -7,7 +7,7 @@ from etcd3 import etcdrpc
 
 from smoothcluster.backend import Change, Condition, Create, Delete, Exists, Refused
 from smoothcluster.errors import MisplacedKeyError
-from smoothcluster_etcd.layout import ancestors, end, place
+from smoothcluster_etcd.layout import ancestors, etcd_key, range_end
 
 _rpc: Any = etcdrpc
 
@@ -43,24 +43,24 @@ class Transaction:
         after: Message | None = None,
     ) -> None:
         self._parts: tuple[Part, ...] = (*conditions, *changes)
-        self._keys = [place(namespace, part.key) for part in self._parts]
+        self._keys = [etcd_key(namespace, part.key) for part in self._parts]
         self._directories = _new_directories(self._parts)[: COMPARISONS - 1 - len(self._parts)]
-        self._places = [place(namespace, each) for each in self._directories]
+        self._directory_keys = [etcd_key(namespace, each) for each in self._directories]
         self._last = [] if after is None else [{"request_range": after}]
         changed = zip(changes, self._keys[len(conditions) :], strict=True)
         # Built from dictionaries: protobuf copies a nested message by serializing and parsing.
         self.request: Any = _rpc.TxnRequest(
-            compare=[*map(_compare, self._parts, self._keys), *map(_absent, self._places)],
+            compare=[*map(_compare, self._parts, self._keys), *map(_absent, self._directory_keys)],
             success=[*(_change(change, key, lease) for change, key in changed), *self._last],
         )
 
-    def look(self) -> Any:
+    def inspection(self) -> Any:
         """Return a transaction to read the keys of the commit's parts, for `refusal`."""
-        looks = [*map(_look, self._parts, self._keys), *map(_look_at, self._places), *self._last]
-        return _rpc.TxnRequest(success=looks)
+        reads = [*map(_inspect, self._parts, self._keys), *map(_first_key, self._directory_keys), *self._last]
+        return _rpc.TxnRequest(success=reads)
 
     def refusal(self, answer: Any) -> Refused | None:
-        """Return the commit's refusal as of the *answer* to `look`, or None if the commit would now be applied.
+        """Return the commit's refusal as of the *answer* to `inspection`, or None if the commit would now be applied.
 
         Raise MisplacedKeyError if a key conflicts with a directory.
         """
@@ -91,7 +91,7 @@ def _new_directories(parts: Sequence[Part]) -> list[str]:
 
 def _compare(part: Part, key: bytes) -> Message:
     if isinstance(part, Create):
-        return {"target": _CREATED, "key": key, "range_end": end(key), "create_revision": 0}
+        return {"target": _CREATED, "key": key, "range_end": range_end(key), "create_revision": 0}
     version = None if isinstance(part, Exists) else part.version
     if version is None:
         return {"result": _GREATER, "target": _CREATED, "key": key, "create_revision": 0}
@@ -103,13 +103,13 @@ def _absent(key: bytes) -> Message:
     return {"target": _CREATED, "key": key, "create_revision": 0}
 
 
-def _look(part: Part, key: bytes) -> Message:
+def _inspect(part: Part, key: bytes) -> Message:
     """Read the part's key. For a new key also look for the first key below."""
-    return _look_at(key, end(key) if isinstance(part, Create) else b"")
+    return _first_key(key, range_end(key) if isinstance(part, Create) else b"")
 
 
-def _look_at(key: bytes, range_end: bytes = b"") -> Message:
-    return {"request_range": {"key": key, "range_end": range_end, "limit": 1, "keys_only": True}}
+def _first_key(key: bytes, end: bytes = b"") -> Message:
+    return {"request_range": {"key": key, "range_end": end, "limit": 1, "keys_only": True}}
 
 
 def _change(change: Change, key: bytes, lease: int) -> Message:

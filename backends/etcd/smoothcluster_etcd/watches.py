@@ -20,7 +20,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
 from smoothcluster_etcd.connection import Connection, Server
 from smoothcluster_etcd.errors import is_refusal
-from smoothcluster_etcd.layout import below, end
+from smoothcluster_etcd.layout import below, range_end
 
 _rpc: Any = etcdrpc
 
@@ -30,24 +30,24 @@ _SHORT, _LONG = 0.02, 1.0
 
 @final
 class EtcdWatch(Watch):
-    """Watch of the key at *place* and of the keys directly below, from revision *since* on; 0 if none is known."""
+    """Watch of the key at *key* and of the keys directly below, from revision *since* on; 0 if none is known."""
 
-    def __init__(self, owner: "Watches", place: bytes, notify: Callable[[], None], since: int, *, values: bool) -> None:
+    def __init__(self, owner: "Watches", key: bytes, notify: Callable[[], None], since: int, *, values: bool) -> None:
         self.notify = notify
         self.since = since
-        self.place = place
+        self.key = key
         self._owner = owner
         self._values = values
 
     def request(self) -> Any:
         """Return the request to create the watch."""
-        create = _rpc.WatchCreateRequest(key=self.place, range_end=end(self.place), start_revision=self.since)
+        create = _rpc.WatchCreateRequest(key=self.key, range_end=range_end(self.key), start_revision=self.since)
         return _rpc.WatchRequest(create_request=create)
 
     def concerns(self, event: Any) -> bool:
         """Return whether *event* is relevant to the watch's owner."""
-        name = below(self.place, event.kv.key)
-        if event.kv.key != self.place and not (name and name[1]):
+        name = below(self.key, event.kv.key)
+        if event.kv.key != self.key and not (name and name[1]):
             return False
         came_or_went = event.type == event.DELETE or event.kv.create_revision == event.kv.mod_revision
         return self._values or came_or_went
@@ -102,17 +102,19 @@ class Watches:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        connection.left = self._leave
+        connection.on_failed = self._on_failed
         self._lock = threading.Lock()
         self._watches: set[EtcdWatch] = set()
         self._stream = _Stream()
         self._thread: threading.Thread | None = None
         self._closing = SYSTEM_CLOCK.signal()
 
-    def add(self, place: bytes, notify: Callable[[], None], *, values: bool) -> EtcdWatch:
+    def add(self, key: bytes, notify: Callable[[], None], *, values: bool) -> EtcdWatch:
         """Watch from now on."""
+        # The latest revision that any read of this backend can have shown. etcd reports every later change, even
+        # changes from before the arrival of the request. Without a known revision, the first answer wakes the owner.
         revision = self._connection.revision
-        watch = EtcdWatch(self, place, notify, revision + 1 if revision else 0, values=values)
+        watch = EtcdWatch(self, key, notify, revision + 1 if revision else 0, values=values)
         with self._lock:
             if self._closing.is_set():
                 raise UnavailableError("this client of etcd is closed")
@@ -122,6 +124,7 @@ class Watches:
                 self._thread.start()
             elif self._stream.call is not None:
                 self._stream.arm(watch)
+            # Otherwise the thread is about to open a stream, and arms every watch found then.
         return watch
 
     def remove(self, watch: EtcdWatch) -> None:
@@ -134,17 +137,17 @@ class Watches:
         """End the stream, the connection under it, and their threads. Repeatable."""
         with self._lock:
             self._closing.set()
-        self._end(self._stream)
+        self._end_stream(self._stream)
         self._connection.close()
         if self._thread is not None:
             self._thread.join()
 
-    def _leave(self, server: Server) -> None:
+    def _on_failed(self, server: Server) -> None:
         if self._stream.server is server:
-            self._end(self._stream)
+            self._end_stream(self._stream)
 
     @staticmethod
-    def _end(stream: _Stream) -> None:
+    def _end_stream(stream: _Stream) -> None:
         stream.requests.put(None)
         call = stream.call
         if call is not None:
@@ -153,27 +156,27 @@ class Watches:
     def _run(self) -> None:
         pause = _SHORT
         while not self._closing.is_set():
-            pause = _SHORT if self._follow() else min(pause * 2, _LONG)
+            pause = _SHORT if self._follow_stream() else min(pause * 2, _LONG)
             self._closing.wait(pause)
 
-    def _follow(self) -> bool:
+    def _follow_stream(self) -> bool:
         """Open a stream and read to the end; return whether any answer arrived and etcd refused no watch."""
         stream, heard = _Stream(), False
         try:
             self._open(stream)
             for answer in stream.call:
                 heard = True
-                self._take(stream, answer)
+                self._process(stream, answer)
         except _RefusedError:
             self._connection.forget_token()
             heard = False
         except grpc.RpcError as error:
             if stream.server is not None and not is_refusal(error):
-                self._connection.leave(stream.server)
+                self._connection.mark_failed(stream.server)
             error.__traceback__ = None  # The error is the call itself: a reference cycle.
         except (BackendError, ValueError):  # gRPC raises ValueError where a channel is closed.
             pass
-        self._end(stream)
+        self._end_stream(stream)
         # Free the call with the last reference here, not at interpreter exit: the destructor takes a lock, and a gRPC
         # thread may have been stopped while holding the lock.
         stream.call = None
@@ -183,17 +186,20 @@ class Watches:
         deadline = self._connection.deadline()
         stream.server = self._connection.ready(deadline)
         metadata = self._connection.metadata(stream.server, deadline)
+        # Both under the lock: a watch added before is armed here, and a watch added after by `add` on this stream.
         with self._lock:
             for watch in self._watches:
                 stream.arm(watch)
             stream.call = stream.server.watch(iter(stream.requests.get, None), metadata=metadata)
             self._stream = stream
+        # `close` may have run before this stream was published, and then has ended only the former stream.
         if self._closing.is_set():
             stream.call.cancel()
 
-    def _take(self, stream: _Stream, answer: Any) -> None:
+    def _process(self, stream: _Stream, answer: Any) -> None:
         with self._lock:
             watch = stream.watch_of(answer)
+            # Closed while the request was under way: etcd has armed the watch meanwhile.
             if watch not in self._watches:
                 if not answer.canceled:
                     stream.disarm(answer.watch_id)

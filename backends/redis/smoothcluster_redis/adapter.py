@@ -24,10 +24,11 @@ from smoothcluster.backend import (
     check_commit,
     check_key,
 )
-from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnknownError, UnavailableError
 from smoothcluster_redis.address import NAMESPACE, Address, parse_url, tls_context
 from smoothcluster_redis.lease import RedisLease
-from smoothcluster_redis.servers import Access, Servers
+from smoothcluster_redis.servers import Servers
+from smoothcluster_redis.settings import ClientState, Credentials, Settings
 from smoothcluster_redis.watches import Watches
 
 _GUARANTEES: Final = Guarantees(
@@ -55,8 +56,8 @@ class RedisBackend(CoordinationBackend, HasHistory):
     authorities), *certfile* and *keyfile* for a client's certificate, *verify_certs*, *check_hostname*.
     """
 
-    def __init__(
-        self,
+    def __init__(  # parameters: each option is a keyword, so that type checkers and the reference know the option
+        self,  # long: more than half of the lines are the signature
         hosts: str,
         *,
         service: str | None = None,
@@ -75,32 +76,23 @@ class RedisBackend(CoordinationBackend, HasHistory):
         verify_certs: bool = True,
         check_hostname: bool = True,
     ) -> None:
-        for user, secret in ((username, password), (sentinel_username, sentinel_password)):
-            if user is not None and secret is None:
-                raise UsageError("Redis: a username needs a password")
-        if not timeout > 0:
-            raise UsageError("Redis: timeout must be positive")
+        credentials = Credentials(username, password)
+        sentinel_credentials = Credentials(sentinel_username, sentinel_password)
         tls = None
         if use_ssl or ca or certfile:
             tls = tls_context(ca, certfile, keyfile, keyfile_password, verify=verify_certs, hostname=check_hostname)
         self._address = Address.of(hosts, db, service, namespace, tls=tls is not None)
-        access = Access(
-            self._address,
-            timeout,
-            tls,
-            {"username": username, "password": password},
-            {"username": sentinel_username, "password": sentinel_password},
-        )
-        self.servers = Servers(access)
+        settings = Settings(self._address, timeout, tls, credentials, sentinel_credentials)
+        self.servers = Servers(settings, ClientState())
         """The connections of this part of the store; like `watches`, not for users."""
         self.watches = Watches(self.servers)
-        self._parting = threading.Lock()
+        self._parts_lock = threading.Lock()
         self._parts: dict[str | None, RedisBackend] = {None: self}
         """The parts of this client by group, each with separate servers and watches; None is for keys of no group."""
 
     @classmethod
-    def from_url(
-        cls,
+    def from_url(  # parameters: `connect` checks the options of its caller against these names
+        cls,  # long: passes every option on by name, so that no option can get lost unnoticed
         url: str,
         *,
         namespace: str | None = None,
@@ -147,11 +139,11 @@ class RedisBackend(CoordinationBackend, HasHistory):
 
     def for_group(self, group: str) -> "RedisBackend":
         if "/" in check_key(group):
-            raise ValueError(f"not a group's name: {group!r}")
-        with self._parting:
+            raise ValueError(f"{group!r} is not a valid name of a group: a slash is not allowed")
+        with self._parts_lock:
             if group not in self._parts:
                 part = copy(self)  # The copy shares all other attributes.
-                part.servers = Servers(self.servers.access, group)
+                part.servers = Servers(self.servers.settings, self.servers.state, group)
                 part.watches = Watches(part.servers)
                 self._parts[group] = part
             return self._parts[group]
@@ -185,12 +177,12 @@ class RedisBackend(CoordinationBackend, HasHistory):
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         words = _commit(self.servers, conditions, changes)
         head, *values = self.servers.run("commit", [*words, check_key(directory)], OutcomeUnknownError)
-        said, listing = head.decode().split("\n", 1)
-        return _outcome(said, changes), _listing(directory, listing, values)
+        answer, listing = head.decode().split("\n", 1)
+        return _outcome(answer, changes), _listing(directory, listing, values)
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
-            raise ValueError("a lease takes a positive time")
+            raise ValueError("the time of a lease must be positive")
         return RedisLease(self.servers, min(max(ttl, _GUARANTEES.shortest_ttl), _GUARANTEES.longest_ttl))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
@@ -200,8 +192,9 @@ class RedisBackend(CoordinationBackend, HasHistory):
         return self.servers.history()
 
     def close(self) -> None:
-        with self._parting:
+        with self._parts_lock:
             parts = [*self._parts.values()]
+        # All servers first: then the threads of all parts end at the same time while the second loop waits for each.
         for part in parts:
             part.servers.close()
         for part in parts:
@@ -212,7 +205,7 @@ def _commit(servers: Servers, conditions: Sequence[Condition], changes: Sequence
     """Encode a commit for the script: the lease, and four words for each part."""
     lease = check_commit(_GUARANTEES, conditions, changes)
     if lease is not None and not (isinstance(lease, RedisLease) and lease.servers is servers):
-        raise ValueError(f"lease {lease.id} was not granted by this backend, or for another part of the store")
+        raise ValueError(f"lease {lease.id} was not granted by this backend, or belongs to another part of the store")
     words: list[str | bytes] = [lease.id if lease else ""]
     for part in (*conditions, *changes):
         words += _words(part)
@@ -221,18 +214,18 @@ def _commit(servers: Servers, conditions: Sequence[Condition], changes: Sequence
 
 def _outcome(answer: str, changes: Sequence[Change]) -> Committed | Refused:
     """Decode the script's answer to a commit; raise an error unless the commit was done or refused."""
-    what, said = answer.split(" ")
-    match what:
+    kind, detail = answer.split(" ")
+    match kind:
         case "done":
-            return Committed({change.key: said for change in changes if not isinstance(change, Delete)})
+            return Committed({change.key: detail for change in changes if not isinstance(change, Delete)})
         case "refused":
-            return Refused(said)
+            return Refused(detail)
         case "lost":
-            raise LeaseLostError(f"lease {said} is gone")
+            raise LeaseLostError(f"lease {detail} is gone")
         case "directory":
-            raise MisplacedKeyError(said, "is a directory and cannot hold bytes")
+            raise MisplacedKeyError(detail, "is a directory and cannot hold bytes")
         case _:
-            raise MisplacedKeyError(said, "holds bytes and cannot be a directory")
+            raise MisplacedKeyError(detail, "holds bytes and cannot be a directory")
 
 
 def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
@@ -243,7 +236,7 @@ def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
         case AtVersion():
             return "if", part.key, part.version or "none", b""
         case Create():
-            return "hang" if part.lease else "create", part.key, "", part.value
+            return "attach" if part.lease else "create", part.key, "", part.value
         case Update():
             return "update", part.key, "" if part.version is None else part.version or "none", part.value
         case Delete():
@@ -271,7 +264,7 @@ def _entries(keys: Sequence[str], head: str, values: Sequence[bytes]) -> "list[E
             for key, mark, value in zip(keys, marks.split(",") if keys else (), values, strict=True)
         ]
     except (TypeError, ValueError) as error:
-        raise UnavailableError(f"somebody else wrote into the store: {error}") from None
+        raise UnavailableError(f"the store holds data that smoothcluster did not write: {error}") from None
 
 
 def _entry(key: str, mark: str, value: bytes, since: str) -> Entry:

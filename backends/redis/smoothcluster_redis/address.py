@@ -27,25 +27,27 @@ class Address:
     def of(cls, hosts: str, db: int, service: str | None, namespace: str, *, tls: bool) -> "Address":
         """Parse hosts such as ``h1:6379,h2:6379``. Raise UsageError if an argument is not valid."""
         if "://" in hosts:
-            raise UsageError("RedisBackend takes hosts; for a URL use RedisBackend.from_url or connect")
+            raise UsageError("RedisBackend takes hosts, not a URL: use RedisBackend.from_url or connect for a URL")
         if "@" in hosts or "?" in hosts:
-            raise UsageError("Redis: hosts hold no credentials or options: pass username= and password=")
+            raise UsageError("Redis: hosts must not contain credentials or options; pass username= and password=")
         try:
             port = _PORT if service is None else _SENTINEL_PORT
             pairs = tuple(_server(each, port) for each in hosts.split(","))
             if not 0 <= db < 2**31:
-                raise ValueError(f"{db} is no number of a database")
+                raise ValueError(f"{db} is not the number of a database")
             for part in (namespace, *([] if service is None else [service])):
                 if "/" in check_key(part):
-                    raise ValueError(f"{part!r} must not hold a slash")
+                    raise ValueError(f"{part!r} must not contain a slash")
         except ValueError as error:
-            raise UsageError(f"not Redis's hosts, database and namespace: {hosts!r}, {db!r}: {error}") from None
+            raise UsageError(
+                f"Redis: invalid hosts {hosts!r}, database {db!r}, service or namespace: {error}"
+            ) from None
         return cls(pairs, db, service, namespace, tls)
 
     @property
     def where(self) -> str:
         """The hosts as text: ``h1:6379,h2:6379``."""
-        return ",".join(written(*pair) for pair in self.hosts)
+        return ",".join(format_address(*pair) for pair in self.hosts)
 
     @property
     def url(self) -> str:
@@ -55,7 +57,7 @@ class Address:
         return f"{scheme}://{self.where}/{f'{self.service}/' if self.service else ''}{self.db}{query}"
 
 
-def written(host: str, port: int) -> str:
+def format_address(host: str, port: int) -> str:
     """Write the address of a server as ``host:port``, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -76,7 +78,7 @@ def parse_url(url: str, namespace: str | None) -> tuple[str, Address]:
     parts = urlsplit(f"//{rest}")
     query = parse_qs(parts.query, keep_blank_values=True)
     if query.keys() - {"namespace"} or parts.fragment:
-        raise UsageError(f"a Redis URL takes no option but namespace, not {', '.join(sorted(query)) or '#'}")
+        raise UsageError(f"a Redis URL takes only the option namespace, not {', '.join(sorted(query)) or '#'}")
     path = parts.path.strip("/").split("/")
     service = path.pop(0) if sentinel else None
     db = "/".join(path) or "0"

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError, NoScriptError  # noqa: A004  # the
 from redis.retry import Retry
 
 from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster_redis.settings import Credentials
 
 CAP: Final = 0.5
 """Seconds by which the store's lease clock advances at most between two commands."""
@@ -44,12 +45,26 @@ class _Tls(Connection):
             raise
 
 
-def _connection(tls: ssl.SSLContext | None, options: dict[str, Any]) -> Any:
-    """Return a connection of redis-py, whose type annotations are incomplete."""
+def _connection(
+    host: str, port: int, timeout: float, tls: ssl.SSLContext | None, credentials: Credentials | None, db: int
+) -> Any:
+    """Return a connection of redis-py, whose type annotations are incomplete. The driver must not retry."""
+    options: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "db": db,
+        "username": credentials and credentials.username,
+        "password": credentials and credentials.password,
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": None,
+    }
     return _Tls(context=tls, **options) if tls else Connection(**options)  # type: ignore[no-untyped-call]  # as above
 
 
-def left(deadline: float) -> float:
+def seconds_left(deadline: float) -> float:
     """Return the seconds until *deadline*; never zero, which would mean no limit to the driver."""
     return max(0.001, deadline - SYSTEM_CLOCK.monotonic())
 
@@ -61,20 +76,20 @@ def _packed(words: Sequence[Any]) -> bytes:
 
 
 @final
-class Link:
+class StoreConnection:
     """A connection to *host*, opened at once. The methods raise the driver's errors."""
 
-    def __init__(self, host: str, port: int, timeout: float, tls: ssl.SSLContext | None, **options: Any) -> None:
-        options |= {
-            "host": host,
-            "port": port,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": timeout,
-            "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,
-            "driver_info": None,
-        }
-        self._connection = _connection(tls, options)
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        timeout: float,
+        tls: ssl.SSLContext | None,
+        credentials: Credentials | None = None,
+        *,
+        db: int = 0,
+    ) -> None:
+        self._connection = _connection(host, port, timeout, tls, credentials, db)
         self._connection.connect()
         self._idle = select.poll()
         self._idle.register(self._connection._sock, select.POLLIN)  # noqa: SLF001  # the driver's own look costs more
@@ -98,19 +113,20 @@ class Link:
 
     def receive(self, deadline: float) -> Any:
         """Return the answer to the first unanswered command."""
-        return self._connection.read_response(timeout=left(deadline))
+        return self._connection.read_response(timeout=seconds_left(deadline))
 
-    def ask(self, deadline: float, *words: Any) -> Any:
+    def request(self, deadline: float, *words: Any) -> Any:
         """Send a command and return the answer."""
         self.send(*words)
         return self.receive(deadline)
 
     def run(self, deadline: float, prefix: str, act: str, words: Sequence[Any] = ()) -> Any:
         """Have the script do *act*."""
+        # A server that does not know the script has run nothing, so sending the commit a second time is safe.
         try:
-            return self.ask(deadline, b"EVALSHA", _SHA, b"1", f"{prefix}meta", act, *words)
+            return self.request(deadline, b"EVALSHA", _SHA, b"1", f"{prefix}meta", act, *words)
         except NoScriptError:
-            return self.ask(deadline, b"EVAL", _SOURCE, b"1", f"{prefix}meta", act, *words)
+            return self.request(deadline, b"EVAL", _SOURCE, b"1", f"{prefix}meta", act, *words)
 
     def identify(self, deadline: float, prefix: str, act: str) -> None:
         """Record the store's identity, number and history here; have the store record the server's identity."""

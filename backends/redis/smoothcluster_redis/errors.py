@@ -10,44 +10,44 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
 
 DENIED = {
-    "NOAUTH": "the server demands credentials, and got none: pass password=, and username= if it has users",
+    "NOAUTH": "the server requires credentials: pass password=, and username= if the server has users",
     "WRONGPASS": "the server refused the username or password",
-    "NOPERM": "these credentials do not permit it",
+    "NOPERM": "the user lacks a permission",
 }
 
 ELSEWHERE = {
-    "ASK": "this part of the cluster is being moved",
+    "ASK": "the cluster is moving this slot to another node",
     "CLUSTERDOWN": "the cluster is down",
-    "LOADING": "the server is reading its data, and answers soon",
+    "LOADING": "the server is still loading its data",
     "MASTERDOWN": "the server is a replica without its primary",
-    "MOVED": "this part of the cluster was moved to another server",
+    "MOVED": "the cluster moved this slot to another node",
     "NOSTORE": "the database was emptied",
-    "READONLY": "the server is a replica: check that you name the primary, or use redis+sentinel://",
+    "READONLY": "the server is a replica: connect to the primary, or use redis+sentinel://",
     "UNBLOCKED": "the server became a replica",
 }
 """Nothing was applied, and this connection no longer leads to the store."""
 
 _REFUSED = {
-    "BUSY": "the server is busy with somebody's script",
-    "MISCONF": "the server cannot write to its disk, and takes no changes",
-    "NOREPLICAS": "the server has too few replicas to take changes (min-replicas-to-write)",
+    "BUSY": "the server is busy with a script",
+    "MISCONF": "the server cannot write to its disk, and refuses changes",
+    "NOREPLICAS": "the server has too few replicas, and refuses changes (min-replicas-to-write)",
     "OLDSERVER": "the server is too old: Redis 7.0 or newer is needed",
-    "OOM": "the server is out of memory (maxmemory), and takes no changes",
-    "TRYAGAIN": "this part of the cluster is being moved",
+    "OOM": "the server is out of memory (maxmemory), and refuses changes",
+    "TRYAGAIN": "the cluster is moving this slot to another node",
 }
 """Nothing was applied."""
 
-_WITHOUT = "the server refused the credentials: it has no password for that user"
+_WITHOUT = "the server refused the credentials: no password is set for this user"
 
 
-def code(error: Exception) -> str:
+def error_code(error: Exception) -> str:
     """Return the first word of a server's error, such as ``READONLY``; any word for other errors."""
     return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
-def translate(error: Exception, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
+def translate_error(error: Exception, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
     """Translate *error*, raised at *where*, for the caller: into *unknown* if the command may have been applied."""
-    word = code(error)
+    word = error_code(error)
     at = f"Redis at {where}"
     if word in DENIED:
         detail = f": {error}" if word == "NOPERM" else ""

@@ -1,7 +1,7 @@
--- Every read and every change of one part of the store, each one step that nothing else can come between.
--- KEYS[1] is the prefix of all keys and "meta". ARGV: what to do, and what that needs.
--- Nothing is written before it is certain that all of it will be. All of this is run for each act, so it is
--- ordered by what is asked for most, and nothing is made that most acts do without.
+-- Every read and every change of a part of the store. A run of the script is atomic: no other command runs in between.
+-- KEYS[1] is the prefix of all keys and "meta". ARGV: the act, and the arguments of the act.
+-- The script writes nothing before every check has passed. The whole script runs for each act. So the most frequent
+-- acts come first, and tables and functions that most acts do not need come after them.
 
 local CAP, STEP = $CAP, 100
 local call, ARGV, act = redis.call, ARGV, ARGV[1]
@@ -15,13 +15,13 @@ local known = call('HMGET', META, 'clock', 'stamp', 'number', 'store', 'since')
 local clock = tonumber(known[1] or 0)
 local number = tonumber(known[3] or 0)  -- Of the last commit. Below 2^53, where Lua's numbers are exact.
 local store = known[4]
-local since = known[5]  -- The number from which on this history is certain. In every version: none of before holds.
+local since = known[5]  -- The number with which the present history begins. Part of every version: older versions fail.
 
 local function whole(n)
     return string.format('%.0f', n)
 end
 
--- The lease clock: it follows the server's, never back, and by no more than CAP between two commands.
+-- The lease clock follows the server's clock, never back, and by no more than CAP between two commands.
 local passed = stamp - (tonumber(known[2]) or stamp)
 local moved = false
 if passed >= 0 and passed < STEP then
@@ -32,8 +32,8 @@ elseif store then
     call('HSET', META, 'clock', whole(clock), 'stamp', whole(stamp))
 end
 
--- Reading. A mark is "version created lease", and nothing for a key that is not there. All but the values is
--- answered as one text, line by line, before them: a client takes its time over each part of an answer.
+-- Reading. A mark is "version created lease", and the empty string for an absent key. The first part of an answer is a
+-- text with everything except the values, line by line: clients need time for each part of an answer.
 
 local function read(head, keys, from)
     local marks, answer = {}, {''}
@@ -53,16 +53,16 @@ local function list(head, directory)
     return read(head, names, 1)
 end
 
-local function look()
+local function answer_read()
     if act == 'get' then return read('', ARGV, 2) end
     if act == 'list' then return list('', ARGV[2]) end
     return table.concat(call('SMEMBERS', CHILDREN .. ARGV[2]), ' ')
 end
 
 local reads = act == 'get' or act == 'list' or act == 'keys'
-if reads and store and not moved then return look() end
+if reads and store and not moved then return answer_read() end
 
--- Keys and the directories they imply.
+-- Keys and the directories above them.
 
 local function split(name)
     return string.match(name, '^(.*)/(.*)$')
@@ -108,16 +108,16 @@ local function unlink(keys)
     end
 end
 
--- What was changed, for those who watch.
-local news = {}
+-- The changed keys, for the stream: "+" marks a key that came or went, "=" a key with a new value.
+local changed_keys = {}
 
 local function publish()
     local text, stream = whole(number), prefix .. 'stream'
-    call('XADD', stream, 'MAXLEN', '~', 1000, text .. '-0', 'changed', table.concat(news, ' '))
-    -- Now and then is enough: who finds entries missing wakes everybody.
+    call('XADD', stream, 'MAXLEN', '~', 1000, text .. '-0', 'changed', table.concat(changed_keys, ' '))
+    -- Now and then is enough: a reader that finds entries missing wakes all watchers.
     if number % 50 == 0 or number == since + 1 then call('PEXPIRE', stream, 3600000) end
     call('HSET', META, 'number', text)
-    news = {}
+    changed_keys = {}
     return text
 end
 
@@ -125,14 +125,14 @@ local function remove(keys)
     in_slices('HDEL', MARKS, keys)
     in_slices('HDEL', VALUES, keys)
     unlink(keys)
-    for _, key in ipairs(keys) do news[#news + 1] = '+' .. key end
+    for _, key in ipairs(keys) do changed_keys[#changed_keys + 1] = '+' .. key end
 end
 
 -- Leases.
 
 local LEASES, TTLS, LEASED = prefix .. 'leases', prefix .. 'ttls', prefix .. 'lease:'
 
-local function finish(lease)
+local function end_lease(lease)
     local keys = call('SMEMBERS', LEASED .. lease)
     if #keys > 0 then
         number = number + 1
@@ -144,13 +144,13 @@ local function finish(lease)
     call('HDEL', TTLS, lease)
 end
 
-local function lives(lease)
+local function is_alive(lease)
     return call('ZSCORE', LEASES, lease)
 end
 
 if act == 'hello' or act == 'tick' then
     if act == 'hello' then
-        if not redis.acl_check_cmd then return redis.error_reply('OLDSERVER it lacks acl_check_cmd') end
+        if not redis.acl_check_cmd then return redis.error_reply('OLDSERVER the server lacks acl_check_cmd') end
         local key = prefix .. 'x'
         for _, each in ipairs({
             {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HGET', key, 'x'}, {'HGETALL', key},
@@ -163,8 +163,8 @@ if act == 'hello' or act == 'tick' then
             end
         end
     end
-    -- A store that another server process has taken over may lack what was acknowledged last: renewals
-    -- too, so every lease gets its full time again; and no number may ever be given twice.
+    -- If another server process has taken over, the last acknowledged commits and renewals may be missing. So every
+    -- lease gets its full time again, and the numbers jump, so that no number is ever given twice.
     local info = call('INFO', 'server') .. call('INFO', 'replication')
     local run, replication = string.match(info, 'run_id:(%w+)'), string.match(info, 'master_replid:(%w+)')
     if run .. replication ~= store then
@@ -182,17 +182,17 @@ if act == 'hello' or act == 'tick' then
         end
     end
 elseif not store then
-    return redis.error_reply('NOSTORE it is empty')
+    return redis.error_reply('NOSTORE the store is empty')
 end
 
--- A lease ends when the clock that is written down has passed its end.
+-- A lease ends when the recorded clock has passed the end of the lease. Before any act, so that none sees such a lease.
 if moved then
-    for _, lease in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', whole(clock))) do finish(lease) end
-    if reads then return look() end
+    for _, lease in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', whole(clock))) do end_lease(lease) end
+    if reads then return answer_read() end
 end
 
--- Changing. From ARGV[3] come four words for each part of a commit, of which there are 4000 at most: what it is,
--- key, version or nothing, value. One word more is a directory to list afterwards.
+-- Changing. ARGV[3] and the following arguments are four words for each part of a commit, at most 4000 parts: the kind
+-- of the part, key, version or nothing, value. A single further word is a directory to list afterwards.
 
 local function marks_of(names)
     if #names <= 4000 then return call('HMGET', MARKS, unpack(names)) end
@@ -205,15 +205,15 @@ local function marks_of(names)
 end
 
 local function commit(lease)
-    if lease ~= '' and not lives(lease) then return 'lost ' .. lease end
+    if lease ~= '' and not is_alive(lease) then return 'lost ' .. lease end
 
-    -- The keys, and behind them every directory in which one is to be made: it must not hold bytes.
+    -- The keys, followed by every directory above a new key: such a directory must not hold bytes.
     local names, made, places, above = {}, {}, {}, {}
     for i = 4, #ARGV, 4 do names[#names + 1] = ARGV[i] end
     local count = #names
     for i = 1, count do
-        local what, key = ARGV[4 * i - 1], names[i]
-        if what == 'create' or what == 'hang' then
+        local kind, key = ARGV[4 * i - 1], names[i]
+        if kind == 'create' or kind == 'attach' then
             made[key] = true
             places[#places + 1] = CHILDREN .. key
             local name = split(key)
@@ -226,8 +226,8 @@ local function commit(lease)
     end
     local marks = marks_of(names)
     for i = 1, count do
-        local what, version, mark = ARGV[4 * i - 1], ARGV[4 * i + 1], marks[i]
-        local created = what == 'create' or what == 'hang'
+        local kind, version, mark = ARGV[4 * i - 1], ARGV[4 * i + 1], marks[i]
+        local created = kind == 'create' or kind == 'attach'
         if created == (mark ~= false) or (version ~= '' and string.match(mark, '^%d+') .. '-' .. since ~= version) then
             return 'refused ' .. names[i]
         end
@@ -243,25 +243,25 @@ local function commit(lease)
 
     number = number + 1
     local version = whole(number)
-    local new_marks, new_values, gone, new, hung = {}, {}, {}, {}, {}
+    local new_marks, new_values, gone, new, attached = {}, {}, {}, {}, {}
     for i = 1, count do
-        local what, key, mark = ARGV[4 * i - 1], names[i], marks[i]
-        if what == 'delete' then
+        local kind, key, mark = ARGV[4 * i - 1], names[i], marks[i]
+        if kind == 'delete' then
             gone[#gone + 1] = key
             local born = string.match(mark, '(%S*)$')
             if born ~= '' then call('SREM', LEASED .. born, key) end
-        elseif what ~= 'if' then
+        elseif kind ~= 'if' then
             local place, rest = #new_marks + 1, nil
             if mark then
                 rest = string.match(mark, ' .*$')
-                news[#news + 1] = '=' .. key
+                changed_keys[#changed_keys + 1] = '=' .. key
             else
                 rest = ' ' .. version .. ' '
                 new[#new + 1] = key
-                news[#news + 1] = '+' .. key
-                if what == 'hang' then
+                changed_keys[#changed_keys + 1] = '+' .. key
+                if kind == 'attach' then
                     rest = rest .. lease
-                    hung[#hung + 1] = key
+                    attached[#attached + 1] = key
                 end
             end
             new_marks[place], new_marks[place + 1] = key, version .. rest
@@ -271,7 +271,7 @@ local function commit(lease)
     if #gone > 0 then remove(gone) end
     in_slices('HSET', MARKS, new_marks)
     in_slices('HSET', VALUES, new_values)
-    in_slices('SADD', LEASED .. lease, hung)
+    in_slices('SADD', LEASED .. lease, attached)
     if #new > 0 then link(new) end
     return 'done ' .. publish() .. '-' .. since
 end
@@ -287,6 +287,6 @@ if act == 'commit' then
     return #ARGV % 4 == 3 and list(answer .. '\n', ARGV[#ARGV]) or answer
 end
 if act == 'lease' then return grant(ARGV[2], ARGV[3]) end
-if act == 'renew' then return lives(ARGV[2]) and grant(ARGV[2], ARGV[3]) or 0 end
-if act == 'revoke' then return lives(ARGV[2]) and finish(ARGV[2]) end
+if act == 'renew' then return is_alive(ARGV[2]) and grant(ARGV[2], ARGV[3]) or 0 end
+if act == 'revoke' then return is_alive(ARGV[2]) and end_lease(ARGV[2]) end
 return {whole(number), store .. ':' .. since, call('HGET', META, 'history')}

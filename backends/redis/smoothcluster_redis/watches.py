@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from smoothcluster.backend import Watch, check_key
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
-from smoothcluster_redis.connection import CAP, Link
+from smoothcluster_redis.connection import CAP, StoreConnection
 from smoothcluster_redis.servers import Servers
 
 _LOG = logging.getLogger("smoothcluster_redis")
@@ -29,9 +29,11 @@ _BLOCK = 0.4 * CAP
 
 
 @final
-class _Order(Watch):
-    def __init__(self, watches: "Watches", path: str, notify: Callable[[], None], *, values: bool) -> None:
-        self._watches = watches
+class _PathWatch(Watch):
+    """A watch of the key and the directory at *path*."""
+
+    def __init__(self, owner: "Watches", path: str, notify: Callable[[], None], *, values: bool) -> None:
+        self._owner = owner
         self.path = path
         self.notify = notify
         self.values = values
@@ -39,7 +41,7 @@ class _Order(Watch):
 
     def close(self) -> None:
         self.open = False
-        self._watches.remove(self)
+        self._owner.remove(self)
 
 
 @final
@@ -49,8 +51,8 @@ class Watches:
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._changed = threading.Condition()
-        self._orders: dict[str, dict[_Order, None]] = {}
-        self._closed = servers.access.closed
+        self._watches: dict[str, dict[_PathWatch, None]] = {}
+        self._closed = servers.state.closed
         self._thread: threading.Thread | None = None
         self._store: bytes = b""
         self._seen = 0
@@ -58,31 +60,34 @@ class Watches:
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
         """Watch *path* from now on, or, if the store is unavailable, from the store's return on."""
-        order = _Order(self, check_key(path), notify, values=values)
+        watch = _PathWatch(self, check_key(path), notify, values=values)
         with self._changed:
             if self._closed.is_set():
-                raise UnavailableError("closed")
-            self._orders.setdefault(path, {})[order] = None
+                raise UnavailableError("this client of Redis is closed")
+            # No round trip is needed: the thread reads the stream from its position on, which no commit after this line
+            # precedes. So the thread meets every later change with the watch registered.
+            self._watches.setdefault(path, {})[watch] = None
             if self._thread is None or not self._thread.is_alive():
+                # A new thread has no position in the stream: an unknown store makes `_check_store` take one.
                 self._store = b""
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-redis watches", daemon=True)
                 self._thread.start()
             self._changed.notify()
-        return order
+        return watch
 
-    def remove(self, order: _Order) -> None:
-        """End the watch *order*."""
+    def remove(self, watch: _PathWatch) -> None:
+        """End *watch*."""
         with self._changed:
-            orders = self._orders.get(order.path, {})
-            orders.pop(order, None)
-            if not orders:
-                self._orders.pop(order.path, None)
+            watches = self._watches.get(watch.path, {})
+            watches.pop(watch, None)
+            if not watches:
+                self._watches.pop(watch.path, None)
 
     def close(self) -> None:
         """End all watches and the thread."""
         with self._changed:
             self._closed.set()
-            self._orders.clear()
+            self._watches.clear()
             self._changed.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -90,77 +95,80 @@ class Watches:
     def _run(self) -> None:
         while not self._closed.is_set():
             try:
-                link = self._servers.connect(SYSTEM_CLOCK.monotonic() + self._servers.timeout)
+                connection = self._servers.connect(SYSTEM_CLOCK.monotonic() + self._servers.timeout)
             except BackendError as error:
                 _LOG.debug("watches: %s", error)
                 self._closed.wait(_PAUSE)
                 continue
             try:
-                self._follow(link)
+                self._follow_stream(connection)
             except RedisError as error:
-                _LOG.debug("watches: %s", self._servers.failed(link, error))
+                _LOG.debug("watches: %s", self._servers.drop_failed(connection, error))
             finally:
-                link.close()
+                connection.close()
 
-    def _follow(self, link: Link) -> None:
+    def _follow_stream(self, connection: StoreConnection) -> None:
         """Read the stream until the backend is closed or the connection fails."""
         looked = SYSTEM_CLOCK.monotonic()
-        self._arrive(link)
-        while self._wanted():
+        self._check_store(connection)
+        while self._wait_for_watches():
             deadline = SYSTEM_CLOCK.monotonic() + CAP + self._servers.timeout
-            self._read(link.ask(deadline, *self._next()))
+            self._process(connection.request(deadline, *self._read_command()))
             if SYSTEM_CLOCK.monotonic() - looked >= _BLOCK:
                 looked = SYSTEM_CLOCK.monotonic()
-                link.identify(deadline, self._servers.prefix, "tick")
-                self._arrive(link)
+                connection.identify(deadline, self._servers.prefix, "tick")
+                self._check_store(connection)
 
-    def _arrive(self, link: Link) -> None:
+    def _check_store(self, connection: StoreConnection) -> None:
         """Note the store's number if the store is another than before, and wake all watchers then."""
-        if link.store != self._store:
-            self._store = link.store
-            self._seen = link.number
+        if connection.store != self._store:
+            self._store = connection.store
+            # The position first, then the wake-up: an owner who reads after the wake-up sees every commit up to this
+            # number, and the stream shows the later ones. In the other order, commits in between would stay unnoticed.
+            self._seen = connection.number
             with self._changed:
-                everybody = self._all()
-            self._wake(everybody)
+                everyone = self._all_watches()
+            self._wake(everyone)
 
-    def _wanted(self) -> bool:
+    def _wait_for_watches(self) -> bool:
         """Wait until there is a watch. Return False if the backend is closed."""
         with self._changed:
-            while not self._orders and not self._closed.is_set():
+            while not self._watches and not self._closed.is_set():
                 self._changed.wait()
             return not self._closed.is_set()
 
-    def _next(self) -> list[Any]:
+    def _read_command(self) -> list[Any]:
         stream, after = f"{self._servers.prefix}stream", f"{self._seen}-0"
         return ["XREAD", "COUNT", 1000, "BLOCK", round(_BLOCK * 1000), "STREAMS", stream, after]
 
-    def _read(self, answer: Any) -> None:
-        woken: dict[_Order, None] = {}
+    def _process(self, answer: Any) -> None:
+        woken: dict[_PathWatch, None] = {}
         for _, entries in answer or ():
             for name, fields in entries:
                 number = int(name.partition(b"-")[0])
+                # Without gaps, every number appears. After a gap, entries were trimmed before this thread read them.
                 changes = _changes(fields) if number == self._seen + 1 else None
                 self._seen = number
                 with self._changed:
-                    woken |= dict.fromkeys(self._all() if changes is None else self._concerned(changes))
+                    woken |= dict.fromkeys(self._all_watches() if changes is None else self._affected(changes))
         self._wake(woken)
 
-    def _all(self) -> list[_Order]:
-        return [order for orders in self._orders.values() for order in orders]
+    def _all_watches(self) -> list[_PathWatch]:
+        return [watch for watches in self._watches.values() for watch in watches]
 
-    def _concerned(self, changes: Iterable[str]) -> Iterable[_Order]:
-        found: list[_Order] = []
+    def _affected(self, changes: Iterable[str]) -> Iterable[_PathWatch]:
+        found: list[_PathWatch] = []
         for change in changes:
             key, came_or_went = change[1:], change[0] == "+"
             for path in (key, key.rpartition("/")[0]):
-                found += [order for order in self._orders.get(path, ()) if came_or_went or order.values]
+                found += [watch for watch in self._watches.get(path, ()) if came_or_went or watch.values]
         return found
 
     @staticmethod
-    def _wake(orders: Iterable[_Order]) -> None:
-        for order in orders:
-            if order.open:
-                order.notify()
+    def _wake(watches: Iterable[_PathWatch]) -> None:
+        for watch in watches:
+            if watch.open:
+                watch.notify()
 
 
 def _changes(fields: list[bytes]) -> list[str] | None:

@@ -24,10 +24,22 @@ from smoothcluster.backend import (
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import BackendError, LeaseLostError, MisplacedKeyError, UsageError
 from smoothcluster_sqlite.address import parse_url
-from smoothcluster_sqlite.connection import Link
+from smoothcluster_sqlite.connection import FileConnection
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
-from smoothcluster_sqlite.transaction import BOOT, CAP, DONE, GONE, KEPT, Act, Part, Turn, prepare, split, take
-from smoothcluster_sqlite.wakeups import bells, take_down
+from smoothcluster_sqlite.transaction import (
+    BOOT,
+    CAP,
+    DONE,
+    GONE,
+    KEPT,
+    Act,
+    Part,
+    WriteResult,
+    prepare_commit,
+    run_write,
+    split_key,
+)
+from smoothcluster_sqlite.wakeups import unpublish_sockets, wakeup_sockets
 from smoothcluster_sqlite.watches import Changes, Watches
 
 GUARANTEES = Guarantees(
@@ -60,16 +72,16 @@ class SqliteBackend(CoordinationBackend):
         if timeout <= 0:
             raise UsageError("sqlite: timeout must be positive")
         if str(path) == ":memory:":
-            raise UsageError("sqlite: processes cannot share ':memory:'; within one process, use memory://")
+            raise UsageError("sqlite: processes cannot share ':memory:'; use memory:// within a single process")
         self._file = StoreFile(None if path is None else Path(path))
         self._timeout = timeout
         self._clock = clock
-        self._reads = Link(self._file)
-        self._commits = Link(self._file, durable=True)
-        # A link for leases alone, so that a renewal never waits for a commit. Renewals need not wait for the disk
+        self._reads = FileConnection(self._file)
+        self._commits = FileConnection(self._file, durable=True)
+        # A connection for leases alone, so that a renewal never waits for a commit. Renewals need not wait for the disk
         # either: a lease does not outlive the machine.
-        self._leases = Link(self._file)
-        self._watches = Watches(self._look, self._hang)
+        self._leases = FileConnection(self._file)
+        self._watches = Watches(self._read_changes, self._publish_socket)
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> "SqliteBackend":
@@ -88,8 +100,8 @@ class SqliteBackend(CoordinationBackend):
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         wanted = [check_key(key) for key in keys]
-        look = self._reads.read if len(wanted) > 1 else self._reads.peek
-        return look(lambda connection: [_entry(connection, key) for key in wanted], self._deadline())
+        read = self._reads.read if len(wanted) > 1 else self._reads.peek
+        return read(lambda connection: [_entry(connection, key) for key in wanted], self._deadline())
 
     def keys(self, directory: str) -> "list[str]":
         check_key(directory)
@@ -110,70 +122,73 @@ class SqliteBackend(CoordinationBackend):
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         lease = check_commit(GUARANTEES, conditions, changes)
         parts: list[Part] = []
-        turn = self._turn(
+        result = self._write(
             self._commits,
             "commit",
             None if lease is None else lease.id,
-            prepare=lambda connection: parts.extend(prepare(connection, conditions, changes)),
+            prepare=lambda connection: parts.extend(prepare_commit(connection, conditions, changes)),
         )
-        if turn.outcome == GONE:
+        if result.outcome == GONE:
             raise LeaseLostError(f"lease {lease and lease.id} is gone")
-        if turn.outcome == DONE:
-            return Committed({each.key: str(turn.number) for each in changes if not isinstance(each, Delete)})
-        act, key = parts[turn.outcome - 1][:2]
+        if result.outcome == DONE:
+            return Committed({each.key: str(result.number) for each in changes if not isinstance(each, Delete)})
+        act, key = parts[result.outcome - 1][:2]
         if act == "below":
             raise MisplacedKeyError(key, "is a directory and cannot hold bytes")
         if act == "above":
             raise MisplacedKeyError(key, "holds bytes and cannot be a directory")
         return Refused(key)
 
-    def _turn(
+    def _write(
         self,
-        link: Link,
+        connection: FileConnection,
         act: Act,
         lease: str | None = None,
         seconds: float | None = None,
         *,
         prepare: Callable[[sqlite3.Connection], object] | None = None,
         deadline: float | None = None,
-    ) -> Turn:
+    ) -> WriteResult:
         # Each attempt reads the clock anew: an old reading would make leases last longer.
-        turn = link.write(
-            lambda connection: take(connection, act, self._clock.monotonic(), lease, seconds),
+        result = connection.write(
+            lambda driver: run_write(driver, act, self._clock.monotonic(), lease, seconds),
             self._deadline() if deadline is None else deadline,
             prepare,
-            lambda turn: turn.lasting,
+            lambda result: result.lasting,
         )
-        if turn.number > self._file.number:
-            self._file.number = turn.number
-            self._ring()
-        return turn
+        # After the write: a process woken earlier would read the file as it was before.
+        if result.number > self._file.number:
+            self._file.number = result.number
+            self._wake_others()
+        return result
 
     # Leases and watches.
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
-            raise ValueError("a lease takes a positive time")
+            raise ValueError("the time of a lease must be positive")
         ttl = min(max(ttl, GUARANTEES.shortest_ttl), GUARANTEES.longest_ttl)
         lease = SqliteLease(self, secrets.token_hex(8), ttl)
         # Two jumps of the machine's clock, of a cap each, may fall into the time of the lease.
-        self._turn(self._leases, "grant", lease.id, ttl + 2 * CAP)
+        self._write(self._leases, "grant", lease.id, ttl + 2 * CAP)
         return lease
 
     def renew(self, lease: str) -> bool:
         """Start a lease's full time again. Return False if the lease is gone."""
-        return self._turn(self._leases, "renew", lease).outcome == DONE
+        return self._write(self._leases, "renew", lease).outcome == DONE
 
     def revoke(self, lease: str) -> None:
         """End a lease now, and delete the keys attached to the lease."""
-        self._turn(self._leases, "revoke", lease)
+        self._write(self._leases, "revoke", lease)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        # Registered before the caller reads: the thread meets a commit after that read only later than this line, and
+        # finds the watch.
         watch = self._watches.add(check_key(path), notify, values=values)
         self._watches.start()
         return watch
 
-    def _look(self, since: int) -> tuple[int, Changes | None]:
+    def _read_changes(self, since: int) -> tuple[int, Changes | None]:
         """Return the last commit's number and the changes since commit *since*. Advance the lease clock if need be."""
 
         def read(connection: sqlite3.Connection) -> tuple[int, Changes | None, bool]:
@@ -192,31 +207,34 @@ class SqliteBackend(CoordinationBackend):
         if behind:
             # A process that is writing now moves the clock, too. Watchers must not wait for its lock.
             with suppress(BackendError):
-                self._turn(self._leases, "move", deadline=SYSTEM_CLOCK.monotonic())
+                self._write(self._leases, "move", deadline=SYSTEM_CLOCK.monotonic())
         return number, changes
 
-    def _hang(self) -> bool:
-        """Publish this backend's bell; return False if the file is locked: no renewal may wait for this write."""
-        bell = self._watches.bell
-        assert bell is not None
+    def _publish_socket(self) -> bool:
+        """Publish the name of this backend's wake-up socket; return False if the file is locked.
+
+        No renewal may wait for this write.
+        """
+        wakeup_socket = self._watches.wakeup_socket
+        assert wakeup_socket is not None
         try:
-            self._leases.write(bell.hang, SYSTEM_CLOCK.monotonic())
+            self._leases.write(wakeup_socket.publish, SYSTEM_CLOCK.monotonic())
         except BackendError:
             return False
         return True
 
-    def _ring(self) -> None:
+    def _wake_others(self) -> None:
         """Wake the waiting processes after a change. Errors are ignored: the change itself has succeeded."""
-        bell, now = self._watches.bell, SYSTEM_CLOCK.monotonic()
+        own, now = self._watches.wakeup_socket, SYSTEM_CLOCK.monotonic()
         with suppress(BackendError, OSError):
-            gone = bell.ring(self._reads.peek(bells, now + self._timeout)) if bell else []
+            gone = own.wake(self._reads.peek(wakeup_sockets, now + self._timeout)) if own else []
             if gone:
-                self._leases.write(lambda connection: take_down(connection, gone), now)
+                self._leases.write(lambda connection: unpublish_sockets(connection, gone), now)
 
     def close(self) -> None:
         self._watches.close()
-        for link in (self._reads, self._leases, self._commits):
-            link.close(SYSTEM_CLOCK.monotonic() + self._timeout)
+        for connection in (self._reads, self._leases, self._commits):
+            connection.close(SYSTEM_CLOCK.monotonic() + self._timeout)
 
     def _deadline(self) -> float:
         # The caller may be waiting for a lease to expire, and the thread of the watches advances the lease clock.
@@ -250,7 +268,7 @@ class SqliteLease(Lease):
 
 def _entry(connection: sqlite3.Connection, key: str) -> Entry | None:
     row = connection.execute(
-        "SELECT value, version, created, lease FROM entries WHERE directory = ? AND name = ?", split(key)
+        "SELECT value, version, created, lease FROM entries WHERE directory = ? AND name = ?", split_key(key)
     ).fetchone()
     return None if row is None else Entry(key, row[0], str(row[1]), row[2], row[3])
 

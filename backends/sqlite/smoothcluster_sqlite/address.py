@@ -22,7 +22,8 @@ def parse_url(url: str) -> str | None:
         raise UsageError(f"{url!r} names no file: use sqlite:///relative.db, sqlite:////absolute/path.db or sqlite://")
     if found := re.search(r"\?\w+=", path):
         raise UsageError(
-            f"{url!r}: a file's URL takes no settings, such as {found[0]}...; they would be part of its name"
+            f"{url!r}: the URL of a file takes no options, such as {found[0]}...; "
+            "an option would become part of the file's name"
         )
     return path or None
 
@@ -33,7 +34,9 @@ def default_path() -> Path:
     try:
         state = Path(named) if Path(named).is_absolute() else Path.home() / ".local" / "state"
     except RuntimeError as error:
-        raise UsageError(f"no file of this user's own: {error}; name one, as in sqlite:////path/cluster.db") from error
+        raise UsageError(
+            f"no default file for this user: {error}; name a file, as in sqlite:////path/cluster.db"
+        ) from error
     return state / "smoothcluster" / "cluster.db"
 
 
@@ -44,7 +47,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise UsageError(
-            f"cannot make {folder}: {error.strerror}; name a file, as in sqlite:////path/cluster.db"
+            f"cannot create {folder}: {error.strerror}; name a file, as in sqlite:////path/cluster.db"
         ) from error
 
 

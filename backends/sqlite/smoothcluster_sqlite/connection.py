@@ -9,7 +9,7 @@ from typing import TypeVar, final
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
-from smoothcluster_sqlite.errors import is_busy, translate
+from smoothcluster_sqlite.errors import is_busy, translate_error
 from smoothcluster_sqlite.file import Inode, StoreFile
 
 Answer = TypeVar("Answer")
@@ -19,7 +19,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.01
 
 
 @final
-class Link:
+class FileConnection:
     """A connection to the file, opened on first use, and again when another file appears at the path.
 
     With *durable*, acknowledged writes survive a crash of the machine. Without *durable*, they survive
@@ -49,8 +49,8 @@ class Link:
 
     def peek(self, act: Callable[[sqlite3.Connection], Answer], deadline: float) -> Answer:
         """Return the result of *act*, whose statements read a snapshot each, at less cost than `read`."""
-        with self._held(deadline) as connection:
-            return _patiently(lambda: act(connection), deadline)
+        with self._locked(deadline) as connection:
+            return _retry_while_locked(lambda: act(connection), deadline)
 
     def write(
         self,
@@ -61,51 +61,54 @@ class Link:
     ) -> Answer:
         """Run *act*, a single writing statement. *prepare* runs first and must write nothing to the file.
 
-        On a durable link, the write is on the disk when this method returns, if *lasts* is true of the answer.
+        On a durable connection, the write is on the disk when this method returns, if *lasts* is true of the answer.
         """
-        with self._held(deadline) as connection:
+        with self._locked(deadline) as connection:
             try:
                 if prepare:
                     prepare(connection)
-                answer = _patiently(lambda: act(connection), deadline)
+                answer = _retry_while_locked(lambda: act(connection), deadline)
+                # Before the acknowledgement. Other processes may see the commit earlier, while the disk is writing.
                 if self._durable and lasts(answer):
                     # sqlite itself would keep the file locked until the disk has answered.
                     os.fdatasync(self._log)
             except sqlite3.Error as error:
-                raise translate(error, self._file.path, writing=True) from error
+                raise translate_error(error, self._file.path, writing=True) from error
             except OSError as error:
                 raise OutcomeUnknownError(f"{self._file.url}: {error.strerror}") from error
             return answer
 
     @contextmanager
-    def _held(self, deadline: float) -> Generator[sqlite3.Connection]:
+    def _locked(self, deadline: float) -> Generator[sqlite3.Connection]:
         self._file.check_not_inherited()
         if not self._lock.acquire(timeout=max(0.0, deadline - SYSTEM_CLOCK.monotonic())):
-            raise UnavailableError(f"{self._file.url}: another thread has been waiting for it too long")
+            raise UnavailableError(
+                f"{self._file.url}: another thread of this process has held the connection for too long"
+            )
         try:
-            yield self._opened(deadline)
+            yield self._ensure_open(deadline)
         except sqlite3.Error as error:
-            raise translate(error, self._file.path) from error
+            raise translate_error(error, self._file.path) from error
         finally:
             self._lock.release()
 
-    def _opened(self, deadline: float) -> sqlite3.Connection:
+    def _ensure_open(self, deadline: float) -> sqlite3.Connection:
         if self._closed:
             raise UnavailableError(f"this client of {self._file.url} is closed")
         if self._connection is None or self._inode != self._file.inode():
             self._drop()
-            self._connection, self._inode = _patiently(self._file.open, deadline)
+            self._connection, self._inode = _retry_while_locked(self._file.open, deadline)
             if self._durable:
-                self._log = self._opened_log()
+                self._log = self._open_log()
         return self._connection
 
-    def _opened_log(self) -> int:
+    def _open_log(self) -> int:
         """Open the write-ahead log, which stays the same file while any process has a connection."""
         try:
             return os.open(f"{self._file.path}-wal", os.O_RDONLY)
         except OSError as error:
             self._drop()  # Without the log no write can be made durable.
-            raise UnavailableError(f"{self._file.url}: its log is gone: {error.strerror}") from error
+            raise UnavailableError(f"{self._file.url}: the write-ahead log is gone: {error.strerror}") from error
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -125,7 +128,7 @@ class Link:
                 self._lock.release()
 
 
-def _patiently(act: Callable[[], Answer], deadline: float) -> Answer:
+def _retry_while_locked(act: Callable[[], Answer], deadline: float) -> Answer:
     """Call *act* again and again while the file is locked, until the deadline."""
     pause = _FIRST_PAUSE
     while True:

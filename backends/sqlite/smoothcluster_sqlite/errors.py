@@ -7,16 +7,17 @@ import sqlite3
 
 from smoothcluster.errors import AccessDeniedError, BackendError, OutcomeUnknownError, UnavailableError
 from smoothcluster_sqlite.address import SCHEME
-from smoothcluster_sqlite.lock_holder import writer
+from smoothcluster_sqlite.lock_holder import describe_lock_holder
 
 _SAID = {
     sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged: stop all members, and restore or delete it",
-    sqlite3.SQLITE_NOTADB: "the file is damaged, or no sqlite database: stop all members, and restore or delete it",
-    sqlite3.SQLITE_CANTOPEN: "the file, or one that sqlite keeps beside it, cannot be opened: "
-    "check that this user may read and write it, and its folder",
-    sqlite3.SQLITE_READONLY: "the file, or the folder it is in, may not be written to",
-    sqlite3.SQLITE_PERM: "the file, or the folder it is in, may not be written to",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: stop all members, and restore or delete the file",
+    sqlite3.SQLITE_NOTADB: "the file is damaged, or is not an sqlite database: "
+    "stop all members, and restore or delete the file",
+    sqlite3.SQLITE_CANTOPEN: "the file, or a file that sqlite keeps beside the file, cannot be opened: "
+    "check that this user may read and write the file and the folder",
+    sqlite3.SQLITE_READONLY: "this user may not write to the file, or not to the folder of the file",
+    sqlite3.SQLITE_PERM: "this user may not write to the file, or not to the folder of the file",
 }
 
 _DENIED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
@@ -27,10 +28,12 @@ def is_busy(error: sqlite3.Error) -> bool:
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 
 
-def translate(error: sqlite3.Error, path: str, *, writing: bool = False) -> BackendError:
+def translate_error(error: sqlite3.Error, path: str, *, writing: bool = False) -> BackendError:
     """Translate *error*, raised by the file at *path*, into an error for the caller of the backend."""
     code = _code(error)
-    said = f"the store is locked: {writer(path)}" if code == sqlite3.SQLITE_BUSY else _SAID.get(code, error)
+    said = (
+        f"the store is locked: {describe_lock_holder(path)}" if code == sqlite3.SQLITE_BUSY else _SAID.get(code, error)
+    )
     message = f"{SCHEME}/{path}: {said}"
     if code in _DENIED:
         return AccessDeniedError(message)

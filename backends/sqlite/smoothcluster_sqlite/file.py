@@ -65,7 +65,7 @@ class StoreFile:
         try:
             found = os.stat(self.path)  # noqa: PTH116  # before each transaction: several times faster than Path.stat
         except OSError as error:
-            raise UnavailableError(f"{self.url} is gone: {error.strerror}; it was moved or deleted") from error
+            raise UnavailableError(f"{self.url} is gone: {error.strerror}; the file was moved or deleted") from error
         return found.st_dev, found.st_ino
 
     def check_not_inherited(self) -> None:
@@ -83,7 +83,9 @@ class StoreFile:
         if sqlite3.sqlite_version_info < (3, 35):
             raise UsageError(f"sqlite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
         if self._store is None:
-            self._make()
+            self._create()
+        # The inode first: if another file appears in between, the noted inode is no longer the inode at the path, and
+        # the next use opens the file again. In the other order the old file would pass for the new one.
         inode = self.inode()
         connection = sqlite3.connect(
             f"file:{quote(self.path)}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
@@ -94,7 +96,7 @@ class StoreFile:
         except sqlite3.DatabaseError as error:
             self.close(connection)
             if self._store is None and error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-                raise UsageError(f"{self.url} is no sqlite database") from error
+                raise UsageError(f"{self.url} is not an sqlite database") from error
             raise
         except BaseException:
             self.close(connection)
@@ -107,13 +109,13 @@ class StoreFile:
             with suppress(sqlite3.Error):
                 connection.close()
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         """Create an empty file if there is none. Raise UsageError if the path is a folder or cannot be shared."""
         path = Path(self.path)
         if self._is_default:
             make_folder(path.parent)
         if path.is_dir():
-            raise UsageError(f"{self.url} is a folder: name a file in it")
+            raise UsageError(f"{self.url} is a folder: name a file in the folder")
         check_shared_here(path.resolve())
         try:
             # Only a new file can be closed again: no connection has the file open yet.
@@ -122,20 +124,20 @@ class StoreFile:
             return
         except FileNotFoundError as error:
             raise UnavailableError(
-                f"{self.url}: no such folder; check the path, and that its disk is mounted"
+                f"{self.url}: no such folder; check the path, and that the disk is mounted"
             ) from error
         except OSError as error:
             denied = isinstance(error, PermissionError)
-            reason = f"{self.url} cannot be made: {error.strerror}"
+            reason = f"{self.url} cannot be created: {error.strerror}"
             raise (AccessDeniedError if denied else UnavailableError)(reason) from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        objects = _one(connection, "SELECT count(*) FROM sqlite_master")
-        application = _one(connection, "PRAGMA application_id")
+        objects = _single_value(connection, "SELECT count(*) FROM sqlite_master")
+        application = _single_value(connection, "PRAGMA application_id")
         if application != _APPLICATION and (application or objects):
-            raise self._wrong("is a database of something else")
-        if _one(connection, "PRAGMA journal_mode=WAL") != "wal":
-            raise self._wrong("cannot be shared between processes there: sqlite has no write-ahead log for it")
+            raise self._unusable("is a database of another program")
+        if _single_value(connection, "PRAGMA journal_mode=WAL") != "wal":
+            raise self._unusable("cannot be shared between processes there: sqlite cannot use a write-ahead log")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA journal_size_limit=67108864")
         connection.execute("PRAGMA temp_store=MEMORY")
@@ -143,20 +145,23 @@ class StoreFile:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2 * LARGEST_VALUE)
         if not application:
             _make_tables(connection)
-        version = _one(connection, "PRAGMA user_version")
+        version = _single_value(connection, "PRAGMA user_version")
         if version != _VERSION:
-            raise self._wrong(f"is of version {version}, this smoothcluster's files are of version {_VERSION}")
+            raise self._unusable(f"is of version {version}, but this smoothcluster needs version {_VERSION}")
         connection.executescript(SCRIPT)
-        self._recognise(*connection.execute("SELECT store, number FROM clock").fetchone())
+        self._check_identity(*connection.execute("SELECT store, number FROM clock").fetchone())
 
-    def _recognise(self, store: str, number: int) -> None:
+    def _check_identity(self, store: str, number: int) -> None:
         if self._store is None:
             self._store = store
         if store != self._store or number < self.number:
-            raise self._wrong("is not what it was: it was replaced; restart all that use it, to go on with this one")
+            raise self._unusable(
+                "was replaced by another file or by an older copy: "
+                "restart all processes that use the file to continue with this file"
+            )
         self.number = number
 
-    def _wrong(self, what: str) -> UsageError | BackendError:
+    def _unusable(self, what: str) -> UsageError | BackendError:
         """Return a UsageError on first use (a wrong path), and later an UnavailableError (the file may come back)."""
         return (UsageError if self._store is None else UnavailableError)(f"{self.url} {what}")
 
@@ -164,7 +169,7 @@ class StoreFile:
 def _make_tables(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if not _one(connection, "PRAGMA application_id"):  # No other process was faster.
+        if not _single_value(connection, "PRAGMA application_id"):  # No other process was faster.
             for statement in _TABLES.split(";"):
                 connection.execute(statement)
             connection.execute("INSERT INTO clock VALUES (0, 0.0, 0.0, '', ?)", (secrets.token_hex(16),))
@@ -176,6 +181,6 @@ def _make_tables(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
-def _one(connection: sqlite3.Connection, statement: str) -> object:
+def _single_value(connection: sqlite3.Connection, statement: str) -> object:
     """Return the only value of the result of *statement*."""
     return connection.execute(statement).fetchone()[0]

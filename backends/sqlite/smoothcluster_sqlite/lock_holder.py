@@ -17,27 +17,27 @@ _DOES = {
 }
 
 
-def writer(path: str, locks: Path = Path("/proc/locks")) -> str:
+def describe_lock_holder(path: str, locks: Path = Path("/proc/locks")) -> str:
     """Describe the process that holds the write lock of the store at *path*; in general words if unknown."""
     try:
-        number = os.stat(f"{path}-shm").st_ino  # noqa: PTH116  # as elsewhere: nothing but its number
+        number = os.stat(f"{path}-shm").st_ino  # noqa: PTH116  # as in `file`: only the inode number
         held = [line.split() for line in locks.read_text().splitlines()]
-        for pid in [fields[4] for fields in held if _is_writing(fields, number)]:
-            if said := _said(pid):
+        for pid in [fields[4] for fields in held if _is_write_lock(fields, number)]:
+            if said := _describe_process(pid):
                 return said
     except (OSError, ValueError, IndexError):
         pass  # No list, or in an unknown format: this failure must not hide the error itself.
-    return "another process is paused in the middle of writing, or the disk stands still"
+    return "another process is paused in the middle of writing, or the disk does not respond"
 
 
-def _is_writing(fields: list[str], number: int) -> bool:
+def _is_write_lock(fields: list[str], number: int) -> bool:
     """Whether a line of the list, such as ``1: POSIX ADVISORY WRITE 4711 fe:00:2156826 120 120``, is the write lock."""
     if fields[1] != "POSIX" or fields[3] != "WRITE" or int(fields[5].rpartition(":")[2]) != number:
         return False
     return int(fields[6]) <= _WRITING and (fields[7] == "EOF" or int(fields[7]) >= _WRITING)
 
 
-def _said(pid: str) -> str | None:
+def _describe_process(pid: str) -> str | None:
     """Describe the state of process *pid*; None if the process is gone."""
     # Of all threads: the writing thread need not be the first.
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]

@@ -1,16 +1,16 @@
-"""Turns: every write is a turn, a single SQL statement that runs wholly inside sqlite.
+"""Writes: every write is a single SQL statement that runs wholly inside sqlite, in a transaction of its own.
 
 The file keeps a clock for leases. The lease clock follows the machine's monotonic clock, which all
-processes share and which stands still while the machine sleeps. Between two turns the lease clock advances by
+processes share and which stands still while the machine sleeps. Between two writes the lease clock advances by
 at most `CAP`. So the lease clock never runs ahead of a holder's clock, and time in which no process could
 write, because of a process paused during a write or a blocked disk, hardly counts. After a reboot, or
 another reset of the machine's clock, every lease gets its full time again.
 
-Keys attached to leases end with the machine, as do all processes that saw them. So a turn that changes only such keys
-is acknowledged before the disk has the data. Outside the machine, at most the turn's number is known, as a
+Keys attached to leases end with the machine, as do all processes that saw them. So a commit that changes only such
+keys is acknowledged before the disk has the data. Outside the machine, at most the commit's number is known, as a
 fencing token. So after a reboot the numbers continue beyond all numbers that may have been lost.
 
-A turn is a row inserted into a temporary table of the connection. The trigger of the table advances the
+A write is a row inserted into the temporary table ``request`` of the connection. The trigger of the table advances the
 clock, ends the leases that are due, and performs the act. The danger this avoids: if Python went from
 statement to statement, the file would stay locked while other threads have the interpreter. A paused
 process would most likely pause with the lock held, and stop all other processes.
@@ -25,7 +25,7 @@ from smoothcluster.backend import AtVersion, Change, Condition, Create, Delete, 
 from smoothcluster.errors import MisplacedKeyError
 
 CAP = 0.25
-"""Seconds by which the lease clock advances at most between two turns."""
+"""Seconds by which the lease clock advances at most between two writes."""
 
 KEPT = 1000
 """The number of commits for which the file keeps the list of changed keys, for watchers."""
@@ -33,7 +33,7 @@ KEPT = 1000
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 Act = Literal["commit", "grant", "renew", "revoke", "move"]
-"""``move`` only advances the clock and ends due leases, as every turn does first."""
+"""``move`` only advances the clock and ends due leases, as every write does first."""
 
 DONE, GONE = 0, -1
 """Outcomes: done; the lease is gone. Any other outcome is the place of a part of the commit that does not hold."""
@@ -42,22 +42,22 @@ _LEAP = 1_000_000_000
 """The jump of the commit number after a reboot: larger than the number of commits that the disk can lack."""
 
 _OTHER_CLOCK = "(boot <> new.boot OR new.now < seen - 1)"
-"""A reading may be a little older than the last reading, because a process reads the clock before the turn."""
+"""A reading may be a little older than the last reading, because a process reads the clock before the write."""
 
 SCRIPT = f"""
 CREATE TEMP TABLE part (place INTEGER PRIMARY KEY, act TEXT, key TEXT, directory TEXT, name TEXT, version TEXT,
                         value BLOB, lease TEXT);
-CREATE TEMP TABLE turn (act TEXT, now REAL, boot TEXT, lease TEXT, seconds REAL, number INTEGER, outcome INTEGER,
+CREATE TEMP TABLE request (act TEXT, now REAL, boot TEXT, lease TEXT, seconds REAL, number INTEGER, outcome INTEGER,
                         lasting INTEGER NOT NULL DEFAULT 0);
 
-CREATE TEMP TRIGGER taken AFTER INSERT ON turn BEGIN
+CREATE TEMP TRIGGER run_request AFTER INSERT ON request BEGIN
     UPDATE leases SET expires = granted + (SELECT time FROM clock) WHERE (SELECT {_OTHER_CLOCK} FROM clock);
     UPDATE clock SET
         number = number + CASE WHEN boot IN (new.boot, '') THEN 0 ELSE {_LEAP} END,
         time = time + CASE WHEN {_OTHER_CLOCK} THEN 0 ELSE min(max(new.now - seen, 0), {CAP}) END,
         seen = CASE WHEN {_OTHER_CLOCK} THEN new.now ELSE max(new.now, seen) END,
         boot = new.boot;
-    -- One that is due, and that nobody has ended yet, is renewed: its holder is there.
+    -- Before the end of due leases: a holder that renews a due lease, not yet ended by another write, is alive.
     UPDATE leases SET expires = granted + (SELECT time FROM clock) WHERE new.act = 'renew' AND id = new.lease;
     UPDATE leases SET expires = -1 WHERE new.act = 'revoke' AND id = new.lease;
 
@@ -71,7 +71,7 @@ CREATE TEMP TRIGGER taken AFTER INSERT ON turn BEGIN
     DELETE FROM leases WHERE expires <= (SELECT time FROM clock);
 
     INSERT INTO leases SELECT new.lease, new.seconds, time + new.seconds FROM clock WHERE new.act = 'grant';
-    UPDATE turn SET number = (SELECT number FROM clock), outcome = CASE
+    UPDATE request SET number = (SELECT number FROM clock), outcome = CASE
         WHEN new.act IN ('commit', 'renew') AND new.lease IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM leases WHERE id = new.lease) THEN {GONE}
         WHEN new.act = 'commit' THEN coalesce((
@@ -86,8 +86,9 @@ CREATE TEMP TRIGGER taken AFTER INSERT ON turn BEGIN
         ELSE {DONE} END;
 END;
 
-CREATE TEMP TRIGGER allowed AFTER UPDATE OF outcome ON turn WHEN new.act = 'commit' AND new.outcome = {DONE} BEGIN
-    UPDATE turn SET lasting = EXISTS (
+CREATE TEMP TRIGGER apply_commit AFTER UPDATE OF outcome ON request
+    WHEN new.act = 'commit' AND new.outcome = {DONE} BEGIN
+    UPDATE request SET lasting = EXISTS (
         SELECT 1 FROM part LEFT JOIN entries USING (directory, name) WHERE CASE act
             WHEN 'create' THEN part.lease IS NULL
             ELSE act IN ('update', 'delete') AND entries.lease IS NULL END);
@@ -105,24 +106,26 @@ END;
 Part = tuple[str, str, str | None, bytes | None, str | None]
 
 
-class Turn(NamedTuple):
-    """The result of a turn."""
+class WriteResult(NamedTuple):
+    """The result of a write."""
 
     number: int
     """The number of the last commit."""
     outcome: int
     lasting: int
-    """Whether the turn changed a key that is attached to no lease."""
+    """Whether the write changed a key that is attached to no lease."""
 
 
-def split(key: str) -> tuple[str, str]:
+def split_key(key: str) -> tuple[str, str]:
     """Split *key* into the directory, empty if there is none, and the name there."""
     directory, _, name = key.rpartition("/")
     return directory, name
 
 
-def prepare(connection: sqlite3.Connection, conditions: Sequence[Condition], changes: Sequence[Change]) -> list[Part]:
-    """Prepare a commit for the next turn. Return the parts of the commit: the first part has place 1.
+def prepare_commit(
+    connection: sqlite3.Connection, conditions: Sequence[Condition], changes: Sequence[Change]
+) -> list[Part]:
+    """Prepare a commit for the next write. Return the parts of the commit: the first part has place 1.
 
     After the conditions and changes come checks for each key to be created. "above": no key exists at the path
     of a directory above. "below": the key is not itself a directory of existing keys.
@@ -131,10 +134,10 @@ def prepare(connection: sqlite3.Connection, conditions: Sequence[Condition], cha
     created = [change.key for change in changes if isinstance(change, Create)]
     above: dict[str, None] = {}
     for key in created:
-        directory = split(key)[0]
+        directory = split_key(key)[0]
         while directory and directory not in above:
             above[directory] = None
-            directory = split(directory)[0]
+            directory = split_key(directory)[0]
     for key in created:
         if key in above:
             raise MisplacedKeyError(key, "cannot hold bytes and be a directory")
@@ -143,7 +146,7 @@ def prepare(connection: sqlite3.Connection, conditions: Sequence[Condition], cha
     connection.execute("DELETE FROM part")
     connection.executemany(
         "INSERT INTO part (act, key, directory, name, version, value, lease) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(act, key, *split(key), version, value, lease) for act, key, version, value, lease in parts],
+        [(act, key, *split_key(key), version, value, lease) for act, key, version, value, lease in parts],
     )
     return parts
 
@@ -162,12 +165,12 @@ def _part(part: Condition | Change) -> Part:
             return "at version", part.key, part.version, None, None
 
 
-def take(
+def run_write(
     connection: sqlite3.Connection, act: Act, now: float, lease: str | None = None, seconds: float | None = None
-) -> Turn:
-    """Take a turn at *now*, a time on the machine's clock, and return the result."""
-    connection.execute("DELETE FROM turn")
+) -> WriteResult:
+    """Perform *act* at *now*, a time on the machine's clock, and return the result."""
+    connection.execute("DELETE FROM request")
     connection.execute(
-        "INSERT INTO turn (act, now, boot, lease, seconds) VALUES (?, ?, ?, ?, ?)", (act, now, BOOT, lease, seconds)
+        "INSERT INTO request (act, now, boot, lease, seconds) VALUES (?, ?, ?, ?, ?)", (act, now, BOOT, lease, seconds)
     )
-    return Turn(*connection.execute("SELECT number, outcome, lasting FROM turn").fetchone())
+    return WriteResult(*connection.execute("SELECT number, outcome, lasting FROM request").fetchone())

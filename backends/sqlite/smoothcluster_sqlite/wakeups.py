@@ -1,7 +1,7 @@
-"""Bells: sockets by which a process that commits a change wakes all waiting processes at once.
+"""Wake-up sockets: a process that commits a change wakes all waiting processes at once.
 
-Each backend has a socket, and writes the socket's name into the file. After each commit the backend sends
-an empty message to all the sockets. The message means only "look at the file": a message from a
+Each backend has a socket, and writes the socket's name into the file, into the table ``bells``. After each commit the
+backend sends an empty message to all the sockets. The message means only "read the file": a message from a
 stranger does no harm, and a lost message costs little time, because every backend polls, too.
 """
 
@@ -14,38 +14,39 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import final
 
-_NETWORK = str(os.stat("/proc/self/ns/net").st_ino)  # noqa: PTH116  # a link to nowhere that has a number
+_NETWORK = str(os.stat("/proc/self/ns/net").st_ino)  # noqa: PTH116  # a link without a target, but with an inode number
 """The network namespace, in which names of sockets are valid: containers that share a file may have several."""
 
 
-def bells(connection: sqlite3.Connection) -> list[str]:
-    """Return the names of all bells in the network namespace of this process."""
+def wakeup_sockets(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of all wake-up sockets in the network namespace of this process."""
     return [name for (name,) in connection.execute("SELECT name FROM bells WHERE network = ?", (_NETWORK,))]
 
 
 @final
-class Bell:
-    """The bell of a backend, which also rings the bells of the others."""
+class WakeupSocket:
+    """The socket of a backend, which receives wake-ups and sends wake-ups to the other sockets."""
 
     def __init__(self) -> None:
         self.name = f"smoothcluster-{secrets.token_hex(8)}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(f"\0{self.name}")  # Not in the file system: the kernel removes the name with the process.
 
-    def hang(self, connection: sqlite3.Connection) -> None:
-        """Write the bell's name into the file, for the other processes."""
+    def publish(self, connection: sqlite3.Connection) -> None:
+        """Write the socket's name into the file, for the other processes."""
         connection.execute("INSERT OR IGNORE INTO bells VALUES (?, ?)", (self.name, _NETWORK))
 
     def wait(self, seconds: float) -> bool:
-        """Wait until the bell rings, for at most *seconds*. Return whether the bell rang."""
-        rung = bool(select.select([self._socket], [], [], seconds)[0])
+        """Wait for a wake-up, for at most *seconds*. Return whether a wake-up arrived."""
+        woken = bool(select.select([self._socket], [], [], seconds)[0])
+        # Emptied before the caller reads the file: a message that arrives during the read leads to another read.
         with suppress(BlockingIOError):
-            while rung:
+            while woken:
                 self._socket.recv(1)
-        return rung
+        return woken
 
-    def ring(self, names: Iterable[str]) -> list[str]:
-        """Ring the bells *names*. Return the names whose owners are gone."""
+    def wake(self, names: Iterable[str]) -> list[str]:
+        """Wake the sockets *names*. Return the names whose owners are gone."""
         gone: list[str] = []
         for name in names:
             try:
@@ -53,11 +54,11 @@ class Bell:
             except ConnectionRefusedError:
                 gone.append(name)
             except OSError:
-                pass  # Its queue is full of unread messages: the owner polls anyway.
+                pass  # The socket's queue is full of unread messages: the owner polls anyway.
         return gone
 
-    def wake(self) -> None:
-        """Ring this bell."""
+    def wake_self(self) -> None:
+        """Wake the thread that waits on this socket."""
         with suppress(OSError):
             self._socket.sendto(b"", f"\0{self.name}")
 
@@ -66,6 +67,6 @@ class Bell:
         self._socket.close()
 
 
-def take_down(connection: sqlite3.Connection, names: Iterable[str]) -> None:
-    """Remove the bells *names* from the file."""
+def unpublish_sockets(connection: sqlite3.Connection, names: Iterable[str]) -> None:
+    """Remove the sockets *names* from the file."""
     connection.executemany("DELETE FROM bells WHERE name = ?", [(name,) for name in names])

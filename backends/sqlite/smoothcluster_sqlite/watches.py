@@ -1,9 +1,9 @@
 """The watch thread of a backend: polls the file, wakes watchers, and advances the lease clock.
 
-The thread looks at the file when the backend's bell rings, up to a limited rate, and otherwise a few times a
-second. Each commit adds the changed keys to a short list in the file, and the thread reads the list. If the thread has
-fallen too far behind for the list, all watchers are woken. A look that finds the lease clock nearly half a cap behind
-advances the clock. So the lease clock runs at full speed while any process is there to wait for an expiry.
+The thread reads the file when another process wakes the backend's socket, up to a limited rate, and otherwise a few
+times a second. Each commit adds the changed keys to a short list in the file, and the thread reads the list. If the
+thread has fallen too far behind for the list, all watchers are woken. A read that finds the lease clock nearly half a
+cap behind advances the clock. So the lease clock runs at full speed while any process is there to wait for an expiry.
 """
 
 import logging
@@ -13,43 +13,48 @@ from typing import final
 
 from smoothcluster.backend import Watch
 from smoothcluster.errors import BackendError, UsageError
-from smoothcluster_sqlite.transaction import split
-from smoothcluster_sqlite.wakeups import Bell
+from smoothcluster_sqlite.transaction import split_key
+from smoothcluster_sqlite.wakeups import WakeupSocket
 
 _LOG = logging.getLogger("smoothcluster.sqlite")
 
 _BETWEEN, _UNASKED = 0.004, 0.12
-"""Least seconds between two looks when the bell rings, and seconds without a bell: less than half a cap."""
+"""Least seconds between two reads after a wake-up, and seconds without a wake-up: less than half a cap."""
 
 Changes = Iterable[tuple[str, bool]]
 """Keys, each with True if the key was created or deleted, and False if the key got a new value."""
 
-Look = Callable[[int], tuple[int, Changes | None]]
-"""From a commit's number to the latest number, and the changes since; None if the list is no longer complete."""
+ReadChanges = Callable[[int], tuple[int, Changes | None]]
+"""From a commit's number to the latest number and the changes since; None if the list is no longer complete."""
 
 
 @final
-class _Order(Watch):
-    def __init__(self, watches: "Watches", path: str, notify: Callable[[], None], *, values: bool) -> None:
-        self._watches = watches
+class _PathWatch(Watch):
+    """A watch of the key and the directory at *path*."""
+
+    def __init__(self, owner: "Watches", path: str, notify: Callable[[], None], *, values: bool) -> None:
+        self._owner = owner
         self.path = path
         self.notify = notify
         self.values = values
 
     def close(self) -> None:
-        self._watches.remove(self)
+        self._owner.remove(self)
 
 
 @final
 class Watches:
-    """The watches of a backend. *look* reads and advances the lease clock; *hang* tries to publish the bell."""
+    """The watches of a backend.
 
-    def __init__(self, look: Look, hang: Callable[[], bool]) -> None:
-        self._look = look
-        self._hang = hang
-        self.bell: Bell | None = None
+    *read_changes* also advances the lease clock. *publish_socket* tries to write the socket's name into the file.
+    """
+
+    def __init__(self, read_changes: ReadChanges, publish_socket: Callable[[], bool]) -> None:
+        self._read_changes = read_changes
+        self._publish_socket = publish_socket
+        self.wakeup_socket: WakeupSocket | None = None
         self._lock = threading.Lock()
-        self._orders: dict[str, dict[_Order, None]] = {}
+        self._watches: dict[str, dict[_PathWatch, None]] = {}
         self._seen = -1
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -58,74 +63,75 @@ class Watches:
         """Start the thread, unless the thread runs or the backend is closed."""
         with self._lock:
             if self._thread is None and not self._closed.is_set():
-                self.bell = Bell()
+                self.wakeup_socket = WakeupSocket()
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-sqlite", daemon=True)
                 self._thread.start()
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
         """Add a watch of *path*."""
-        order = _Order(self, path, notify, values=values)
+        watch = _PathWatch(self, path, notify, values=values)
         with self._lock:
-            self._orders.setdefault(path, {})[order] = None
-        return order
+            self._watches.setdefault(path, {})[watch] = None
+        return watch
 
-    def remove(self, order: _Order) -> None:
+    def remove(self, watch: _PathWatch) -> None:
         """End a watch. Repeatable."""
         with self._lock:
-            orders = self._orders.get(order.path, {})
-            orders.pop(order, None)
-            if not orders:
-                self._orders.pop(order.path, None)
+            watches = self._watches.get(watch.path, {})
+            watches.pop(watch, None)
+            if not watches:
+                self._watches.pop(watch.path, None)
 
     def close(self) -> None:
         """End all watches and the thread."""
         self._closed.set()
         with self._lock:
-            self._orders.clear()
-            thread, bell = self._thread, self.bell
-        if bell is not None:
-            bell.wake()
+            self._watches.clear()
+            thread, own = self._thread, self.wakeup_socket
+        if own is not None:
+            own.wake_self()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        if bell is not None:
-            bell.close()
+        if own is not None:  # After the end of the thread, which waits on the socket.
+            own.close()
 
     def _run(self) -> None:
-        assert self.bell is not None
-        away = hung = False
+        assert self.wakeup_socket is not None
+        away = published = False
         while not self._closed.is_set():
-            rung = self.bell.wait(_UNASKED)
+            woken = self.wakeup_socket.wait(_UNASKED)
             try:
-                hung = hung or self._hang()
-                self._seen, changes = self._look(self._seen)
+                # Before the read: a process that commits after this read finds the name, and wakes this thread.
+                published = published or self._publish_socket()
+                self._seen, changes = self._read_changes(self._seen)
             except (BackendError, UsageError) as error:
                 if not away:
-                    _LOG.info("watches see nothing for now: %s", error)
+                    _LOG.info("cannot read changes for the watches, and will try again: %s", error)
                 away = True
                 self._closed.wait(_UNASKED)
                 continue
             away = False
-            for order in self._concerned(changes):
-                self._wake(order)
-            if rung:
+            for watch in self._affected(changes):
+                self._wake(watch)
+            if woken:
                 self._closed.wait(_BETWEEN)
 
-    def _concerned(self, changes: Changes | None) -> Iterable[_Order]:
-        concerned: dict[_Order, None] = {}
+    def _affected(self, changes: Changes | None) -> Iterable[_PathWatch]:
+        affected: dict[_PathWatch, None] = {}
         with self._lock:
             if changes is None:
-                return [order for orders in self._orders.values() for order in orders]
+                return [watch for watches in self._watches.values() for watch in watches]
             for key, came_or_went in changes:
-                for path in (key, split(key)[0]):
-                    for order in self._orders.get(path, ()):
-                        if came_or_went or order.values:
-                            concerned[order] = None
-        return concerned
+                for path in (key, split_key(key)[0]):
+                    for watch in self._watches.get(path, ()):
+                        if came_or_went or watch.values:
+                            affected[watch] = None
+        return affected
 
-    def _wake(self, order: _Order) -> None:
-        if order not in self._orders.get(order.path, ()):
-            return
+    def _wake(self, watch: _PathWatch) -> None:
+        if watch not in self._watches.get(watch.path, ()):
+            return  # Closed since the thread found the watch.
         try:
-            order.notify()
-        except Exception:  # noqa: BLE001  # It is the caller's own code, and the others are to be woken too.
-            _LOG.exception("a watch's notify failed")
+            watch.notify()
+        except Exception:  # noqa: BLE001  # The caller's own code failed; still notify the others.
+            _LOG.exception("the notify function of a watch raised an exception")

@@ -5,42 +5,30 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, final
 
-from kazoo.exceptions import BadVersionError, NoAuthError, NodeExistsError, NoNodeError, NotEmptyError
-
 from smoothcluster.backend import (
-    AtVersion,
     Change,
     Committed,
     Condition,
     CoordinationBackend,
     Create,
-    Delete,
     Entry,
-    Exists,
     Guarantees,
     Lease,
     Refused,
     Watch,
     check_commit,
 )
-from smoothcluster.errors import (
-    BackendError,
-    LeaseLostError,
-    MisplacedKeyError,
-    OutcomeUnknownError,
-    UnavailableError,
-    UsageError,
-)
+from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
 from smoothcluster_zookeeper.address import Address, parse_url, tls_context
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
-from smoothcluster_zookeeper.driver import Transaction
-from smoothcluster_zookeeper.errors import translate
 from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
 from smoothcluster_zookeeper.lease import SURE, Leases
 from smoothcluster_zookeeper.reads import Reads
-from smoothcluster_zookeeper.session import Session, Settings
+from smoothcluster_zookeeper.session import Session
+from smoothcluster_zookeeper.settings import Settings
+from smoothcluster_zookeeper.transaction import Commits
 from smoothcluster_zookeeper.watches import Watches
 
 _NAMESPACE = "smoothcluster"
@@ -62,8 +50,8 @@ class ZookeeperBackend(CoordinationBackend):
     certificate, *verify_certs*, *check_hostname*.
     """
 
-    def __init__(
-        self,
+    def __init__(  # parameters: each option is a keyword, so that type checkers and the reference know the option
+        self,  # long: more than half of the lines are the signature
         hosts: str,
         *,
         namespace: str = _NAMESPACE,
@@ -78,29 +66,25 @@ class ZookeeperBackend(CoordinationBackend):
         verify_certs: bool = True,
         check_hostname: bool = True,
     ) -> None:
-        if (username is None) != (password is None):
-            raise UsageError("ZooKeeper: username and password go together")
-        if timeout <= 0:
-            raise UsageError("ZooKeeper: timeout must be positive")
         self._address = Address.of(hosts, namespace)
-        credentials = [] if username is None else [("digest", f"{username}:{password}")]
         tls = None
         if use_ssl or ca or certfile:
             tls = tls_context(ca, certfile, keyfile, keyfile_password, verify=verify_certs, hostname=check_hostname)
-        settings = Settings(self._address.hosts, timeout, credentials, tls)
+        settings = Settings.of(self._address.hosts, timeout, username, password, tls)
         self._layout = Layout(self._address.root)
-        self._access = Access.of(authenticated=bool(credentials))
+        access = Access.of(authenticated=bool(settings.credentials))
+        directories = Directories(self._layout, access)
         self._connection = Connection(settings, self._layout.root)
         self._watches = Watches(self._layout, self._connection)
         self._reads = Reads(self._connection, self._layout)
-        self._directories = Directories(self._layout, self._access)
-        self._leases = Leases(settings, self._layout, self._access, self._directories)
+        self._leases = Leases(settings, self._layout, access, directories)
+        self._commits = Commits(self._connection, directories, self._layout, access)
         self._guarantees = _guarantees(self._layout.root)
         self._bounds_known = False
 
     @classmethod
-    def from_url(
-        cls,
+    def from_url(  # parameters: `connect` checks the options of its caller against these names
+        cls,  # long: passes every option on by name, so that no option can get lost unnoticed
         url: str,
         *,
         namespace: str | None = None,
@@ -189,7 +173,9 @@ class ZookeeperBackend(CoordinationBackend):
                 return outcome, self._reads.listed(directory, found, deadline)
             entries = self._reads.answered(mine, own[0] if own else (), deadline)
         except UnavailableError as error:
-            raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
+            raise OutcomeUnknownError(
+                f"the store answered the commit, but the listing after the commit failed: {error}"
+            ) from error
         return outcome, [entry for entry in entries if entry is not None]
 
     def _commit(
@@ -201,75 +187,13 @@ class ZookeeperBackend(CoordinationBackend):
     ) -> tuple[Committed | Refused, Sequence[Any]]:
         """Return the outcome and the answers to the requests *after*."""
         lease = self._leases.own(check_commit(self._guarantees, conditions, changes))
-        self._directories.tidy()
-        session = lease.session if lease else self._connection.ready(deadline)
-        parts = (*conditions, *changes)
-        while True:
-            session.ready(deadline)
-            transaction = session.kazoo.transaction()
-            if lease:
-                transaction.check(lease.znode, -1)
-            for part in parts:
-                self._add(transaction, part)
-            results, failed, answers = session.run(transaction, deadline, OutcomeUnknownError, after)
-            self._connection.note(session)
-            if lease:
-                if failed == 0:
-                    lease.lose()
-                    raise LeaseLostError(f"lease {lease.id} is gone")
-                results = results[1:]
-                failed = failed and failed - 1
-            if failed is None:
-                self._look_at_directories([each.key for each in changes if isinstance(each, Delete)])
-                return Committed(_versions(parts, results)), answers
-            if not self._mend(session, parts[failed], results[failed], changes, deadline):
-                return Refused(parts[failed].key), answers
-
-    def _look_at_directories(self, deleted: Sequence[str]) -> None:
-        # Not through a lease's session: a request would keep the lease alive.
-        session = self._connection.live
-        if deleted and session is not None:
-            self._directories.look_at(session, deleted)
-
-    def _add(self, transaction: Transaction, part: Condition | Change) -> None:
-        znode = self._layout.key(part.key)
-        match part:
-            case Exists():
-                transaction.check(znode, -1)
-            case AtVersion():
-                transaction.check(znode, _number(part.version))
-            case Create():
-                transaction.create(znode, part.value, acl=self._access.all, ephemeral=part.lease is not None)
-            case Delete():
-                transaction.delete(znode, _number(part.version))
-            case _:
-                transaction.set_data(znode, part.value, _number(part.version))
-
-    def _mend(
-        self, session: Session, part: Condition | Change, error: Exception, changes: Sequence[Change], deadline: float
-    ) -> bool:
-        """Return whether a commit, refused at *part* without effect, can be tried again now."""
-        directory = self._layout.directory(part.key)
-        if isinstance(part, Create) and isinstance(error, NoNodeError):
-            self._directories.make_for(session, [each.key for each in changes if isinstance(each, Create)], deadline)
-            return True
-        if isinstance(part, Create) and isinstance(error, NodeExistsError):
-            if not self._directories.exists(session, directory, deadline):
-                return False
-            if not self._directories.remove_if_empty(session, directory, deadline):
-                raise MisplacedKeyError(part.key, "is a directory and cannot hold bytes")
-            return True
-        if isinstance(error, NoAuthError) and self._directories.exists(session, directory, deadline):
-            return False  # A stand-in: the key does not exist.
-        if isinstance(error, BadVersionError | NoNodeError | NotEmptyError):
-            return False
-        raise translate(error, session.settings.hosts)
+        return self._commits.apply(conditions, changes, lease, deadline, after)
 
     # Leases and watches.
 
     def lease(self, ttl: float) -> Lease:
         if ttl <= 0:
-            raise ValueError("a lease takes a positive time")
+            raise ValueError("the time of a lease must be positive")
         return self._leases.grant(ttl)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
@@ -297,23 +221,3 @@ def _guarantees(root: str) -> Guarantees:
         largest_commit=largest_commit,
         most_operations=min(4000, (_REQUEST - largest_commit - 1024) // beyond),
     )
-
-
-def _number(version: str | None) -> int:
-    """Return ZooKeeper's version number: -1 for any. A number never sent by ZooKeeper would end kazoo's thread."""
-    if version is None:
-        return -1
-    number = int(version)
-    if not 0 <= number < 2**31:
-        raise ValueError(f"{version!r} is no version that ZooKeeper gives")
-    return number
-
-
-def _versions(parts: Sequence[Condition | Change], results: Sequence[Any]) -> dict[str, str]:
-    versions: dict[str, str] = {}
-    for part, result in zip(parts, results, strict=True):
-        if isinstance(part, Create):
-            versions[part.key] = "0"
-        elif not isinstance(part, Exists | AtVersion | Delete):
-            versions[part.key] = str(result.version)
-    return versions

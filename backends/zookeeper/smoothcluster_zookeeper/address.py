@@ -22,18 +22,20 @@ class Address:
     def of(cls, hosts: str, namespace: str) -> "Address":
         """Parse ``h1:2181,h2:2181/chroot``. Raise UsageError with the reason if the text is invalid."""
         if "://" in hosts:
-            raise UsageError("ZookeeperBackend takes hosts; for a URL use ZookeeperBackend.from_url or connect")
+            raise UsageError(
+                "ZookeeperBackend takes hosts, not a URL: use ZookeeperBackend.from_url or connect for a URL"
+            )
         if "@" in hosts or "?" in hosts:
-            raise UsageError("ZooKeeper's hosts hold no credentials or options: pass username= and password=")
+            raise UsageError("ZooKeeper: hosts must not contain credentials or options; pass username= and password=")
         servers, _, chroot = hosts.strip().partition("/")
         try:
             pairs = [_server(each) for each in servers.split(",")]
             for part in (namespace, *filter(None, [chroot.strip("/")])):
                 check_key(part)
             if f"{chroot.strip('/')}/{namespace}".lstrip("/").partition("/")[0] == "zookeeper":
-                raise ValueError("the znode /zookeeper is ZooKeeper's own")
+                raise ValueError("the znode /zookeeper is reserved by ZooKeeper")
         except ValueError as error:
-            raise UsageError(f"not ZooKeeper's hosts and namespace: {hosts!r}, {namespace!r}: {error}") from None
+            raise UsageError(f"ZooKeeper: invalid hosts {hosts!r} or namespace {namespace!r}: {error}") from None
         names = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in pairs]
         return cls(",".join(names), f"/{chroot.strip('/')}".rstrip("/"), namespace)
 
@@ -62,7 +64,7 @@ def parse_url(url: str) -> tuple[str, str | None]:
     parts = urlsplit(url)
     query = parse_qs(parts.query, keep_blank_values=True)
     if query.keys() - {"namespace"} or parts.fragment:
-        raise UsageError(f"a ZooKeeper URL takes no option but namespace, not {', '.join(sorted(query)) or '#'}")
+        raise UsageError(f"a ZooKeeper URL takes only the option namespace, not {', '.join(sorted(query)) or '#'}")
     return parts.netloc + parts.path, query.get("namespace", [None])[-1]
 
 

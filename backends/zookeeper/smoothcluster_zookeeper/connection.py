@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import final
 
 from smoothcluster.errors import AccessDeniedError, UnavailableError
-from smoothcluster_zookeeper.session import Session, Settings
+from smoothcluster_zookeeper.session import Session
+from smoothcluster_zookeeper.settings import Settings
 
 _LONGEST_SESSION = 3600.0
 """Session time to request, in seconds, so that the servers grant the longest time allowed."""
@@ -38,11 +39,12 @@ class Connection:
         while True:
             with self._lock:
                 if self._closed:
-                    raise UnavailableError("closed")
+                    raise UnavailableError("this client of ZooKeeper is closed")
                 lost = self.session if self.session and self.session.lost else None
                 if self.session is None or lost:
                     self.session = Session(self.settings, _LONGEST_SESSION, ping=True, changed=self._on_change)
                 session = self.session
+            # Outside the lock: the end of the lost session's thread may take seconds, and other calls need not wait.
             if lost:
                 lost.abandon()
             try:
@@ -52,6 +54,7 @@ class Connection:
             except UnavailableError:
                 if not session.lost:
                     raise
+                # The session expired while this call was waiting. Time is left for another session.
             else:
                 return session
 
@@ -59,7 +62,8 @@ class Connection:
         """Return a session as `ready` does, whose reads never return a state older than already seen."""
         session = self.ready(deadline)
         if session.zxid < self._seen:
-            # No wait: ZooKeeper answers a session's requests in order.
+            # The session's server may be behind the server that answered an earlier call. The sync brings the server
+            # up to date. No wait: ZooKeeper answers a session's requests in order, so reads come after the sync.
             session.kazoo.sync(self._root)
         return session
 
@@ -68,9 +72,9 @@ class Connection:
         deadline = self.settings.deadline()
         session = self.ready(deadline)
         session.wait(session.kazoo.sync(self._root), deadline)
-        self.note(session)
+        self.record_state(session)
 
-    def note(self, session: Session) -> None:
+    def record_state(self, session: Session) -> None:
         """Remember the latest state seen by *session*, this connection's or a lease's."""
         with self._lock:
             self._seen = max(self._seen, session.zxid)
@@ -84,5 +88,6 @@ class Connection:
             session.close(self.settings.deadline())
 
     def _on_change(self, session: Session) -> None:
+        # A session that connects and fails before `ready` has stored it is ignored. No watch is armed there yet.
         if session is self.session and not session.connected:
             self.disconnected()

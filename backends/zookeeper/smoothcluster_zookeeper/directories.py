@@ -14,7 +14,7 @@ from kazoo.exceptions import NodeExistsError, NoNodeError
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import MisplacedKeyError
 from smoothcluster_zookeeper.driver import Pending, Transaction
-from smoothcluster_zookeeper.errors import translate
+from smoothcluster_zookeeper.errors import translate_error
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
 from smoothcluster_zookeeper.session import Session, first_failure
 
@@ -34,10 +34,13 @@ class Directories:
         self._layout = layout
         self._access = access
         self._lock = threading.Lock()
-        self._left: dict[str, tuple[Session, float]] = {}
+        self._maybe_empty: dict[str, tuple[Session, float]] = {}
         """Directories possibly empty, and since when; the oldest first."""
-        self._asked: deque[tuple[Session, str, Pending, bool]] = deque()
-        """Pending answers about a directory: whether empty or, if the last element is True, whether removed."""
+        self._checks: deque[tuple[Session, str, Pending, bool]] = deque()
+        """Pending answers about a directory: whether empty or, if the last element is True, whether removed.
+
+        Threads append and pop without the lock: each operation of a deque is atomic.
+        """
 
     def make_for(self, session: Session, keys: Iterable[str], deadline: float) -> None:
         """Create every directory of *keys*. Raise MisplacedKeyError if a directory's name belongs to a key."""
@@ -60,9 +63,11 @@ class Directories:
             if isinstance(error, NoNodeError):
                 self.make(session, znode.rpartition("/")[0], deadline)
             elif not isinstance(error, NodeExistsError):
-                raise translate(error, session.settings.hosts)
+                raise translate_error(error, session.settings.hosts)
             elif self.exists(session, znode, deadline):
                 return
+            # Refused as present, and now absent: a key has the name, or another client removed the directory in
+            # between, and the loop tries again.
             elif self.exists(session, self._layout.stand_in(znode), deadline):
                 name = znode.removeprefix(f"{self._layout.root}/")
                 raise MisplacedKeyError(name, "holds bytes and cannot be a directory")
@@ -83,52 +88,54 @@ class Directories:
         _, failed, _ = session.run(self._removal(session, znode), deadline)
         return failed is None or self.remove_if_empty(session, znode, deadline)  # Another client was here meanwhile.
 
-    def look_at(self, session: Session, keys: Iterable[str]) -> None:
+    def schedule_check(self, session: Session, keys: Iterable[str]) -> None:
         """Schedule a check of the directories of the deleted *keys*, which may now be empty."""
         now = SYSTEM_CLOCK.monotonic()
         with self._lock:
             for znode in {self._layout.key(key).rpartition("/")[0] for key in keys}:
-                self._left.pop(znode, None)
-                if len(self._left) < _AT_ONCE:
-                    self._left[znode] = (session, now)
+                self._maybe_empty.pop(znode, None)
+                if len(self._maybe_empty) < _AT_ONCE:
+                    self._maybe_empty[znode] = (session, now)
 
-    def tidy(self) -> None:
+    def remove_empty(self) -> None:
         """Remove directories already known to be empty, without waiting."""
         for znode, session in self._quiet():
-            self._ask(session, znode)
-        while self._asked:
+            self._request_check(session, znode)
+        while self._checks:
             try:
-                session, znode, answer, removed = self._asked.popleft()
+                session, znode, answer, removed = self._checks.popleft()
             except IndexError:
-                return  # Another thread was faster.
+                return  # Another thread took the last answer after this thread saw the answer in the queue.
             if not answer.ready():
-                self._asked.appendleft((session, znode, answer, removed))
+                self._checks.appendleft((session, znode, answer, removed))
                 return
             if not answer.successful() or session.lost:
                 continue
             if removed:
                 if first_failure(answer.value) is None:
-                    self._ask(session, znode.rpartition("/")[0])
+                    self._request_check(session, znode.rpartition("/")[0])
             elif answer.value is not None and answer.value.numChildren == 0:
-                self._asked.append((session, znode, self._removal(session, znode).commit_async(), True))
+                self._checks.append((session, znode, self._removal(session, znode).commit_async(), True))
 
     def _quiet(self) -> list[tuple[str, Session]]:
         """Return directories without a recent deletion."""
         until, found = SYSTEM_CLOCK.monotonic() - _QUIET, list[tuple[str, Session]]()
         with self._lock:
-            for znode, (session, since) in self._left.items():
+            for znode, (session, since) in self._maybe_empty.items():
                 if since > until:
                     break
                 found.append((znode, session))
             for znode, _ in found:
-                del self._left[znode]
+                del self._maybe_empty[znode]
         return [(znode, session) for znode, session in found if session.connected]
 
-    def _ask(self, session: Session, znode: str) -> None:
-        if znode != self._layout.root and len(self._asked) < _AT_ONCE:
-            self._asked.append((session, znode, session.kazoo.exists(znode), False))
+    def _request_check(self, session: Session, znode: str) -> None:
+        if znode != self._layout.root and len(self._checks) < _AT_ONCE:
+            self._checks.append((session, znode, session.kazoo.exists(znode), False))
 
     def _removal(self, session: Session, znode: str) -> Transaction:
+        # All three or none: if another client has created a key here since the check, ZooKeeper refuses the first
+        # deletion, and the stand-in stays.
         transaction = session.kazoo.transaction()
         for part in (znode, self._layout.child(znode), self._layout.stand_in(znode)):
             transaction.delete(part)

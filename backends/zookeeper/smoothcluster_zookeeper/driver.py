@@ -25,6 +25,7 @@ from kazoo.security import ACL
 
 from smoothcluster_zookeeper.kazoo_handler import Handler
 from smoothcluster_zookeeper.kazoo_requests import RemoveWatches, Request
+from smoothcluster_zookeeper.settings import Settings
 
 _LOG = logging.getLogger("smoothcluster_zookeeper.kazoo")
 _LOG.addHandler(logging.NullHandler())
@@ -68,24 +69,19 @@ class Driver:
     """A kazoo client for a single session.
 
     *wanted*: seconds of silence the session should survive; *granted* is the time from the servers.
-    *share*: seconds for trying each server. *patience*: seconds of silence before a change of server.
     Without *ping*, only requests keep the session alive.
     """
 
     def __init__(
         self,
-        hosts: str,
+        settings: Settings,
         handler: Handler,
-        credentials: list[tuple[str, str]],
         on_state: Callable[[str], None],
         *,
         wanted: float,
-        share: float,
-        patience: float,
         ping: bool,
     ) -> None:
-        self.share = share
-        self.patience = patience
+        self.settings = settings
         self.ping = ping
         self.granted = 0.0
         self.zxid = 0
@@ -95,10 +91,10 @@ class Driver:
         """Whether the servers have confirmed the end of the session."""
         self._handler = handler
         self._kazoo = KazooClient(
-            hosts,
+            settings.hosts,
             timeout=math.ceil(wanted * 1000) / 1000,  # kazoo cuts off parts of milliseconds.
             handler=handler,
-            auth_data=credentials,
+            auth_data=settings.credentials,
             connection_retry={"max_tries": -1, "delay": 0.05, "max_delay": 0.5, "sleep_func": handler.sleep_func},
             logger=_LOG,
         )
@@ -160,7 +156,7 @@ class Driver:
         self._kazoo._child_watchers.pop(znode, None)
         self.send(RemoveWatches(znode))
 
-    def stay_ended(self) -> None:
+    def prevent_reconnect(self) -> None:
         """Open neither a new session in place of this session nor a new connection."""
         self._kazoo._stopped.set()
 
@@ -194,7 +190,7 @@ class _Connection(ConnectionHandler):
         return addresses
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
-        longest = self._driver.patience * 1000
+        longest = self._driver.settings.patience * 1000
         try:
             silence, _ = super()._connect(host, hostip, port)
         except Exception as error:
@@ -203,7 +199,7 @@ class _Connection(ConnectionHandler):
         return min(silence, longest), longest
 
     def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:  # noqa: ARG002  # Not kazoo's limit.
-        answer = super()._invoke(self._driver.share, request, xid)
+        answer = super()._invoke(self._driver.settings.share, request, xid)
         if xid is None:
             self._driver.granted = answer[0].time_out / 1000
         return answer

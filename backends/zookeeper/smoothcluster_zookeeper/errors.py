@@ -45,13 +45,13 @@ _NOT_APPLIED = (
 
 _HINTS: dict[type[Exception], str] = {
     AuthFailedError: "the server refused the credentials",
-    NoAuthError: "the credentials, or the lack of them, do not permit this; check username and password",
-    SessionClosedRequireSaslError: "the server asks for another way to authenticate than username and password",
+    NoAuthError: "access denied with these credentials, or without credentials; check username and password",
+    SessionClosedRequireSaslError: "the server requires SASL authentication, which this backend does not support",
     UnimplementedError: "the server is too old; ZooKeeper 3.6 or newer is needed",
 }
 
 
-def translate(
+def translate_error(
     error: Exception,
     where: str,
     *,

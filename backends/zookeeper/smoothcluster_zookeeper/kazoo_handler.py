@@ -61,6 +61,8 @@ class Handler:
     def create_connection(self, address: tuple[str, int], hostname: str, **_: object) -> socket.socket:
         """Connect within the library's own time limit: kazoo allows the whole session time for each address."""
         connection = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        # Noted before the check, while `abandon` sets the flag before breaking the noted socket: one of the two threads
+        # sees the other.
         self._socket = connection
         try:
             if self._abandoned.is_set():

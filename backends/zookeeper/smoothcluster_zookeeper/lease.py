@@ -21,7 +21,8 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UnavailableError
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.layout import Access, Layout
-from smoothcluster_zookeeper.session import Session, Settings
+from smoothcluster_zookeeper.session import Session
+from smoothcluster_zookeeper.settings import Settings
 
 SURE = 0.7
 """Fraction of the granted time on which a holder can rely by renewing every third of this span."""
@@ -59,6 +60,7 @@ class SessionLease(Lease):
     def renew(self) -> bool:
         if self.gone:
             return False
+        # Before the request: the leader notes the renewal at a later moment, never at an earlier one.
         sent = SYSTEM_CLOCK.monotonic()
         # Half the time, so that the rest remains for another server.
         deadline = sent + min(self.session.settings.timeout, self.ttl / 2)
@@ -69,12 +71,14 @@ class SessionLease(Lease):
                 self._certain, self._noted = self._noted, sent
             if sent - self._certain > self.session.granted - self.ttl:
                 if sent + half_tick >= deadline:
-                    raise OutcomeUnknownError(f"lease {self.id} lives, for how long is uncertain: renew it again")
+                    raise OutcomeUnknownError(
+                        f"lease {self.id} is alive, but its remaining time is uncertain; renew it again"
+                    )
                 SYSTEM_CLOCK.sleep(half_tick)
                 self._write(deadline)
                 self._certain = self._noted = sent
         except (LeaseLostError, NoNodeError):
-            self.lose()
+            self.mark_lost()
             return False
         return True
 
@@ -86,21 +90,24 @@ class SessionLease(Lease):
     def revoke(self) -> None:
         if self.gone:
             return
+        # Before the request: no renewal or commit that another thread begins from now on may succeed.
         self.gone = True
         deadline = self.session.settings.deadline()
         try:
             self.session.ready(deadline)
-            told = self.session.close(deadline)
+            confirmed = self.session.close(deadline)
         except LeaseLostError:
             return
         finally:
             self.session.abandon()
-        if not told:
-            raise OutcomeUnknownError(f"{self.session.settings.hosts} was not told that lease {self.id} ends")
+        if not confirmed:
+            raise OutcomeUnknownError(
+                f"ZooKeeper at {self.session.settings.hosts} did not confirm the end of lease {self.id}"
+            )
 
-    def lose(self) -> None:
+    def mark_lost(self) -> None:
         """Mark the lease as gone, so that no key can depend on the lease, and end the session."""
-        self.gone = True
+        self.gone = True  # First: closing takes time, and no commit or renewal may begin meanwhile.
         self.session.close(self.session.settings.deadline())
 
 
@@ -118,15 +125,17 @@ class Leases:
         """Grant a new lease, for *ttl* seconds if the servers agree."""
         deadline = self._settings.deadline()
         self._drop_lost()
+        # Before the request: the servers count the session's time from a later moment, so the holder's count is safe.
         asked = SYSTEM_CLOCK.monotonic()
         session = Session(self._settings, ttl / SURE, ping=False, expired=LeaseLostError)
         try:
             session.ready(deadline)
             lease = SessionLease(session, f"{self._layout.leases}/{uuid.uuid4().hex}", asked)
-            self._stand_for(lease, deadline)
+            self._create_znode(lease, deadline)
             with self._lock:
+                # `close` may have run since the session was opened, and abandons only the leases noted by then.
                 if self._closed:
-                    raise UnavailableError("closed")
+                    raise UnavailableError("this client of ZooKeeper is closed")
                 self._leases.add(lease)
         except LeaseLostError as error:
             session.abandon()
@@ -154,7 +163,7 @@ class Leases:
         for lease in leases:
             lease.session.abandon()
 
-    def _stand_for(self, lease: SessionLease, deadline: float) -> None:
+    def _create_znode(self, lease: SessionLease, deadline: float) -> None:
         """Create the znode for *lease*."""
         while True:
             pending = lease.session.kazoo.create(lease.znode, self._access.all, ephemeral=True)
@@ -170,4 +179,4 @@ class Leases:
             lost = {lease for lease in self._leases if lease.gone or lease.session.lost}
             self._leases -= lost
         for lease in lost:
-            lease.lose()
+            lease.mark_lost()

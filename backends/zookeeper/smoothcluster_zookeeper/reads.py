@@ -9,7 +9,7 @@ from smoothcluster.backend import Entry
 from smoothcluster.errors import UnavailableError
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
-from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate
+from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate_error
 from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead
 from smoothcluster_zookeeper.layout import Layout, sort_names
 from smoothcluster_zookeeper.lease import lease_id
@@ -77,7 +77,7 @@ class Reads:
         for answer in self._read(znodes, deadline, children=True):
             if isinstance(answer, Failed):
                 if answer.code != NO_NODE:
-                    raise translate(NoAuthError(), self._connection.settings.hosts)
+                    raise translate_error(NoAuthError(), self._connection.settings.hosts)
                 listings.append([])
             else:
                 listings.append(answer)
@@ -90,11 +90,11 @@ class Reads:
         parts = [znodes[start : start + _AT_ONCE] for start in range(0, len(znodes), _AT_ONCE)]
         pending = [session.kazoo.send(MultiRead(part, children=children)) for part in parts]
         answers = [answer for each in pending for answer in session.wait(each, deadline)]
-        self._connection.note(session)
+        self._connection.record_state(session)
         return answers
 
     def _deny_unless_directory(self, key: str, deadline: float) -> None:
         """Deny access to *key*, unless the unreadable znode is a directory's stand-in."""
         session = self._connection.ready(deadline)
         if not Directories.exists(session, self._layout.directory(key), deadline):
-            raise translate(NoAuthError(), self._connection.settings.hosts)
+            raise translate_error(NoAuthError(), self._connection.settings.hosts)

@@ -2,8 +2,6 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from ssl import SSLContext
 from typing import Any, final
 
 from kazoo.exceptions import AuthFailedError, NoNodeError, OperationTimeoutError, SessionExpiredError
@@ -13,34 +11,13 @@ from kazoo.protocol.states import KazooState, KeeperState
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
 from smoothcluster_zookeeper.driver import Driver, Pending, Transaction
-from smoothcluster_zookeeper.errors import translate, unreachable
+from smoothcluster_zookeeper.errors import translate_error, unreachable
 from smoothcluster_zookeeper.kazoo_handler import Handler
 from smoothcluster_zookeeper.kazoo_requests import Request
-
-_LEAST_PATIENCE = 2.0
-"""Shortest silence of a server in seconds, with no call waiting, before a change of server: the server may be busy."""
+from smoothcluster_zookeeper.settings import Settings
 
 _ENDING = 5.0
 """Seconds to wait for a thread to end. Only a name server can delay the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to reach the servers."""
-
-    hosts: str
-    timeout: float
-    credentials: list[tuple[str, str]] = field(repr=False)
-    tls: SSLContext | None
-
-    @property
-    def share(self) -> float:
-        """Seconds for trying each server. Time remains for other servers or a retry: a server may be starting."""
-        return self.timeout / max(3, self.hosts.count(",") + 1)
-
-    def deadline(self) -> float:
-        """Return the deadline of a call begun now."""
-        return SYSTEM_CLOCK.monotonic() + self.timeout
 
 
 @final
@@ -70,18 +47,9 @@ class Session:
         self._denied = False
         self._abandoned = False
         self._since = 0.0
-        self._news = threading.Condition()
+        self._state_changed = threading.Condition()
         self._handler = Handler(f"smoothcluster-zookeeper {settings.hosts}", settings.share, settings.tls)
-        self.kazoo = Driver(
-            settings.hosts,
-            self._handler,
-            settings.credentials,
-            self._on_state,
-            wanted=wanted,
-            share=settings.share,
-            patience=max(_LEAST_PATIENCE, settings.timeout),
-            ping=ping,
-        )
+        self.kazoo = Driver(settings, self._handler, self._on_state, wanted=wanted, ping=ping)
         self.kazoo.start()
 
     @property
@@ -96,10 +64,10 @@ class Session:
 
     def ready(self, deadline: float) -> None:
         """Wait for a connection. Raise UnavailableError at *deadline*, or the error for a lost session."""
-        with self._news:
-            self._news.wait_for(lambda: self.connected or self.lost, deadline - SYSTEM_CLOCK.monotonic())
+        with self._state_changed:
+            self._state_changed.wait_for(lambda: self.connected or self.lost, deadline - SYSTEM_CLOCK.monotonic())
             if self._abandoned:
-                raise UnavailableError("closed")
+                raise UnavailableError("this client of ZooKeeper is closed")
             if self.lost:
                 raise self._translated(AuthFailedError() if self._denied else SessionExpiredError("session expired"))
             if not self.connected:
@@ -129,6 +97,7 @@ class Session:
 
         The session sends the requests *after* at the same time: ZooKeeper answers a session's requests in order.
         """
+        # The commit first: the answers to the requests after the commit then show its effect.
         pending = transaction.commit_async()
         others = [self.kazoo.send(each) for each in after]
         results: Sequence[Any] = self.wait(pending, deadline, unknown)
@@ -144,7 +113,8 @@ class Session:
     def close(self, deadline: float) -> bool:
         """End the session on the servers too; return whether the servers have confirmed the end by *deadline*."""
         if self.connected:
-            self.kazoo.stay_ended()
+            # In this order: otherwise kazoo's thread could connect again once the servers have closed the connection.
+            self.kazoo.prevent_reconnect()
             self.kazoo.send_close()
             self._join(deadline - SYSTEM_CLOCK.monotonic())
         self.abandon()
@@ -153,7 +123,8 @@ class Session:
     def abandon(self) -> None:
         """Drop the connection and the thread without telling the servers; the session expires there."""
         self._abandoned = True
-        self.kazoo.stay_ended()
+        # The connection breaks last: kazoo's thread then finds the reconnect forbidden, and ends.
+        self.kazoo.prevent_reconnect()
         self._handler.abandon()
         self.kazoo.wake()
         if self._join(_ENDING):
@@ -172,10 +143,10 @@ class Session:
         return thread is None or not thread.is_alive()
 
     def _translated(self, error: Exception, unknown: type[BackendError] = UnavailableError) -> BackendError:
-        return translate(error, self.settings.hosts, unknown=unknown, expired=self._expired)
+        return translate_error(error, self.settings.hosts, unknown=unknown, expired=self._expired)
 
     def _on_state(self, state: str) -> None:
-        with self._news:
+        with self._state_changed:
             self.connected = state == KazooState.CONNECTED
             if self.connected:
                 self.id = self.kazoo.id
@@ -183,8 +154,9 @@ class Session:
             if state == KazooState.LOST:
                 self.lost = True
                 self._denied = self.kazoo.state == KeeperState.AUTH_FAILED
-                self.kazoo.stay_ended()
-            self._news.notify_all()
+                self.kazoo.prevent_reconnect()
+            self._state_changed.notify_all()
+        # Outside the lock: the callback takes locks of its own.
         if self._changed:
             self._changed(self)
 

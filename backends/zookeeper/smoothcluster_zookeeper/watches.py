@@ -28,11 +28,13 @@ _PAUSE = 0.2
 
 
 @final
-class _Order(Watch):
-    def __init__(self, watches: "Watches", path: str, notify: Callable[[], None], *, values: bool) -> None:
-        self._watches = watches
-        self.key = watches.layout.key(path)
-        self.directory = watches.layout.directory(path)
+class _PathWatch(Watch):
+    """A watch of the key and the directory at *path*."""
+
+    def __init__(self, owner: "Watches", path: str, notify: Callable[[], None], *, values: bool) -> None:
+        self._owner = owner
+        self.key = owner.layout.key(path)
+        self.directory = owner.layout.directory(path)
         self.notify = notify
         self.values = values
         self.children: set[str] = set()
@@ -40,10 +42,10 @@ class _Order(Watch):
         self.unarmed = {self.key, self.directory}
 
     def close(self) -> None:
-        self._watches.remove(self)
+        self._owner.remove(self)
 
-    def forget(self) -> None:
-        """Mark everything as unarmed."""
+    def mark_unarmed(self) -> None:
+        """Note that no ZooKeeper watch is armed."""
         self.children.clear()
         self.unarmed = {self.key, self.directory}
 
@@ -57,9 +59,9 @@ class Watches:
         self._connection = connection
         connection.disconnected = self._disconnected
         self._lock = threading.Lock()
-        self._orders: dict[str, set[_Order]] = {}
+        self._watches: dict[str, set[_PathWatch]] = {}
         """Watches by the znodes of their key and of their directory."""
-        self._awaiting: set[_Order] = set()
+        self._awaiting: set[_PathWatch] = set()
         """Watches to arm and notify."""
         self._work = threading.Event()
         self._closed = threading.Event()
@@ -68,65 +70,68 @@ class Watches:
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
         """Watch *path* from now on, or from the return of the servers."""
-        order = _Order(self, path, notify, values=values)
+        watch = _PathWatch(self, path, notify, values=values)
         with self._lock:
             if self._closed.is_set():
-                raise UnavailableError("closed")
-            for znode in (order.key, order.directory):
-                self._orders.setdefault(znode, set()).add(order)
+                raise UnavailableError("this client of ZooKeeper is closed")
+            # Before arming: the ZooKeeper watch may fire before the answer to the request that arms it has been read,
+            # and `_fired` must find the watch then.
+            for znode in (watch.key, watch.directory):
+                self._watches.setdefault(znode, set()).add(watch)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-zookeeper watches", daemon=True)
                 self._thread.start()
         try:
-            self._arm([order])
+            self._arm([watch])
         except (UnavailableError, NoNodeError):
-            self._put_off([order])
+            self._rearm_later([watch])
         except BaseException:
-            self.remove(order)
+            self.remove(watch)
             raise
-        return order
+        return watch
 
-    def remove(self, order: _Order) -> None:
-        """Stop notifying *order*, and remove ZooKeeper watches armed for *order* alone, which might never fire.
+    def remove(self, watch: _PathWatch) -> None:
+        """Stop notifying *watch*, and remove ZooKeeper watches armed for *watch* alone, which might never fire.
 
         A watch on a child fires at the latest when the child is deleted; no removed watch is notified.
         """
         with self._lock:
-            self._awaiting.discard(order)
-            unwanted = [znode for znode in (order.key, order.directory) if self._leave(znode, order)]
+            self._awaiting.discard(watch)
+            unwanted = [znode for znode in (watch.key, watch.directory) if self._remove_at(znode, watch)]
         if self._armed_on is not None:
             self._armed_on.unwatch(unwanted)
         with self._lock:  # A watch added meanwhile may have lost armed watches.
-            late = [each for znode in unwanted for each in self._orders.get(znode, ())]
-        self._put_off(late)
+            late = [each for znode in unwanted for each in self._watches.get(znode, ())]
+        self._rearm_later(late)
 
-    def _leave(self, znode: str, order: _Order) -> bool:
-        orders = self._orders.get(znode, set())
-        orders.discard(order)
-        if not orders:
-            self._orders.pop(znode, None)
-        return not orders
+    def _remove_at(self, znode: str, watch: _PathWatch) -> bool:
+        watches = self._watches.get(znode, set())
+        watches.discard(watch)
+        if not watches:
+            self._watches.pop(znode, None)
+        return not watches
 
     def close(self) -> None:
         """End all watches and the thread."""
         with self._lock:
             self._closed.set()
-            self._orders.clear()
+            self._watches.clear()
         self._work.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _disconnected(self) -> None:
-        """Put all watches off: the lost connection has taken every armed watch."""
+        """Arm all watches again later: armed ZooKeeper watches end with the connection."""
         with self._lock:
-            everyone = {order for orders in self._orders.values() for order in orders}
-        self._put_off(everyone)
+            everyone = {watch for watches in self._watches.values() for watch in watches}
+        self._rearm_later(everyone)
 
-    def _put_off(self, orders: Iterable[_Order]) -> None:
+    def _rearm_later(self, watches: Iterable[_PathWatch]) -> None:
+        """Have the thread arm and notify *watches*."""
         with self._lock:
-            for order in orders:
-                order.forget()
-                self._awaiting.add(order)
+            for watch in watches:
+                watch.mark_unarmed()
+                self._awaiting.add(watch)
         self._work.set()
 
     def _fired(self, event: Event) -> None:
@@ -135,70 +140,79 @@ class Watches:
             return  # The connection is gone; `_disconnected` is called.
         znode = event.path
         with self._lock:
-            for order in self._orders.get(znode, ()):
-                order.unarmed.add(znode)
-                self._awaiting.add(order)
-            for order in self._orders.get(znode.rpartition("/")[0], ()):
-                if znode in order.children:
-                    order.children.discard(znode)
+            for watch in self._watches.get(znode, ()):
+                watch.unarmed.add(znode)
+                self._awaiting.add(watch)
+            for watch in self._watches.get(znode.rpartition("/")[0], ()):
+                if znode in watch.children:
+                    watch.children.discard(znode)
                     if event.type == EventType.CHANGED:
-                        order.unarmed.add(znode)
-                    self._awaiting.add(order)
+                        watch.unarmed.add(znode)
+                    self._awaiting.add(watch)
         self._work.set()
 
     def _run(self) -> None:
         while True:
             self._work.wait()
+            # Cleared before the other two are read: a watch that fires, or a `close`, after this line sets the event
+            # again and leads to another round. Cleared later, the event could get lost.
             self._work.clear()
             if self._closed.is_set():
                 return
             with self._lock:
-                orders, self._awaiting = self._awaiting, set()
+                watches, self._awaiting = self._awaiting, set()
             try:
-                self._arm(orders)
+                self._arm(watches)
             except (BackendError, NoNodeError) as error:
-                _LOG.info("watches are not armed: %s", error)
-                self._put_off(orders)
+                _LOG.info("cannot arm the watches, and will try again: %s", error)
+                self._rearm_later(watches)
                 self._closed.wait(_PAUSE)
                 continue
-            for order in orders:
-                self._notify(order)
+            # After arming: the owner's next read then sees every change from before, and the armed watches report
+            # every later change. Notified before, the owner could read first, and a change between the read and the
+            # arming would stay unnoticed.
+            for watch in watches:
+                self._notify(watch)
 
-    def _notify(self, order: _Order) -> None:
-        if order not in self._orders.get(order.key, ()):
-            return
+    def _notify(self, watch: _PathWatch) -> None:
+        if watch not in self._watches.get(watch.key, ()):
+            return  # Closed while this thread was arming.
         try:
-            order.notify()
+            watch.notify()
         except Exception:  # noqa: BLE001  # The caller's own code failed; still notify the others.
-            _LOG.exception("a watch's notify failed")
+            _LOG.exception("the notify function of a watch raised an exception")
 
-    def _arm(self, orders: Iterable[_Order]) -> None:
-        """Arm all unarmed znodes of *orders*."""
+    def _arm(self, watches: Iterable[_PathWatch]) -> None:
+        """Arm all unarmed znodes of *watches*."""
         deadline = self._connection.settings.deadline()
         session = self._armed_on = self._connection.for_reading(deadline)
-        asked = [(order, znode, self._ask(session, order, znode)) for order, znode in self._unarmed(orders)]
+        asked = [(watch, znode, self._request_watch(session, watch, znode)) for watch, znode in self._unarmed(watches)]
         children: list[Pending] = []
-        for order, znode, pending in asked:
-            if znode == order.directory:
+        for watch, znode, pending in asked:
+            if znode == watch.directory:
                 names = self._listing(session, znode, pending, deadline)
-                children += self._arm_children(session, order, names)
+                children += self._arm_children(session, watch, names)
             else:
                 session.wait(pending, deadline)
         for pending in children:
             session.wait(pending, deadline)
 
-    def _unarmed(self, orders: Iterable[_Order]) -> list[tuple[_Order, str]]:
-        """Return the znodes to arm, already noted as armed, so that each may fire from the moment of arming on."""
-        wanted: list[tuple[_Order, str]] = []
+    def _unarmed(self, watches: Iterable[_PathWatch]) -> list[tuple[_PathWatch, str]]:
+        """Return the znodes to arm, already noted as armed.
+
+        ZooKeeper may fire a watch as soon as it is armed, in the session's thread. `_fired` then notes the znode as
+        unarmed again. If this thread noted "armed" only after the answer, the note would overwrite the news.
+        """
+        wanted: list[tuple[_PathWatch, str]] = []
         with self._lock:
-            for order in orders:
-                wanted += [(order, znode) for znode in order.unarmed]
-                order.children |= order.unarmed - {order.key, order.directory}
-                order.unarmed = set()
+            for watch in watches:
+                wanted += [(watch, znode) for znode in watch.unarmed]
+                watch.children |= watch.unarmed - {watch.key, watch.directory}
+                watch.unarmed = set()
         return wanted
 
-    def _ask(self, session: Session, order: _Order, znode: str) -> Pending:
-        if znode == order.directory:
+    def _request_watch(self, session: Session, watch: _PathWatch, znode: str) -> Pending:
+        if znode == watch.directory:
             return session.kazoo.children(znode, self._fired)
         return session.kazoo.exists(znode, self._fired)
 
@@ -210,16 +224,17 @@ class Watches:
             except NoNodeError:
                 if session.wait(session.kazoo.exists(znode, self._fired), deadline) is None:
                     return []
+                # Another client created the directory between the two answers: list again.
                 pending = session.kazoo.children(znode, self._fired)
             else:
                 return names
 
-    def _arm_children(self, session: Session, order: _Order, names: list[str]) -> list[Pending]:
+    def _arm_children(self, session: Session, watch: _PathWatch, names: list[str]) -> list[Pending]:
         """Watch the values of new keys. A deleted key fires its own watch."""
-        if not order.values:
+        if not watch.values:
             return []
-        here = {self.layout.key_in(order.directory, name) for name in sort_names(names)[0]}
+        here = {self.layout.key_in(watch.directory, name) for name in sort_names(names)[0]}
         with self._lock:
-            new = here - order.children
-            order.children |= new
+            new = here - watch.children
+            watch.children |= new
         return [session.kazoo.exists(znode, self._fired) for znode in new]
