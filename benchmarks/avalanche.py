@@ -18,14 +18,14 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 
-from bench import ROOT, Members, machine, until
+from bench import CHECKOUT_ROOT, Members, machine, until
 
 from smoothcluster import Cluster, Task, connect
 
-MEMBERS, KILLED, AGAIN, SECONDS = 8, 5, 3.0, 20.0
-TASKS = 120_000
+MEMBER_COUNT, KILLED_COUNT, RESTART_AFTER_SECONDS, RUN_SECONDS = 8, 5, 3.0, 20.0
+TASK_COUNT = 120_000
 
-SETTINGS: dict[str, tuple[dict[str, float], int | None]] = {
+SETTINGS_BY_NAME: dict[str, tuple[dict[str, float], int | None]] = {
     "all at once, no breaker": ({"shards": 1000, "pause": 0.0, "share": 1.0}, None),
     "pacing and breaker": ({}, None),
     "capacity of 8, no breaker": ({"share": 1.0}, 8),
@@ -61,24 +61,29 @@ class Stage:
 
     def play(self) -> Played:
         """Start the members, kill five, and watch."""
-        for _ in range(MEMBERS):
+        for _ in range(MEMBER_COUNT):
             self.members.start()
-        until(lambda: not self.cluster.absent() and sorted(self.look().values()) == [32 // MEMBERS] * MEMBERS)
-        self.cluster.submit([Task(id=str(number)) for number in range(TASKS)])
+        until(
+            lambda: (
+                not self.cluster.absent()
+                and sorted(self.shards_by_process().values()) == [32 // MEMBER_COUNT] * MEMBER_COUNT
+            )
+        )
+        self.cluster.submit([Task(id=str(number)) for number in range(TASK_COUNT)])
         time.sleep(1.0)
         first, began = self.done(), time.monotonic()
         killed = False
         late: tuple[int, float] | None = None
-        while (now := time.monotonic() - began) < SECONDS:
+        while (now := time.monotonic() - began) < RUN_SECONDS:
             if now >= 2.0 and not killed:
                 killed = True
                 self.played.before = (self.done() - first) / now
-                for pid in list(self.members.processes)[:KILLED]:
+                for pid in list(self.members.processes)[:KILLED_COUNT]:
                     self.members.kill(pid)
-                    self.due.append(time.monotonic() + AGAIN)
-            if now >= SECONDS - 5.0 and late is None:
+                    self.due.append(time.monotonic() + RESTART_AFTER_SECONDS)
+            if now >= RUN_SECONDS - 5.0 and late is None:
                 late = (self.done(), time.monotonic())
-            self.bury()
+            self.replace_dead()
             self.note(now)
             time.sleep(0.05)
         assert late is not None
@@ -89,18 +94,18 @@ class Stage:
         """Return the number of tasks done so far."""
         return int(self.cluster.status()["tasks"]["done"])
 
-    def look(self) -> dict[int, int]:
+    def shards_by_process(self) -> dict[int, int]:
         """Return the shards of each running process."""
         members = self.cluster.status()["members"]
         return {each["pid"]: each["shards"] for each in members if each["running"]}
 
-    def bury(self) -> None:
+    def replace_dead(self) -> None:
         """Count dead members, and start new members when due."""
         for pid, process in list(self.members.processes.items()):
             if process.poll() is not None:
                 del self.members.processes[pid]
                 self.played.died += 1
-                self.due.append(time.monotonic() + AGAIN)
+                self.due.append(time.monotonic() + RESTART_AFTER_SECONDS)
         for at in [at for at in self.due if at <= time.monotonic()]:
             self.due.remove(at)
             self.members.start()
@@ -144,18 +149,18 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[str, Played] = {}
     with tempfile.TemporaryDirectory() as directory:
-        for name, (pacing, capacity) in SETTINGS.items():
+        for name, (pacing, capacity) in SETTINGS_BY_NAME.items():
             stage = Stage(options.backend or f"sqlite:///{directory}/group.db", pacing, capacity)
             try:
                 results[name] = stage.play()
             finally:
                 stage.members.close()
     if options.picture is not None:
-        draw(results, options.picture if options.picture.is_absolute() else ROOT / options.picture)
+        draw(results, options.picture if options.picture.is_absolute() else CHECKOUT_ROOT / options.picture)
     if options.json:
         print(json.dumps({name: asdict(played) for name, played in results.items()}))
         return
-    print(f"{machine()}\n{MEMBERS} members, {KILLED} killed; {options.backend or 'sqlite'}")
+    print(f"{machine()}\n{MEMBER_COUNT} members, {KILLED_COUNT} killed; {options.backend or 'sqlite'}")
     for name, played in results.items():
         print(f"{name:>26}: {played.died} more died; {played.before:.0f} tasks/s before, {played.after:.0f} in the end")
 

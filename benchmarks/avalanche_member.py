@@ -10,7 +10,7 @@ import time
 
 from smoothcluster import ClusterCrawler, Pacing, Task, TaskContext, connect
 
-MEMORY, FORGOTTEN = 8, 8.0
+MOST_SHARDS_IN_MEMORY, MEMORY_FREED_AFTER_SECONDS = 8, 8.0
 """Largest number of shards in memory, and the seconds after the last task of a shard until its memory is free."""
 
 served: dict[int, float] = {}
@@ -20,7 +20,7 @@ def handler(_: Task, context: TaskContext) -> None:
     """Wait on I/O and count the shard as in memory."""
     now = time.monotonic()
     served[context.shard] = now
-    if sum(at > now - FORGOTTEN for at in list(served.values())) > MEMORY:
+    if sum(at > now - MEMORY_FREED_AFTER_SECONDS for at in list(served.values())) > MOST_SHARDS_IN_MEMORY:
         os._exit(1)
     time.sleep(0.02)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent
+CHECKOUT_ROOT = Path(__file__).resolve().parent.parent
 
 
 def until(condition: Callable[[], bool], within: float = 60.0, what: str = "the group") -> None:
@@ -48,7 +48,7 @@ class Members:
     """Processes running *program* of ``benchmarks/``."""
 
     def __init__(self, url: str, group: str, *options: str, program: str = "bench_member.py") -> None:
-        self._command = [sys.executable, str(ROOT / "benchmarks" / program), url, group, *options]
+        self._command = [sys.executable, str(CHECKOUT_ROOT / "benchmarks" / program), url, group, *options]
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self) -> int:

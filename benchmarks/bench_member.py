@@ -10,23 +10,23 @@ from functools import cache
 
 from smoothcluster import ClusterCrawler, Task, TaskContext, connect
 
-ARGUMENTS = os.environ.setdefault("BENCH", " ".join(sys.argv[1:])).split()
-URL, GROUP, PATH, RUNNER, BACKUP, CONCURRENCY, SECONDS = ARGUMENTS
+MEMBER_ARGUMENTS = os.environ.setdefault("BENCH", " ".join(sys.argv[1:])).split()
+STORE_URL, GROUP_NAME, LOG_PATH, RUNNER_COUNT, BACKUP_COUNT, MEMBER_CONCURRENCY, WAIT_ARGUMENT = MEMBER_ARGUMENTS
 """A child process that imports this module to run suspects has no arguments, but inherits the environment."""
 
-WAIT = float(SECONDS)
+WAIT_SECONDS = float(WAIT_ARGUMENT)
 
 
 @cache
 def log() -> int:
     """Open the log once."""
-    return os.open(PATH, os.O_WRONLY | os.O_APPEND)
+    return os.open(LOG_PATH, os.O_WRONLY | os.O_APPEND)
 
 
 def wait_on_io(task: Task, context: TaskContext) -> None:
     """Append a line to the log, and wait."""
     os.write(log(), f"{time.monotonic():.6f} {context.member} {context.shard} {task.id}\n".encode())
-    time.sleep(WAIT)
+    time.sleep(WAIT_SECONDS)
 
 
 def nothing(_: Task, __: TaskContext) -> None:
@@ -36,12 +36,12 @@ def nothing(_: Task, __: TaskContext) -> None:
 def crawler() -> ClusterCrawler:
     """Return the member."""
     return ClusterCrawler(
-        backend=connect(URL),
-        runner=int(RUNNER),
-        backup=None if BACKUP == "all" else int(BACKUP),
-        group=GROUP,
-        handler=wait_on_io if WAIT else nothing,
-        concurrency=int(CONCURRENCY),
+        backend=connect(STORE_URL),
+        runner=int(RUNNER_COUNT),
+        backup=None if BACKUP_COUNT == "all" else int(BACKUP_COUNT),
+        group=GROUP_NAME,
+        handler=wait_on_io if WAIT_SECONDS else nothing,
+        concurrency=int(MEMBER_CONCURRENCY),
     )
 
 

@@ -9,7 +9,7 @@ at a known version, as in a claim of a seat. The driver does the same without co
 from collections.abc import Callable
 
 from bench import Pair, compare, options
-from raw import KEYS, VALUE, raw
+from raw import KEYS_PER_COMMIT, SMALL_VALUE, raw
 
 from smoothcluster import connect
 from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Update
@@ -17,12 +17,12 @@ from smoothcluster.backend import Change, Committed, CoordinationBackend, Create
 
 def commit(backend: CoordinationBackend, keys: list[str]) -> Callable[[], None]:
     """Return a function to set *keys*, each at the version of the previous call."""
-    made = backend.commit([], [Create(key, VALUE) for key in keys])
+    made = backend.commit([], [Create(key, SMALL_VALUE) for key in keys])
     assert isinstance(made, Committed)
     versions = dict(made.versions)
 
     def act() -> None:
-        changes: list[Change] = [Update(key, VALUE, versions[key]) for key in keys]
+        changes: list[Change] = [Update(key, SMALL_VALUE, versions[key]) for key in keys]
         done = backend.commit([], changes)
         assert isinstance(done, Committed)
         versions.update(done.versions)
@@ -36,7 +36,7 @@ def main() -> None:
     backend, driver = connect(url), raw(url)
     try:
         one = commit(backend, [f"{group}/one"])
-        many = commit(backend, [f"{group}/many-{number}" for number in range(KEYS)])
+        many = commit(backend, [f"{group}/many-{number}" for number in range(KEYS_PER_COMMIT)])
         pairs = [
             Pair("read", lambda: backend.get(f"{group}/one"), driver.read),
             Pair("commit", one, driver.write),

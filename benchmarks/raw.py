@@ -11,10 +11,10 @@ from smoothcluster.errors import UnavailableError
 from smoothcluster.memory.connections import ConnectionPool, check_path
 from smoothcluster.memory.wire import Frame, frame
 
-KEYS = 14
+KEYS_PER_COMMIT = 14
 """Keys in a commit such as a claim: a member, a seat, and twelve shards."""
 
-VALUE = b"x" * 100
+SMALL_VALUE = b"x" * 100
 
 
 class Raw(Protocol):
@@ -51,24 +51,24 @@ class RawZookeeper(Raw):
         self._client: Any = untyped.KazooClient(hosts)
         self._client.start()
         self._root = f"/raw-{uuid.uuid4().hex}"
-        self._paths = [f"{self._root}/{number}" for number in range(KEYS)]
+        self._paths = [f"{self._root}/{number}" for number in range(KEYS_PER_COMMIT)]
         for path in self._paths:
-            self._client.create(path, VALUE, makepath=True)
+            self._client.create(path, SMALL_VALUE, makepath=True)
 
     def read(self) -> None:
         self._client.get(self._paths[0])
 
     def write(self) -> None:
-        self._client.set(self._paths[0], VALUE)
+        self._client.set(self._paths[0], SMALL_VALUE)
 
     def write_many(self) -> None:
         transaction = self._client.transaction()
         for path in self._paths:
-            transaction.set_data(path, VALUE)
+            transaction.set_data(path, SMALL_VALUE)
         transaction.commit()
 
     def make_and_remove(self) -> None:
-        self._client.create(f"{self._root}/lock", VALUE, ephemeral=True)
+        self._client.create(f"{self._root}/lock", SMALL_VALUE, ephemeral=True)
         self._client.delete(f"{self._root}/lock")
 
     def close(self) -> None:
@@ -93,14 +93,16 @@ class RawEtcd(Raw):
         self._client.get(f"{self._root}/0")
 
     def write(self) -> None:
-        self._client.put(f"{self._root}/0", VALUE)
+        self._client.put(f"{self._root}/0", SMALL_VALUE)
 
     def write_many(self) -> None:
-        puts = [self._client.transactions.put(f"{self._root}/{number}", VALUE) for number in range(KEYS)]
+        puts = [
+            self._client.transactions.put(f"{self._root}/{number}", SMALL_VALUE) for number in range(KEYS_PER_COMMIT)
+        ]
         self._client.transaction(compare=[], success=puts, failure=[])
 
     def make_and_remove(self) -> None:
-        self._client.put(f"{self._root}/lock", VALUE, self._lease)
+        self._client.put(f"{self._root}/lock", SMALL_VALUE, self._lease)
         self._client.delete(f"{self._root}/lock")
 
     def close(self) -> None:
@@ -123,20 +125,20 @@ class RawRedis(Raw):
         self._client.get(f"{self._root}/0")
 
     def write(self) -> None:
-        self._client.set(f"{self._root}/0", VALUE)
+        self._client.set(f"{self._root}/0", SMALL_VALUE)
 
     def write_many(self) -> None:
         pipe = self._client.pipeline(transaction=True)
-        for number in range(KEYS):
-            pipe.set(f"{self._root}/{number}", VALUE)
+        for number in range(KEYS_PER_COMMIT):
+            pipe.set(f"{self._root}/{number}", SMALL_VALUE)
         pipe.execute()
 
     def make_and_remove(self) -> None:
-        self._client.set(f"{self._root}/lock", VALUE, nx=True, ex=60)
+        self._client.set(f"{self._root}/lock", SMALL_VALUE, nx=True, ex=60)
         self._client.delete(f"{self._root}/lock")
 
     def close(self) -> None:
-        self._client.delete(*(f"{self._root}/{number}" for number in range(KEYS)))
+        self._client.delete(*(f"{self._root}/{number}" for number in range(KEYS_PER_COMMIT)))
         self._client.close()
 
 
@@ -154,15 +156,17 @@ class RawSqlite(Raw):
         self._connection.execute("SELECT value FROM raw WHERE key = '0'").fetchone()
 
     def write(self) -> None:
-        self._connection.execute("REPLACE INTO raw VALUES ('0', ?)", (VALUE,))
+        self._connection.execute("REPLACE INTO raw VALUES ('0', ?)", (SMALL_VALUE,))
 
     def write_many(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.executemany("REPLACE INTO raw VALUES (?, ?)", [(str(n), VALUE) for n in range(KEYS)])
+        self._connection.executemany(
+            "REPLACE INTO raw VALUES (?, ?)", [(str(n), SMALL_VALUE) for n in range(KEYS_PER_COMMIT)]
+        )
         self._connection.execute("COMMIT")
 
     def make_and_remove(self) -> None:
-        self._connection.execute("INSERT INTO raw VALUES ('lock', ?)", (VALUE,))
+        self._connection.execute("INSERT INTO raw VALUES ('lock', ?)", (SMALL_VALUE,))
         self._connection.execute("DELETE FROM raw WHERE key = 'lock'")
 
     def close(self) -> None:
@@ -178,15 +182,15 @@ class RawMemory(Raw):
         self._connections = ConnectionPool(check_path(path), 5.0)
         self._root = f"raw-{uuid.uuid4().hex}"
         self._lease = str(self._ask(["grant", 60.0]).words[0])
-        names = [f"{self._root}/{number}" for number in range(KEYS)]
-        self._change(*(["create", name, len(VALUE), False] for name in names))
-        self._updates = [["update", name, len(VALUE), None] for name in names]
+        names = [f"{self._root}/{number}" for number in range(KEYS_PER_COMMIT)]
+        self._change(*(["create", name, len(SMALL_VALUE), False] for name in names))
+        self._updates = [["update", name, len(SMALL_VALUE), None] for name in names]
 
     def _ask(self, words: Sequence[object], *values: bytes) -> Frame:
         return self._connections.request(frame(words, values), UnavailableError)
 
     def _change(self, *changes: Sequence[object]) -> None:
-        values = [VALUE for change in changes if change[0] != "delete"]
+        values = [SMALL_VALUE for change in changes if change[0] != "delete"]
         assert self._ask(["commit", self._lease, [], [*changes], None], *values).words[0] == "done"
 
     def read(self) -> None:
@@ -199,11 +203,11 @@ class RawMemory(Raw):
         self._change(*self._updates)
 
     def make_and_remove(self) -> None:
-        self._change(["create", f"{self._root}/lock", len(VALUE), True])
+        self._change(["create", f"{self._root}/lock", len(SMALL_VALUE), True])
         self._change(["delete", f"{self._root}/lock", None])
 
     def close(self) -> None:
-        self._change(*(["delete", f"{self._root}/{number}", None] for number in range(KEYS)))
+        self._change(*(["delete", f"{self._root}/{number}", None] for number in range(KEYS_PER_COMMIT)))
         self._ask(["end", self._lease])
         self._connections.close()
 

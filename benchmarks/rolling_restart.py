@@ -24,7 +24,7 @@ from smoothcluster import Cluster, Task, connect
 from smoothcluster.group.store import GroupStore
 from smoothcluster.records.keys import Keys
 
-MEMBERS, CONCURRENCY, SECONDS, SHARDS = 5, 8, 0.02, 32
+MEMBER_COUNT, MEMBER_CONCURRENCY, TASK_SECONDS, SHARD_COUNT = 5, 8, 0.02, 32
 
 
 class Watcher(threading.Thread):
@@ -61,7 +61,7 @@ def settled(cluster: Cluster) -> bool:
     """Return whether five members work and share the shards evenly."""
     members: list[dict[str, Any]] = [] if cluster.absent() else cluster.status()["members"]
     shards = [member["shards"] for member in members if member["running"]]
-    return len(shards) == MEMBERS and sum(shards) == SHARDS and max(shards) - min(shards) <= 1
+    return len(shards) == MEMBER_COUNT and sum(shards) == SHARD_COUNT and max(shards) - min(shards) <= 1
 
 
 def restart_all(cluster: Cluster, members: Members) -> None:
@@ -78,10 +78,10 @@ def measure(url: str, rounds: int, log: Log) -> tuple[Watcher, int]:
     """Restart all members *rounds* times; return the watcher and the number of tasks done meanwhile."""
     cluster = Cluster(connect(url), f"rolling-{secrets.token_hex(4)}")
     watcher = Watcher(url, cluster.group)
-    settings = (str(MEMBERS), "all", str(CONCURRENCY), str(SECONDS))
+    settings = (str(MEMBER_COUNT), "all", str(MEMBER_CONCURRENCY), str(TASK_SECONDS))
     members = Members(url, cluster.group, str(log.path), *settings)
     try:
-        for _ in range(MEMBERS):
+        for _ in range(MEMBER_COUNT):
             members.start()
         until(lambda: settled(cluster))
         job = cluster.submit([Task(id=str(number)) for number in range(200_000)])
@@ -106,11 +106,11 @@ def main() -> None:
         log = Log(Path(directory) / "starts")
         watcher, done = measure(options.backend, options.rounds, log)
         starts = [row[3] for row in log.new()]
-    twice, restarts = len(starts) - len(set(starts)), options.rounds * MEMBERS
+    twice, restarts = len(starts) - len(set(starts)), options.rounds * MEMBER_COUNT
     if options.json:
         print(json.dumps({"restarts": restarts, "gaps_ms": watcher.gaps, "started_twice": twice, "done": done}))
         return
-    print(f"{machine()}\n{restarts} restarts of {MEMBERS} members, milliseconds; {options.backend}")
+    print(f"{machine()}\n{restarts} restarts of {MEMBER_COUNT} members, milliseconds; {options.backend}")
     print(f"    without an owner  {figures(watcher.gaps)}  ({len(watcher.gaps)} times)")
     print(f"  between two looks  {figures(watcher.readings)}")
     print(f"tasks done meanwhile: {done}, started twice: {twice}")

@@ -21,7 +21,7 @@ from bench import Log, Members, figures, machine, until
 
 from smoothcluster import Cluster, Task, connect
 
-RUNNER, BACKUP, CONCURRENCY, SECONDS = 3, 2, 8, 0.05
+RUNNER_COUNT, BACKUP_COUNT, MEMBER_CONCURRENCY, TASK_SECONDS = 3, 2, 8, 0.05
 
 
 class Bench:
@@ -30,7 +30,12 @@ class Bench:
     def __init__(self, url: str, directory: Path) -> None:
         self.group = f"takeover-{secrets.token_hex(4)}"
         self.log = Log(directory / "starts")
-        self.members = Members(url, self.group, str(self.log.path), *map(str, (RUNNER, BACKUP, CONCURRENCY, SECONDS)))
+        self.members = Members(
+            url,
+            self.group,
+            str(self.log.path),
+            *map(str, (RUNNER_COUNT, BACKUP_COUNT, MEMBER_CONCURRENCY, TASK_SECONDS)),
+        )
         self.cluster = Cluster(connect(url), self.group)
         self.submitted = 0
 
@@ -39,8 +44,8 @@ class Bench:
         members: list[dict[str, Any]] = [] if self.cluster.absent() else self.cluster.status()["members"]
         shards = [member["shards"] for member in members if member["role"] == "runner"]
         return (
-            len(members) == RUNNER + BACKUP
-            and len(shards) == RUNNER
+            len(members) == RUNNER_COUNT + BACKUP_COUNT
+            and len(shards) == RUNNER_COUNT
             and all(member["running"] for member in members)
             and sum(shards) == 32
             and max(shards) - min(shards) <= 1
@@ -113,7 +118,7 @@ def main() -> None:
         bench = Bench(options.backend, Path(directory))
         rows: list[dict[str, float]] = []
         try:
-            for _ in range(RUNNER + BACKUP):
+            for _ in range(RUNNER_COUNT + BACKUP_COUNT):
                 bench.members.start()
             until(bench.settled)
             while len(rows) < options.kills:

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+CHECKOUT_ROOT = Path(__file__).resolve().parents[1]
 
 CODE_FOLDERS = ("smoothcluster", "backends", "benchmarks", "examples", "scripts")
 
-PRONOUNS = re.compile(r"\b(it|its|that|what|one|ones|who|whom|whose|whoever)\b", re.IGNORECASE)
+PRONOUN_PATTERN = re.compile(r"\b(it|its|that|what|one|ones|who|whom|whose|whoever)\b", re.IGNORECASE)
 
 MOST_PARAMETERS = 6
 MOST_FUNCTION_LINES = 30
@@ -49,11 +49,11 @@ class Measures:
 def python_files(*folders: str) -> Iterator[Path]:
     """Yield every Python file under *folders* of the checkout."""
     for folder in folders:
-        yield from sorted(path for path in (ROOT / folder).rglob("*.py") if not _is_hidden(path))
+        yield from sorted(path for path in (CHECKOUT_ROOT / folder).rglob("*.py") if not _is_hidden(path))
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part in {"build", "dist"} for part in path.relative_to(ROOT).parts)
+    return any(part.startswith(".") or part in {"build", "dist"} for part in path.relative_to(CHECKOUT_ROOT).parts)
 
 
 def _comments(path: Path) -> dict[int, str]:
@@ -75,7 +75,7 @@ class Source:
     def read(cls, path: Path) -> "Source":
         """Read the file at *path*."""
         text = path.read_text()
-        return cls(str(path.relative_to(ROOT)), text.count("\n"), ast.parse(text), _comments(path))
+        return cls(str(path.relative_to(CHECKOUT_ROOT)), text.count("\n"), ast.parse(text), _comments(path))
 
     def has_reason(self, kind: str, first: int, last: int) -> bool:
         """Return whether a comment in these lines gives a reason of this kind."""
@@ -181,13 +181,13 @@ def without_code(text: str) -> str:
 
 def pages() -> list[Path]:
     """Return every page of prose shown by the project."""
-    found = [path for path in ROOT.rglob("*.md") if not _is_hidden(path)]
+    found = [path for path in CHECKOUT_ROOT.rglob("*.md") if not _is_hidden(path)]
     return sorted(found)
 
 
 def pronoun_counts(text: str) -> tuple[int, int]:
     """Count the pronouns and the words of *text*."""
-    return len(PRONOUNS.findall(text)), len(re.findall(r"[A-Za-z][A-Za-z'-]*", text))
+    return len(PRONOUN_PATTERN.findall(text)), len(re.findall(r"[A-Za-z][A-Za-z'-]*", text))
 
 
 def share(counts: list[tuple[int, int]]) -> float:
@@ -229,7 +229,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     sources = [Source.read(path) for path in python_files(*CODE_FOLDERS)]
-    documentation = {str(path.relative_to(ROOT)): without_code(path.read_text()) for path in pages()}
+    documentation = {str(path.relative_to(CHECKOUT_ROOT)): without_code(path.read_text()) for path in pages()}
     described = {source.name: docstrings(source) for source in sources}
     if options.sentences:
         everything = [each for text in (*documentation.values(), *described.values()) for each in sentences(text)]

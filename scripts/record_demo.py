@@ -11,8 +11,8 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
-WIDTH = 124
-PICTURE = Path(__file__).resolve().parents[1] / "docs" / "demo.svg"
+TERMINAL_COLUMNS = 124
+PICTURE_PATH = Path(__file__).resolve().parents[1] / "docs" / "demo.svg"
 
 WITHOUT_FONTS = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 """rich's template without the font rules, so that a reader's browser fetches no fonts from other sites."""
@@ -21,7 +21,7 @@ WITHOUT_FONTS = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=
 def played() -> str:
     """Run the demo and return the bytes written to the terminal, decoded."""
     terminal, inside = os.openpty()
-    settings = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": str(WIDTH), "LINES": "40"}
+    settings = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "COLUMNS": str(TERMINAL_COLUMNS), "LINES": "40"}
     command = [sys.executable, "-m", "smoothcluster", "demo"]
     with subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside, env=os.environ | settings) as process:
         os.close(inside)
@@ -45,7 +45,7 @@ def seen(written: str) -> Text:
 
 def draw(written: str, picture: Path) -> None:
     """Write the final screen to *picture* as SVG."""
-    console = Console(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
+    console = Console(record=True, width=TERMINAL_COLUMNS, file=StringIO(), force_terminal=True)
     console.print(Text("$ smoothcluster demo", style="bold"))
     console.print(seen(written))
     picture.write_text(console.export_svg(title="smoothcluster", code_format=WITHOUT_FONTS, unique_id="demo"))
@@ -53,4 +53,4 @@ def draw(written: str, picture: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(played(), PICTURE)
+    draw(played(), PICTURE_PATH)

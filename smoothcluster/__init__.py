@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        home = _HOMES.get(name)
+        home = _HOME_MODULES.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
@@ -29,7 +29,7 @@ else:
         return sorted({*globals(), *__all__})
 
 
-_HOMES = {
+_HOME_MODULES = {
     "Cluster": "cluster",
     "ClusterCrawler": "crawler",
     "Evidence": "model",

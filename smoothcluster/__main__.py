@@ -3,7 +3,7 @@
 import os
 import sys
 
-INTERRUPTED = 130
+INTERRUPTED_EXIT_STATUS = 130
 """Equal to `smoothcluster.cli.common.Exit`, which is not imported yet."""
 
 
@@ -14,14 +14,14 @@ def main() -> None:
 
         # Not an exception: during an import, Python calls back in places where no exception can be raised.
         if heard := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+            signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED_EXIT_STATUS))
         from smoothcluster.cli import main as command
 
         if heard:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         command()
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(INTERRUPTED_EXIT_STATUS)
 
 
 if __name__ == "__main__":  # pragma: no branch

@@ -33,10 +33,10 @@ from typing import Protocol, runtime_checkable
 
 from smoothcluster.errors import CommitTooLargeError, OutcomeUnknownError, UnavailableError
 
-_SEGMENT = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.:@+=-]+"
-_KEY = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*")
+_SEGMENT_PATTERN = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.:@+=-]+"
+_KEY_PATTERN = re.compile(f"{_SEGMENT_PATTERN}(?:/{_SEGMENT_PATTERN})*")
 
-_OVERHEAD = 64
+_OPERATION_OVERHEAD_BYTES = 64
 """Bytes counted for the framing of each operation, for every store: generous on purpose."""
 
 
@@ -47,7 +47,7 @@ def check_key(key: str) -> str:
     A key is one or more segments of ``A-Z a-z 0-9 _ . : @ + = -`` joined by single slashes;
     ``.`` and ``..`` are not segments. A key has at most 512 characters.
     """
-    if not _KEY.fullmatch(key) or len(key) > 512:
+    if not _KEY_PATTERN.fullmatch(key) or len(key) > 512:
         raise ValueError(f"not a valid key: {key!r}; use A-Z a-z 0-9 _ . : @ + = - in segments joined by '/'")
     return key
 
@@ -352,9 +352,9 @@ class CommitSize:
 
 def commit_size(conditions: Sequence[Condition], changes: Sequence[Change]) -> CommitSize:
     """Measure a commit: the bytes of keys and values, and a fixed sum for each operation."""
-    size = sum(len(condition.key) + _OVERHEAD for condition in conditions)
+    size = sum(len(condition.key) + _OPERATION_OVERHEAD_BYTES for condition in conditions)
     for change in changes:
-        size += len(change.key) + _OVERHEAD
+        size += len(change.key) + _OPERATION_OVERHEAD_BYTES
         if not isinstance(change, Delete):
             size += len(change.value)
     return CommitSize(size, len(conditions) + len(changes))

@@ -11,9 +11,9 @@ from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
 from smoothcluster.group.events import read_events
 from smoothcluster.group.resizing import Resize, try_change
-from smoothcluster.group.spec import ENOUGH
+from smoothcluster.group.spec import SHARDS_PER_RUNNER
 from smoothcluster.group.status import group_status, numbers_of
-from smoothcluster.jobs.access import PATIENCE, Access
+from smoothcluster.jobs.access import CLIENT_RETRY_SECONDS, Access
 from smoothcluster.jobs.handle import JobHandle
 from smoothcluster.jobs.submission import Submission
 from smoothcluster.model import Task, check_name
@@ -41,7 +41,7 @@ class Cluster:
         group: str = "default",
         *,
         clock: Clock = SYSTEM_CLOCK,
-        patience: float = PATIENCE,
+        patience: float = CLIENT_RETRY_SECONDS,
     ) -> None:
         self.group = check_name("group", group)
         self._access = Access(backend, group, clock, patience)
@@ -113,7 +113,7 @@ class Cluster:
         while (spec := access.ask(lambda: try_change(access.store, wanted))) is None:
             if clock.monotonic() > until:
                 raise OutcomeUnknownError("the store does not take the change, or others were faster again and again")
-        if spec.shards < ENOUGH * (spec.runner or 0):
+        if spec.shards < SHARDS_PER_RUNNER * (spec.runner or 0):
             log.warning(
                 "%d shards for %s Runners: shares differ, or some have none; their number stays",
                 spec.shards,

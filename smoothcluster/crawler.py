@@ -25,7 +25,7 @@ from smoothcluster.errors import (
 )
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
-from smoothcluster.group.spec import INDEX, Wanted
+from smoothcluster.group.spec import INDEX_PLACEHOLDER, Wanted
 from smoothcluster.member.process import MemberProcess
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Handler, Role, check_name
@@ -36,7 +36,7 @@ from smoothcluster.retry import patiently
 
 log = logging.getLogger("smoothcluster")
 
-JOINING = 2.0
+EXTRA_JOIN_SECONDS = 2.0
 """Seconds, on top of one and a half lease times, within which joining is retried."""
 
 
@@ -94,7 +94,7 @@ class ClusterCrawler:
         handler: Handler,
         runner: int | None = None,
         backup: int | None = None,
-        name: str = f"crawler_{INDEX}",
+        name: str = f"crawler_{INDEX_PLACEHOLDER}",
         group: str = "default",
         concurrency: int = 8,
         lease_ttl: float = 10.0,
@@ -151,7 +151,7 @@ class ClusterCrawler:
         if self._loop.life is None:
             self._check_guarantees()
         began = SYSTEM_CLOCK.monotonic()
-        deadline = began + (1.5 * self._lease_ttl + JOINING)
+        deadline = began + (1.5 * self._lease_ttl + EXTRA_JOIN_SECONDS)
         told = False
         while True:
             try:

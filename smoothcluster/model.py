@@ -11,7 +11,9 @@ from typing import Any, Protocol, cast
 
 from smoothcluster.errors import UsageError
 
-JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+JSON = (
+    None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+)  # name: the format's own name, and the type's name in the documentation
 """Any JSON value."""
 
 LARGEST_VALUE = 256 * 1024
@@ -98,9 +100,9 @@ class Task:
     def from_json(cls, data: Mapping[str, object]) -> "Task":
         """The task in *data*, written by `to_json` or by a person. Raise UsageError for an unknown or wrong field."""
         for name, value in data.items():
-            if name not in _FITS:
+            if name not in _FIELD_CHECKS:
                 raise UsageError(f"a task has no field {name!r:.40}")
-            if not _FITS[name](value):
+            if not _FIELD_CHECKS[name](value):
                 raise UsageError(f"a task's {name} cannot be {value!r:.80}")
         fields: dict[str, Any] = dict(data)
         if "body64" in fields:
@@ -121,7 +123,7 @@ def _maps_text(value: object) -> bool:
     return all(isinstance(part, str) for pair in cast("dict[object, object]", value).items() for part in pair)
 
 
-_FITS: dict[str, Callable[[object], bool]] = {
+_FIELD_CHECKS: dict[str, Callable[[object], bool]] = {
     "id": _is_text,
     "url": _is_text,
     "method": _is_text,
@@ -200,11 +202,11 @@ class TaskContext:
 Handler = Callable[[Task, TaskContext], object]
 """A handler, sync or ``async def``: returns a JSON value of up to 256 KiB, or raises."""
 
-_NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,99}")
+_NAME_PATTERN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,99}")
 
 
 def check_name(what: str, name: str) -> str:
     """Return *name* if a key can contain the name; if not, raise UsageError that mentions *what* the name is for."""
-    if not _NAME.fullmatch(name) or name in (".", ".."):
+    if not _NAME_PATTERN.fullmatch(name) or name in (".", ".."):
         raise UsageError(f"{what} {name!r} is not valid: use letters, digits, '_', '.', '-', at most 100 characters")
     return name

@@ -15,15 +15,15 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, e
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.errors import MissingDriverError, UnknownSchemeError, UsageError
 
-GROUP = "smoothcluster.backends"
-VARIABLE = "SMOOTHCLUSTER_BACKEND"
-DEFAULT = "sqlite://"
+ENTRY_POINT_GROUP = "smoothcluster.backends"
+BACKEND_VARIABLE = "SMOOTHCLUSTER_BACKEND"
+DEFAULT_URL = "sqlite://"
 """The URL without any setting: needs no server, and is the same for all processes of a user."""
 
-_EXAMPLE = "zookeeper://127.0.0.1:2181"
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
-_REQUIREMENT = re.compile(r"\s*(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)[^;]*(;(?P<marker>.*))?")
-_EXTRA = re.compile(r"""extra\s*==\s*['"](?P<extra>[^'"]+)['"]""")
+_EXAMPLE_URL = "zookeeper://127.0.0.1:2181"
+_SCHEME_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
+_REQUIREMENT_PATTERN = re.compile(r"\s*(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)[^;]*(;(?P<marker>.*))?")
+_EXTRA_PATTERN = re.compile(r"""extra\s*==\s*['"](?P<extra>[^'"]+)['"]""")
 
 
 def connect(url: str | None = None, **options: object) -> CoordinationBackend:
@@ -34,7 +34,7 @@ def connect(url: str | None = None, **options: object) -> CoordinationBackend:
     MissingDriverError if the driver is not installed. Errors of the adapter escape unchanged.
     """
     if url is None:
-        url = os.environ.get(VARIABLE) or DEFAULT
+        url = os.environ.get(BACKEND_VARIABLE) or DEFAULT_URL
     scheme, url = _normal(url)
     from_url = _from_url(_find(scheme))
     _check_options(scheme, from_url, url, options)
@@ -43,7 +43,7 @@ def connect(url: str | None = None, **options: object) -> CoordinationBackend:
 
 def schemes() -> list[str]:
     """The URL schemes of all installed backends, sorted."""
-    return sorted({point.name for point in entry_points(group=GROUP)})
+    return sorted({point.name for point in entry_points(group=ENTRY_POINT_GROUP)})
 
 
 def masked(url: str) -> str:
@@ -60,20 +60,20 @@ def masked(url: str) -> str:
 def _split(url: str) -> tuple[str, str]:
     """Split *url* into the scheme and the rest; the scheme is empty if *url* does not begin with a scheme."""
     scheme, separator, rest = url.partition("://")
-    return (scheme.lower(), rest) if separator and _SCHEME.fullmatch(scheme) else ("", url)
+    return (scheme.lower(), rest) if separator and _SCHEME_PATTERN.fullmatch(scheme) else ("", url)
 
 
 def _normal(url: str) -> tuple[str, str]:
     """The scheme in small letters, and the URL with this scheme, so that adapters need not handle capitals."""
     scheme, rest = _split(url)
     if not scheme:
-        raise UsageError(f"{masked(url)!r} is not a backend's URL: it must begin with a scheme, as in {_EXAMPLE}")
+        raise UsageError(f"{masked(url)!r} is not a backend's URL: it must begin with a scheme, as in {_EXAMPLE_URL}")
     return scheme, f"{scheme}://{rest}"
 
 
 def _find(scheme: str) -> EntryPoint:
     """The entry point for *scheme*; raise an error if there are none or several."""
-    found = {point.value: point for point in entry_points(group=GROUP, name=scheme)}
+    found = {point.value: point for point in entry_points(group=ENTRY_POINT_GROUP, name=scheme)}
     if not found:
         raise UnknownSchemeError(_unknown(scheme, schemes()))
     if len(found) > 1:
@@ -130,11 +130,11 @@ def _driver_hint(point: EntryPoint, module: str) -> str | None:
 def _requirements(lines: Iterable[str]) -> Iterable[tuple[str, str | None]]:
     """Name and extra of each requirement, without requirements with other markers, which may not apply here."""
     for line in lines:
-        match = _REQUIREMENT.match(line)
+        match = _REQUIREMENT_PATTERN.match(line)
         if match is None:
             continue
         marker = match["marker"]
-        extra = _EXTRA.fullmatch(marker.strip()) if marker else None
+        extra = _EXTRA_PATTERN.fullmatch(marker.strip()) if marker else None
         if extra or not marker:
             yield match["name"], extra["extra"] if extra else None
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from smoothcluster.crawler import ClusterCrawler
-from smoothcluster.group.spec import INDEX
+from smoothcluster.group.spec import INDEX_PLACEHOLDER
 from smoothcluster.model import Handler, Task, TaskContext
 from smoothcluster.registry import connect
 
@@ -26,7 +26,7 @@ class ZookeeperCrawler(ClusterCrawler):
         self,
         runner: int,
         backup: int | None = None,
-        name: str = f"crawler_{INDEX}",
+        name: str = f"crawler_{INDEX_PLACEHOLDER}",
         zk_hosts: str = "localhost:2181",
         handler: Handler | None = None,
         **settings: Any,  # ClusterCrawler's own

@@ -24,7 +24,7 @@ from smoothcluster.options import Retries
 from smoothcluster.pool import Apart, Pool, Run, RunState
 from smoothcluster.pool.protocol import always
 from smoothcluster.recipes.session import Session
-from smoothcluster.records.breaker import CLOSED, Breaker
+from smoothcluster.records.breaker import CLOSED_BREAKER, Breaker
 from smoothcluster.records.codec import load
 from smoothcluster.records.group import Member, Seat, Spec
 from smoothcluster.records.keys import Keys
@@ -48,7 +48,7 @@ def picture(
     *,
     gone: Mapping[str, Evidence] | None = None,
     complete: bool = True,
-    breaker: Breaker = CLOSED,
+    breaker: Breaker = CLOSED_BREAKER,
 ) -> View:
     """A view in which seat and shard number n belong to the n-th of *seats* and *owners*."""
     spec = Spec(len(seats), 0, len(owners), 0, "")
@@ -69,7 +69,7 @@ def all_run(
     *,
     runner: int = 5,
     gone: Mapping[str, Evidence] | None = None,
-    breaker: Breaker = CLOSED,
+    breaker: Breaker = CLOSED_BREAKER,
 ) -> View:
     """A view of a group in which all members are Runners, up to *runner*."""
     view = picture(members, [], owners, gone=gone, breaker=breaker)

@@ -6,7 +6,7 @@ error. How it ends says what to do next: see `smoothcluster.cli.common.Exit`.
 
 import click
 
-from smoothcluster.cli.common import EPILOG, Commands, verbose
+from smoothcluster.cli.common import HELP_EPILOG, Commands, verbose
 from smoothcluster.cli.completion import completion
 from smoothcluster.cli.demo import demo
 from smoothcluster.cli.doctor import doctor
@@ -22,7 +22,7 @@ from smoothcluster.cli.wait import wait
 __all__ = ["main"]
 
 
-@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, epilog=HELP_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="smoothcluster")
 @verbose
 def main() -> None:

@@ -12,13 +12,12 @@ import click
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.cli import logs
-from smoothcluster.cli.backend_options import VARIABLE as OPTIONS_VARIABLE
-from smoothcluster.cli.backend_options import backend_options
+from smoothcluster.cli.backend_options import OPTIONS_VARIABLE, backend_options
 from smoothcluster.errors import BackendError, UsageError
-from smoothcluster.registry import VARIABLE, connect
+from smoothcluster.registry import BACKEND_VARIABLE, connect
 
-EPILOG = f"""\b
-{VARIABLE} is the default for --backend; without it, a file of the user's own is used, and its path is told.
+HELP_EPILOG = f"""\b
+{BACKEND_VARIABLE} is the default for --backend; without it, a file of the user's own is used, and its path is told.
 {OPTIONS_VARIABLE} names a file with the backend's options, passwords among them, as a JSON object.
 
 \b
@@ -30,10 +29,10 @@ Exit status:
   130  interrupted by Ctrl-C before it was done
 """
 
-PATIENCE = 3.0
+STORE_RETRY_SECONDS = 3.0
 """Seconds for which a command goes on asking a store that is away; one question may take the backend longer."""
 
-STDOUT, STDERR = 1, 2
+STDOUT_DESCRIPTOR, STDERR_DESCRIPTOR = 1, 2
 """The descriptor."""
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,20 +84,20 @@ class Commands(click.Group):
         standalone_mode: bool = True,  # noqa: FBT001, FBT002  # click's own
         **extra: Any,
     ) -> Any:
-        with logs.told():
+        with logs.logging_to_stderr():
             try:
                 status: int = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or Exit.DONE
             except click.ClickException as error:
                 logs.log.debug("what led to it:", exc_info=error)
-                _tell(error)
+                _print_error(error)
                 status = error.status if isinstance(error, Failure) else error.exit_code
             except click.Abort:
                 status = Exit.INTERRUPTED
             except OSError as error:  # There was no room for a help, say; whatever commands do is a failure by now.
-                _tell(failure(error))
+                _print_error(failure(error))
                 status = Exit.FAILED
         if standalone_mode:
-            for stream, descriptor in ((sys.stdout, STDOUT), (sys.stderr, STDERR)):
+            for stream, descriptor in ((sys.stdout, STDOUT_DESCRIPTOR), (sys.stderr, STDERR_DESCRIPTOR)):
                 _give_up(stream, descriptor)
             sys.exit(status)
         return status
@@ -129,7 +128,7 @@ def failure(error: Exception) -> Failure:
     return Failure(f"{type(error).__name__}: {error}", Exit.FAILED)
 
 
-def _tell(error: click.ClickException) -> None:
+def _print_error(error: click.ClickException) -> None:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return
@@ -144,7 +143,7 @@ def verbose(command: F) -> F:
 
     def tell_more(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:  # noqa: ARG001, FBT001  # click's
         if wanted:
-            logs.tell_more()
+            logs.log_everything()
 
     words = "Tell more on standard error, stack traces included."
     return click.option(
@@ -154,7 +153,8 @@ def verbose(command: F) -> F:
 
 def common(command: F) -> F:
     """Give *command* the options that all have which deal with a group: *group* and *url*."""
-    where = f"Where the group lives, as zookeeper://127.0.0.1:2181; {VARIABLE}, else the user's own file, if not given."
+    where = "Where the group lives, as zookeeper://127.0.0.1:2181; "
+    where += f"{BACKEND_VARIABLE}, else the user's own file, if not given."
     command = verbose(command)
     command = click.option("--backend", "url", metavar="URL", help=where)(command)
     return click.option("--group", metavar="NAME", default="default", show_default=True, help="Which group.")(command)
@@ -163,13 +163,13 @@ def common(command: F) -> F:
 @contextmanager
 def opened(url: str | None) -> Generator[CoordinationBackend]:
     """The backend at *url*, at the environment's, or at the default, which is told then; closed in the end."""
-    named = url or os.environ.get(VARIABLE, "")
+    named = url or os.environ.get(BACKEND_VARIABLE, "")
     logs.hide(named)
     backend = connect(url, **backend_options())
     if not named:
-        click.echo(f"using {backend.url}; --backend or {VARIABLE} names another store", err=True)
+        click.echo(f"using {backend.url}; --backend or {BACKEND_VARIABLE} names another store", err=True)
     try:
-        with logs.adapter_told(backend):
+        with logs.adapter_logging_to_stderr(backend):
             yield backend
     finally:
         backend.close()

@@ -5,18 +5,18 @@ from click.shell_completion import get_completion_class
 
 from smoothcluster.cli.common import verbose
 
-VARIABLE = "_SMOOTHCLUSTER_COMPLETE"
+COMPLETION_VARIABLE = "_SMOOTHCLUSTER_COMPLETE"
 """By which the shell asks: click makes it of the program's name."""
 
 
-WHERE = """\b
+SETUP_EPILOG = """\b
 bash, in ~/.bashrc:                    eval "$(smoothcluster completion bash)"
 zsh, in ~/.zshrc:                      autoload -Uz compinit && compinit && eval "$(smoothcluster completion zsh)"
 fish, in ~/.config/fish/config.fish:   smoothcluster completion fish | source
 """
 
 
-@click.command(epilog=WHERE)
+@click.command(epilog=SETUP_EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @verbose
 @click.pass_context
@@ -24,4 +24,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     """Print a script that completes commands and options."""
     kind = get_completion_class(shell)
     assert kind is not None, "click knows all that may be chosen"
-    print(kind(ctx.find_root().command, {}, "smoothcluster", VARIABLE).source())
+    print(kind(ctx.find_root().command, {}, "smoothcluster", COMPLETION_VARIABLE).source())

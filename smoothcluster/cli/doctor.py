@@ -9,34 +9,34 @@ from statistics import median
 import click
 
 from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete, Guarantees, HasHistory, Update
-from smoothcluster.cli.common import PATIENCE, Exit, Failure, opened, verbose
+from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, opened, verbose
 from smoothcluster.cli.formatting import table
-from smoothcluster.cli.logs import adapter_told
+from smoothcluster.cli.logs import adapter_logging_to_stderr
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.registry import masked
 from smoothcluster.retry import patiently
 
-TIMES = 20
+MEASUREMENT_REPETITIONS = 20
 """Of each measurement; the median counts."""
 
-USUAL_TTL = 10.0
+USUAL_TTL_SECONDS = 10.0
 """Seconds of lease that members ask for unless told otherwise."""
 
-_RESTING = (
+_STORE_DEPENDENT_PROMISES = (
     "never more Runners than seats",
     "one owner for each shard; a replaced one writes nothing",
     "one recorded outcome for every task",
 )
 """What rests on the store's own promises."""
 
-_FORGETFUL = (
+_EFFECTS_OF_LOST_COMMITS = (
     "members on a primary that was replaced, and does not know it yet, count for themselves",
     "what was read before a failover is refused after it; what was written last may be gone",
     "what a failover or a restart forgets is run again; a submit just before it may have to be repeated",
 )
 """What it comes to if a store may lose what it has acknowledged last."""
 
-HELD, WEAKER, NOT_HELD = "held", "weaker", "not held"
+VERDICT_HELD, VERDICT_WEAKER, VERDICT_NOT_HELD = "held", "weaker", "not held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +74,18 @@ def doctor(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
     URL is what --backend takes elsewhere. A few keys of its own are written and removed again.
     The status is 1 if a promise does not hold.
     """
-    with opened(url) as backend, adapter_told(backend) as warnings:
-        patiently(SYSTEM_CLOCK, PATIENCE, backend.sync)
+    with opened(url) as backend, adapter_logging_to_stderr(backend) as warnings:
+        patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, backend.sync)
         measured = measure(backend)
         guarantees = backend.guarantees
         where = masked(backend.url)
-    promises = list(judge(guarantees, measured, warnings))
+    promises = list(assess(guarantees, measured, warnings))
     if as_json:
         found = {"url": where, "measured": asdict(measured), "guarantees": asdict(guarantees), "warnings": warnings}
         print(json.dumps(found | {"promises": [asdict(promise) for promise in promises]}))
     else:
         print("\n".join(report(where, guarantees, measured, promises)))
-    if any(promise.verdict == NOT_HELD for promise in promises):
+    if any(promise.verdict == VERDICT_NOT_HELD for promise in promises):
         raise Failure(f"not every promise holds on {where}", Exit.FAILED)
 
 
@@ -112,7 +112,7 @@ def _done(result: object) -> Mapping[str, str]:
     return result.versions
 
 
-def _milliseconds(act: Callable[[], object], times: int = TIMES) -> float:
+def _milliseconds(act: Callable[[], object], times: int = MEASUREMENT_REPETITIONS) -> float:
     taken: list[float] = []
     for _ in range(times):
         began = SYSTEM_CLOCK.monotonic()
@@ -131,7 +131,7 @@ def _watched(backend: CoordinationBackend, path: str, change: Callable[[], None]
             woken.clear()
             began = SYSTEM_CLOCK.monotonic()
             change()
-            if not woken.wait(PATIENCE):
+            if not woken.wait(STORE_RETRY_SECONDS):
                 return None
             delays.append(SYSTEM_CLOCK.monotonic() - began)
         return round(median(delays) * 1000, 3)
@@ -141,38 +141,42 @@ def _watched(backend: CoordinationBackend, path: str, change: Callable[[], None]
 
 def _granted(backend: CoordinationBackend) -> tuple[float, float]:
     granted: list[float] = []
-    for asked in (USUAL_TTL, 0.001):
+    for asked in (USUAL_TTL_SECONDS, 0.001):
         lease = backend.lease(asked)
         granted.append(lease.ttl)
         lease.revoke()
     return granted[0], granted[1]
 
 
-def judge(promised: Guarantees, measured: Measured, warnings: Sequence[str] = ()) -> Iterator[Promise]:
+def assess(promised: Guarantees, measured: Measured, warnings: Sequence[str] = ()) -> Iterator[Promise]:
     """Each promise of the library, on a store that promises and does this."""
     if not promised.linearizable_writes:
-        verdict, whys = NOT_HELD, 3 * ("commits have no single order: two members may win one claim",)
+        verdict, whys = VERDICT_NOT_HELD, 3 * ("commits have no single order: two members may win one claim",)
     elif not promised.survives_failover:
-        verdict, whys = WEAKER, _FORGETFUL
+        verdict, whys = VERDICT_WEAKER, _EFFECTS_OF_LOST_COMMITS
     else:
-        verdict, whys = HELD, 3 * ("commits have one order and are not forgotten",)
-    for what, why in zip(_RESTING, whys, strict=True):
+        verdict, whys = VERDICT_HELD, 3 * ("commits have one order and are not forgotten",)
+    for what, why in zip(_STORE_DEPENDENT_PROMISES, whys, strict=True):
         yield Promise(what, verdict, why)
     yield Promise(
-        "no task is started on a lease that may be over", HELD, f"10 s are granted as {measured.granted_s:.3g} s"
+        "no task is started on a lease that may be over",
+        VERDICT_HELD,
+        f"10 s are granted as {measured.granted_s:.3g} s",
     )
     if measured.watch_ms is None:
-        yield Promise("all is taken over and finished", WEAKER, "watches do not wake: members look by themselves only")
+        yield Promise(
+            "all is taken over and finished", VERDICT_WEAKER, "watches do not wake: members look by themselves only"
+        )
     else:
         yield Promise(
-            "all is taken over and finished", HELD,
+            "all is taken over and finished", VERDICT_HELD,
             f"after {measured.granted_s:.3g} s where a death cannot be seen, within moments where it can",
         )  # fmt: skip
-    yield Promise("no two machines' clocks are compared", HELD, "by none of the library's decisions")
+    yield Promise("no two machines' clocks are compared", VERDICT_HELD, "by none of the library's decisions")
     if warnings:  # What adapters warn of is that the store will not be what it was when it comes back.
-        yield Promise("nothing is lost while the store is away", WEAKER, "; ".join(warnings))
+        yield Promise("nothing is lost while the store is away", VERDICT_WEAKER, "; ".join(warnings))
     else:
-        yield Promise("nothing is lost while the store is away", HELD, "outcomes wait in the members")
+        yield Promise("nothing is lost while the store is away", VERDICT_HELD, "outcomes wait in the members")
 
 
 def report(where: str, promised: Guarantees, measured: Measured, promises: list[Promise]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import final
 
 from smoothcluster.backend import CoordinationBackend, Entry
-from smoothcluster.group.events import RING
+from smoothcluster.group.events import EVENTS_KEPT_PER_MEMBER
 from smoothcluster.records.codec import GarbageError, load
 from smoothcluster.records.keys import Keys
 
@@ -35,7 +35,7 @@ class Tail:
         events: list[Event] = []
         while True:
             due = self._next[directory]
-            event = _event(self._backend.get(f"{directory}/{due % RING}"))
+            event = _event(self._backend.get(f"{directory}/{due % EVENTS_KEPT_PER_MEMBER}"))
             if event is None or _place(event) < due:
                 return events
             if _place(event) > due:  # The ring has gone round since.

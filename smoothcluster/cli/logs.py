@@ -15,7 +15,7 @@ import click
 log = logging.getLogger("smoothcluster.cli")
 """What a command tells while it works."""
 
-_USERINFO = re.compile(r"(?<=://)[^\s/]+@")
+_USERINFO_PATTERN = re.compile(r"(?<=://)[^\s/]+@")
 _secrets: dict[str, str] = {}
 
 
@@ -43,7 +43,7 @@ def scrubbed(text: str) -> str:
     """*text* without credentials."""
     for secret, shown in _secrets.items():
         text = text.replace(secret, shown)
-    return _USERINFO.sub("***@", text)
+    return _USERINFO_PATTERN.sub("***@", text)
 
 
 @final
@@ -64,7 +64,7 @@ _teller = _new_teller(logging.DEBUG)
 
 
 @contextmanager
-def told() -> Generator[None]:
+def logging_to_stderr() -> Generator[None]:
     """Have the library's warnings, and what commands tell, appear on standard error."""
     library = logging.getLogger("smoothcluster")
     before = library.level, library.propagate, log.level
@@ -80,7 +80,7 @@ def told() -> Generator[None]:
 
 
 @contextmanager
-def adapter_told(backend: object) -> Generator[list[str]]:
+def adapter_logging_to_stderr(backend: object) -> Generator[list[str]]:
     """Have what *backend*'s adapter warns of appear, too; and collect it."""
     warnings: list[str] = []
 
@@ -104,7 +104,7 @@ def adapter_told(backend: object) -> Generator[list[str]]:
             adapter.removeHandler(handler)
 
 
-def tell_more() -> None:
+def log_everything() -> None:
     """Tell everything."""
     logging.getLogger("smoothcluster").setLevel(logging.DEBUG)
     log.setLevel(logging.DEBUG)

@@ -22,11 +22,11 @@ class Bar(Protocol):
     """How far something has come, and what there is to say meanwhile."""
 
     @abstractmethod
-    def at(self, done: int, total: int | None = None) -> None:
+    def show(self, done: int, total: int | None = None) -> None:
         """So many are done; *total*, if that has changed."""
 
     @abstractmethod
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """A line that stays, above the bar."""
 
 
@@ -34,10 +34,10 @@ class Bar(Protocol):
 class Plain(Bar):
     """Nothing but what is said."""
 
-    def at(self, done: int, total: int | None = None) -> None:
+    def show(self, done: int, total: int | None = None) -> None:
         """Nobody looks."""
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         click.echo(scrubbed(text), err=True)
 
 
@@ -49,11 +49,11 @@ class Moving(Bar):
         self._progress = progress
         self._task = progress.add_task(what, total=total, pace="")
 
-    def at(self, done: int, total: int | None = None) -> None:
+    def show(self, done: int, total: int | None = None) -> None:
         pace = self._progress.tasks[0].speed
         self._progress.update(self._task, completed=done, total=total, pace=f"{pace:,.0f}/s" if pace else "")
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self._progress.console.print(scrubbed(text), markup=False)
 
 

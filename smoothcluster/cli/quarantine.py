@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import click
 
-from smoothcluster.cli.common import PATIENCE, common, opened
+from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import table
 from smoothcluster.cluster import Cluster
 from smoothcluster.records.quarantine import QuarantinedTask
 
-COLUMNS = ("ID", "JOB", "TASK", "SINCE", "STARTS", "EVIDENCE")
+QUARANTINE_COLUMNS = ("ID", "JOB", "TASK", "SINCE", "STARTS", "EVIDENCE")
 
 
 @click.group()
@@ -25,7 +25,7 @@ def quarantine() -> None:
 def list_(as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # an option
     """Show the tasks in quarantine, oldest first."""
     with opened(url) as backend:
-        cluster = Cluster(backend, group, patience=PATIENCE)
+        cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
         found = cluster.quarantine()
         if not found:
             cluster.status()  # Raises if there is no such group: nothing in quarantine is not the same.
@@ -38,7 +38,7 @@ def report(found: list[QuarantinedTask]) -> Iterator[str]:
     if not found:
         yield "no task is in quarantine"
         return
-    yield from table(COLUMNS, [_row(each) for each in found])
+    yield from table(QUARANTINE_COLUMNS, [_row(each) for each in found])
 
 
 def _row(each: QuarantinedTask) -> tuple[object, ...]:
@@ -57,7 +57,7 @@ def release(numbers: tuple[str, ...], url: str | None, group: str) -> None:
     the tasks kill first: they are started as any others are.
     """
     with opened(url) as backend:
-        for job in Cluster(backend, group, patience=PATIENCE).release(*numbers):
+        for job in Cluster(backend, group, patience=STORE_RETRY_SECONDS).release(*numbers):
             print(job.id)
 
 
@@ -70,4 +70,4 @@ def drop(numbers: tuple[str, ...], url: str | None, group: str) -> None:
     IDs are those that `quarantine list` shows.
     """
     with opened(url) as backend:
-        Cluster(backend, group, patience=PATIENCE).drop(*numbers)
+        Cluster(backend, group, patience=STORE_RETRY_SECONDS).drop(*numbers)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from smoothcluster.cli.common import PATIENCE, common, opened
+from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import plain
 from smoothcluster.cluster import Cluster
 from smoothcluster.model import Outcome
@@ -28,8 +28,8 @@ def results(job: str | None, form: str, url: str | None, group: str) -> None:
     One line for each outcome recorded so far, of all jobs or of one; streamed, in no order.
     """
     with opened(url) as backend:
-        cluster = Cluster(backend, group, patience=PATIENCE)
-        write = WRITERS[form]
+        cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
+        write = OUTCOME_FORMATTERS[form]
         for each in _jobs(cluster, job):
             for outcome in cluster.job(each).results():
                 print(write(each, outcome))
@@ -67,4 +67,4 @@ def as_text(job: str, outcome: Outcome) -> str:
     return "\t".join(plain(part) for part in parts)
 
 
-WRITERS: dict[str, Callable[[str, Outcome], str]] = {"jsonl": as_json, "text": as_text}
+OUTCOME_FORMATTERS: dict[str, Callable[[str, Outcome], str]] = {"jsonl": as_json, "text": as_text}

@@ -22,14 +22,14 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import BackendError, UsageError
-from smoothcluster.group.spec import INDEX
+from smoothcluster.group.spec import INDEX_PLACEHOLDER
 from smoothcluster.options import Isolation, Retries
-from smoothcluster.registry import DEFAULT, VARIABLE, masked
+from smoothcluster.registry import BACKEND_VARIABLE, DEFAULT_URL, masked
 
-AGAIN = "--again"
+RESTART_OPTION = "--again"
 """Given to a member that is started again: it takes the numbers that the group has by now."""
 
-PAUSE = 0.5
+EVENT_POLL_SECONDS = 0.5
 """Seconds between two looks for something to tell."""
 
 
@@ -41,9 +41,12 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
 @click.argument("handler", metavar="MODULE:HANDLER")
 @number("--runner", help="How many members are Runners. All must say the same; or leave it out for what the group has.")
 @number("--backup", help="How many stand by. Leave it out and all members are Runners.")
-@click.option(AGAIN, is_flag=True, hidden=True)
+@click.option(RESTART_OPTION, is_flag=True, hidden=True)
 @click.option(
-    "--name", default=f"crawler_{INDEX}", show_default=True, help=f"{INDEX} becomes the smallest free number."
+    "--name",
+    default=f"crawler_{INDEX_PLACEHOLDER}",
+    show_default=True,
+    help=f"{INDEX_PLACEHOLDER} becomes the smallest free number.",
 )
 @number("--concurrency", default=8, help="How many handlers run at once, here.")
 @number("--capacity", help="How many shards this member takes at most; any number if left out.")
@@ -80,15 +83,15 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
     """
     call = load_handler(handler)
     if members > 1:
-        if INDEX not in settings["name"]:
-            raise UsageError(f"--members {members} need a name for each: put {INDEX} into --name")
+        if INDEX_PLACEHOLDER not in settings["name"]:
+            raise UsageError(f"--members {members} need a name for each: put {INDEX_PLACEHOLDER} into --name")
         options = [] if url is None else ["--backend", url]
         given = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if value is not None}
         options += [str(word) for pair in given.items() for word in pair]
-        if not (url or os.environ.get(VARIABLE)):
+        if not (url or os.environ.get(BACKEND_VARIABLE)):
             with opened(None):  # That tells which file it is. It need not be told by each of them, too.
-                options += ["--backend", DEFAULT]
-        click.get_current_context().exit(supervise(["run", handler, *options], AGAIN, members))
+                options += ["--backend", DEFAULT_URL]
+        click.get_current_context().exit(supervise(["run", handler, *options], RESTART_OPTION, members))
     grouped = _grouped(**settings)
     with opened(url) as backend, _sigterm_interrupts():
         try:
@@ -151,11 +154,11 @@ def _narrated(crawler: ClusterCrawler, backend: CoordinationBackend) -> Generato
     """Tell what becomes of *crawler*, from a thread, until it has left."""
     over = SYSTEM_CLOCK.signal()
     narrator = Narrator(crawler, backend)
-    narrator.look()
+    narrator.print_news()
 
     def tell() -> None:
-        while not over.wait(PAUSE):
-            narrator.look()
+        while not over.wait(EVENT_POLL_SECONDS):
+            narrator.print_news()
 
     thread = threading.Thread(target=tell, name="smoothcluster-narrator", daemon=True)
     thread.start()
@@ -163,7 +166,7 @@ def _narrated(crawler: ClusterCrawler, backend: CoordinationBackend) -> Generato
         yield
     finally:
         over.set()
-        thread.join(PAUSE)  # No longer: it may be waiting for a store that is away.
+        thread.join(EVENT_POLL_SECONDS)  # No longer: it may be waiting for a store that is away.
 
 
 class Narrator:
@@ -175,7 +178,7 @@ class Narrator:
         self._tail = Tail(backend, crawler.group, crawler.name)
         self._caught_up = False
 
-    def look(self) -> None:
+    def print_news(self) -> None:
         """Tell what is new. What an earlier process of the same name left behind is not."""
         role = self._crawler.role
         if role is not None and role is not self._role:

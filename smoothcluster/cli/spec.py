@@ -4,7 +4,7 @@ import json
 
 import click
 
-from smoothcluster.cli.common import PATIENCE, common, opened
+from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import plain, shape
 from smoothcluster.cluster import Cluster
 
@@ -22,7 +22,7 @@ def spec(*, runner: int | None, backup: int | None, as_json: bool, url: str | No
     the new numbers, or none.
     """
     with opened(url) as backend:
-        cluster = Cluster(backend, group, patience=PATIENCE)
+        cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
         changed = runner is not None or backup is not None
         found = cluster.change_spec(runner=runner, backup=backup) if changed else cluster.spec()
     print(json.dumps({"group": group, "spec": found}) if as_json else f"group {plain(group)}: {shape(found)}")

@@ -9,16 +9,16 @@ from typing import Any
 
 import click
 
-from smoothcluster.cli.common import PATIENCE, common, opened
+from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import plain, ranges, shape, table
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.model import Role
 
-COLUMNS = ("NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING")
+MEMBER_COLUMNS = ("NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING")
 
 
-PAUSE = 1.0
+WATCH_POLL_SECONDS = 1.0
 """Seconds between two looks while watching."""
 
 
@@ -30,13 +30,13 @@ def status(as_json: bool, watch: bool, url: str | None, group: str) -> None:  # 
     """Show the members, tasks and jobs of a group."""
     live = watch and not as_json and sys.stdout.isatty()
     with opened(url) as backend, _interruptible(watch=watch), _redrawn() if live else nullcontext(_print) as show:
-        cluster = Cluster(backend, group, patience=PATIENCE)
+        cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
         while True:
             found = cluster.status()
             show(json.dumps(found) if as_json else "\n".join(report(found)))
             if not watch:
                 break
-            SYSTEM_CLOCK.sleep(PAUSE)
+            SYSTEM_CLOCK.sleep(WATCH_POLL_SECONDS)
 
 
 def _interruptible(*, watch: bool) -> AbstractContextManager[None]:
@@ -74,7 +74,9 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
     """The lines that people read."""
     yield f"group {plain(found['group'])}: {shape(found['spec'])}"
     yield ""
-    yield from table(COLUMNS, [[member[column.lower()] for column in COLUMNS] for member in found["members"]])
+    yield from table(
+        MEMBER_COLUMNS, [[member[column.lower()] for column in MEMBER_COLUMNS] for member in found["members"]]
+    )
     yield ""
     alone = [plain(member["name"]) for member in found["members"] if member["suspects"] == "alone"]
     if alone:

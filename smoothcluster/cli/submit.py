@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from smoothcluster.cli.common import PATIENCE, Exit, Failure, common, failure, opened
+from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, failure, opened
 from smoothcluster.cli.progress_bar import Bar, shown
 from smoothcluster.cli.task_input import Feed
 from smoothcluster.cli.wait import watch
@@ -17,7 +17,7 @@ from smoothcluster.model import Task, check_name
 from smoothcluster.records.keys import Keys
 from smoothcluster.retry import patiently
 
-STEP = 100
+PROGRESS_STEP_TASKS = 100
 """Tasks between two signs of progress."""
 
 
@@ -44,7 +44,7 @@ def submit(*, tasks: tuple[str, ...], job: str | None, wait: bool, as_json: bool
     with opened(url) as backend:
         cluster = Cluster(backend, group)
         # A store that is away now is told soon; one that goes away later is waited for.
-        patiently(SYSTEM_CLOCK, PATIENCE, lambda: backend.for_group(group).get(Keys(group).job(name)))
+        patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, lambda: backend.for_group(group).get(Keys(group).job(name)))
         total = _check(feed) if feed.repeatable else None
         with shown("submitting", total) as bar:
             _hand_in(cluster, feed, name, bar)
@@ -82,6 +82,6 @@ def _shown(feed: Feed, bar: Bar) -> Iterator[Task]:
     """The tasks of *feed*, their number shown as they are taken."""
     for task in feed:
         yield task
-        if feed.count % STEP == 0:
-            bar.at(feed.count)
-    bar.at(feed.count)
+        if feed.count % PROGRESS_STEP_TASKS == 0:
+            bar.show(feed.count)
+    bar.show(feed.count)

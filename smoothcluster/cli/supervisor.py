@@ -15,13 +15,13 @@ from smoothcluster.cli.common import Exit
 from smoothcluster.cli.logs import log
 from smoothcluster.clock import SYSTEM_CLOCK
 
-LOOK = 0.1
+CHILD_POLL_SECONDS = 0.1
 """Seconds between two looks at the children."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+FIRST_RESTART_PAUSE_SECONDS, LONGEST_RESTART_PAUSE_SECONDS = 0.5, 30.0
 """Seconds before one that died is started again: doubled each time, unless it has lived for long."""
 
-LONG = 60.0
+BACKOFF_RESET_SECONDS = 60.0
 """Seconds after which a death is not for the same reason as the one before."""
 
 
@@ -31,7 +31,7 @@ class Child:
 
     def __init__(self, command: Sequence[str], again: Sequence[str]) -> None:
         self._command, self._again = command, again
-        self._pause = FIRST_PAUSE
+        self._pause = FIRST_RESTART_PAUSE_SECONDS
         self._due: float | None = None
         self._start()
 
@@ -40,12 +40,12 @@ class Child:
         self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
         self._command = self._again
 
-    def tell(self) -> None:
+    def ask_to_leave(self) -> None:
         """Ask it to leave; once more ends it at once."""
         if self._process.poll() is None:
             self._process.terminate()
 
-    def tend(self, *, leaving: bool) -> bool:
+    def keep_running(self, *, leaving: bool) -> bool:
         """Start it again if it is time to; whether there is, or will be, a process."""
         if self._process.poll() is None:
             return True
@@ -53,10 +53,10 @@ class Child:
             return False
         now = SYSTEM_CLOCK.monotonic()
         if self._due is None:
-            if now - self._since > LONG:
-                self._pause = FIRST_PAUSE
+            if now - self._since > BACKOFF_RESET_SECONDS:
+                self._pause = FIRST_RESTART_PAUSE_SECONDS
             log.warning("process %d has ended (%d); another in %.1f s", self._process.pid, self.status, self._pause)
-            self._due, self._pause = now + self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            self._due, self._pause = now + self._pause, min(2 * self._pause, LONGEST_RESTART_PAUSE_SECONDS)
         elif now >= self._due:
             self._start()
         return True
@@ -72,29 +72,29 @@ class Supervisor:
     """*members* processes that run *command*, and then *again*, until they are told to leave."""
 
     def __init__(self, command: Sequence[str], again: Sequence[str], members: int) -> None:
-        self._told = 0
+        self._signals_received = 0
         self._passed_on = 0
-        before = [(number, signal.signal(number, self._hear)) for number in (signal.SIGINT, signal.SIGTERM)]
+        before = [(number, signal.signal(number, self._on_signal)) for number in (signal.SIGINT, signal.SIGTERM)]
         try:
             self._children = [Child(command, again) for _ in range(members)]
-            self._tend()
+            self._watch_children()
         finally:
             for number, handler in before:
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  # as `signal` calls it
-        self._told += 1
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002  # as `signal` calls it
+        self._signals_received += 1
 
-    def _tend(self) -> None:
+    def _watch_children(self) -> None:
         while True:
-            alive = [child.tend(leaving=self._told > 0) for child in self._children]
+            alive = [child.keep_running(leaving=self._signals_received > 0) for child in self._children]
             if not any(alive):
                 return
-            if self._told > self._passed_on:
-                self._passed_on = self._told
+            if self._signals_received > self._passed_on:
+                self._passed_on = self._signals_received
                 for child in self._children:
-                    child.tell()
-            SYSTEM_CLOCK.sleep(LOOK)
+                    child.ask_to_leave()
+            SYSTEM_CLOCK.sleep(CHILD_POLL_SECONDS)
 
     @property
     def status(self) -> int:

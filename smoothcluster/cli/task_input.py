@@ -12,9 +12,9 @@ from smoothcluster.errors import UsageError
 from smoothcluster.jobs.chunks import digest, encode_task
 from smoothcluster.model import Task
 
-STDIN = "-"
+STDIN_ARGUMENT = "-"
 
-_URL = re.compile(r"https?://[^\s/?#]\S*", re.IGNORECASE)
+_URL_PATTERN = re.compile(r"https?://[^\s/?#]\S*", re.IGNORECASE)
 """Good enough to notice a slip, and fast: a URL with a host, and no space in it."""
 
 
@@ -32,7 +32,7 @@ class Feed:
         self.place = ""
         """File and line, or the URL; empty before the first."""
         self.count = 0
-        if self._names.count(STDIN) > 1:
+        if self._names.count(STDIN_ARGUMENT) > 1:
             raise UsageError("standard input can be read only once")
         self.repeatable = not [name for name in self._names if not _can_be_read_again(name)]
         """Whether all of it can be read more than once."""
@@ -61,7 +61,7 @@ class Feed:
             self.place = name
             yield _task_of_url(name)
             return
-        shown = "standard input" if name == STDIN else name
+        shown = "standard input" if name == STDIN_ARGUMENT else name
         with _opened(name) as lines:
             for number, line in enumerate(lines, start=1):
                 self.place = f"{shown}, line {number}"
@@ -76,8 +76,8 @@ def is_url(text: str) -> bool:
 
 def _can_be_read_again(name: str) -> bool:
     """Raise UsageError if it cannot be read at all."""
-    if is_url(name) or name == STDIN:
-        return name != STDIN
+    if is_url(name) or name == STDIN_ARGUMENT:
+        return name != STDIN_ARGUMENT
     path = Path(name)
     try:
         path.stat()
@@ -91,7 +91,7 @@ def _can_be_read_again(name: str) -> bool:
 
 
 def _opened(name: str) -> AbstractContextManager[BinaryIO]:
-    if name == STDIN:
+    if name == STDIN_ARGUMENT:
         return nullcontext(sys.stdin.buffer)
     try:
         return Path(name).open("rb")
@@ -119,22 +119,22 @@ def parse(text: str) -> Task:
     return _task_of_json(data)
 
 
-_TEXT: tuple[type, ...] = (str,)
+_TEXT_ONLY: tuple[type, ...] = (str,)
 _TEXT_OR_NONE = (str, type(None))
 _TABLE_OR_NONE = (dict, type(None))
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "id": _TEXT,
-    "method": _TEXT,
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "id": _TEXT_ONLY,
+    "method": _TEXT_ONLY,
     "url": _TEXT_OR_NONE,
     "body": _TEXT_OR_NONE,
-    "body64": _TEXT,
+    "body64": _TEXT_ONLY,
     "params": _TABLE_OR_NONE,
     "headers": _TABLE_OR_NONE,
 }
 
 
 def _task_of_json(data: dict[str, object]) -> Task:
-    for name, kinds in _FIELDS.items():
+    for name, kinds in _FIELD_TYPES.items():
         if name in data and not (isinstance(data[name], kinds) and _holds_text(data[name])):
             raise UsageError(f"not a task: its {name} is {json.dumps(data[name])!s:.80}")
     try:
@@ -150,6 +150,6 @@ def _holds_text(value: object) -> bool:
 
 
 def _task_of_url(url: str) -> Task:
-    if not _URL.fullmatch(url):
+    if not _URL_PATTERN.fullmatch(url):
         raise UsageError(f"not a URL that can be fetched: {url!r:.80}")
     return Task(url=url)

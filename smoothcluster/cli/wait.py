@@ -5,14 +5,14 @@ from dataclasses import asdict
 
 import click
 
-from smoothcluster.cli.common import PATIENCE, Exit, Failure, common, opened
+from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, opened
 from smoothcluster.cli.progress_bar import shown
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.jobs.handle import JobHandle
 from smoothcluster.jobs.progress import Progress
 
-PAUSE = 0.2
+PROGRESS_POLL_SECONDS = 0.2
 """Seconds between two looks."""
 
 
@@ -27,7 +27,7 @@ def wait(*, job: str, timeout: float | None, as_json: bool, url: str | None, gro
     The job goes on whether somebody waits for it or not.
     """
     with opened(url) as backend:
-        ended = watch(Cluster(backend, group, patience=PATIENCE).job(job), timeout)
+        ended = watch(Cluster(backend, group, patience=STORE_RETRY_SECONDS).job(job), timeout)
     if as_json:
         print(json.dumps({"job": job} | asdict(ended)))
 
@@ -38,19 +38,19 @@ def watch(job: JobHandle, timeout: float | None = None) -> Progress:
     try:
         with shown(f"job {job.id}", None) as bar:
             while not (progress := job.progress()).finished:
-                bar.at(progress.total - progress.pending, progress.total)
+                bar.show(progress.total - progress.pending, progress.total)
                 if end is not None and SYSTEM_CLOCK.monotonic() >= end:
-                    raise Failure(f"job {job.id} is not finished after {timeout:g} s: {told(progress)}", Exit.FAILED)
-                SYSTEM_CLOCK.sleep(PAUSE)
-            bar.at(progress.total, progress.total)
+                    raise Failure(f"job {job.id} is not finished after {timeout:g} s: {summary(progress)}", Exit.FAILED)
+                SYSTEM_CLOCK.sleep(PROGRESS_POLL_SECONDS)
+            bar.show(progress.total, progress.total)
     except KeyboardInterrupt:
         again = f"the job goes on; to wait for it again: smoothcluster wait {job.id}"
         raise Failure(f"interrupted; {again}", Exit.INTERRUPTED) from None
-    click.echo(f"job {job.id}: {told(progress)}", err=True)
+    click.echo(f"job {job.id}: {summary(progress)}", err=True)
     return progress
 
 
-def told(progress: Progress) -> str:
+def summary(progress: Progress) -> str:
     """In words."""
     ended = (("done", progress.done), ("failed", progress.failed), ("quarantined", progress.quarantined))
     counts = ", ".join(f"{count} {what}" for what, count in ended if count or what == "done")

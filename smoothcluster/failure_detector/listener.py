@@ -10,7 +10,7 @@ import weakref
 from queue import SimpleQueue
 from typing import final
 
-from smoothcluster.failure_detector.sockets import Bell, closed_first, keep_descriptors_apart, listen
+from smoothcluster.failure_detector.sockets import Wakeup, closed_first, keep_descriptors_apart, listen
 
 _MOST_HELD = 64
 """Connections a listener holds.
@@ -19,7 +19,7 @@ A few members watch a listener. Beyond this number the listener drops the oldest
 again.
 """
 
-_REST = 0.1
+_ACCEPT_PAUSE_SECONDS = 0.1
 """Seconds for which a listener without free file descriptors leaves callers in the kernel's queue."""
 
 
@@ -44,7 +44,7 @@ class Listener:
         self._host = host
         self._greeting = b""
         self._held: dict[socket.socket, bytes] = {}  # each connection with the greeting sent to it
-        self._bell = Bell()
+        self._wakeup = Wakeup()
         self._closing = False
         self._resting = False
         self._opened: SimpleQueue[tuple[str, int] | Exception] = SimpleQueue()
@@ -52,7 +52,7 @@ class Listener:
         self._thread.start()
         opened = self._opened.get()
         if isinstance(opened, Exception):
-            self._bell.close()
+            self._wakeup.close()
             raise opened
         self._address = opened
         _listeners.add(self)
@@ -70,14 +70,14 @@ class Listener:
         greets nobody.
         """
         self._greeting = json.dumps({"group": group, "member": member, "incarnation": incarnation}).encode() + b"\n"
-        self._bell.ring()
+        self._wakeup.wake()
 
     def close(self) -> None:
         """Stop listening. Watching members take this for a death: give the lease back first. Repeatable."""
         self._closing = True
-        self._bell.ring()
+        self._wakeup.wake()
         self._thread.join()
-        self._bell.close()
+        self._wakeup.close()
 
     def close_in_child(self) -> None:
         """Close this process's copies of the sockets after a fork; the parent's sockets stay open.
@@ -86,15 +86,15 @@ class Listener:
         """
         for each in () if self._apart else (self._socket, *self._held):
             each.close()
-        self._bell.close()
+        self._wakeup.close()
 
     def _run(self) -> None:
-        self._apart = keep_descriptors_apart(self._bell.socket.fileno())
+        self._apart = keep_descriptors_apart(self._wakeup.socket.fileno())
         try:
             listening, published = listen(self._host)
             self._socket = closed_first(listening) if self._apart else listening
             self._selector = selectors.DefaultSelector()
-            self._selector.register(self._bell.socket, selectors.EVENT_READ)
+            self._selector.register(self._wakeup.socket, selectors.EVENT_READ)
             self._selector.register(self._socket, selectors.EVENT_READ)
         except Exception as error:  # noqa: BLE001  # the constructor raises it
             self._opened.put(error)
@@ -104,21 +104,21 @@ class Listener:
 
     def _serve(self) -> None:
         while not self._closing:
-            ready = self._selector.select(_REST if self._resting else None)
+            ready = self._selector.select(_ACCEPT_PAUSE_SECONDS if self._resting else None)
             if self._resting:
                 self._resting = False
                 self._selector.register(self._socket, selectors.EVENT_READ)
             for key, _ in ready:
-                self._attend(key.fileobj)
+                self._on_ready(key.fileobj)
         self._drop(list(self._held))
         self._selector.close()
         self._socket.close()
 
-    def _attend(self, ready: object) -> None:
+    def _on_ready(self, ready: object) -> None:
         if ready is self._socket:
             self._accept()
-        elif ready is self._bell.socket:
-            self._bell.hush()
+        elif ready is self._wakeup.socket:
+            self._wakeup.clear()
             self._drop([caller for caller, told in self._held.items() if told != self._greeting])
         else:
             # Members never send data: the caller hung up, or is no member. Or an earlier event just dropped it.

@@ -14,31 +14,31 @@ from math import inf
 from typing import cast, final
 
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
-from smoothcluster.failure_detector.sockets import Bell, dial
+from smoothcluster.failure_detector.sockets import Wakeup, dial
 
 _log = logging.getLogger(__name__)
 
-_LONGEST_GREETING = 1024
+_LONGEST_GREETING_BYTES = 1024
 """Bytes. Two names of up to 100 characters and an id fit easily; a flood of data from a stranger does not."""
 
-_SHORTEST_PATIENCE = 0.02
+_FIRST_DIAL_TIMEOUT_SECONDS = 0.02
 """Seconds to wait for a connection before the prober dials again; doubles with every attempt.
 
 The kernel repeats a lost packet only after a whole second, and a dying listener with a full
 queue does lose packets.
 """
 
-_LONGEST_PATIENCE = 3.0
+_LONGEST_DIAL_TIMEOUT_SECONDS = 3.0
 """Seconds: the upper limit of the doubling."""
 
-_SHORTEST_PAUSE = 0.001
+_FIRST_DIAL_PAUSE_SECONDS = 0.001
 """Seconds between two attempts to reach a peer without a greeting; doubles with every attempt."""
 
-_LONGEST_PAUSE = 1.0
+_LONGEST_DIAL_PAUSE_SECONDS = 1.0
 """Seconds: the upper limit of the doubling pause."""
 
 
-_STAND_BACK = 0.015
+_FIRST_IN_LINE_HEAD_START_SECONDS = 0.015
 """Seconds that a member waits before examining a death, if another member is first in line to act on deaths."""
 
 
@@ -101,7 +101,7 @@ class Prober:
         self._wanted: frozenset[Peer] = frozenset()
         self._pause = 0.0
         self._links: dict[Peer, _Link] = {}
-        self._bell = Bell()
+        self._wakeup = Wakeup()
         self._closing = False
         self._selector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._run, name="smoothcluster-prober", daemon=True)
@@ -114,8 +114,8 @@ class Prober:
         about a forgotten peer may be under way. If this member is not *first* in line to act on a death,
         the prober dials a moment later after a connection ends: the first member needs the processors.
         """
-        self._wanted, self._pause = frozenset(peers), 0.0 if first else _STAND_BACK
-        self._bell.ring()
+        self._wanted, self._pause = frozenset(peers), 0.0 if first else _FIRST_IN_LINE_HEAD_START_SECONDS
+        self._wakeup.wake()
 
     @property
     def armed(self) -> frozenset[str]:
@@ -125,24 +125,24 @@ class Prober:
     def close(self) -> None:
         """Stop watching. After this returns *on_gone* is not called again, unless *on_gone* called this. Repeatable."""
         self._closing = True
-        self._bell.ring()
+        self._wakeup.wake()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _run(self) -> None:
-        self._selector.register(self._bell.socket, selectors.EVENT_READ)
+        self._selector.register(self._wakeup.socket, selectors.EVENT_READ)
         while not self._closing:
             self._take_orders()
             self._do_what_is_due()
             for key, _ in self._selector.select(self._time_left()):
                 if key.data is None:
-                    self._bell.hush()
+                    self._wakeup.clear()
                 else:
-                    self._attend(key.data, key.data.socket)
+                    self._on_ready(key.data, key.data.socket)
         for link in self._links.values():
             self._hang_up(link)
         self._selector.close()
-        self._bell.close()
+        self._wakeup.close()
 
     def _take_orders(self) -> None:
         wanted, now = self._wanted, self._clock.monotonic()
@@ -170,16 +170,16 @@ class Prober:
         except (OSError, ValueError, OverflowError) as error:
             self._failed(link, error)
             return
-        patience = _doubled(_SHORTEST_PATIENCE, link.failures, _LONGEST_PATIENCE)
+        patience = _doubled(_FIRST_DIAL_TIMEOUT_SECONDS, link.failures, _LONGEST_DIAL_TIMEOUT_SECONDS)
         link.phase, link.due, link.received = _Phase.CONNECTING, self._clock.monotonic() + patience, b""
         self._selector.register(link.socket, selectors.EVENT_WRITE, link)
 
-    def _attend(self, link: _Link, connection: socket.socket) -> None:
+    def _on_ready(self, link: _Link, connection: socket.socket) -> None:
         if link.phase is _Phase.CONNECTING:
             self._connected(link, connection)
             return
         try:
-            heard = connection.recv(_LONGEST_GREETING)
+            heard = connection.recv(_LONGEST_GREETING_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -192,7 +192,7 @@ class Prober:
         elif not heard:
             self._retry(link)
         else:
-            self._hear(link, heard)
+            self._on_data(link, heard)
 
     def _connected(self, link: _Link, connection: socket.socket) -> None:
         try:
@@ -209,19 +209,19 @@ class Prober:
         link.phase, link.due = _Phase.CONNECTED, inf
         self._selector.modify(connection, selectors.EVENT_READ, link)
 
-    def _hear(self, link: _Link, heard: bytes) -> None:
+    def _on_data(self, link: _Link, heard: bytes) -> None:
         link.received += heard
         line, newline, _ = link.received.partition(b"\n")
         if newline:
             self._greeted(link, line)
-        elif len(link.received) > _LONGEST_GREETING:
+        elif len(link.received) > _LONGEST_GREETING_BYTES:
             self._retry(link)
 
     def _greeted(self, link: _Link, line: bytes) -> None:
         peer, now = link.peer, self._clock.monotonic()
         group, member, incarnation = _parse_greeting(line)
         if (group, member, incarnation) == (peer.group, peer.member, peer.incarnation):
-            if link.greeted_at is None or now - link.greeted_at >= _LONGEST_PAUSE:
+            if link.greeted_at is None or now - link.greeted_at >= _LONGEST_DIAL_PAUSE_SECONDS:
                 # The peer was well until now: dial again at once when the connection ends. A peer that
                 # greets and hangs up again and again must not keep two processes busy.
                 link.failures = 0
@@ -241,7 +241,11 @@ class Prober:
     def _retry(self, link: _Link) -> None:
         """Dial again: twice at once, because a dying listener may accept for an instant, then with growing pauses."""
         self._hang_up(link)
-        pause = 0.0 if link.failures < 2 else _doubled(_SHORTEST_PAUSE, link.failures - 2, _LONGEST_PAUSE)
+        pause = (
+            0.0
+            if link.failures < 2
+            else _doubled(_FIRST_DIAL_PAUSE_SECONDS, link.failures - 2, _LONGEST_DIAL_PAUSE_SECONDS)
+        )
         link.failures += 1
         link.phase, link.due = _Phase.WAITING, self._clock.monotonic() + pause
 

@@ -10,12 +10,12 @@ from typing import final
 
 from smoothcluster.errors import UsageError
 
-_OUTSIDE = ("1.1.1.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "2606:4700:4700::1111")
+_OUTSIDE_ADDRESSES = ("1.1.1.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "2606:4700:4700::1111")
 """Addresses for which nearly every network has a route. Nothing is ever sent to these addresses."""
 
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - only where the user asks for it, or names an address that is translated
+_WILDCARD_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - only where the user asks for it, or names an address that is translated
 
-_KEEPALIVE = [
+_KEEPALIVE_OPTIONS = [
     (getattr(socket, option), value)
     for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
     if hasattr(socket, option)
@@ -28,7 +28,7 @@ connection that a firewall has forgotten.
 
 
 @final
-class Bell:
+class Wakeup:
     """Wakes a thread that waits in a selector."""
 
     def __init__(self) -> None:
@@ -36,12 +36,12 @@ class Bell:
         self.socket.setblocking(False)
         self._far.setblocking(False)
 
-    def ring(self) -> None:
-        # A full socket means that the bell rings already; a closed socket means that nobody waits any more.
+    def wake(self) -> None:
+        # A full socket means that a wake-up is pending already; a closed socket means that nobody waits any more.
         with suppress(OSError):
             self._far.send(b"\0")
 
-    def hush(self) -> None:
+    def clear(self) -> None:
         with suppress(BlockingIOError):
             self.socket.recv(4096)
 
@@ -72,7 +72,7 @@ def keep_descriptors_apart(keep: int) -> bool:
     return True
 
 
-_BEHIND_ALL = 200
+_HIGH_DESCRIPTOR_NUMBER = 200
 """A number above every other descriptor of a listener's thread."""
 
 
@@ -84,7 +84,7 @@ def closed_first(connection: socket.socket) -> socket.socket:
     once more.
     """
     try:
-        high = fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, _BEHIND_ALL)
+        high = fcntl.fcntl(connection, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR_NUMBER)
     except OSError:  # The limit of descriptors is lower.
         return connection
     connection.close()
@@ -112,11 +112,11 @@ def dial(host: str, port: int) -> socket.socket:
 def listen(host: str | None) -> tuple[socket.socket, str]:
     """Return a listening socket on a free port, and the numeric address to publish."""
     wanted = None if host is None else _resolve(host)
-    published = outgoing_address() if wanted is None or wanted in _EVERYWHERE else wanted
+    published = outgoing_address() if wanted is None or wanted in _WILDCARD_ADDRESSES else wanted
     try:
         return _bind(wanted or published), published
     except OSError:
-        return _bind(_EVERYWHERE[":" in published]), published
+        return _bind(_WILDCARD_ADDRESSES[":" in published]), published
 
 
 def _bind(address: str) -> socket.socket:
@@ -145,7 +145,7 @@ def _resolve(host: str) -> str:
 
 def outgoing_address() -> str:
     """Return the address by which this machine reaches other machines, or loopback if none. Sends nothing."""
-    for target in _OUTSIDE:
+    for target in _OUTSIDE_ADDRESSES:
         with (
             suppress(OSError),
             socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM) as probe,
@@ -157,5 +157,5 @@ def outgoing_address() -> str:
 
 def _keep_alive(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
+    for option, value in _KEEPALIVE_OPTIONS:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -19,7 +19,7 @@ from smoothcluster.group.view import View
 from smoothcluster.model import Evidence, Role
 from smoothcluster.records.group import Member
 
-PATIENCE = 1.0
+CANDIDATE_TURN_SECONDS = 1.0
 """Seconds for which a free seat is left to each candidate with an earlier turn."""
 
 Order = Callable[[Member], object]
@@ -112,7 +112,7 @@ def seat_to_claim(view: View, me: str, seen: Observation, order: Order = join_or
     idle = {name for name, since in seen.idle_since.items() if seen.now - since >= seen.ttl}
     rank = [member.incarnation for member in candidates(view, me, order, idle)].index(me)
     waited = (seen.now - seen.vacant_since.get(claim.number, seen.now) for claim in free)
-    turns = (place + int(seconds / PATIENCE) for place, seconds in enumerate(waited))
+    turns = (place + int(seconds / CANDIDATE_TURN_SECONDS) for place, seconds in enumerate(waited))
     return next((claim for claim, turn in zip(free, turns, strict=True) if rank <= turn), None)
 
 

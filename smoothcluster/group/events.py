@@ -13,7 +13,7 @@ from smoothcluster.group.store import GroupStore
 from smoothcluster.records.codec import GarbageError, dump, load
 from smoothcluster.records.keys import last_part
 
-RING = 200
+EVENTS_KEPT_PER_MEMBER = 200
 """How many events are kept for each member."""
 
 
@@ -23,7 +23,7 @@ class EventLog:
     def __init__(self, store: GroupStore, member: str) -> None:
         self._backend, self._directory, self._clock = store.backend, store.keys.events(member), store.clock
         self._member = member
-        self._waiting: deque[dict[str, object]] = deque(maxlen=RING)
+        self._waiting: deque[dict[str, object]] = deque(maxlen=EVENTS_KEPT_PER_MEMBER)
         self._garbage: set[str] = set()
         self._slots: set[int] | None = None
         self._next = 0
@@ -46,7 +46,7 @@ class EventLog:
             if self._slots is None:
                 self._find_slots()
             assert self._slots is not None
-            slot = self._next % RING
+            slot = self._next % EVENTS_KEPT_PER_MEMBER
             key, value = f"{self._directory}/{slot}", dump(self._waiting[0] | {"n": self._next})
             change: Change = Update(key, value) if slot in self._slots else Create(key, value)
             if isinstance(self._backend.commit([], [change]), Refused):

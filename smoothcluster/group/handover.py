@@ -151,8 +151,8 @@ def _take_seat(keys: Keys, view: View, me: str, seat: SeatClaim, commit_id: str)
     changes = [put(keys.seat(seat.number), Seat(me, commit_id).to_json(), view.seats[seat.number].version)]
     if seat.inactive and seat.holder:
         holder = view.members[seat.holder]
-        deposed = replace(holder.record, seat=None, id=commit_id)
-        changes.append(Update(keys.member(seat.holder), deposed.to_json(), holder.version))
+        former_holder = replace(holder.record, seat=None, id=commit_id)
+        changes.append(Update(keys.member(seat.holder), former_holder.to_json(), holder.version))
     return changes
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from smoothcluster.backend import Create, Lease, Refused
 from smoothcluster.errors import NameInUseError, OutcomeUnknownError, SpecMismatchError
-from smoothcluster.group.spec import INDEX, Wanted, agreed, new_spec
+from smoothcluster.group.spec import INDEX_PLACEHOLDER, Wanted, agreed, new_spec
 from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
 from smoothcluster.records.group import Member
@@ -53,14 +53,14 @@ def try_join(store: GroupStore, wanted: Wanted, card: Member, lease: Lease) -> V
 
 def free_name(template: str, taken: set[str]) -> str:
     """*template* with the smallest free index; raise NameInUseError if the name is taken and has no index."""
-    if INDEX not in template:
+    if INDEX_PLACEHOLDER not in template:
         if template in taken:
             raise NameInUseError(
-                f"a living member is called {template!r}; choose another name, or one with {INDEX!r} in it."
+                f"a living member is called {template!r}; choose another name, or one with {INDEX_PLACEHOLDER!r} in it."
                 " If that member has just died, its name is free when its lease has run out"
             )
         return template
     index = 0
-    while (name := template.replace(INDEX, str(index))) in taken:
+    while (name := template.replace(INDEX_PLACEHOLDER, str(index))) in taken:
         index += 1
     return name

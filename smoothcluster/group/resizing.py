@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from smoothcluster.backend import Change, Committed, Update
 from smoothcluster.errors import OutcomeUnknownError, UsageError
-from smoothcluster.group.spec import MOST, check_number, numbers
+from smoothcluster.group.spec import MOST_RUNNERS, check_number, numbers
 from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
 from smoothcluster.records.group import Member, Seat, Spec
@@ -30,8 +30,8 @@ class Resize:
 
     def check(self) -> "Resize":
         """Return self; raise UsageError if a number is invalid or both are missing."""
-        check_number("runner", self.runner, 1, MOST)
-        check_number("backup", self.backup, 0, MOST)
+        check_number("runner", self.runner, 1, MOST_RUNNERS)
+        check_number("backup", self.backup, 0, MOST_RUNNERS)
         if self.runner is None and self.backup is None:
             raise UsageError("say what is to change: runner, backup, or both")
         return self

@@ -6,19 +6,19 @@ from smoothcluster.errors import SpecMismatchError, UsageError
 from smoothcluster.model import check_name
 from smoothcluster.records.group import Spec
 
-INDEX = "<index>"
+INDEX_PLACEHOLDER = "<index>"
 """Placeholder in a name for the smallest number not in use by a living member."""
 
 
-SHARDS = 32
+DEFAULT_SHARDS = 32
 """Default number of shards, unless the group has many Runners."""
 
 
-ENOUGH = 4
+SHARDS_PER_RUNNER = 4
 """Shards for each Runner, so the shares of Runners differ by a quarter at most."""
 
 
-MOST = 4096
+MOST_RUNNERS = 4096
 """The most Runners of a group: a typing error must not fill the store with shards."""
 
 
@@ -47,10 +47,10 @@ class Wanted:
         """Return self; raise UsageError if a number or the name is invalid."""
         if self.runner is None and self.backup is not None:
             raise UsageError(f"backup={self.backup} without runner; give both, or neither for what the group has")
-        check_number("runner", self.runner, 1, MOST)
-        check_number("backup", self.backup, 0, MOST)
-        check_number("shards", self.shards, 1, MOST * ENOUGH)
-        check_name("name", self.name.replace(INDEX, "0"))
+        check_number("runner", self.runner, 1, MOST_RUNNERS)
+        check_number("backup", self.backup, 0, MOST_RUNNERS)
+        check_number("shards", self.shards, 1, MOST_RUNNERS * SHARDS_PER_RUNNER)
+        check_name("name", self.name.replace(INDEX_PLACEHOLDER, "0"))
         return self
 
     def rejoining(self, name: str) -> "Wanted":
@@ -61,8 +61,14 @@ class Wanted:
 def new_spec(wanted: Wanted | None, commit_id: str) -> Spec:
     """The numbers of a new group, begun by a first member or, without *wanted*, by a first submit."""
     if wanted is None:
-        return Spec(None, None, SHARDS, 0, commit_id)
-    return Spec(wanted.runner, wanted.backup, wanted.shards or max(SHARDS, ENOUGH * (wanted.runner or 0)), 0, commit_id)
+        return Spec(None, None, DEFAULT_SHARDS, 0, commit_id)
+    return Spec(
+        wanted.runner,
+        wanted.backup,
+        wanted.shards or max(DEFAULT_SHARDS, SHARDS_PER_RUNNER * (wanted.runner or 0)),
+        0,
+        commit_id,
+    )
 
 
 def agreed(spec: Spec, wanted: Wanted, *, peopled: bool) -> Spec:

@@ -7,8 +7,8 @@ from typing import Any
 from smoothcluster.group.election import role_of
 from smoothcluster.group.view import View
 from smoothcluster.records.group import Spec
-from smoothcluster.records.job import FINISHED, Job
-from smoothcluster.records.shard import COUNTS
+from smoothcluster.records.job import JOB_FINISHED, Job
+from smoothcluster.records.shard import COUNT_NAMES
 
 
 def group_status(group: str, view: View, jobs: Mapping[str, Job], garbage: Mapping[str, str]) -> dict[str, Any]:
@@ -28,9 +28,9 @@ def group_status(group: str, view: View, jobs: Mapping[str, Job], garbage: Mappi
 def _tasks(view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
     """Sums over all jobs from the counts: of the shards, or of the job's record for finished jobs."""
     total: Counter[str] = Counter(written=sum(job.tasks for job in jobs.values()))
-    finished = {name: job for name, job in jobs.items() if job.state == FINISHED}
+    finished = {name: job for name, job in jobs.items() if job.state == JOB_FINISHED}
     for job in finished.values():
-        total.update({what: getattr(job, what) for what in COUNTS})
+        total.update({what: getattr(job, what) for what in COUNT_NAMES})
     for shard in (read.record for read in view.shards if read is not None):
         for name, tally in shard.counts.items():
             total.update(tally if name not in finished else {})

@@ -9,7 +9,7 @@ from smoothcluster.backend import Change, CoordinationBackend, Create, Entry, Up
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.group.view import Report, Versioned, View
 from smoothcluster.model import Evidence
-from smoothcluster.records.breaker import CLOSED, Breaker
+from smoothcluster.records.breaker import CLOSED_BREAKER, Breaker
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Member, Seat, Spec
 from smoothcluster.records.keys import Keys, last_part
@@ -171,13 +171,13 @@ def _opened(keys: Keys, view: View, numbers: Sequence[int]) -> list[str]:
 
 def _breaker(entry: Entry | None, report: Report) -> Versioned[Breaker]:
     if entry is None:
-        return Versioned(CLOSED, None)
+        return Versioned(CLOSED_BREAKER, None)
     try:
         return Versioned(Breaker.from_json(entry.value), entry.version)
     except GarbageError as error:
         # The next adopting member records the lost deaths again.
         report(entry.key, str(error))
-        return Versioned(CLOSED, entry.version)
+        return Versioned(CLOSED_BREAKER, entry.version)
 
 
 def _seat(entry: Entry | None, report: Report) -> Versioned[Seat]:

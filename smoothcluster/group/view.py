@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from smoothcluster.model import Evidence
-from smoothcluster.records.breaker import CLOSED, Breaker
+from smoothcluster.records.breaker import CLOSED_BREAKER, Breaker
 from smoothcluster.records.group import Member, Seat, Spec
 from smoothcluster.records.shard import Shard
 
@@ -40,7 +40,7 @@ class View:
     """Incarnations proved dead, even if their records still exist."""
     complete: bool = True
     """Whether *members* were read after the rest. If not, a missing member may be a newcomer."""
-    breaker: Versioned[Breaker] = Versioned(CLOSED, None)
+    breaker: Versioned[Breaker] = Versioned(CLOSED_BREAKER, None)
 
     @property
     def all_run(self) -> bool:

@@ -20,7 +20,7 @@ log = logging.getLogger("smoothcluster")
 T = TypeVar("T")
 
 
-PATIENCE = 30.0
+CLIENT_RETRY_SECONDS = 30.0
 """Seconds for which a client retries while the store is unavailable."""
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from smoothcluster.errors import UsageError
 from smoothcluster.model import LARGEST_VALUE, Task
 from smoothcluster.records.codec import GarbageError, parse
-from smoothcluster.records.shard import CHUNK_NAME
+from smoothcluster.records.shard import CHUNK_NAME_PATTERN
 
 CHUNK_TASKS = 256
 """Most tasks in a chunk."""
@@ -21,7 +21,7 @@ CHUNK_TASKS = 256
 CHUNK_BYTES = LARGEST_VALUE + 1024
 """Most bytes in a chunk: a task of the largest size must fit."""
 
-DIGEST = 16
+DIGEST_BYTES = 16
 """Bytes of a digest: enough to rule out collisions by accident."""
 
 
@@ -33,7 +33,7 @@ def digest(task_id: str) -> bytes:
 
     An id may hold lone surrogates: handlers find links in pages decoded in spite of errors.
     """
-    return hashlib.blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=DIGEST).digest()
+    return hashlib.blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 
 def shard_of(mark: bytes, shards: int) -> int:
@@ -44,7 +44,7 @@ def shard_of(mark: bytes, shards: int) -> int:
 @lru_cache(4096)
 def job_of(chunk: str) -> str:
     """The job of a chunk, read from the chunk's name; raise GarbageError if the name has no job."""
-    match = CHUNK_NAME.fullmatch(chunk)
+    match = CHUNK_NAME_PATTERN.fullmatch(chunk)
     if match is None:
         raise GarbageError(f"{chunk!r} is not a chunk's name")
     return match[1]
@@ -102,7 +102,7 @@ class Packer:
         packet.size += len(text) + 1
         return full
 
-    def rest(self) -> Iterator[Packet]:
+    def remaining(self) -> Iterator[Packet]:
         """Return all packets that are left."""
         left, self._open = self._open, {}
         return iter(left.values())
@@ -112,5 +112,5 @@ def pack(tasks: Iterable[tuple[bytes, str]], shards: int) -> list[Packet]:
     """Pack tasks, given as digest and text, into packets."""
     packer = Packer(shards)
     packets = [full for mark, text in tasks if (full := packer.add(mark, text))]
-    packets.extend(packer.rest())
+    packets.extend(packer.remaining())
     return packets

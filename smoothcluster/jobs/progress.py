@@ -7,8 +7,8 @@ from smoothcluster.errors import UsageError
 from smoothcluster.group.store import GroupStore
 from smoothcluster.jobs.access import read_job
 from smoothcluster.records.group import Spec
-from smoothcluster.records.job import FINISHED, SEALED, Job
-from smoothcluster.records.shard import COUNTS
+from smoothcluster.records.job import JOB_FINISHED, JOB_SEALED, Job
+from smoothcluster.records.shard import COUNT_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class JobCounts:
 
     def add_up(self) -> bool:
         added, skipped, *ended = self.counts
-        return self.whole and self.job.state == SEALED and self.job.tasks + added == skipped + sum(ended)
+        return self.whole and self.job.state == JOB_SEALED and self.job.tasks + added == skipped + sum(ended)
 
 
 def read_counts(store: GroupStore, job: str, spec: Spec) -> JobCounts:
@@ -57,16 +57,16 @@ def read_counts(store: GroupStore, job: str, spec: Spec) -> JobCounts:
     record = read_job(store, job)
     if record is None:
         raise UsageError(f"there is no job {job!r}")
-    if record.record.state == FINISHED:
-        return JobCounts(record.version, record.record, tuple(getattr(record.record, what) for what in COUNTS))
-    sums = tuple(sum(tally.get(what, 0) for tally in tallies) for what in COUNTS)
+    if record.record.state == JOB_FINISHED:
+        return JobCounts(record.version, record.record, tuple(getattr(record.record, what) for what in COUNT_NAMES))
+    sums = tuple(sum(tally.get(what, 0) for tally in tallies) for what in COUNT_NAMES)
     return JobCounts(record.version, record.record, sums, whole=len(tallies) == len(shards))
 
 
 def read_progress(store: GroupStore, job: str, spec: Spec) -> Progress:
     """Return the progress of the job. ``finished`` is exact: two equal readings in a row prove the sums."""
     counted = read_counts(store, job, spec)
-    finished = counted.job.state == FINISHED
+    finished = counted.job.state == JOB_FINISHED
     if counted.add_up():
         finished = counted == read_counts(store, job, spec)
     return counted.progress(finished=finished)
@@ -77,12 +77,12 @@ def mark_finished(store: GroupStore, job: str, spec: Spec) -> bool:
     try:
         counted = read_counts(store, job, spec)
         if not counted.add_up() or counted != read_counts(store, job, spec):
-            return counted.job.state == FINISHED
+            return counted.job.state == JOB_FINISHED
     except UsageError:
         return False  # The job existed a moment ago, so the store has lost the record.
     added, skipped, done, failed, quarantined = counted.counts
     after = replace(
-        counted.job, state=FINISHED, id=store.new_id(),
+        counted.job, state=JOB_FINISHED, id=store.new_id(),
         added=added, skipped=skipped, done=done, failed=failed, quarantined=quarantined,
     )  # fmt: skip
     return not isinstance(

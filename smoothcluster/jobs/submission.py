@@ -22,7 +22,7 @@ from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import ensure_spec, read_job
 from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task
 from smoothcluster.model import Task
-from smoothcluster.records.job import DELETED, FINISHED, OPEN, SEALED, Job
+from smoothcluster.records.job import JOB_DELETED, JOB_FINISHED, JOB_OPEN, JOB_SEALED, Job
 from smoothcluster.retry import patiently
 
 
@@ -52,7 +52,7 @@ class Submission:
             self._write(tasks)
             if not isinstance(tasks, list | tuple) or history == patiently(self._clock, self._patience, self._history):
                 break
-        self._commit([], 0, SEALED)
+        self._commit([], 0, JOB_SEALED)
         now = patiently(self._clock, self._patience, self._history)
         if now != history:
             raise OutcomeUnknownError(
@@ -62,13 +62,13 @@ class Submission:
 
     def _write(self, tasks: Iterable[Task]) -> None:
         spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._store))
-        self._commit([], 0, OPEN)
+        self._commit([], 0, JOB_OPEN)
         packer = Packer(spec.shards)
         for mark, text in self._encoded(tasks):
             full = packer.add(mark, text)
             if full is not None:
                 self._queue(full)
-        for packet in packer.rest():
+        for packet in packer.remaining():
             self._queue(packet)
         self._flush()
 
@@ -100,7 +100,7 @@ class Submission:
     def _flush(self) -> None:
         if self._waiting:
             tasks = sum(len(packet.texts) for packet in self._waiting)
-            self._commit(self._waiting, tasks, OPEN)
+            self._commit(self._waiting, tasks, JOB_OPEN)
             self._waiting, self._size = [], 0
             self.written += tasks
 
@@ -108,21 +108,21 @@ class Submission:
         """Write *packets* and what they add to the job's record, exactly once."""
         while True:
             before = patiently(self._clock, self._patience, self._read)
-            if state == SEALED and before is not None and before.record.state == FINISHED:
+            if state == JOB_SEALED and before is not None and before.record.state == JOB_FINISHED:
                 return  # A finished job was sealed before, and every task written here has an outcome.
-            job = self._after(before, packets, tasks, state)
-            if self._settled(self._changes(before, job, packets), job):
+            job = self._next_record(before, packets, tasks, state)
+            if self._commit_until_known(self._changes(before, job, packets), job):
                 return
 
     def _read(self) -> Versioned[Job] | None:
         return read_job(self._store, self._job)
 
-    def _after(self, before: Versioned[Job] | None, packets: list[Packet], tasks: int, state: str) -> Job:
+    def _next_record(self, before: Versioned[Job] | None, packets: list[Packet], tasks: int, state: str) -> Job:
         if before is None:
             at = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="seconds")
             return Job(state, tasks, len(packets), at, self._store.new_id())
         job = before.record
-        if job.state in (FINISHED, DELETED):
+        if job.state in (JOB_FINISHED, JOB_DELETED):
             raise JobClosedError(f"job {self._job!r} is {job.state} and takes no more tasks; submit to a new one")
         return replace(
             job, state=state, tasks=job.tasks + tasks, chunks=job.chunks + len(packets), id=self._store.new_id()
@@ -139,7 +139,7 @@ class Submission:
             changes.append(Create(self._keys.chunk(packet.shard, name), packet.value()))
         return changes
 
-    def _settled(self, changes: list[Change], job: Job) -> bool:
+    def _commit_until_known(self, changes: list[Change], job: Job) -> bool:
         """Send a commit until the outcome is known; return whether the store applied the commit.
 
         Every try sends the same changes with the version first expected, so the store applies them once at most.

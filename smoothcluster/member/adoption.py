@@ -19,7 +19,7 @@ from smoothcluster.work import ShardWork
 
 log = logging.getLogger("smoothcluster")
 
-EXCHANGE = 0.5
+EXCHANGE_INTERVAL_SECONDS = 0.5
 """Seconds between two attempts to exchange a drained shard for an unassigned shard."""
 
 
@@ -133,7 +133,7 @@ class Adoption:
         """
         if not unplaced or now < self._next_exchange:
             return None
-        self._next_exchange = now + EXCHANGE
+        self._next_exchange = now + EXCHANGE_INTERVAL_SECONDS
         drained = next((work for work in works if work.drained()), None)
         if drained is None:
             return None

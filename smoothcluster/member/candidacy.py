@@ -4,7 +4,15 @@ All times come from this process's own clock, and no two clocks are compared. A 
 reads was unchanged in between, so the owner's clock does not matter.
 """
 
-from smoothcluster.group.election import PATIENCE, Observation, Order, SeatClaim, fit, free_seats, seat_to_claim
+from smoothcluster.group.election import (
+    CANDIDATE_TURN_SECONDS,
+    Observation,
+    Order,
+    SeatClaim,
+    fit,
+    free_seats,
+    seat_to_claim,
+)
 from smoothcluster.group.view import View
 
 
@@ -45,7 +53,7 @@ class Candidacy:
         """
         waited = now - max(self._vacant.values(), default=now)
         successors = fit(view, self._me, self._order)
-        return bool(successors) and waited <= PATIENCE * len(successors)
+        return bool(successors) and waited <= CANDIDATE_TURN_SECONDS * len(successors)
 
     def starting(self, view: View, now: float) -> bool:
         """Whether another Runner has joined lately and does not run yet.

@@ -15,12 +15,12 @@ from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.adoption import Adoption
 from smoothcluster.member.own_record import OwnRecord
-from smoothcluster.member.schedule import SOON, Schedule
+from smoothcluster.member.schedule import RECHECK_SECONDS, Schedule
 from smoothcluster.member.takeover_log import TakeoverLog
 from smoothcluster.records.shard import Shard
 from smoothcluster.work.workload import Workload
 
-HEIR = 0.5
+SUCCESSOR_HEAD_START_SECONDS = 0.5
 """Seconds for which the successor may claim before another member removes the dead member's record."""
 
 
@@ -65,7 +65,7 @@ class Claims:
             result = backend.commit(move.conditions, move.changes)
         except MisplacedKeyError as error:
             self._store.report(error.key, error.what)
-            self._schedule.read_in(SOON)
+            self._schedule.read_in(RECHECK_SECONDS)
             return
         self._schedule.read_again()
         if isinstance(result, Refused):
@@ -112,10 +112,10 @@ class Claims:
             for name in known
             if view.all_run
             or (name not in seated and not view.owned(name))
-            or now >= self._takeovers.since(name) + HEIR
+            or now >= self._takeovers.since(name) + SUCCESSOR_HEAD_START_SECONDS
         ]
         if known:
-            self._schedule.read_by(now + SOON)
+            self._schedule.read_by(now + RECHECK_SECONDS)
         # The breaker's record keeps the evidence of an owner's death, so write this record first. A member that reads
         # the group after the removal would otherwise find no evidence, and take the death for an expired lease.
         if not self.adoption.record_deaths(view, now, removed=bool(dead)):

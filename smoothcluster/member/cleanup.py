@@ -12,7 +12,7 @@ from smoothcluster.group.view import View
 from smoothcluster.jobs.progress import mark_finished
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Spec
-from smoothcluster.records.job import FINISHED, SEALED, Job
+from smoothcluster.records.job import JOB_FINISHED, JOB_SEALED, Job
 from smoothcluster.records.keys import last_part
 from smoothcluster.work import ShardWork
 
@@ -35,7 +35,7 @@ def finished_jobs(store: GroupStore, spec: Spec | None) -> set[str]:
     """
     finished: set[str] = set()
     for job, state in states(store).items():
-        if state == FINISHED or (state == SEALED and spec is not None and mark_finished(store, job, spec)):
+        if state == JOB_FINISHED or (state == JOB_SEALED and spec is not None and mark_finished(store, job, spec)):
             finished.add(job)
     return finished
 

@@ -31,10 +31,10 @@ from smoothcluster.records.keys import Keys
 
 log = logging.getLogger("smoothcluster")
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
+FIRST_RETRY_PAUSE_SECONDS, LONGEST_RETRY_PAUSE_SECONDS = 0.02, 1.0
 """Seconds between two attempts to reach an unreachable store: the first pause, doubled each time, and the longest."""
 
-AGAIN = 60.0
+OUTAGE_REMINDER_SECONDS = 60.0
 """Seconds between two warnings that the store is away for the same reason."""
 
 
@@ -58,7 +58,7 @@ class MemberLoop:
         self._ended: tuple[str, str] | None = None
         """The last incarnation and the reason for the end, until an event reports both."""
         self._running = False
-        self._away_until, self._pause = 0.0, FIRST_PAUSE
+        self._away_until, self._pause = 0.0, FIRST_RETRY_PAUSE_SECONDS
         self._away, self._say_again = "", 0.0
         """The last reported reason why the store is away; empty while the store answers."""
 
@@ -167,7 +167,7 @@ class MemberLoop:
             if self.life is not None:
                 self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))
             return self._stay_away()
-        self._away_until, self._pause = 0.0, FIRST_PAUSE
+        self._away_until, self._pause = 0.0, FIRST_RETRY_PAUSE_SECONDS
         if self._away:
             log.warning("the store is back")
             self._away = ""
@@ -190,11 +190,11 @@ class MemberLoop:
         now = self._clock.monotonic()
         if why != self._away or now >= self._say_again:
             log.warning("the store is away: %s", why)
-            self._away, self._say_again = why, now + AGAIN
+            self._away, self._say_again = why, now + OUTAGE_REMINDER_SECONDS
 
     def _stay_away(self) -> float:
         self._away_until = self._clock.monotonic() + self._pause
-        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_RETRY_PAUSE_SECONDS)
         return pause
 
     def _end(self, why: str) -> None:
@@ -221,7 +221,7 @@ class MemberLoop:
             # If the lease was lost in this turn, there is nothing left to release.
             if self.life is not life or (life.workload.quiet() and self._released()):
                 break
-            self.inbox.wake.wait(max(FIRST_PAUSE / 10, min(pause, deadline - self._clock.monotonic())))
+            self.inbox.wake.wait(max(FIRST_RETRY_PAUSE_SECONDS / 10, min(pause, deadline - self._clock.monotonic())))
         if self.life is not None:
             # Running tasks are handed over with their shards. If the store is away, the lease runs out instead.
             if not self.life.released:

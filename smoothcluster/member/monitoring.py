@@ -20,7 +20,7 @@ from smoothcluster.member.schedule import Schedule
 from smoothcluster.member.settings import Settings
 from smoothcluster.records.group import Member
 
-WATCHERS = 2
+MONITORS_PER_RUNNER = 2
 """How many candidates watch every Runner, and how many Runners watch the candidates and the join counter."""
 
 
@@ -43,7 +43,7 @@ class Monitor:
         """
         if view is None or view is self._done:
             return
-        peers = watched_by(view, self._me, self._settings.order, WATCHERS)
+        peers = watched_by(view, self._me, self._settings.order, MONITORS_PER_RUNNER)
         living = view.living()
         group = self._settings.group
         self._environment.watch_peers({_peer(group, living[name]) for name in peers if living[name].port}, first=first)
@@ -66,7 +66,7 @@ class Monitor:
         runners = view.runners()
         if self._me in runners:
             paths.add(self._keys.seats)
-        if self._me in runners[:WATCHERS]:
+        if self._me in runners[:MONITORS_PER_RUNNER]:
             paths.add(self._keys.spec)
         return paths
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import NamedTuple, final
 
 from smoothcluster.group.assignment import Plan, plan
-from smoothcluster.group.election import PATIENCE
+from smoothcluster.group.election import CANDIDATE_TURN_SECONDS
 from smoothcluster.group.view import View
 from smoothcluster.member.candidacy import Candidacy
 from smoothcluster.member.claims import Claims
 from smoothcluster.member.rebalancing import Rebalancer
 from smoothcluster.member.rollback import RollbackRecovery
-from smoothcluster.member.schedule import SETTLE, SOON, Schedule
+from smoothcluster.member.schedule import CLAIMANT_HEAD_START_SECONDS, RECHECK_SECONDS, Schedule
 
 
 class Target(NamedTuple):
@@ -53,7 +53,7 @@ class Moves:
             # A candidate may have joined since the last view: read all members before a claim on shards alone.
             self._schedule.overdue = True
         else:
-            self._schedule.read_by(now + SETTLE)
+            self._schedule.read_by(now + CLAIMANT_HEAD_START_SECONDS)
         return None
 
     def act(self, view: View, now: float, *, given_more: bool) -> None:
@@ -68,7 +68,7 @@ class Moves:
             return
         self._candidacy.observe(view, now)
         if self._candidacy.waiting:
-            self._schedule.read_by(now + PATIENCE / 2)
+            self._schedule.read_by(now + CANDIDATE_TURN_SECONDS / 2)
         if given_more:
             # With a claim on top of the shards transferred to us, we could exceed our limits.
             self._schedule.read_again()
@@ -86,9 +86,9 @@ class Moves:
     def _tend(self, view: View, todo: Plan, now: float) -> None:
         """Without anything to claim: prepare transfers, and try the moves that serve the group."""
         self._adoption.report_unassigned(view, todo)
-        self._schedule.read_by(self._rebalancer.plan(todo), now + SOON)
+        self._schedule.read_by(self._rebalancer.plan(todo), now + RECHECK_SECONDS)
         if not todo.patient or self._candidacy.starting(view, now):
-            self._schedule.read_by(now + SOON)
+            self._schedule.read_by(now + RECHECK_SECONDS)
         if self._adoption.close_breaker(view, now) or self._claims.exchange(view, todo, now):
             self._schedule.read_again()
             return

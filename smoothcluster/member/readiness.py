@@ -14,19 +14,19 @@ from typing import final
 
 from smoothcluster.clock import Clock
 
-FIRST = 2.0
+FIRST_CHECK_DELAY_SECONDS = 2.0
 """Seconds before the first check, so that members that begin to work have the processors first."""
 
-EVERY = 30.0
+CHECK_INTERVAL_SECONDS = 30.0
 """Seconds from one check to the next."""
 
-HURRY = 1.0
+WARM_UP_RETRY_SECONDS = 1.0
 """Seconds from a check with a failed `warm_up` to the next check."""
 
-LONGEST = 60.0
+LONGEST_CHECK_SECONDS = 60.0
 """Seconds after which a check still under way counts as failed."""
 
-LARGEST = 200
+LONGEST_REASON_CHARACTERS = 200
 """Most characters of a reason; longer reasons are cut."""
 
 
@@ -74,8 +74,10 @@ class Readiness:
         """Return the result of the last check; unfit if the present check takes too long. Any thread may call this."""
         # Read only once: the checking thread may end the check, and clear the time, between two reads.
         began = self._began
-        if began is not None and self._clock.monotonic() - began > LONGEST:
-            return Fitness(f"its check of itself has not come back for {LONGEST:.0f} seconds", self._checked)
+        if began is not None and self._clock.monotonic() - began > LONGEST_CHECK_SECONDS:
+            return Fitness(
+                f"its check of itself has not come back for {LONGEST_CHECK_SECONDS:.0f} seconds", self._checked
+            )
         return Fitness(self._broken or self._cold, self._checked)
 
     def start(self) -> None:
@@ -87,11 +89,11 @@ class Readiness:
         self._over.set()
 
     def _run(self) -> None:
-        self._over.wait(FIRST)
+        self._over.wait(FIRST_CHECK_DELAY_SECONDS)
         while not self._over.is_set():
             if self._standing_by():
                 self.check()
-            self._over.wait(HURRY if self._cold is not None else EVERY)
+            self._over.wait(WARM_UP_RETRY_SECONDS if self._cold is not None else CHECK_INTERVAL_SECONDS)
 
     def check(self) -> None:
         """Check once, and call *changed* if there is news: a new result, or a check long after the last report.
@@ -102,14 +104,20 @@ class Readiness:
         now, at = self._began, int(self._clock.wall())
         if self._import_again is not None and now >= self._import_again:
             why = self._importing()
-            self._broken = None if why is None else f"no child process can import the handler: {why}"[:LARGEST]
-            self._import_again = None if why is None else now + EVERY
+            self._broken = (
+                None if why is None else f"no child process can import the handler: {why}"[:LONGEST_REASON_CHARACTERS]
+            )
+            self._import_again = None if why is None else now + CHECK_INTERVAL_SECONDS
         self._cold = self._warmed_up()
         # The member's thread may call `fitness` at any moment. So clear the time after both results are in place:
         # otherwise a check that took too long would appear with the old results for an instant.
         self._began = None
         # A failed check is repeated often, and each report costs a commit: the same result again is no news.
-        if self._checked is None or self.fitness().unfit != before or abs(at - self._checked) >= EVERY / 2:
+        if (
+            self._checked is None
+            or self.fitness().unfit != before
+            or abs(at - self._checked) >= CHECK_INTERVAL_SECONDS / 2
+        ):
             self._checked = at  # Before the call: the woken loop reads the time.
             self._changed()
 
@@ -118,5 +126,5 @@ class Readiness:
             if self._warm_up is not None:
                 self._warm_up()
         except BaseException as error:  # noqa: BLE001 - the user's code: any exception is the answer
-            return f"warm_up raised {type(error).__name__}: {error}"[:LARGEST]
+            return f"warm_up raised {type(error).__name__}: {error}"[:LONGEST_REASON_CHARACTERS]
         return None

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from smoothcluster.clock import Clock
 
-SOON = 0.2
+RECHECK_SECONDS = 0.2
 """Seconds until the group is read again, when another member should act first."""
 
-SETTLE = 0.03
+CLAIMANT_HEAD_START_SECONDS = 0.03
 """Delay before a member with nothing to claim re-reads the group, so that claimants go first."""
 
 
@@ -53,7 +53,7 @@ class Schedule:
         """Turn the calls of `read_soon` since the last turn into a read after a moment. Called first in each turn."""
         if self._stirred:
             self._stirred = False
-            self.read_in(SETTLE)
+            self.read_in(CLAIMANT_HEAD_START_SECONDS)
 
     def due(self) -> bool:
         """Whether to read the group in this turn."""

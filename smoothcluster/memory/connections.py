@@ -9,17 +9,19 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError, UsageError
 from smoothcluster.memory.wire import Frame, FrameReader, frame
 
-_LONGEST = 107
+_LONGEST_PATH_BYTES = 107
 """Most bytes in the path of a socket, a limit of the kernel."""
 
-_GREETING = frame(["history"])
+_GREETING_FRAME = frame(["history"])
 
 
 def check_path(path: Path | str) -> Path:
     """Return *path* as an absolute path; raise UsageError if no socket can have this path."""
     absolute = Path(path).absolute()
-    if len(bytes(absolute)) > _LONGEST or "\0" in str(path):
-        raise UsageError(f"no socket can be at {str(absolute)!r}: a path has at most {_LONGEST} bytes, none of them 0")
+    if len(bytes(absolute)) > _LONGEST_PATH_BYTES or "\0" in str(path):
+        raise UsageError(
+            f"no socket can be at {str(absolute)!r}: a path has at most {_LONGEST_PATH_BYTES} bytes, none of them 0"
+        )
     return absolute
 
 
@@ -40,7 +42,9 @@ class Connection:
                 f"no connection to memory://{path}: {error}; check that `python -m smoothcluster.memory {path}` runs,"
                 " and that the socket is yours"
             ) from error
-        self.request(_GREETING, deadline, UnavailableError)  # A stopped server accepts connections but never answers.
+        self.request(
+            _GREETING_FRAME, deadline, UnavailableError
+        )  # A stopped server accepts connections but never answers.
 
     def request(self, message: bytes, deadline: float, unknown: type[BackendError]) -> Frame:
         """The answer. Raise UnavailableError if *message* was not sent, *unknown* without an answer by *deadline*."""

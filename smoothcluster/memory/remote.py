@@ -29,11 +29,11 @@ from smoothcluster.errors import (
 )
 from smoothcluster.memory.connections import ConnectionPool, check_path
 from smoothcluster.memory.remote_watches import RemoteWatches
-from smoothcluster.memory.wire import SHARED, Frame, decode_entries, encode_part, frame
+from smoothcluster.memory.wire import SOCKET_GUARANTEES, Frame, decode_entries, encode_part, frame
 
 Answer = TypeVar("Answer")
 
-_MOST_ASKED = 1000
+_MOST_KEYS_PER_REQUEST = 1000
 """Most keys in a request."""
 
 
@@ -75,7 +75,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
 
     @property
     def guarantees(self) -> Guarantees:
-        return SHARED
+        return SOCKET_GUARANTEES
 
     @property
     def url(self) -> str:
@@ -102,7 +102,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
             check_key(key)
         found: list[Entry | None] = []
         while len(found) < len(keys):
-            found += self.ask(_decode_page, ["get", keys[len(found) :][:_MOST_ASKED]])
+            found += self.ask(_decode_page, ["get", keys[len(found) :][:_MOST_KEYS_PER_REQUEST]])
         return found
 
     def keys(self, directory: str) -> "list[str]":
@@ -150,7 +150,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
     def _commit(
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str | None
     ) -> tuple[Committed | Refused, tuple[Sequence[Entry], Sequence[str]]]:
-        lease = check_commit(SHARED, conditions, changes)
+        lease = check_commit(SOCKET_GUARANTEES, conditions, changes)
         parts = [encode_part(part) for part in conditions], [encode_part(part) for part in changes]
         values = [change.value for change in changes if not isinstance(change, Delete)]
         words = ["commit", lease and lease.id, *parts, directory]

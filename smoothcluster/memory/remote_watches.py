@@ -23,7 +23,7 @@ from smoothcluster.memory.wire import frame
 
 _log = logging.getLogger(__name__)
 
-_PAUSE = 0.05
+_RECONNECT_PAUSE_SECONDS = 0.05
 """Seconds between two attempts to reach the server."""
 
 
@@ -99,7 +99,7 @@ class RemoteWatches:
             except (UnavailableError, OSError, ValueError, TypeError) as error:
                 _log.debug("watches of memory://%s: %s", self._path, error)
             self._on_connection_lost()
-            self._closed.wait(_PAUSE)
+            self._closed.wait(_RECONNECT_PAUSE_SECONDS)
 
     def _receive(self, connection: Connection) -> None:
         with self._lock:

@@ -22,12 +22,12 @@ from smoothcluster.errors import UsageError
 from smoothcluster.memory.connections import check_path
 from smoothcluster.memory.served_client import ServedClient
 from smoothcluster.memory.store import MemoryStore
-from smoothcluster.memory.wire import SHARED
+from smoothcluster.memory.wire import SOCKET_GUARANTEES
 
-_TICK = 0.05
+_EXPIRY_CHECK_SECONDS = 0.05
 """Seconds between two checks for expired leases."""
 
-_COUNTED = 0.5
+_CLOCK_STEP_CAP_SECONDS = 0.5
 """Most seconds that leases age between two readings of the clock."""
 
 
@@ -42,7 +42,7 @@ class MemoryServer:
     def __init__(self, path: Path | str) -> None:
         self._path = check_path(path)
         # Clients outlive a killed server: ids and versions of the next server must differ from all earlier values.
-        self._store = MemoryStore(clock=_ServingClock(), guarantees=SHARED, begin=secrets.randbits(48))
+        self._store = MemoryStore(clock=_ServingClock(), guarantees=SOCKET_GUARANTEES, begin=secrets.randbits(48))
         self._thread: threading.Thread | None = None
 
     @property
@@ -87,7 +87,7 @@ class MemoryServer:
         while not self._stopping.is_set():
             self._store.expire()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), _TICK)
+                await asyncio.wait_for(self._stopping.wait(), _EXPIRY_CHECK_SECONDS)
         self._path.unlink(missing_ok=True)  # While we listen: no other server has taken the path.
         self._loop.remove_reader(listening)
         for _ in range(3):  # Turns of the loop: a Server never closes a connection still being accepted at its close.
@@ -111,7 +111,7 @@ class _ServingClock(Clock):
 
     def monotonic(self) -> float:
         seen, self._seen = self._seen, SYSTEM_CLOCK.monotonic()
-        self._passed += min(self._seen - seen, _COUNTED)
+        self._passed += min(self._seen - seen, _CLOCK_STEP_CAP_SECONDS)
         return self._passed
 
     def wall(self) -> float:

@@ -28,7 +28,7 @@ from smoothcluster.errors import LeaseLostError
 from smoothcluster.memory.tree import Applied, Tree
 from smoothcluster.memory.watches import PathWatch, Watches, wake_watches
 
-WEAKEST = Guarantees(
+WEAKEST = Guarantees(  # name: exported by smoothcluster.memory, whose documentation shows it
     linearizable_writes=True,
     survives_failover=False,
     unique_versions=False,
@@ -42,7 +42,7 @@ WEAKEST = Guarantees(
 """The weakest guarantees of any supported store, except for the lease times."""
 
 
-_LEAP = 1_000_000
+_RESTORE_VERSION_STEP = 1_000_000
 """Rise of versions at a restore of a past: more than the versions given since."""
 
 
@@ -135,7 +135,9 @@ class MemoryStore:
             return None
         if isinstance(change, Create):
             # No version exceeds the number of commits, so a version that starts at this number is new.
-            version = str((self._number if self.guarantees.unique_versions else 0) + self._restored * _LEAP)
+            version = str(
+                (self._number if self.guarantees.unique_versions else 0) + self._restored * _RESTORE_VERSION_STEP
+            )
             lease = None if change.lease is None else change.lease.id
             return Entry(change.key, change.value, version, self._number, lease)
         old = self.tree.entries[change.key]
@@ -181,7 +183,9 @@ class MemoryStore:
             self._number += 1
             entries = past.entries.values()
             before = dict(self.tree.entries)
-            self.tree = Tree({each.key: replace(each, version=str(int(each.version) + _LEAP)) for each in entries})
+            self.tree = Tree(
+                {each.key: replace(each, version=str(int(each.version) + _RESTORE_VERSION_STEP)) for each in entries}
+            )
             now = self.clock.monotonic()
             self._leases = {
                 each: LeaseRecord(each, ttl, now + ttl, set(keys)) for each, (ttl, keys) in past.leases.items()
@@ -260,11 +264,13 @@ class MemoryStore:
 
     def _start_reaper(self) -> None:
         if self._reaper is None:
-            self._reaper = threading.Thread(target=self._reap, name=f"smoothcluster-memory-{self.name}", daemon=True)
+            self._reaper = threading.Thread(
+                target=self._end_due_leases, name=f"smoothcluster-memory-{self.name}", daemon=True
+            )
             self._reaper.start()
         self._earlier_expiry.set()
 
-    def _reap(self) -> None:
+    def _end_due_leases(self) -> None:
         """End leases as they fall due, until none is left."""
         while True:
             with self._lock:

@@ -25,17 +25,17 @@ from smoothcluster.backend import (
 )
 from smoothcluster.memory.store import WEAKEST
 
-SHARED: Guarantees = replace(WEAKEST, unique_versions=True)
+SOCKET_GUARANTEES: Guarantees = replace(WEAKEST, unique_versions=True)
 """The guarantees of a store behind a socket. Versions are unique, because a client may outlive the store,
 and must not take another store's versions for versions of the first."""
 
-LARGEST = 64 * 2**20
+LARGEST_FRAME_BYTES = 64 * 2**20
 """Most bytes in a frame."""
 
-PAGE = 2**20
+PAGE_BYTES = 2**20
 """Bytes of values after which `encode_page` adds no further entry; the client asks for the other entries."""
 
-_LENGTHS = struct.Struct(">II")
+_FRAME_HEADER = struct.Struct(">II")
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
 
@@ -43,7 +43,7 @@ _decode = json.JSONDecoder().decode
 def frame(words: Sequence[object], values: Iterable[bytes] = ()) -> bytes:
     """Encode *words* and *values* as a frame."""
     text, tail = _encode(words).encode(), b"".join(values)
-    return _LENGTHS.pack(len(text), len(tail)) + text + tail
+    return _FRAME_HEADER.pack(len(text), len(tail)) + text + tail
 
 
 @final
@@ -75,14 +75,14 @@ class FrameReader:
     def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """The frames completed by *data*."""
         self._data += data
-        while len(self._data) >= _LENGTHS.size:
-            text, values = _LENGTHS.unpack_from(self._data)
-            begin, end = _LENGTHS.size + text, _LENGTHS.size + text + values
-            if end > LARGEST:
+        while len(self._data) >= _FRAME_HEADER.size:
+            text, values = _FRAME_HEADER.unpack_from(self._data)
+            begin, end = _FRAME_HEADER.size + text, _FRAME_HEADER.size + text + values
+            if end > LARGEST_FRAME_BYTES:
                 raise ValueError(f"a frame of {end} bytes")
             if len(self._data) < end:
                 return
-            words: Any = _decode(self._data[_LENGTHS.size : begin].decode())
+            words: Any = _decode(self._data[_FRAME_HEADER.size : begin].decode())
             whole = Frame(words, bytes(self._data[begin:end]))
             del self._data[:end]
             yield whole
@@ -94,7 +94,7 @@ def encode_page(entries: Iterable[Entry | None]) -> tuple[list[object], list[byt
     values: list[bytes] = []
     size = 0
     for entry in entries:
-        if size > PAGE:
+        if size > PAGE_BYTES:
             break
         if entry is None:
             rows.append(None)

@@ -13,7 +13,7 @@ from smoothcluster.model import Handler, Task, TaskContext
 from smoothcluster.pool.children.protocol import Apart, NoChildren
 from smoothcluster.pool.fork_guard import count, end_copies
 from smoothcluster.pool.protocol import Pool, always, check_concurrency, emptied
-from smoothcluster.pool.run import Run, RunState, raised, settle
+from smoothcluster.pool.run import Run, RunState, raised, record_result
 
 _log = logging.getLogger(__name__)
 
@@ -56,14 +56,14 @@ class AsyncHandlerPool(Pool):
         self._queue.extend(runs)
         if not self._summoned:
             self._summoned = True
-            self._loop.call_soon_threadsafe(self._look)
+            self._loop.call_soon_threadsafe(self._start_tasks)
 
     def take_back(self) -> list[Run]:
         return emptied(self._queue)
 
     def stop(self, timeout: float) -> int:
         self._stopping = True
-        self._call_in_loop(self._look)
+        self._call_in_loop(self._start_tasks)
         if self._ended.wait(timeout):
             return 0
         left = len(self._active)
@@ -82,7 +82,7 @@ class AsyncHandlerPool(Pool):
                 except BaseException:  # noqa: BLE001 - a task that a handler left behind may exit or interrupt
                     _log.exception("a task that a handler started tried to end the event loop")
 
-    def _look(self) -> None:
+    def _start_tasks(self) -> None:
         # Cleared first, so that a `put` from here on schedules another call.
         self._summoned = False
         while len(self._active) < self._concurrency and not self._stopping:
@@ -111,7 +111,7 @@ class AsyncHandlerPool(Pool):
             else:
                 raised(run, error)
         else:
-            settle(run, value)
+            record_result(run, value)
         end_copies(self._forks)
 
     async def _run_apart(self, run: Run) -> None:
@@ -129,7 +129,7 @@ class AsyncHandlerPool(Pool):
         self.finished.append(run)
         self._active.discard(task)
         self._deliver()
-        self._look()
+        self._start_tasks()
 
     def _cancel(self) -> None:
         self._cancelling = True

@@ -10,7 +10,7 @@ from smoothcluster.model import LARGEST_VALUE, Task, TaskContext
 
 _log = logging.getLogger(__name__)
 
-LARGEST_ERROR = 2048
+LONGEST_ERROR_CHARACTERS = 2048
 """Characters of an error's text; longer texts are cut."""
 
 _to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
@@ -64,14 +64,14 @@ class Run:
     def fail(self, reason: str) -> None:
         """Mark the run as failed, for this reason."""
         self.state = RunState.FAILED
-        self.error = reason if len(reason) <= LARGEST_ERROR else reason[: LARGEST_ERROR - 1] + "…"
+        self.error = reason if len(reason) <= LONGEST_ERROR_CHARACTERS else reason[: LONGEST_ERROR_CHARACTERS - 1] + "…"
 
 
 class _UnfitError(Exception):
     """A returned or submitted value cannot be stored."""
 
 
-def settle(run: Run, value: object) -> None:
+def record_result(run: Run, value: object) -> None:
     """Fill in the returned value and all submitted tasks, or fail the run if any of them cannot be stored."""
     try:
         encoded = "null" if value is None else _encoded(value, f"returned {type(value).__name__}")
@@ -127,4 +127,4 @@ def _words(error: BaseException) -> str:
         text = str(error)
     except BaseException:  # noqa: BLE001 - an error that cannot say what it is remains an error
         return ""
-    return " ".join(text[: 2 * LARGEST_ERROR].split())
+    return " ".join(text[: 2 * LONGEST_ERROR_CHARACTERS].split())

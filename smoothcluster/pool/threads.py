@@ -9,7 +9,7 @@ from smoothcluster.model import Handler
 from smoothcluster.pool.children.protocol import Apart, NoChildren
 from smoothcluster.pool.fork_guard import count, end_copies
 from smoothcluster.pool.protocol import Pool, always, check_concurrency, emptied
-from smoothcluster.pool.run import Run, raised, settle
+from smoothcluster.pool.run import Run, raised, record_result
 
 
 @final
@@ -152,4 +152,4 @@ def _call(handler: Handler, run: Run) -> None:
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler is no reason to lose the worker
         raised(run, error)
     else:
-        settle(run, value)
+        record_result(run, value)

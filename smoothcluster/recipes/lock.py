@@ -81,7 +81,7 @@ class Lock:
             raise UsageError("this Lock is already acquired: release it first, or make another")
         clock = self._session.clock
         until = None if timeout is None else clock.monotonic() + timeout
-        self._settle()
+        self._remove_leaving()
         key, self._left = self._left or f"{self._directory}/{self._new_id()}", None
         try:
             self._mine = self._await_turn(key, self._enter(key), until)
@@ -92,11 +92,11 @@ class Lock:
             self._mine = None
             self._leaving[key] = True
             with suppress(BackendError):
-                self._settle()
+                self._remove_leaving()
             raise
         if self._mine is None:
             self._leaving[key] = False
-            self._settle()
+            self._remove_leaving()
         return self._mine is not None
 
     def release(self) -> None:
@@ -107,7 +107,7 @@ class Lock:
         if self._mine is not None:
             self._leaving[self._mine.key] = False
             self._mine = None
-        self._settle()
+        self._remove_leaving()
 
     def held(self) -> bool:
         """True while this contender certainly holds the lock: acquired, and the session's lease is held."""
@@ -212,20 +212,20 @@ class Lock:
             raise LeaseLostError("the session ended while waiting for the lock")
         raise UnavailableError("the lease may have run out, and the store could not be asked")
 
-    def _settle(self) -> None:
+    def _remove_leaving(self) -> None:
         """Remove every leaving entry from the queue."""
         for key, tried in list(self._leaving.items()):
             self._leaving[key] = True
             # Without the lease, no entry is left and none can arrive.
             with suppress(LeaseLostError):
                 if key in self._unsure:
-                    self._bury(key)
+                    self._leave_empty_entry(key)
                 elif isinstance(self._backend.commit([], [Delete(key)]), Committed) and not tried:
                     self._left = key if self._keeps_names else None
             self._unsure.discard(key)
             del self._leaving[key]
 
-    def _bury(self, key: str) -> None:
+    def _leave_empty_entry(self, key: str) -> None:
         """Leave an empty entry at *key*: others ignore the entry, and the entry goes with the lease.
 
         An earlier attempt to create the entry may still be on the way, and must find the name taken. After a

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-ALONE = "alone"
+STARTED_ALONE = "alone"
 """Not a death: announces a start of the task while nothing else runs in the member."""
 
-KILLED, DISTURBED, RAISED = "child_killed", "child_disturbed", "child_raised"
+CHILD_KILLED, CHILD_DISTURBED, CHILD_RAISED = "child_killed", "child_disturbed", "child_raised"
 """Ends of a start in a child process: the child was killed; the child and a bystander were killed; the handler raised
 in a child that lived on. The child may have caused such an exception, so the task runs once more as if not suspect."""
 
-_ENTRY = re.compile(r"(.*)@(\d+):(\w+)(?:@(\d+))?")
+_ENTRY_PATTERN = re.compile(r"(.*)@(\d+):(\w+)(?:@(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ def format_entry(incarnation: str | None, epoch: int, evidence: str, at: float |
 def parse_entries(blame: Iterable[str]) -> Iterator[Entry]:
     """Parse the entries; skip unreadable entries."""
     for each in blame:
-        match = _ENTRY.fullmatch(each)
+        match = _ENTRY_PATTERN.fullmatch(each)
         if match:
             yield Entry(match[1], int(match[2]), match[3], int(match[4]) if match[4] else None)
 
 
 def count_starts(blame: Sequence[str]) -> int:
-    """How many starts these entries stand for; ``ALONE`` entries do not count."""
-    return len(blame) - sum(entry.evidence == ALONE for entry in parse_entries(blame))
+    """How many starts these entries stand for; ``STARTED_ALONE`` entries do not count."""
+    return len(blame) - sum(entry.evidence == STARTED_ALONE for entry in parse_entries(blame))
 
 
 def ended_as(blame: Iterable[str], evidence: str) -> bool:
@@ -60,7 +60,7 @@ def ended_as(blame: Iterable[str], evidence: str) -> bool:
 
 def describe(blame: Iterable[str]) -> str:
     """The evidence for people, the latest first."""
-    entries = [entry for entry in parse_entries(blame) if entry.evidence != ALONE]
+    entries = [entry for entry in parse_entries(blame) if entry.evidence != STARTED_ALONE]
     told = [f"{entry.evidence} in {entry.incarnation} at epoch {entry.epoch}{_when(entry)}" for entry in entries]
     return "its process ended whenever it ran: " + ", ".join(reversed(told))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from smoothcluster.model import Evidence
 from smoothcluster.records.codec import GarbageError, dump, load
 
-REMEMBERED = 64
+REMEMBERED_DEATHS = 64
 """How many deaths the record keeps, besides the deaths of members with shards still to be adopted."""
 
 
@@ -38,7 +38,7 @@ class Breaker:
     ) -> "Breaker":
         """The record with the *fresh* deaths added. Deaths of *owners*, present owners of shards, are always kept."""
         dead = {**self.dead, **fresh}
-        old = list(dead)[:-REMEMBERED]
+        old = list(dead)[:-REMEMBERED_DEATHS]
         kept = {name: death for name, death in dead.items() if name not in old or name in owners}
         return Breaker(self.open or opens, kept, commit_id)
 
@@ -56,5 +56,5 @@ class Breaker:
             raise GarbageError(f"not a breaker: {error!r:.80}") from None
 
 
-CLOSED = Breaker(open=False, dead={}, id="")
+CLOSED_BREAKER = Breaker(open=False, dead={}, id="")
 """The breaker of a group in which no member has died yet."""

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeVar, cast
 
 from smoothcluster.errors import SmoothclusterError
 
-LARGEST = 4 * 1024 * 1024
+LARGEST_RECORD_BYTES = 4 * 1024 * 1024
 """The largest value to parse, in bytes: more than any record of this project has, on any store."""
 
 
@@ -14,18 +14,18 @@ class GarbageError(SmoothclusterError):
     """A record in the store has a form that this version does not write."""
 
 
-_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_ENCODE_JSON = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 """Shared encoder: `json.dumps` makes an encoder at each call, which takes longer than encoding a record."""
 
 
 def dump(data: object) -> bytes:
     """Encode *data* as JSON bytes for the store."""
-    return _ENCODE(data).encode()
+    return _ENCODE_JSON(data).encode()
 
 
 def parse(value: bytes) -> Any:
     """Parse JSON from the store; raise GarbageError if *value* is not JSON or larger than any record."""
-    if len(value) > LARGEST:
+    if len(value) > LARGEST_RECORD_BYTES:
         raise GarbageError(f"{len(value)} bytes, which is more than anything of ours has")
     try:
         return json.loads(value)
@@ -41,7 +41,7 @@ def load(value: bytes) -> dict[str, Any]:
     return cast("dict[str, Any]", data)
 
 
-_SIMPLE: dict[Any, tuple[type, ...]] = {
+_SIMPLE_TYPES: dict[Any, tuple[type, ...]] = {
     int: (int,),
     str: (str,),
     bool: (bool,),
@@ -65,7 +65,7 @@ class Record:
         wanted: dict[str, Any] = {}
         for each in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
             found = data.get(each.name, None if each.default is MISSING else each.default)
-            if type(found) not in _SIMPLE[each.type]:
+            if type(found) not in _SIMPLE_TYPES[each.type]:
                 raise GarbageError(f"{cls.__name__}.{each.name} is {found!r:.80}")
             wanted[each.name] = found
         return cls(**wanted)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from smoothcluster.records.codec import Record
 
-OPEN, SEALED, FINISHED, DELETED = "open", "sealed", "finished", "deleted"
+JOB_OPEN, JOB_SEALED, JOB_FINISHED, JOB_DELETED = "open", "sealed", "finished", "deleted"
 """States of a job: being written; complete on the submitters' side; nothing left to run; given up."""
 
 

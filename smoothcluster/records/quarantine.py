@@ -15,7 +15,7 @@ from smoothcluster.model import Task
 from smoothcluster.records.blame import describe, parse_entries
 from smoothcluster.records.codec import GarbageError, dump, load
 
-LONGEST = 50
+MOST_EVIDENCE_ENTRIES = 50
 """How many entries of evidence the record keeps: the latest."""
 
 
@@ -45,7 +45,7 @@ class QuarantinedTask:
         runner: str, shard: int, epoch: int, at: float,
     ) -> "QuarantinedTask":  # fmt: skip
         """The quarantine record of *task*, with the latest entries of *blame* as evidence."""
-        latest = list(parse_entries(blame))[-LONGEST:]
+        latest = list(parse_entries(blame))[-MOST_EVIDENCE_ENTRIES:]
         evidence: list[Mapping[str, object]] = [
             {"incarnation": each.incarnation, "epoch": each.epoch, "evidence": each.evidence, "at": each.at}
             for each in latest

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from smoothcluster.records.blame import count_starts
 from smoothcluster.records.codec import GarbageError, dump, expect, expect_array, expect_object, expect_or_none, load
 
-CHUNK_NAME = re.compile(r"(?!\.\.?-[^-]+$)([A-Za-z0-9_.][A-Za-z0-9_.-]{0,99})-([A-Za-z0-9_.:@+=]{1,100})")
+CHUNK_NAME_PATTERN = re.compile(r"(?!\.\.?-[^-]+$)([A-Za-z0-9_.][A-Za-z0-9_.-]{0,99})-([A-Za-z0-9_.:@+=]{1,100})")
 """A chunk's name: the job, a ``-``, and the chunk's own part without a ``-``. The job must be usable in a key."""
 
 
@@ -44,7 +44,7 @@ def bits(bitmap: int) -> Iterable[int]:
         bitmap ^= low
 
 
-COUNTS = ("added", "skipped", "done", "failed", "quarantined")
+COUNT_NAMES = ("added", "skipped", "done", "failed", "quarantined")
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class Shard:
 
 
 def _chunk(name: str) -> str:
-    if not CHUNK_NAME.fullmatch(name):
+    if not CHUNK_NAME_PATTERN.fullmatch(name):
         raise ValueError(f"{name!r:.40} is not a chunk's name")
     return name
 

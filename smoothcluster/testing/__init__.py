@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ability", "BackendConformance", "Faulty", "HeldClock", "Lagging", "backend_machine", "eventually"]
 
-_RULES = ("kit", "keys", "commits", "outcomes", "leases", "watches", "connection", "locks", "parts")
+_RULE_MODULES = ("kit", "keys", "commits", "outcomes", "leases", "watches", "connection", "locks", "parts")
 
 
 if not TYPE_CHECKING:  # Else no type checker would notice a misspelt name.
@@ -27,7 +27,7 @@ if not TYPE_CHECKING:  # Else no type checker would notice a misspelt name.
         if name in ("Ability", "BackendConformance"):
             import pytest
 
-            pytest.register_assert_rewrite(*(f"{__name__}.conformance.{rules}" for rules in _RULES))
+            pytest.register_assert_rewrite(*(f"{__name__}.conformance.{rules}" for rules in _RULE_MODULES))
             return getattr(import_module(f"{__name__}.conformance.suite"), name)
         if name == "backend_machine":
             return import_module(f"{__name__}.stateful").backend_machine

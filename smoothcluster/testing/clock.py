@@ -9,7 +9,7 @@ from smoothcluster.clock import SYSTEM_CLOCK, Clock, Signal
 
 Seen = TypeVar("Seen")
 
-_STUCK = 60.0
+_STUCK_AFTER_SECONDS = 60.0
 """Seconds of real time after which a wait counts as stuck: the test never ends the wait."""
 
 
@@ -41,7 +41,7 @@ class _HeldSignal(Signal):
             clock.waits.append(waiting)
             try:
                 while waiting():
-                    if not clock.moved.wait(_STUCK):
+                    if not clock.moved.wait(_STUCK_AFTER_SECONDS):
                         raise TimeoutError("a wait on a held clock that nobody moves")
                 return self._flag
             finally:

@@ -25,9 +25,18 @@ from smoothcluster.backend import (
 )
 from smoothcluster.errors import LeaseLostError
 from smoothcluster.testing.clock import eventually
-from smoothcluster.testing.stateful_model import DIRECTORIES, MOVES, NAMES, PATHS, Known, Model, Move, Watched
+from smoothcluster.testing.stateful_model import (
+    DIRECTORY_PATHS,
+    KEY_NAMES,
+    MOVE_LISTS,
+    WATCHED_PATHS,
+    Known,
+    Model,
+    Move,
+    Watched,
+)
 
-TTL = 60.0
+LEASE_TTL_SECONDS = 60.0
 
 
 def backend_machine(
@@ -83,7 +92,7 @@ class _Moves(RuleBasedStateMachine):
         for client in self.clients:
             client.close()
 
-    @rule(client=st.sampled_from((0, 1)), moves=MOVES, on_ended=st.booleans())
+    @rule(client=st.sampled_from((0, 1)), moves=MOVE_LISTS, on_ended=st.booleans())
     def commit(self, client: int, moves: list[Move], *, on_ended: bool) -> None:
         """A commit has the outcome predicted by the model, and wakes the right watches."""
         lease = self._lease_of(client, ended=on_ended)
@@ -114,7 +123,7 @@ class _Moves(RuleBasedStateMachine):
     @rule(client=st.sampled_from((0, 1)))
     def grant(self, client: int) -> None:
         """A lease is granted, with a new id."""
-        lease = self.clients[client].lease(TTL)
+        lease = self.clients[client].lease(LEASE_TTL_SECONDS)
         assert lease.id not in {known.id for _, known in (*self.leases, *self.ended)}
         self.leases.append((client, lease))
 
@@ -134,7 +143,7 @@ class _Moves(RuleBasedStateMachine):
         assert not any(lease.renew() for _, lease in self.ended)
 
     @precondition(lambda self: len(self.watched) < 6)
-    @rule(client=st.sampled_from((0, 1)), path=st.sampled_from(PATHS), values=st.booleans())
+    @rule(client=st.sampled_from((0, 1)), path=st.sampled_from(WATCHED_PATHS), values=st.booleans())
     def watch(self, client: int, path: str, *, values: bool) -> None:
         """A watch is armed."""
         watched = Watched(f"{self.root}{path}", values)
@@ -152,7 +161,7 @@ class _Moves(RuleBasedStateMachine):
     @invariant()
     def everybody_reads_what_the_model_holds(self) -> None:
         """Each client reads exactly the model's keys, with their values, versions and leases, in order of creation."""
-        keys = [f"{self.root}/{name}" for name in (*NAMES, "extra")]
+        keys = [f"{self.root}/{name}" for name in (*KEY_NAMES, "extra")]
         for client in self.clients:
             client.sync()
             entries = client.get_many(keys)
@@ -166,7 +175,7 @@ class _Moves(RuleBasedStateMachine):
         """Directories list exactly the names implied by the model's keys."""
         for client in self.clients:
             client.sync()
-            for directory in (f"{self.root}{path}" for path in DIRECTORIES):
+            for directory in (f"{self.root}{path}" for path in DIRECTORY_PATHS):
                 names = self.model.names(directory)
                 assert client.keys(directory) == names
                 assert [entry.key for entry in client.list(directory)] == [

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from smoothcluster.backend import Change, Condition, Create, Delete, Exists, Update, Watch
 
-NAMES = ("a", "b", "d/a", "d/b", "d/e/a")
-DIRECTORIES = ("", "/d", "/d/e", "/none")
-PATHS = (*DIRECTORIES, *(f"/{name}" for name in NAMES))
+KEY_NAMES = ("a", "b", "d/a", "d/b", "d/e/a")
+DIRECTORY_PATHS = ("", "/d", "/d/e", "/none")
+WATCHED_PATHS = (*DIRECTORY_PATHS, *(f"/{name}" for name in KEY_NAMES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Move:
     """The version to use of the key's past versions, counted back from the last; modulo their number."""
 
 
-MOVES = st.lists(
+MOVE_LISTS = st.lists(
     st.builds(
         Move,
-        name=st.sampled_from(NAMES),
+        name=st.sampled_from(KEY_NAMES),
         # Creations twice: without keys there is little to try.
         act=st.sampled_from(("create", "create", "update", "update at", "delete", "delete at", "exists", "at version")),
         value=st.binary(max_size=3),

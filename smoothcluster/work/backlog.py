@@ -15,7 +15,7 @@ from typing import cast
 from smoothcluster.backend import Entry
 from smoothcluster.errors import BackendError
 from smoothcluster.group.store import GroupStore
-from smoothcluster.jobs.chunks import CHUNK_TASKS, DIGEST, decode_chunk, digest, job_of
+from smoothcluster.jobs.chunks import CHUNK_TASKS, DIGEST_BYTES, decode_chunk, digest, job_of
 from smoothcluster.model import Task
 from smoothcluster.pool import Run
 from smoothcluster.records.codec import GarbageError
@@ -110,7 +110,7 @@ class Backlog:
                 self.queue.append((name, index))
         return name, fresh
 
-    def forget(self, name: str) -> None:
+    def drop_chunk(self, name: str) -> None:
         """Drop a finished chunk: the key is being deleted. Names of chunks are never used twice."""
         del self.tasks[name]
 
@@ -222,7 +222,7 @@ class Backlog:
 
     def _load_seen(self, job: str) -> set[bytes]:
         values = (entry.value for entry in self._backend.list(self._keys.seen(job, self._number)))
-        return {value[i : i + DIGEST] for value in values for i in range(0, len(value), DIGEST)}
+        return {value[i : i + DIGEST_BYTES] for value in values for i in range(0, len(value), DIGEST_BYTES)}
 
     def _contents(
         self, names: Iterable[str], ahead: Mapping[str, Entry] = MappingProxyType({})

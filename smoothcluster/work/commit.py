@@ -13,10 +13,10 @@ from smoothcluster.records.shard import Shard
 from smoothcluster.work.backlog import Backlog, Place, place_of
 from smoothcluster.work.context import Mark, WorkContext
 
-RESERVE = 16 * 1024
+RECORD_GROWTH_BYTES = 16 * 1024
 """Bytes of a commit kept free for growth of the shard's record."""
 
-SPILL = 500
+MOST_TASKS_PER_SPILL = 500
 """Most tasks that one step adds for a handler with too many added tasks for a single commit."""
 
 
@@ -57,10 +57,10 @@ class CommitBuilder:
         self._results: dict[str, list[str]] = {}
         self._sizes: dict[str, int] = {}
         """Bytes of each job's results, estimated from above."""
-        self._bytes = len(record.to_json()) + RESERVE
+        self._bytes = len(record.to_json()) + RECORD_GROWTH_BYTES
         self._operations: int = 1
 
-    def book(self, size: int, operations: int) -> bool:
+    def reserve(self, size: int, operations: int) -> bool:
         """Reserve room in the commit; return whether there is enough. A path with framing takes 200 bytes at most."""
         size += self._bytes + 200 * operations
         operations += self._operations
@@ -83,13 +83,15 @@ class CommitBuilder:
         operations = min(len(fresh), self._context.shards) + (job not in self._results)
         operations += chunk.closed.bit_count() + 1 >= chunk.size
         results = self._sizes.get(job, 256) + value
-        if results > self._context.limits.largest_value or not self.book(value + size, operations):
+        if results > self._context.limits.largest_value or not self.reserve(value + size, operations):
             return False
         self._sizes[job] = results
         self._added.update(fresh)
         return True
 
-    def end(self, place: Place, task: str, state: State, value: str, error: str | None, attempts: int) -> None:
+    def record_outcome(
+        self, place: Place, task: str, state: State, value: str, error: str | None, attempts: int
+    ) -> None:
         """Record the only outcome of a task, and close the task."""
         name, index = place
         job, chunk = job_of(name), self._record.open[name]
@@ -106,7 +108,7 @@ class CommitBuilder:
         if chunk.closed.bit_count() == chunk.size:
             self.changes.append(Delete(self._context.store.keys.chunk(self._number, name)))
             del self._record.open[name]
-            self._backlog.forget(name)
+            self._backlog.drop_chunk(name)
 
     # Tasks that handlers add
 
@@ -127,18 +129,22 @@ class CommitBuilder:
         while run.added:
             texts: dict[Mark, str] = {}
             size = taken = 0
-            while taken < len(run.added) and taken < SPILL and size <= self._context.limits.largest_commit // 8:
+            while (
+                taken < len(run.added)
+                and taken < MOST_TASKS_PER_SPILL
+                and size <= self._context.limits.largest_commit // 8
+            ):
                 fresh = self._fresh(run, slice(taken, taken + 1), texts)
                 texts.update(fresh)
                 size += sum(map(len, fresh.values())) + 1
                 taken += 1
-            if not self.book(size, min(len(texts), self._context.shards + size // CHUNK_BYTES)):
+            if not self.reserve(size, min(len(texts), self._context.shards + size // CHUNK_BYTES)):
                 return False
             self._put(texts)
             del run.added[:taken], run.added_encoded[:taken]
         return True
 
-    def add(self) -> None:
+    def add_tasks(self) -> None:
         """Put the tasks added by runs into chunks of their shards; `make_room` has reserved the room."""
         self._put(self._added)
         self._added = {}

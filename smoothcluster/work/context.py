@@ -20,7 +20,7 @@ class SentTasks:
     would be lost.
     """
 
-    LIMIT = 100_000
+    MOST_MARKS = 100_000
 
     def __init__(self) -> None:
         self._marks: dict[Mark, None] = {}
@@ -34,7 +34,7 @@ class SentTasks:
 
     def add(self, marks: list[Mark]) -> None:
         self._marks.update(dict.fromkeys(marks))
-        while len(self._marks) > self.LIMIT:
+        while len(self._marks) > self.MOST_MARKS:
             del self._marks[next(iter(self._marks))]
 
 

@@ -3,13 +3,13 @@
 from collections import deque
 from typing import final
 
-INTERVAL = 0.05
+COMMIT_INTERVAL_SECONDS = 0.05
 """Seconds for which an outcome may wait to share a commit with others."""
 
-SLICE = 0.2
+SHARD_TURN_SECONDS = 0.2
 """Seconds until the turn of the next shard: long enough for outcomes to share commits."""
 
-WINDOW = 8192
+MOST_MARKED_TASKS = 8192
 """Most tasks marked at once, however fast they are."""
 
 
@@ -26,13 +26,13 @@ class Pace:
         """Add *finished* tasks; measure the rate anew once the interval is over."""
         self._finished += finished
         passed = now - self._since
-        if passed >= INTERVAL:
+        if passed >= COMMIT_INTERVAL_SECONDS:
             self.rate = self._finished / passed
             self._finished, self._since = 0, now
 
     def ahead(self) -> int:
         """Return how many tasks will probably finish within an interval, and so are marked ahead of their start."""
-        return min(WINDOW, int(self.rate * INTERVAL))
+        return min(MOST_MARKED_TASKS, int(self.rate * COMMIT_INTERVAL_SECONDS))
 
 
 @final
@@ -42,7 +42,7 @@ class Turns:
     def __init__(self, now: float) -> None:
         self.order: deque[int] = deque()
         """The numbers of the shards; the first has the turn."""
-        self._ends = now + SLICE
+        self._ends = now + SHARD_TURN_SECONDS
 
     def add(self, number: int, *, first: bool) -> None:
         """Add a shard: the shard's turn comes *first*, or after all others."""
@@ -56,4 +56,4 @@ class Turns:
         """Give the turn to the next shard if the slice of time is over."""
         if now >= self._ends:
             self.advance()
-            self._ends = now + SLICE
+            self._ends = now + SHARD_TURN_SECONDS

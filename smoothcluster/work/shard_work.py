@@ -15,10 +15,10 @@ from typing import cast
 
 from smoothcluster.backend import Create, Delete
 from smoothcluster.group.view import Versioned
-from smoothcluster.jobs.chunks import DIGEST, job_of
+from smoothcluster.jobs.chunks import DIGEST_BYTES, job_of
 from smoothcluster.model import State, TaskContext
 from smoothcluster.pool import Run, RunState
-from smoothcluster.records.blame import ALONE, RAISED
+from smoothcluster.records.blame import CHILD_RAISED, STARTED_ALONE
 from smoothcluster.records.shard import Shard, bits
 from smoothcluster.work.backlog import Backlog, Place, place_of
 from smoothcluster.work.commit import CommitBuilder, PendingCommit
@@ -117,7 +117,7 @@ class ShardWork:
         """
         assert self.pending is None, "settle it first"
         draft = CommitBuilder(self.number, self.record, self.backlog, self._context)
-        spoke = self.suspects.judge(now) or self.unsaid()
+        spoke = self.suspects.blame_deaths(now) or self.unsaid()
         for place in self._handed_back:
             self.suspects.not_alone(place)
             self.backlog.start_again(place)
@@ -127,7 +127,7 @@ class ShardWork:
         if not self.moving:
             self._start_suspects(apart, draft, alone=alone)
             self._start(want, draft, now)
-        self._tidy(draft)
+        self._delete_finished_jobs(draft)
         if spoke or draft.changes or draft.starts:
             self.pending = draft.built(self.version)
         return self.pending
@@ -158,7 +158,7 @@ class ShardWork:
         self.backlog.relist()
         return True
 
-    def mend(self, key: str) -> None:
+    def resolve_conflict(self, key: str) -> None:
         """Remove the conflict at *key* from the pending commit, which the store refused although we own the shard.
 
         The names in a commit are never used twice. So a stranger created the key in the way, or deleted the missing
@@ -174,14 +174,14 @@ class ShardWork:
         """Record finished runs, and the tasks added by them, while the commit has room."""
         while self.finished and draft.make_room(self.finished[0]):
             self._record(self.finished.popleft(), draft, now)
-        draft.add()
+        draft.add_tasks()
 
     def _record(self, run: Run, draft: CommitBuilder, now: float) -> None:
         """Record the outcome of a run, or put the task back for another try."""
         name, index = place = place_of(run)
         chunk = self.record.open[name]
         if self.suspects.doubtful(run):
-            self.suspects.blame(place, RAISED)
+            self.suspects.blame(place, CHILD_RAISED)
             self.backlog.start_again(place)
             return
         chunk.run &= ~(1 << index)
@@ -191,12 +191,12 @@ class ShardWork:
             self.backlog.put_off(place, now + self._context.retries.pause(fails))
             return
         state = State.DONE if run.error is None else State.FAILED
-        draft.end(place, run.task.id, state, run.encoded, run.error, run.context.attempt)
+        draft.record_outcome(place, run.task.id, state, run.encoded, run.error, run.context.attempt)
 
-    def _tidy(self, draft: CommitBuilder) -> None:
+    def _delete_finished_jobs(self, draft: CommitBuilder) -> None:
         """Delete the keys of finished jobs, while the commit has room. The counts go with the last key."""
         for job, keys in list(self._forgotten.items()):
-            while keys and draft.book(0, 1):
+            while keys and draft.reserve(0, 1):
                 draft.changes.append(Delete(keys.pop()))
             if not keys:
                 del self._forgotten[job]
@@ -207,7 +207,7 @@ class ShardWork:
         for _ in range(min(1 if alone else most, len(self.backlog.suspects))):
             place = self.backlog.suspects.popleft()
             if alone:
-                self.suspects.blame(place, ALONE)
+                self.suspects.blame(place, STARTED_ALONE)
             run = self._mark(place, draft)
             run.apart, run.alone = not alone, self.suspects.is_isolated(place)
 
@@ -220,7 +220,7 @@ class ShardWork:
 
     def _admit(self, draft: CommitBuilder) -> bool:
         """Open another chunk, if there is a chunk and the commit has room. Skipped repeats are closed at once."""
-        admitted = self.backlog.admit(lambda tasks: draft.book(DIGEST * tasks + 512, 2))
+        admitted = self.backlog.admit(lambda tasks: draft.reserve(DIGEST_BYTES * tasks + 512, 2))
         if admitted is None:
             return False
         name, marks = admitted

@@ -9,7 +9,15 @@ from smoothcluster.backend import Create
 from smoothcluster.jobs.chunks import job_of
 from smoothcluster.model import State
 from smoothcluster.pool import Run, RunState
-from smoothcluster.records.blame import ALONE, DISTURBED, KILLED, RAISED, ended_as, format_entry, parse_entries
+from smoothcluster.records.blame import (
+    CHILD_DISTURBED,
+    CHILD_KILLED,
+    CHILD_RAISED,
+    STARTED_ALONE,
+    ended_as,
+    format_entry,
+    parse_entries,
+)
 from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.shard import Shard
 from smoothcluster.work.backlog import Backlog, Place, place_of
@@ -17,10 +25,10 @@ from smoothcluster.work.commit import CommitBuilder
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.verdict import Stage, stage
 
-CONFIRM = 1.0
+CONFIRM_DEATH_SECONDS = 1.0
 """Seconds that a member must outlive a child before the death counts: a kill of both proves nothing."""
 
-TOLD = 20
+MOST_TASK_IDS_IN_EVENT = 20
 """Most task ids in an event of kind ``suspect``."""
 
 
@@ -40,7 +48,7 @@ class Suspects:
         if not self._told:
             self._told = True
             places = list(self._backlog.suspects)
-            ids = [self._backlog.tasks[name][index].id for name, index in places[:TOLD]]
+            ids = [self._backlog.tasks[name][index].id for name, index in places[:MOST_TASK_IDS_IN_EVENT]]
             where = "in a child" if self._context.apart.able is not False else "alone in the member"
             self._context.note("suspect", shard=self._number, tasks=ids, count=len(places), run=where)
 
@@ -49,10 +57,10 @@ class Suspects:
         self.in_children += sum(map(self._counts, runs))
 
     def ended(self, run: Run, now: float) -> None:
-        """Take note that the pool returned *run*; if the child died, the death counts after `CONFIRM` seconds."""
+        """Take note that the pool returned *run*; if the child died, the death counts after `CONFIRM_DEATH_SECONDS`."""
         self.in_children -= self._counts(run)
         if run.state is RunState.DIED:
-            self._died.append((now + CONFIRM, run))
+            self._died.append((now + CONFIRM_DEATH_SECONDS, run))
 
     def _counts(self, run: Run) -> bool:
         """Whether *run* is the run of a suspect in a child."""
@@ -77,7 +85,7 @@ class Suspects:
         """Remove the entry ``alone`` of this incarnation, if there is one: the task was not started after all."""
         blame = self._record.open[place[0]].blame.get(place[1], [])
         last = next(parse_entries(blame[-1:]), None)
-        if last is not None and (last.incarnation, last.evidence) == (self._context.incarnation, ALONE):
+        if last is not None and (last.incarnation, last.evidence) == (self._context.incarnation, STARTED_ALONE):
             blame.pop()
 
     def doubtful(self, run: Run) -> bool:
@@ -89,15 +97,15 @@ class Suspects:
         name, index = place_of(run)
         if run.error is None or not run.apart or self._context.apart.every:
             return False
-        return not ended_as(self._record.open[name].blame.get(index, ()), RAISED)
+        return not ended_as(self._record.open[name].blame.get(index, ()), CHILD_RAISED)
 
-    def judge(self, now: float) -> bool:
+    def blame_deaths(self, now: float) -> bool:
         """Blame tasks for deaths of children which this member has outlived. Return whether there were any."""
         due = False
         while self._died and self._died[0][0] <= now and not self._context.stopping.is_set():
             run, due = self._died.popleft()[1], True
-            disturbed = run.death == KILLED and self._context.apart.disturbed(run.began)
-            self.blame(place_of(run), DISTURBED if disturbed else run.death)
+            disturbed = run.death == CHILD_KILLED and self._context.apart.disturbed(run.began)
+            self.blame(place_of(run), CHILD_DISTURBED if disturbed else run.death)
             self._backlog.start_again(place_of(run))
         return due
 
@@ -112,9 +120,9 @@ class Suspects:
                 self._context.member, self._number, self._record.epoch, self._context.store.clock.wall(),
             )  # fmt: skip
             value = verdict.to_json()
-            if not draft.book(len(value) + 4096, 3):
+            if not draft.reserve(len(value) + 4096, 3):
                 break
             self._backlog.to_quarantine.popleft()
             draft.changes.append(Create(self._context.store.keys.quarantined(unique), value))
             draft.quarantined.append(verdict)
-            draft.end(place, task.id, State.QUARANTINED, "null", verdict.error, verdict.attempts)
+            draft.record_outcome(place, task.id, State.QUARANTINED, "null", verdict.error, verdict.attempts)

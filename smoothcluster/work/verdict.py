@@ -4,9 +4,9 @@ A task is *suspect* if the process died while the task was running. A suspect ru
 If the child of a task dies, the task runs alone in a child from then on. A task is quarantined if the deaths go on.
 
 An exit status or a crash comes from the task: the second such death is enough. SIGKILL may come from an operator or
-from a machine short of memory, so `KILLS` deaths are needed. Each but the first must happen beside an idle child which
-survives: a sender of signals to random children hits the idle child as often. The death of the idle child cancels all
-earlier kills.
+from a machine short of memory, so `DEATHS_TO_QUARANTINE` deaths are needed. Each but the first must happen beside an
+idle child which survives: a sender of signals to random children hits the idle child as often. The death of the idle
+child cancels all earlier kills.
 
 The danger: if an outsider kills the children of one task, and no others, again and again, the members cannot tell this
 from a task which kills the children.
@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from smoothcluster.model import Evidence
-from smoothcluster.records.blame import ALONE, DISTURBED, KILLED, RAISED, parse_entries
+from smoothcluster.records.blame import CHILD_DISTURBED, CHILD_KILLED, CHILD_RAISED, STARTED_ALONE, parse_entries
 
-CRASHES = 2
+CRASHES_TO_QUARANTINE = 2
 """Number of crashes of children, exits included, for which a task is quarantined."""
 
 
-KILLS = 5
+DEATHS_TO_QUARANTINE = 5
 """Number of deaths of children, some by SIGKILL, for which a task is quarantined."""
 
 
@@ -33,7 +33,7 @@ If the process of such a member is known to be gone, a single death is enough.
 """
 
 
-_DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)
+_DEADLY_EVIDENCE = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)
 
 
 class Stage(IntEnum):
@@ -56,19 +56,19 @@ def stage(blame: Sequence[str]) -> Stage:
     deadly = accused = False
     alone: tuple[str, int] | None = None
     for entry in parse_entries(blame):
-        if entry.evidence == RAISED:
+        if entry.evidence == CHILD_RAISED:
             crashes = kills = 0
             deadly = accused = False
-        elif entry.evidence in _DEADLY:
+        elif entry.evidence in _DEADLY_EVIDENCE:
             deadly = True
             if alone == (entry.incarnation, entry.epoch):
                 gone += entry.evidence == Evidence.PROCESS_GONE
                 expired += entry.evidence == Evidence.LEASE_EXPIRED
-        elif entry.crash or entry.evidence in (KILLED, DISTURBED):
+        elif entry.crash or entry.evidence in (CHILD_KILLED, CHILD_DISTURBED):
             accused = True
             crashes += entry.crash
-            kills = 0 if entry.evidence == DISTURBED else kills + (entry.evidence == KILLED)
-        alone = (entry.incarnation, entry.epoch) if entry.evidence == ALONE else None
-    if crashes >= CRASHES or crashes + kills >= KILLS or gone or expired >= ALONE_EXPIRED:
+            kills = 0 if entry.evidence == CHILD_DISTURBED else kills + (entry.evidence == CHILD_KILLED)
+        alone = (entry.incarnation, entry.epoch) if entry.evidence == STARTED_ALONE else None
+    if crashes >= CRASHES_TO_QUARANTINE or crashes + kills >= DEATHS_TO_QUARANTINE or gone or expired >= ALONE_EXPIRED:
         return Stage.QUARANTINED
     return Stage.ISOLATED if accused else Stage.SUSPECT if deadly else Stage.CLEAR

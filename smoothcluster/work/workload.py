@@ -15,12 +15,12 @@ from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.shard import Shard
 from smoothcluster.work import ShardWork, WorkContext, shard_of
 from smoothcluster.work.observer import WorkloadObserver
-from smoothcluster.work.pace import INTERVAL, Pace, Turns
+from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS, Pace, Turns
 
-BATCH = 512
+FULL_COMMIT_OUTCOMES = 512
 """Number of outcomes of one shard that is recorded without waiting for more."""
 
-RAMP = 0.05
+CHILD_CHECK_SECONDS = 0.05
 """Seconds between checks whether waiting suspects could use more children."""
 
 
@@ -48,15 +48,14 @@ class Workload:
 
     # Ownership
 
-    def adopt(self, number: int, read: Versioned[Shard]) -> ShardWork:
+    def adopt(self, number: int, read: Versioned[Shard]) -> None:
         """Begin to work on a shard that this incarnation owns in the store."""
-        work = self.works[number] = ShardWork(number, read, self._context, partial(self._watch, number))
+        self.works[number] = ShardWork(number, read, self._context, partial(self._watch, number))
         self.epochs[number] = read.record.epoch
         # After a store rollback we may adopt a shard that we owned before. Forget which added tasks were acknowledged.
         self._context.sent.clear()
         # Tasks that ran when the former owner died have waited longest: start them first.
         self._turns.add(number, first=bool(read.record.open))
-        return work
 
     def preload(self, chunks: Mapping[str, Entry]) -> None:
         """Keep *chunks*, by key, which were read before the claim that marks their tasks, until these tasks start."""
@@ -135,18 +134,20 @@ class Workload:
         """The latest time for the next `turn`, if nothing else happens; None if there is no need."""
         now = self._clock.monotonic()
         works = [work for work in self.works.values() if work.pending is None]
-        times = [work.oldest + INTERVAL for work in works if work.oldest is not None]
+        times = [work.oldest + COMMIT_INTERVAL_SECONDS for work in works if work.oldest is not None]
         # A retry that is due already waits for a free worker, whose finished run wakes the loop.
         retries = [work.backlog.next_retry() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
         # While the lease, and so the shards, may be lost, no death counts against a task.
         verdicts = [verdict for work in works if (verdict := work.suspects.next_verdict()) is not None]
-        times += verdicts if self._may_start() else [max(verdict, now + INTERVAL) for verdict in verdicts]
+        times += (
+            verdicts if self._may_start() else [max(verdict, now + COMMIT_INTERVAL_SECONDS) for verdict in verdicts]
+        )
         # Tasks that the last turn put back after starting others.
         if any(work.backlog.queue for work in works if work.free()) and self.room():
             times.append(now)
         if any(work.backlog.suspects for work in works if work.free()):
-            times.append(now + RAMP)
+            times.append(now + CHILD_CHECK_SECONDS)
         return min(times, default=None)
 
     def collect(self, now: float) -> None:
@@ -185,7 +186,11 @@ class Workload:
             return False
         if work.oldest is None or work.pending is not None:
             return True
-        return len(work.finished) >= BATCH or now >= work.oldest + INTERVAL or not self.outstanding
+        return (
+            len(work.finished) >= FULL_COMMIT_OUTCOMES
+            or now >= work.oldest + COMMIT_INTERVAL_SECONDS
+            or not self.outstanding
+        )
 
     def _resume(self) -> None:
         """Start the tasks marked in the claims of their shards: only their chunks are left to read."""
@@ -284,7 +289,7 @@ class Workload:
                 work.backlog.relist()
                 return entry.version
             if entry.version == work.version and record.owner == self._context.incarnation:
-                work.mend(key)
+                work.resolve_conflict(key)
                 return None
         self.drop(work.number)
         if record is not None and (record.owner, record.epoch) == (self._context.incarnation, work.record.epoch):

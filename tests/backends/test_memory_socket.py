@@ -38,7 +38,7 @@ from smoothcluster.memory import server as server_module
 from smoothcluster.memory.__main__ import main
 from smoothcluster.memory.connections import Connection
 from smoothcluster.memory.server import MemoryServer
-from smoothcluster.memory.wire import LARGEST, PAGE, Frame, FrameReader, frame
+from smoothcluster.memory.wire import LARGEST_FRAME_BYTES, PAGE_BYTES, Frame, FrameReader, frame
 from smoothcluster.testing import eventually
 
 Answer = TypeVar("Answer")
@@ -319,7 +319,7 @@ def test_a_commit_and_a_listing_are_one_round_trip(backend: SocketBackend, monke
 def test_a_listing_that_breaks_off(backend: SocketBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commit was answered, and yet not all is known."""
     for number in range(3):
-        create(backend, f"g/{number}", b"x" * (PAGE // 2))
+        create(backend, f"g/{number}", b"x" * (PAGE_BYTES // 2))
 
     def gone(client: SocketBackend, keys: object) -> None:
         raise UnavailableError("gone")
@@ -478,7 +478,7 @@ NONSENSE: dict[str, bytes] = {
     "nothing": raw([]),
     "no such word": raw(["eval", "1"]),
     "deeper than Python goes": packed(b"[" * 100_000),
-    "larger than a frame may be": struct.pack(">II", 2**31, LARGEST),
+    "larger than a frame may be": struct.pack(">II", 2**31, LARGEST_FRAME_BYTES),
     "a key that is none": raw(["get", ["a//b"]]),
     "a key of another type": raw(["get", [["a"]]]),
     "no keys": raw(["get", 5]),
@@ -524,7 +524,7 @@ ANSWERS: dict[str, bytes] = {
     "a value that is not there": raw([[["g/a", 5, "1", 1, None]]]),
     "no such outcome": raw(["perhaps", "g/a", [], []]),
     "an outcome without versions": raw(["done", 5, [], []]),
-    "larger than a frame may be": struct.pack(">II", 2**31, LARGEST),
+    "larger than a frame may be": struct.pack(">II", 2**31, LARGEST_FRAME_BYTES),
     "the end": b"",
 }
 

@@ -22,7 +22,14 @@ from smoothcluster_sqlite.address import check_shared_here
 from smoothcluster_sqlite.errors import translate_error
 from smoothcluster_sqlite.file import StoreFile
 from smoothcluster_sqlite.lock_holder import describe_lock_holder
-from smoothcluster_sqlite.transaction import CAP, DONE, KEPT, SCRIPT, Act, run_write
+from smoothcluster_sqlite.transaction import (
+    ACT_DONE,
+    CLOCK_STEP_CAP_SECONDS,
+    COMMITS_KEPT,
+    TRANSACTION_SCRIPT,
+    Act,
+    run_write,
+)
 from sqlite_store import SqliteStore, Writer
 
 from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Delete, Lease, Update
@@ -126,7 +133,7 @@ class Turns:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        connection.executescript(SCRIPT)
+        connection.executescript(TRANSACTION_SCRIPT)
 
     def __call__(self, now: float, act: Act = "move", lease: str | None = None, seconds: float | None = None) -> int:
         """The outcome of a turn."""
@@ -159,14 +166,14 @@ def turn(backend: SqliteBackend, path: Path) -> Iterator[Turns]:
         yield turns
 
 
-@pytest.mark.parametrize("pause", [CAP / 10, CAP / 2, CAP])
+@pytest.mark.parametrize("pause", [CLOCK_STEP_CAP_SECONDS / 10, CLOCK_STEP_CAP_SECONDS / 2, CLOCK_STEP_CAP_SECONDS])
 def test_a_lease_lasts_as_long_as_granted(turn: Turns, pause: float) -> None:
     """While somebody looks often enough it ends when its time is over, not earlier."""
     now = 1000.0
     turn(now, "grant", "a", 10.0)
     while turn.lives(now):
         now += pause
-    assert 1010.0 <= now <= 1010.0 + 2 * CAP
+    assert 1010.0 <= now <= 1010.0 + 2 * CLOCK_STEP_CAP_SECONDS
 
 
 def test_the_clock_never_runs_ahead(turn: Turns) -> None:
@@ -177,14 +184,14 @@ def test_the_clock_never_runs_ahead(turn: Turns) -> None:
         turn(now, "grant", "a", 5.0)
         began = now
         while turn.lives(now):
-            now += chance.choice((-0.1, 0.0, 0.001, 0.1, CAP, 3 * CAP))
+            now += chance.choice((-0.1, 0.0, 0.001, 0.1, CLOCK_STEP_CAP_SECONDS, 3 * CLOCK_STEP_CAP_SECONDS))
         assert now >= began + 5.0 - 0.1
 
 
 @pytest.mark.parametrize("seconds", [60.0, 86_400.0])
 def test_time_in_which_nobody_could_write_hardly_counts(turn: Turns, seconds: float) -> None:
     """A stalled disk, a writer that was paused, a clock that jumps: each costs every lease a cap at most."""
-    turn(1000.0, "grant", "a", 3 * CAP)
+    turn(1000.0, "grant", "a", 3 * CLOCK_STEP_CAP_SECONDS)
     assert turn.lives(1000.0 + seconds)
     assert turn.lives(1000.0 + 2 * seconds)
     assert not turn.lives(1000.0 + 3 * seconds)
@@ -196,8 +203,8 @@ def test_a_clock_that_goes_back_is_another_clock(turn: Turns) -> None:
     assert all(turn.lives(moment) for moment in (1000.2, 1000.4, 1000.6, 1000.8))
     now = began = 3.0
     while turn.lives(now):
-        now += CAP / 2
-    assert began + 1.0 <= now <= began + 1.0 + CAP
+        now += CLOCK_STEP_CAP_SECONDS / 2
+    assert began + 1.0 <= now <= began + 1.0 + CLOCK_STEP_CAP_SECONDS
 
 
 def test_a_reading_that_comes_late_changes_nothing(turn: Turns) -> None:
@@ -206,8 +213,8 @@ def test_a_reading_that_comes_late_changes_nothing(turn: Turns) -> None:
     now = 1000.0
     while turn.lives(now):
         turn(now - 0.05)
-        now += CAP / 2
-    assert 1001.0 <= now <= 1001.0 + CAP
+        now += CLOCK_STEP_CAP_SECONDS / 2
+    assert 1001.0 <= now <= 1001.0 + CLOCK_STEP_CAP_SECONDS
 
 
 def test_after_a_reboot_leases_get_their_full_time_again(turn: Turns) -> None:
@@ -217,8 +224,8 @@ def test_after_a_reboot_leases_get_their_full_time_again(turn: Turns) -> None:
     turn.reboot()
     now = began = 50_000.0
     while turn.lives(now):
-        now += CAP / 2
-    assert began + 1.0 <= now <= began + 1.0 + CAP
+        now += CLOCK_STEP_CAP_SECONDS / 2
+    assert began + 1.0 <= now <= began + 1.0 + CLOCK_STEP_CAP_SECONDS
 
 
 def test_after_a_reboot_no_number_is_given_twice(turn: Turns) -> None:
@@ -232,9 +239,9 @@ def test_after_a_reboot_no_number_is_given_twice(turn: Turns) -> None:
 
 def test_who_renews_lives(turn: Turns) -> None:
     """A lease that is due, and that nobody has ended yet, can be renewed: its holder is there."""
-    turn(1000.0, "grant", "a", CAP)
-    assert turn(1000.0 + CAP, "renew", "a") == DONE
-    assert turn.lives(1000.0 + CAP)
+    turn(1000.0, "grant", "a", CLOCK_STEP_CAP_SECONDS)
+    assert turn(1000.0 + CLOCK_STEP_CAP_SECONDS, "renew", "a") == ACT_DONE
+    assert turn.lives(1000.0 + CLOCK_STEP_CAP_SECONDS)
 
 
 # The machine's and other processes' misfortunes.
@@ -390,7 +397,7 @@ def test_who_has_fallen_behind_is_woken(backend: SqliteBackend, path: Path) -> N
     looked.since(0)
     before = wakes.count
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE clock SET number = number + ?", (KEPT + 1,))
+        connection.execute("UPDATE clock SET number = number + ?", (COMMITS_KEPT + 1,))
     wakes.since(before)
 
 
@@ -398,7 +405,7 @@ def test_what_is_kept_for_watchers_is_bounded(backend: SqliteBackend, path: Path
     """The list of changed keys does not grow for ever."""
     version = create(backend, "a")
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE clock SET number = number + ?", (KEPT,))
+        connection.execute("UPDATE clock SET number = number + ?", (COMMITS_KEPT,))
     backend.commit([], [Update("a", b"", version)])
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT key FROM changes").fetchall() == [("a",)]
@@ -493,7 +500,7 @@ def test_whoever_comes_to_a_network_file_system_is_refused(
     """Before anything is made or opened there: here the test's own disk passes for one."""
     if is_there:
         create(open_client(), "a")
-    monkeypatch.setattr(address, "_NO_LOCKS", re.compile(".*"))
+    monkeypatch.setattr(address, "_LOCKLESS_FILE_SYSTEMS", re.compile(".*"))
     client = open_client()
     for act in (lambda: client.get("a"), lambda: client.lease(5.0)):
         with pytest.raises(UsageError, match="is on a network file system"):

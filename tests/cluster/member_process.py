@@ -43,7 +43,7 @@ def main(options: dict[str, Any]) -> None:
         if options.get(name) is not None:
             options[name] = kind(**options[name])
     # So that a test can be sure to be faster than the second that a child's death waits to count.
-    suspects.CONFIRM *= options.pop("patience", 1)
+    suspects.CONFIRM_DEATH_SECONDS *= options.pop("patience", 1)
     backend = connect(options.pop("url"))
     if "dies_of" in options:
         backend = mortal(backend.for_group(options["group"]), options.pop("dies_of"))

@@ -17,7 +17,7 @@ from sqlite_store import SqliteStore
 from zookeeper_server import ZookeeperServer
 
 from smoothcluster.errors import MissingDriverError
-from smoothcluster.registry import GROUP, connect
+from smoothcluster.registry import ENTRY_POINT_GROUP, connect
 
 VARIABLE = "SMOOTHCLUSTER_TEST_BACKENDS"
 """Names the kinds to try, with commas; without it, all that are installed."""
@@ -145,7 +145,7 @@ KINDS: Iterable[Kind] = [
 
 def installed() -> set[str]:
     """The schemes whose driver is there; one for each backend."""
-    points = sorted(entry_points(group=GROUP), key=lambda point: len(point.name), reverse=True)
+    points = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: len(point.name), reverse=True)
     shortest = {point.value: point.name for point in points}
     return {scheme for scheme in shortest.values() if _has_driver(scheme)}
 

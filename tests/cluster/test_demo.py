@@ -14,7 +14,7 @@ from cluster.stores import Kind
 from smoothcluster.cli import main
 from smoothcluster.cli.demo import command
 from smoothcluster.cli.demo.crawl import Line
-from smoothcluster.cli.demo.site import INDEX, links, pages
+from smoothcluster.cli.demo.site import INDEX_PATH, links, pages
 from smoothcluster.model import Outcome, State
 
 PAGES = {"/a": "", "/b": ""}
@@ -41,7 +41,7 @@ def test_a_runner_is_killed_and_nothing_is_lost(store: str, kind: Kind, tmp_path
 
 def test_every_page_of_the_site_can_be_reached() -> None:
     """From the index, by links that lead somewhere."""
-    content, found, ahead = pages(), {INDEX}, [INDEX]
+    content, found, ahead = pages(), {INDEX_PATH}, [INDEX_PATH]
     while ahead:
         new = set(links(content[ahead.pop()])) - found
         found |= new

@@ -8,7 +8,7 @@ import pytest
 from cluster.group import child_environment
 from cluster.stores import KINDS, installed
 
-from smoothcluster.cli.doctor import HELD, WEAKER
+from smoothcluster.cli.doctor import VERDICT_HELD, VERDICT_WEAKER
 
 
 def test_whole_groups_are_tried_on_every_backend() -> None:
@@ -26,5 +26,5 @@ def test_the_doctor_finds_no_promise_broken(store: str) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     verdicts = {promise["verdict"] for promise in found["promises"]}
-    assert verdicts <= ({HELD} if found["guarantees"]["survives_failover"] else {HELD, WEAKER})
+    assert verdicts <= ({VERDICT_HELD} if found["guarantees"]["survives_failover"] else {VERDICT_HELD, VERDICT_WEAKER})
     assert found["measured"]["watch_ms"] is not None

@@ -273,23 +273,23 @@ BUGS = (
     Bug(
         "what was running when its process died is not suspect",
         "work/verdict.py",
-        "_DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)\n",
-        "_DEADLY = (Evidence.LEASE_EXPIRED,)\n",
+        "_DEADLY_EVIDENCE = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)\n",
+        "_DEADLY_EVIDENCE = (Evidence.LEASE_EXPIRED,)\n",
         30,
         "P5: ",
     ),
     Bug(
         "what was running when its lease ran out is not suspect",
         "work/verdict.py",
-        "_DEADLY = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)\n",
-        "_DEADLY = (Evidence.PROCESS_GONE,)\n",
+        "_DEADLY_EVIDENCE = (Evidence.PROCESS_GONE, Evidence.LEASE_EXPIRED)\n",
+        "_DEADLY_EVIDENCE = (Evidence.PROCESS_GONE,)\n",
         60,
         "P5: ",
     ),
     Bug(
         "one death of a child convicts",
         "work/verdict.py",
-        "    if crashes >= CRASHES or crashes + kills >= KILLS or",
+        "    if crashes >= CRASHES_TO_QUARANTINE or crashes + kills >= DEATHS_TO_QUARANTINE or",
         "    if crashes or kills or",
         30,
         "P5: ",
@@ -306,7 +306,7 @@ BUGS = (
     Bug(
         "nobody says that a suspect is alone in the member",
         "work/shard_work.py",
-        "                self.suspects.blame(place, ALONE)\n",
+        "                self.suspects.blame(place, STARTED_ALONE)\n",
         "                pass\n",
         60,
         "P5: ",
@@ -381,7 +381,7 @@ BUGS = (
         "two kills of a child convict",
         "work/verdict.py",
         "            crashes += entry.crash\n",
-        "            crashes += entry.crash or entry.evidence == KILLED\n",
+        "            crashes += entry.crash or entry.evidence == CHILD_KILLED\n",
         100,
         "P5: ",
         "reap",
@@ -463,6 +463,7 @@ UNFOUND = (
 )
 """What the simulator does not find yet, or not within that many schedules: the next it should learn. Each fails a test
 of its own: in test_all_run, `test_a_giver_counts_once_more_what_the_other_owns`; in test_handover,
-`test_a_claim_is_refused_if_the_breaker_has_changed_since`; in test_shard_work, `test_added_tasks_are_written_with_the_outcome`;
-in test_jobs, `test_a_reading_that_a_task_slipped_through_does_not_finish_a_job`.
+`test_a_claim_is_refused_if_the_breaker_has_changed_since`; in test_shard_work,
+`test_added_tasks_are_written_with_the_outcome`; in test_jobs,
+`test_a_reading_that_a_task_slipped_through_does_not_finish_a_job`.
 """

@@ -278,7 +278,9 @@ def test_a_store_that_was_silent_while_a_member_joins_is_no_error(
     commit: int, late: bool, error: type[BackendError],
 ) -> None:  # fmt: skip
     """Be it for longer than the lease, or than joining may take: its constructor joins anew."""
-    monkeypatch.setattr("smoothcluster.crawler.JOINING", -15.0 if late else 60.0)  # with its lease of ten seconds
+    monkeypatch.setattr(
+        "smoothcluster.crawler.EXTRA_JOIN_SECONDS", -15.0 if late else 60.0
+    )  # with its lease of ten seconds
     backend, number = MemoryBackend(store), count(1)
     inner = backend.commit
 
@@ -300,7 +302,7 @@ def test_a_store_that_loses_every_lease_is_an_error_of_the_constructor(
     store: MemoryStore, crawlers: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though not before joining was tried again."""
-    monkeypatch.setattr("smoothcluster.crawler.JOINING", -15.0)  # as above
+    monkeypatch.setattr("smoothcluster.crawler.EXTRA_JOIN_SECONDS", -15.0)  # as above
     backend, tried = MemoryBackend(store), count()
 
     def forgetful(conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:

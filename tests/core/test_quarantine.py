@@ -14,7 +14,7 @@ from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Task
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.keys import Keys
-from smoothcluster.records.quarantine import LONGEST, QuarantinedTask, name_of_release
+from smoothcluster.records.quarantine import MOST_EVIDENCE_ENTRIES, QuarantinedTask, name_of_release
 from smoothcluster.registry import connect
 from smoothcluster.testing import Faulty
 
@@ -118,9 +118,13 @@ def test_garbage_is_refused(value: bytes) -> None:
 
 def test_evidence_without_end_is_cut() -> None:
     """The latest is kept; so are the words short."""
-    many = [f"x@{number}:process_gone" for number in range(3 * LONGEST)]
+    many = [f"x@{number}:process_gone" for number in range(3 * MOST_EVIDENCE_ENTRIES)]
     kept = QuarantinedTask.of("1", "j", Task(id="t"), many, 1, "m", 0, 1, 0.0)
-    assert (len(kept.evidence), kept.evidence[-1]["epoch"], len(kept.error)) == (LONGEST, 3 * LONGEST - 1, 1024)
+    assert (len(kept.evidence), kept.evidence[-1]["epoch"], len(kept.error)) == (
+        MOST_EVIDENCE_ENTRIES,
+        3 * MOST_EVIDENCE_ENTRIES - 1,
+        1024,
+    )
 
 
 def test_status_says_who_runs_suspects_how() -> None:

@@ -10,7 +10,7 @@ from textwrap import dedent
 import pytest
 
 from smoothcluster.errors import MissingDriverError, UnknownSchemeError, UsageError
-from smoothcluster.registry import VARIABLE, connect, masked, schemes
+from smoothcluster.registry import BACKEND_VARIABLE, connect, masked, schemes
 
 ADAPTER = """
 class Backend:
@@ -60,7 +60,7 @@ def test_scheme_is_found_in_any_case(install: Install) -> None:
 def test_environment_names_the_default(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a URL, the environment's is used."""
     install("acme")
-    monkeypatch.setenv(VARIABLE, "acme://from-environment")
+    monkeypatch.setenv(BACKEND_VARIABLE, "acme://from-environment")
     assert connect().url == "acme://from-environment"
 
 
@@ -70,9 +70,9 @@ def test_nothing_given_is_a_file_of_the_users_own(
 ) -> None:
     """With neither URL nor environment there is a default that needs no server; it is not made before it is used."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(BACKEND_VARIABLE, raising=False)
     if value is not None:
-        monkeypatch.setenv(VARIABLE, value)
+        monkeypatch.setenv(BACKEND_VARIABLE, value)
     assert connect().url == f"sqlite:///{tmp_path}/smoothcluster/cluster.db"
     assert not list(tmp_path.iterdir())
 

@@ -22,19 +22,19 @@ from smoothcluster.backend import (
     check_commit,
 )
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
-from smoothcluster_etcd.address import NAMESPACE, Pem, format_url, parse_hosts, parse_url
+from smoothcluster_etcd.address import DEFAULT_NAMESPACE, Pem, format_url, parse_hosts, parse_url
 from smoothcluster_etcd.connection import Connection, Credentials
 from smoothcluster_etcd.layout import below, etcd_key, range_end
 from smoothcluster_etcd.lease import EtcdLease, lease_id
-from smoothcluster_etcd.transaction import COMPARISONS, Message, Transaction
+from smoothcluster_etcd.transaction import MOST_COMPARISONS, Message, Transaction
 from smoothcluster_etcd.watches import Watches
 
 _rpc: Any = etcdrpc
 
-_NAMES, _VALUES = 1000, 100
+_NAMES_PER_PAGE, _ENTRIES_PER_PAGE = 1000, 100
 """Keys in an answer to a listing: without values, and with values."""
 
-_UNCONNECTED = Guarantees(
+_DEFAULT_GUARANTEES = Guarantees(
     linearizable_writes=True,
     survives_failover=True,
     unique_versions=True,
@@ -45,7 +45,7 @@ _UNCONNECTED = Guarantees(
     # Safely below the 1.5 MiB of a request, which names each key up to three times.
     largest_commit=1_000_000,
     # Half of a transaction's limit: the rest is for comparing the directories of new keys.
-    most_operations=COMPARISONS // 2,
+    most_operations=MOST_COMPARISONS // 2,
 )
 """Guarantees with etcd's default settings."""
 
@@ -63,7 +63,7 @@ class EtcdBackend(CoordinationBackend):
         self,
         hosts: str,
         *,
-        namespace: str = NAMESPACE,
+        namespace: str = DEFAULT_NAMESPACE,
         timeout: float = 5.0,
         username: str | None = None,
         password: str | None = None,
@@ -83,7 +83,7 @@ class EtcdBackend(CoordinationBackend):
         self._namespace = namespace
         self._connection = Connection(servers, timeout, credentials, pem, probe=f"{namespace}/".encode())
         self._watches = Watches(self._connection)
-        self._guarantees = _UNCONNECTED
+        self._guarantees = _DEFAULT_GUARANTEES
         self._shortest_known = False
 
     @classmethod
@@ -104,7 +104,7 @@ class EtcdBackend(CoordinationBackend):
         hosts, named = parse_url(url)
         return cls(
             hosts,
-            namespace=namespace or named or NAMESPACE,
+            namespace=namespace or named or DEFAULT_NAMESPACE,
             timeout=timeout,
             username=username,
             password=password,
@@ -135,8 +135,8 @@ class EtcdBackend(CoordinationBackend):
         deadline = self._connection.deadline()
         wanted: list[Message] = [{"key": etcd_key(self._namespace, key)} for key in keys]
         entries: list[Entry | None] = []
-        for start in range(0, len(wanted), COMPARISONS):
-            for answer in self._read(wanted[start : start + COMPARISONS], deadline):
+        for start in range(0, len(wanted), MOST_COMPARISONS):
+            for answer in self._read(wanted[start : start + MOST_COMPARISONS], deadline):
                 entries.append(_entry(keys[len(entries)], answer.kvs[0]) if answer.kvs else None)
         return entries
 
@@ -155,7 +155,7 @@ class EtcdBackend(CoordinationBackend):
         deadline = self._connection.deadline()
         start = here + b"\0"
         while True:
-            limit = _NAMES if keys_only else _VALUES
+            limit = _NAMES_PER_PAGE if keys_only else _ENTRIES_PER_PAGE
             wanted = {"key": start, "range_end": range_end(here), "limit": limit, "keys_only": keys_only}
             (page,) = self._read([wanted], deadline)
             for kv in page.kvs:
@@ -182,7 +182,7 @@ class EtcdBackend(CoordinationBackend):
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         here = etcd_key(self._namespace, directory)
-        wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": _VALUES}
+        wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": _ENTRIES_PER_PAGE}
         outcome, page = self._commit(conditions, changes, wanted)
         entries: list[Entry] = []
         for kv in page.kvs:

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs, urlsplit
 from smoothcluster.backend import check_key
 from smoothcluster.errors import UsageError
 
-_SCHEME = "etcd://"
-NAMESPACE = "smoothcluster"
+_URL_PREFIX = "etcd://"
+DEFAULT_NAMESPACE = "smoothcluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +61,17 @@ def _server(text: str) -> str:
 
 def format_url(servers: list[str], namespace: str) -> str:
     """Return a URL for `parse_url`."""
-    return f"{_SCHEME}{','.join(servers)}{'' if namespace == NAMESPACE else f'?namespace={namespace}'}"
+    return f"{_URL_PREFIX}{','.join(servers)}{'' if namespace == DEFAULT_NAMESPACE else f'?namespace={namespace}'}"
 
 
 def parse_url(url: str) -> tuple[str, str | None]:
     """Return the hosts and the namespace, if given, of an ``etcd://`` URL."""
-    if not url.startswith(_SCHEME):
-        raise UsageError(f"an etcd URL begins with {_SCHEME}")
+    if not url.startswith(_URL_PREFIX):
+        raise UsageError(f"an etcd URL begins with {_URL_PREFIX}")
     parts = urlsplit(url)
     query = parse_qs(parts.query, keep_blank_values=True)
     if query.keys() - {"namespace"} or parts.fragment or parts.path.strip("/"):
         raise UsageError(
-            f"an etcd URL is {_SCHEME}h1:2379,h2:2379, without a path, and takes only the option ?namespace="
+            f"an etcd URL is {_URL_PREFIX}h1:2379,h2:2379, without a path, and takes only the option ?namespace="
         )
     return parts.netloc, query.get("namespace", [None])[-1]

@@ -22,10 +22,10 @@ from smoothcluster_etcd.errors import is_refusal, is_stale, translate_error
 _rpc: Any = etcdrpc
 _grpc: Any = grpc
 
-_LEADER = (("hasleader", "true"),)
+_LEADER_METADATA = (("hasleader", "true"),)
 """Ask a server without contact to the others to report the lost leader at once instead of waiting."""
 
-_OPTIONS = [
+_CHANNEL_OPTIONS = [
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),  # Else all backends of a process would share a connection.
     ("grpc.enable_http_proxy", 0),
@@ -58,10 +58,10 @@ class Server:
         self.proven = False
         """Whether the server has answered since its last failure."""
         if pem is None:
-            self._channel = _grpc.insecure_channel(address, options=_OPTIONS)
+            self._channel = _grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
         else:
             credentials = _grpc.ssl_channel_credentials(pem.ca, pem.key, pem.certificate)
-            self._channel = _grpc.secure_channel(address, credentials, options=_OPTIONS)
+            self._channel = _grpc.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
         kv, lease = _rpc.KVStub(self._channel), _rpc.LeaseStub(self._channel)
         self.authenticate = _rpc.AuthStub(self._channel).Authenticate
         self.watch = _rpc.WatchStub(self._channel).Watch
@@ -147,13 +147,13 @@ class Connection:
     def metadata(self, server: Server, deadline: float) -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call. May raise gRPC's errors."""
         if self._credentials is None:
-            return _LEADER
+            return _LEADER_METADATA
         token = self._token
         if token is None:
             who = _rpc.AuthenticateRequest(name=self._credentials.username, password=self._credentials.password)
-            answer = server.authenticate(who, timeout=deadline - SYSTEM_CLOCK.monotonic(), metadata=_LEADER)
+            answer = server.authenticate(who, timeout=deadline - SYSTEM_CLOCK.monotonic(), metadata=_LEADER_METADATA)
             token = self._token = str(answer.token)
-        return (*_LEADER, ("token", token))
+        return (*_LEADER_METADATA, ("token", token))
 
     def forget_token(self) -> None:
         """Forget the token; the next call asks for a new token."""

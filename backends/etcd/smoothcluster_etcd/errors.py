@@ -13,7 +13,7 @@ from smoothcluster.errors import AccessDeniedError, BackendError, LeaseLostError
 
 _Code: Any = grpc.StatusCode
 
-_REFUSED = (
+_REFUSAL_CODES = (
     _Code.FAILED_PRECONDITION,
     _Code.INVALID_ARGUMENT,
     _Code.NOT_FOUND,
@@ -24,13 +24,13 @@ _REFUSED = (
 )
 """Status codes of refusals by etcd. With other codes etcd may give up on a request still under way."""
 
-_SERVER = "etcdserver: "
+_SERVER_PREFIX = "etcdserver: "
 _NO_LEADER = "etcdserver: no leader"
 _NO_LEASE = "etcdserver: requested lease not found"
-_STALE = ("etcdserver: invalid auth token", "etcdserver: revision of auth store is old")
+_STALE_TOKEN_MESSAGES = ("etcdserver: invalid auth token", "etcdserver: revision of auth store is old")
 _NOT_SENT = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 
-_DENIED = {
+_ACCESS_DENIED_MESSAGES = {
     "etcdserver: user name is empty": "the server requires credentials: pass username= and password=",
     "etcdserver: authentication failed, invalid user ID or password": "the server refused username and password",
     "etcdserver: authentication is not enabled": "the server has no authentication: leave out username= and password=",
@@ -45,11 +45,11 @@ def translate_error(error: Any, where: str, unknown: type[BackendError] = Unavai
     code, said = error.code(), error.details() or error.code().name
     if said == _NO_LEASE:
         return LeaseLostError(f"etcd at {where}: the lease is gone")
-    if said in _DENIED:
-        return AccessDeniedError(f"etcd at {where}: {_DENIED[said]}")
+    if said in _ACCESS_DENIED_MESSAGES:
+        return AccessDeniedError(f"etcd at {where}: {_ACCESS_DENIED_MESSAGES[said]}")
     if said == _NO_LEADER or is_refusal(error):
         return UnavailableError(f"etcd at {where}: {said}")
-    if said.startswith(_SERVER):
+    if said.startswith(_SERVER_PREFIX):
         return unknown(f"etcd at {where}: {said}")
     return (UnavailableError if said.startswith(_NOT_SENT) else unknown)(
         f"no answer from etcd at {where} ({code.name}: {said}); check the addresses, that a server runs there and is"
@@ -59,9 +59,9 @@ def translate_error(error: Any, where: str, unknown: type[BackendError] = Unavai
 
 def is_refusal(error: Any) -> bool:
     """Return whether a working server has refused the request: nothing was applied."""
-    return error.code() in _REFUSED and str(error.details()).startswith(_SERVER)
+    return error.code() in _REFUSAL_CODES and str(error.details()).startswith(_SERVER_PREFIX)
 
 
 def is_stale(error: Any) -> bool:
     """Return whether nothing was applied and a new token will help."""
-    return str(error.details()).startswith(_STALE)
+    return str(error.details()).startswith(_STALE_TOKEN_MESSAGES)

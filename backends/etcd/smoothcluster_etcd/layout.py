@@ -9,7 +9,7 @@ import re
 
 from smoothcluster.backend import check_key
 
-_BELOW = re.compile(rb"([A-Za-z0-9_.:@+=-]+)/(.*)", re.DOTALL)
+_CHILD_PATTERN = re.compile(rb"([A-Za-z0-9_.:@+=-]+)/(.*)", re.DOTALL)
 
 
 def etcd_key(namespace: str, key: str) -> bytes:
@@ -27,7 +27,7 @@ def below(prefix: bytes, key: bytes) -> tuple[str, bool] | None:
 
     Return None for the directory's own key and for foreign keys.
     """
-    match = _BELOW.fullmatch(key, len(prefix))
+    match = _CHILD_PATTERN.fullmatch(key, len(prefix))
     return None if match is None else (match[1].decode(), not match[2])
 
 

@@ -11,7 +11,7 @@ from smoothcluster_etcd.layout import ancestors, etcd_key, range_end
 
 _rpc: Any = etcdrpc
 
-COMPARISONS = 128
+MOST_COMPARISONS = 128
 """Comparisons per transaction, unless the server sets `--max-txn-ops`. The same limit holds for operations."""
 
 Part = Condition | Change
@@ -19,7 +19,7 @@ Part = Condition | Change
 Message = dict[str, Any]
 """An etcd message as a dictionary of fields."""
 
-_CREATED, _MODIFIED, _GREATER = _rpc.Compare.CREATE, _rpc.Compare.MOD, _rpc.Compare.GREATER
+_COMPARE_CREATE, _COMPARE_MOD, _COMPARE_GREATER = _rpc.Compare.CREATE, _rpc.Compare.MOD, _rpc.Compare.GREATER
 
 
 @final
@@ -44,7 +44,7 @@ class Transaction:
     ) -> None:
         self._parts: tuple[Part, ...] = (*conditions, *changes)
         self._keys = [etcd_key(namespace, part.key) for part in self._parts]
-        self._directories = _new_directories(self._parts)[: COMPARISONS - 1 - len(self._parts)]
+        self._directories = _new_directories(self._parts)[: MOST_COMPARISONS - 1 - len(self._parts)]
         self._directory_keys = [etcd_key(namespace, each) for each in self._directories]
         self._last = [] if after is None else [{"request_range": after}]
         changed = zip(changes, self._keys[len(conditions) :], strict=True)
@@ -91,16 +91,16 @@ def _new_directories(parts: Sequence[Part]) -> list[str]:
 
 def _compare(part: Part, key: bytes) -> Message:
     if isinstance(part, Create):
-        return {"target": _CREATED, "key": key, "range_end": range_end(key), "create_revision": 0}
+        return {"target": _COMPARE_CREATE, "key": key, "range_end": range_end(key), "create_revision": 0}
     version = None if isinstance(part, Exists) else part.version
     if version is None:
-        return {"result": _GREATER, "target": _CREATED, "key": key, "create_revision": 0}
+        return {"result": _COMPARE_GREATER, "target": _COMPARE_CREATE, "key": key, "create_revision": 0}
     # etcd reports modification revision 0 for an absent key, so version 0 must not match.
-    return {"target": _MODIFIED, "key": key, "mod_revision": int(version) or -1}
+    return {"target": _COMPARE_MOD, "key": key, "mod_revision": int(version) or -1}
 
 
 def _absent(key: bytes) -> Message:
-    return {"target": _CREATED, "key": key, "create_revision": 0}
+    return {"target": _COMPARE_CREATE, "key": key, "create_revision": 0}
 
 
 def _inspect(part: Part, key: bytes) -> Message:

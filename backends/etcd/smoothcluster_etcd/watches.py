@@ -24,7 +24,7 @@ from smoothcluster_etcd.layout import below, range_end
 
 _rpc: Any = etcdrpc
 
-_SHORT, _LONG = 0.02, 1.0
+_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.02, 1.0
 """Shortest and longest delay in seconds before reopening a lost stream. The delay doubles after each failure."""
 
 
@@ -154,9 +154,9 @@ class Watches:
             call.cancel()
 
     def _run(self) -> None:
-        pause = _SHORT
+        pause = _SHORTEST_PAUSE_SECONDS
         while not self._closing.is_set():
-            pause = _SHORT if self._follow_stream() else min(pause * 2, _LONG)
+            pause = _SHORTEST_PAUSE_SECONDS if self._follow_stream() else min(pause * 2, _LONGEST_PAUSE_SECONDS)
             self._closing.wait(pause)
 
     def _follow_stream(self) -> bool:

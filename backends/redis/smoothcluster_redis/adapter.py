@@ -25,13 +25,13 @@ from smoothcluster.backend import (
     check_key,
 )
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnknownError, UnavailableError
-from smoothcluster_redis.address import NAMESPACE, Address, parse_url, tls_context
+from smoothcluster_redis.address import DEFAULT_NAMESPACE, Address, parse_url, tls_context
 from smoothcluster_redis.lease import RedisLease
 from smoothcluster_redis.servers import Servers
 from smoothcluster_redis.settings import ClientState, Credentials, Settings
 from smoothcluster_redis.watches import Watches
 
-_GUARANTEES: Final = Guarantees(
+_REDIS_GUARANTEES: Final = Guarantees(
     linearizable_writes=True,
     survives_failover=False,
     unique_versions=True,
@@ -62,7 +62,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
         *,
         service: str | None = None,
         db: int = 0,
-        namespace: str = NAMESPACE,
+        namespace: str = DEFAULT_NAMESPACE,
         timeout: float = 5.0,
         username: str | None = None,
         password: str | None = None,
@@ -131,7 +131,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
 
     @property
     def guarantees(self) -> Guarantees:
-        return _GUARANTEES
+        return _REDIS_GUARANTEES
 
     @property
     def url(self) -> str:
@@ -183,7 +183,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
             raise ValueError("the time of a lease must be positive")
-        return RedisLease(self.servers, min(max(ttl, _GUARANTEES.shortest_ttl), _GUARANTEES.longest_ttl))
+        return RedisLease(self.servers, min(max(ttl, _REDIS_GUARANTEES.shortest_ttl), _REDIS_GUARANTEES.longest_ttl))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         return self.watches.add(path, notify, values=values)
@@ -203,7 +203,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
 
 def _commit(servers: Servers, conditions: Sequence[Condition], changes: Sequence[Change]) -> "list[str | bytes]":
     """Encode a commit for the script: the lease, and four words for each part."""
-    lease = check_commit(_GUARANTEES, conditions, changes)
+    lease = check_commit(_REDIS_GUARANTEES, conditions, changes)
     if lease is not None and not (isinstance(lease, RedisLease) and lease.servers is servers):
         raise ValueError(f"lease {lease.id} was not granted by this backend, or belongs to another part of the store")
     words: list[str | bytes] = [lease.id if lease else ""]

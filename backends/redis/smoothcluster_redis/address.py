@@ -7,8 +7,8 @@ from urllib.parse import parse_qs, urlsplit
 from smoothcluster.backend import check_key
 from smoothcluster.errors import UsageError
 
-NAMESPACE = "smoothcluster"
-_PORT = 6379
+DEFAULT_NAMESPACE = "smoothcluster"
+_DEFAULT_PORT = 6379
 _SENTINEL_PORT = 26379
 
 
@@ -31,7 +31,7 @@ class Address:
         if "@" in hosts or "?" in hosts:
             raise UsageError("Redis: hosts must not contain credentials or options; pass username= and password=")
         try:
-            port = _PORT if service is None else _SENTINEL_PORT
+            port = _DEFAULT_PORT if service is None else _SENTINEL_PORT
             pairs = tuple(_server(each, port) for each in hosts.split(","))
             if not 0 <= db < 2**31:
                 raise ValueError(f"{db} is not the number of a database")
@@ -53,7 +53,7 @@ class Address:
     def url(self) -> str:
         """The URL, from which `parse_url` makes an equal address."""
         scheme = f"redis{'s' if self.tls else ''}{'+sentinel' if self.service else ''}"
-        query = "" if self.namespace == NAMESPACE else f"?namespace={self.namespace}"
+        query = "" if self.namespace == DEFAULT_NAMESPACE else f"?namespace={self.namespace}"
         return f"{scheme}://{self.where}/{f'{self.service}/' if self.service else ''}{self.db}{query}"
 
 
@@ -85,7 +85,7 @@ def parse_url(url: str, namespace: str | None) -> tuple[str, Address]:
     if service == "" or not db.isdecimal():
         form = f"{scheme}+sentinel://s1:26379,s2:26379/service/0" if sentinel else f"{scheme}://h:6379/0"
         raise UsageError(f"a Redis URL ends in the {'service and the ' if sentinel else ''}database, as in {form}")
-    named = query.get("namespace", [NAMESPACE])[-1]
+    named = query.get("namespace", [DEFAULT_NAMESPACE])[-1]
     address = Address.of(parts.netloc, int(db), service, namespace or named, tls=scheme == "rediss")
     return parts.netloc, address
 

@@ -20,13 +20,16 @@ from redis.retry import Retry
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster_redis.settings import Credentials
 
-CAP: Final = 0.5
+CLOCK_STEP_CAP_SECONDS: Final = 0.5
 """Seconds by which the store's lease clock advances at most between two commands."""
 
-_SOURCE: Final = (
-    files("smoothcluster_redis").joinpath("store.lua").read_text("utf-8").replace("$CAP", str(round(CAP * 1000)))
+_SCRIPT_SOURCE: Final = (
+    files("smoothcluster_redis")
+    .joinpath("store.lua")
+    .read_text("utf-8")
+    .replace("$CAP", str(round(CLOCK_STEP_CAP_SECONDS * 1000)))
 )
-_SHA: Final = hashlib.sha1(_SOURCE.encode(), usedforsecurity=False).hexdigest().encode()
+_SCRIPT_SHA: Final = hashlib.sha1(_SCRIPT_SOURCE.encode(), usedforsecurity=False).hexdigest().encode()
 
 
 class _Tls(Connection):
@@ -124,9 +127,9 @@ class StoreConnection:
         """Have the script do *act*."""
         # A server that does not know the script has run nothing, so sending the commit a second time is safe.
         try:
-            return self.request(deadline, b"EVALSHA", _SHA, b"1", f"{prefix}meta", act, *words)
+            return self.request(deadline, b"EVALSHA", _SCRIPT_SHA, b"1", f"{prefix}meta", act, *words)
         except NoScriptError:
-            return self.request(deadline, b"EVAL", _SOURCE, b"1", f"{prefix}meta", act, *words)
+            return self.request(deadline, b"EVAL", _SCRIPT_SOURCE, b"1", f"{prefix}meta", act, *words)
 
     def identify(self, deadline: float, prefix: str, act: str) -> None:
         """Record the store's identity, number and history here; have the store record the server's identity."""

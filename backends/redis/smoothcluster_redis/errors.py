@@ -9,13 +9,13 @@ from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissi
 
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
 
-DENIED = {
+ACCESS_DENIED_MESSAGES = {
     "NOAUTH": "the server requires credentials: pass password=, and username= if the server has users",
     "WRONGPASS": "the server refused the username or password",
     "NOPERM": "the user lacks a permission",
 }
 
-ELSEWHERE = {
+WRONG_SERVER_MESSAGES = {
     "ASK": "the cluster is moving this slot to another node",
     "CLUSTERDOWN": "the cluster is down",
     "LOADING": "the server is still loading its data",
@@ -27,7 +27,7 @@ ELSEWHERE = {
 }
 """Nothing was applied, and this connection no longer leads to the store."""
 
-_REFUSED = {
+_REFUSAL_MESSAGES = {
     "BUSY": "the server is busy with a script",
     "MISCONF": "the server cannot write to its disk, and refuses changes",
     "NOREPLICAS": "the server has too few replicas, and refuses changes (min-replicas-to-write)",
@@ -37,7 +37,7 @@ _REFUSED = {
 }
 """Nothing was applied."""
 
-_WITHOUT = "the server refused the credentials: no password is set for this user"
+_REFUSED_CREDENTIALS_MESSAGE = "the server refused the credentials: no password is set for this user"
 
 
 def error_code(error: Exception) -> str:
@@ -49,12 +49,12 @@ def translate_error(error: Exception, where: str, unknown: type[BackendError] = 
     """Translate *error*, raised at *where*, for the caller: into *unknown* if the command may have been applied."""
     word = error_code(error)
     at = f"Redis at {where}"
-    if word in DENIED:
+    if word in ACCESS_DENIED_MESSAGES:
         detail = f": {error}" if word == "NOPERM" else ""
-        return AccessDeniedError(f"{at}: {DENIED[word]}{detail}")
+        return AccessDeniedError(f"{at}: {ACCESS_DENIED_MESSAGES[word]}{detail}")
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        return AccessDeniedError(f"{at}: {_WITHOUT}")
-    said = ELSEWHERE.get(word) or _REFUSED.get(word)
+        return AccessDeniedError(f"{at}: {_REFUSED_CREDENTIALS_MESSAGE}")
+    said = WRONG_SERVER_MESSAGES.get(word) or _REFUSAL_MESSAGES.get(word)
     if said:
         return UnavailableError(f"{at}: {said} ({word})")
     return unknown(f"{at}: {str(error) or type(error).__name__}")

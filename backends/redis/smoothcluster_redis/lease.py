@@ -1,8 +1,8 @@
 """A lease is a record in the store, with an expiry on the store's own clock.
 
-The store's clock follows the server's clock, but advances by at most `CAP` between two commands. So after a pause
-of the server, or a jump of the server's clock, no lease ends early by more than `CAP`. Therefore the store keeps a
-lease two caps longer than the time told to the holder.
+The store's clock follows the server's clock, but advances by at most `CLOCK_STEP_CAP_SECONDS` between two commands. So
+after a pause of the server, or a jump of the server's clock, no lease ends early by more than `CLOCK_STEP_CAP_SECONDS`.
+Therefore the store keeps a lease two caps longer than the time told to the holder.
 """
 
 import uuid
@@ -10,7 +10,7 @@ from typing import final
 
 from smoothcluster.backend import Lease
 from smoothcluster.errors import OutcomeUnknownError
-from smoothcluster_redis.connection import CAP
+from smoothcluster_redis.connection import CLOCK_STEP_CAP_SECONDS
 from smoothcluster_redis.servers import Servers
 
 
@@ -23,7 +23,7 @@ class RedisLease(Lease):
         """The part of the store that holds the lease: no other part knows the lease."""
         self._id = uuid.uuid4().hex
         self._ttl = ttl
-        self._granted = round((ttl + 2 * CAP) * 1000)
+        self._granted = round((ttl + 2 * CLOCK_STEP_CAP_SECONDS) * 1000)
         servers.run("lease", [self._id, self._granted], OutcomeUnknownError)
 
     @property

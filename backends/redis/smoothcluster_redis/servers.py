@@ -12,10 +12,10 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
 from smoothcluster_redis.address import format_address
 from smoothcluster_redis.connection import StoreConnection, seconds_left
-from smoothcluster_redis.errors import ELSEWHERE, error_code, translate_error, unreachable
+from smoothcluster_redis.errors import WRONG_SERVER_MESSAGES, error_code, translate_error, unreachable
 from smoothcluster_redis.settings import ClientState, Settings
 
-_LOG = logging.getLogger("smoothcluster_redis")
+_REDIS_LOG = logging.getLogger("smoothcluster_redis")
 
 Answer = TypeVar("Answer")
 
@@ -64,7 +64,7 @@ class Servers:
         try:
             answer = act(connection, deadline)
         except RedisError as error:
-            if not isinstance(error, ResponseError) or error_code(error) in ELSEWHERE:
+            if not isinstance(error, ResponseError) or error_code(error) in WRONG_SERVER_MESSAGES:
                 raise self.drop_failed(connection, error, unknown) from error
             self._release(connection)
             raise translate_error(error, self.address.where, unknown) from error
@@ -206,13 +206,13 @@ def _warn_of_settings(connection: StoreConnection, deadline: float, where: str) 
         return  # CONFIG is not permitted, as on most hosted servers.
     appendonly, save, policy = (pair[1] if pair else b"?" for pair in words)
     if appendonly == b"no" and not save:
-        _LOG.warning(
+        _REDIS_LOG.warning(
             "Redis at %s has no persistence (appendonly no, save ''): a restart loses every acknowledged commit; "
             "set appendonly yes",
             where,
         )
     if policy.startswith(b"allkeys"):
-        _LOG.warning(
+        _REDIS_LOG.warning(
             "Redis at %s evicts any key when memory is short (maxmemory-policy %s), and whole groups may be lost; "
             "set noeviction",
             where,

@@ -16,15 +16,15 @@ from redis.exceptions import RedisError
 from smoothcluster.backend import Watch, check_key
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
-from smoothcluster_redis.connection import CAP, StoreConnection
+from smoothcluster_redis.connection import CLOCK_STEP_CAP_SECONDS, StoreConnection
 from smoothcluster_redis.servers import Servers
 
-_LOG = logging.getLogger("smoothcluster_redis")
+_REDIS_LOG = logging.getLogger("smoothcluster_redis")
 
-_PAUSE = 0.1
+_RECONNECT_PAUSE_SECONDS = 0.1
 """Seconds between two attempts to reach the store."""
 
-_BLOCK = 0.4 * CAP
+_READ_BLOCK_SECONDS = 0.4 * CLOCK_STEP_CAP_SECONDS
 """Seconds to wait for entries. The server checks the clock ten times a second, so a wait may last half a cap."""
 
 
@@ -97,13 +97,13 @@ class Watches:
             try:
                 connection = self._servers.connect(SYSTEM_CLOCK.monotonic() + self._servers.timeout)
             except BackendError as error:
-                _LOG.debug("watches: %s", error)
-                self._closed.wait(_PAUSE)
+                _REDIS_LOG.debug("watches: %s", error)
+                self._closed.wait(_RECONNECT_PAUSE_SECONDS)
                 continue
             try:
                 self._follow_stream(connection)
             except RedisError as error:
-                _LOG.debug("watches: %s", self._servers.drop_failed(connection, error))
+                _REDIS_LOG.debug("watches: %s", self._servers.drop_failed(connection, error))
             finally:
                 connection.close()
 
@@ -112,9 +112,9 @@ class Watches:
         looked = SYSTEM_CLOCK.monotonic()
         self._check_store(connection)
         while self._wait_for_watches():
-            deadline = SYSTEM_CLOCK.monotonic() + CAP + self._servers.timeout
+            deadline = SYSTEM_CLOCK.monotonic() + CLOCK_STEP_CAP_SECONDS + self._servers.timeout
             self._process(connection.request(deadline, *self._read_command()))
-            if SYSTEM_CLOCK.monotonic() - looked >= _BLOCK:
+            if SYSTEM_CLOCK.monotonic() - looked >= _READ_BLOCK_SECONDS:
                 looked = SYSTEM_CLOCK.monotonic()
                 connection.identify(deadline, self._servers.prefix, "tick")
                 self._check_store(connection)
@@ -139,7 +139,7 @@ class Watches:
 
     def _read_command(self) -> list[Any]:
         stream, after = f"{self._servers.prefix}stream", f"{self._seen}-0"
-        return ["XREAD", "COUNT", 1000, "BLOCK", round(_BLOCK * 1000), "STREAMS", stream, after]
+        return ["XREAD", "COUNT", 1000, "BLOCK", round(_READ_BLOCK_SECONDS * 1000), "STREAMS", stream, after]
 
     def _process(self, answer: Any) -> None:
         woken: dict[_PathWatch, None] = {}

@@ -27,11 +27,11 @@ from smoothcluster_sqlite.address import parse_url
 from smoothcluster_sqlite.connection import FileConnection
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
 from smoothcluster_sqlite.transaction import (
-    BOOT,
-    CAP,
-    DONE,
-    GONE,
-    KEPT,
+    ACT_DONE,
+    BOOT_ID,
+    CLOCK_STEP_CAP_SECONDS,
+    COMMITS_KEPT,
+    LEASE_GONE,
     Act,
     Part,
     WriteResult,
@@ -42,11 +42,11 @@ from smoothcluster_sqlite.transaction import (
 from smoothcluster_sqlite.wakeups import unpublish_sockets, wakeup_sockets
 from smoothcluster_sqlite.watches import Changes, Watches
 
-GUARANTEES = Guarantees(
+SQLITE_GUARANTEES = Guarantees(
     linearizable_writes=True,
     survives_failover=True,
     unique_versions=True,
-    shortest_ttl=2 * CAP,
+    shortest_ttl=2 * CLOCK_STEP_CAP_SECONDS,
     longest_ttl=86_400.0,
     ttl_step=0.0,
     largest_value=LARGEST_VALUE,
@@ -55,7 +55,7 @@ GUARANTEES = Guarantees(
 )
 
 
-_BEHIND = 0.4 * CAP
+_CLOCK_REFRESH_SECONDS = 0.4 * CLOCK_STEP_CAP_SECONDS
 """Seconds after which a process that looks at the file advances the lease clock."""
 
 
@@ -90,7 +90,7 @@ class SqliteBackend(CoordinationBackend):
 
     @property
     def guarantees(self) -> Guarantees:
-        return GUARANTEES
+        return SQLITE_GUARANTEES
 
     @property
     def url(self) -> str:
@@ -120,7 +120,7 @@ class SqliteBackend(CoordinationBackend):
     # Changing.
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
-        lease = check_commit(GUARANTEES, conditions, changes)
+        lease = check_commit(SQLITE_GUARANTEES, conditions, changes)
         parts: list[Part] = []
         result = self._write(
             self._commits,
@@ -128,9 +128,9 @@ class SqliteBackend(CoordinationBackend):
             None if lease is None else lease.id,
             prepare=lambda connection: parts.extend(prepare_commit(connection, conditions, changes)),
         )
-        if result.outcome == GONE:
+        if result.outcome == LEASE_GONE:
             raise LeaseLostError(f"lease {lease and lease.id} is gone")
-        if result.outcome == DONE:
+        if result.outcome == ACT_DONE:
             return Committed({each.key: str(result.number) for each in changes if not isinstance(each, Delete)})
         act, key = parts[result.outcome - 1][:2]
         if act == "below":
@@ -167,15 +167,15 @@ class SqliteBackend(CoordinationBackend):
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
             raise ValueError("the time of a lease must be positive")
-        ttl = min(max(ttl, GUARANTEES.shortest_ttl), GUARANTEES.longest_ttl)
+        ttl = min(max(ttl, SQLITE_GUARANTEES.shortest_ttl), SQLITE_GUARANTEES.longest_ttl)
         lease = SqliteLease(self, secrets.token_hex(8), ttl)
         # Two jumps of the machine's clock, of a cap each, may fall into the time of the lease.
-        self._write(self._leases, "grant", lease.id, ttl + 2 * CAP)
+        self._write(self._leases, "grant", lease.id, ttl + 2 * CLOCK_STEP_CAP_SECONDS)
         return lease
 
     def renew(self, lease: str) -> bool:
         """Start a lease's full time again. Return False if the lease is gone."""
-        return self._write(self._leases, "renew", lease).outcome == DONE
+        return self._write(self._leases, "renew", lease).outcome == ACT_DONE
 
     def revoke(self, lease: str) -> None:
         """End a lease now, and delete the keys attached to the lease."""
@@ -195,10 +195,10 @@ class SqliteBackend(CoordinationBackend):
             number, seen, boot, leased = connection.execute(
                 "SELECT number, seen, boot, EXISTS (SELECT 1 FROM leases) FROM clock"
             ).fetchone()
-            behind = leased and (boot != BOOT or not 0 <= self._clock.monotonic() - seen < _BEHIND)
+            behind = leased and (boot != BOOT_ID or not 0 <= self._clock.monotonic() - seen < _CLOCK_REFRESH_SECONDS)
             if since == number:
                 return number, (), behind
-            if not number - KEPT <= since < number:
+            if not number - COMMITS_KEPT <= since < number:
                 return number, None, behind
             wanted = "SELECT key, came_or_went FROM changes WHERE number > ?"
             return number, connection.execute(wanted, (since,)).fetchall(), behind

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from smoothcluster.errors import UsageError
 
-SCHEME = "sqlite://"
+URL_PREFIX = "sqlite://"
 
-_NO_LOCKS = re.compile(
+_LOCKLESS_FILE_SYSTEMS = re.compile(
     "9p|afs|beegfs|ceph|cifs|coda|davfs|glusterfs|lustre|ncpfs|nfs4?|prl_fs|smb3|smbfs|vboxsf|"
     r"fuse\.(davfs|gcsfuse|glusterfs|goofys|gvfsd-fuse|rclone|s3fs|sshfs|vmhgfs-fuse)"
 )
@@ -17,7 +17,7 @@ _NO_LOCKS = re.compile(
 
 def parse_url(url: str) -> str | None:
     """Return the path in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; None for ``sqlite://``."""
-    host, slash, path = url.removeprefix(SCHEME).partition("/")
+    host, slash, path = url.removeprefix(URL_PREFIX).partition("/")
     if host or (slash and not path):
         raise UsageError(f"{url!r} names no file: use sqlite:///relative.db, sqlite:////absolute/path.db or sqlite://")
     if found := re.search(r"\?\w+=", path):
@@ -64,7 +64,7 @@ def check_shared_here(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -
         # The file system mounted last over a path is visible there.
         if len(point) >= len(best) and path.is_relative_to(point):
             best, kind = point, after.split(" ")[0]
-    if _NO_LOCKS.fullmatch(kind):
+    if _LOCKLESS_FILE_SYSTEMS.fullmatch(kind):
         raise UsageError(
             f"{path} is on a network file system ({kind}, mounted at {best}), where sqlite's locks are not reliable: "
             "name a file on a disk of this machine, as in sqlite:////var/tmp/cluster.db, or use a store with a server"

@@ -14,7 +14,7 @@ from smoothcluster_sqlite.file import Inode, StoreFile
 
 Answer = TypeVar("Answer")
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.01
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.0002, 0.01
 """Seconds between two attempts on a locked file: first and longest. sqlite's own pauses grow to a tenth of a second."""
 
 
@@ -130,7 +130,7 @@ class FileConnection:
 
 def _retry_while_locked(act: Callable[[], Answer], deadline: float) -> Answer:
     """Call *act* again and again while the file is locked, until the deadline."""
-    pause = _FIRST_PAUSE
+    pause = _FIRST_PAUSE_SECONDS
     while True:
         try:
             return act()
@@ -139,7 +139,7 @@ def _retry_while_locked(act: Callable[[], Answer], deadline: float) -> Answer:
             if not is_busy(error) or left <= 0:
                 raise
             SYSTEM_CLOCK.sleep(min(pause, left))
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -6,10 +6,10 @@ An I/O error during a write leaves the outcome unknown: the write may still coun
 import sqlite3
 
 from smoothcluster.errors import AccessDeniedError, BackendError, OutcomeUnknownError, UnavailableError
-from smoothcluster_sqlite.address import SCHEME
+from smoothcluster_sqlite.address import URL_PREFIX
 from smoothcluster_sqlite.lock_holder import describe_lock_holder
 
-_SAID = {
+_ERROR_MESSAGES = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_CORRUPT: "the file is damaged: stop all members, and restore or delete the file",
     sqlite3.SQLITE_NOTADB: "the file is damaged, or is not an sqlite database: "
@@ -20,7 +20,7 @@ _SAID = {
     sqlite3.SQLITE_PERM: "this user may not write to the file, or not to the folder of the file",
 }
 
-_DENIED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
+_ACCESS_DENIED_CODES = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH}
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -32,10 +32,12 @@ def translate_error(error: sqlite3.Error, path: str, *, writing: bool = False) -
     """Translate *error*, raised by the file at *path*, into an error for the caller of the backend."""
     code = _code(error)
     said = (
-        f"the store is locked: {describe_lock_holder(path)}" if code == sqlite3.SQLITE_BUSY else _SAID.get(code, error)
+        f"the store is locked: {describe_lock_holder(path)}"
+        if code == sqlite3.SQLITE_BUSY
+        else _ERROR_MESSAGES.get(code, error)
     )
-    message = f"{SCHEME}/{path}: {said}"
-    if code in _DENIED:
+    message = f"{URL_PREFIX}/{path}: {said}"
+    if code in _ACCESS_DENIED_CODES:
         return AccessDeniedError(message)
     if writing and code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL):
         return OutcomeUnknownError(message)

@@ -13,17 +13,17 @@ from typing import final
 from urllib.parse import quote
 
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError, UsageError
-from smoothcluster_sqlite.address import SCHEME, check_shared_here, default_path, make_folder
-from smoothcluster_sqlite.transaction import SCRIPT
+from smoothcluster_sqlite.address import URL_PREFIX, check_shared_here, default_path, make_folder
+from smoothcluster_sqlite.transaction import TRANSACTION_SCRIPT
 
 Inode = tuple[int, int]
 
 LARGEST_VALUE = 1_000_000
 
-_APPLICATION, _VERSION = 0x736D6363, 1
+_APPLICATION_ID, _FORMAT_VERSION = 0x736D6363, 1
 """The application id and version, which sqlite keeps in the file's header: the tool `file` shows the id."""
 
-_TABLES = """
+_CREATE_TABLES = """
 CREATE TABLE clock (number INTEGER NOT NULL, time REAL NOT NULL, seen REAL NOT NULL, boot TEXT NOT NULL,
                     store TEXT NOT NULL);
 CREATE TABLE leases (id TEXT PRIMARY KEY, granted REAL NOT NULL, expires REAL NOT NULL) WITHOUT ROWID;
@@ -55,7 +55,7 @@ class StoreFile:
         self._is_default = path is None
         # Absolute: the process may change to another folder.
         self.path = str((path or default_path()).absolute())
-        self.url = f"{SCHEME}/{self.path}"
+        self.url = f"{URL_PREFIX}/{self.path}"
         self._store: str | None = None
         self.number = 0
         """The number of the latest known commit: an older copy of the file has a lower number."""
@@ -134,7 +134,7 @@ class StoreFile:
     def _prepare(self, connection: sqlite3.Connection) -> None:
         objects = _single_value(connection, "SELECT count(*) FROM sqlite_master")
         application = _single_value(connection, "PRAGMA application_id")
-        if application != _APPLICATION and (application or objects):
+        if application != _APPLICATION_ID and (application or objects):
             raise self._unusable("is a database of another program")
         if _single_value(connection, "PRAGMA journal_mode=WAL") != "wal":
             raise self._unusable("cannot be shared between processes there: sqlite cannot use a write-ahead log")
@@ -146,9 +146,9 @@ class StoreFile:
         if not application:
             _make_tables(connection)
         version = _single_value(connection, "PRAGMA user_version")
-        if version != _VERSION:
-            raise self._unusable(f"is of version {version}, but this smoothcluster needs version {_VERSION}")
-        connection.executescript(SCRIPT)
+        if version != _FORMAT_VERSION:
+            raise self._unusable(f"is of version {version}, but this smoothcluster needs version {_FORMAT_VERSION}")
+        connection.executescript(TRANSACTION_SCRIPT)
         self._check_identity(*connection.execute("SELECT store, number FROM clock").fetchone())
 
     def _check_identity(self, store: str, number: int) -> None:
@@ -170,11 +170,11 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not _single_value(connection, "PRAGMA application_id"):  # No other process was faster.
-            for statement in _TABLES.split(";"):
+            for statement in _CREATE_TABLES.split(";"):
                 connection.execute(statement)
             connection.execute("INSERT INTO clock VALUES (0, 0.0, 0.0, '', ?)", (secrets.token_hex(16),))
-            connection.execute(f"PRAGMA application_id={_APPLICATION}")
-            connection.execute(f"PRAGMA user_version={_VERSION}")
+            connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={_FORMAT_VERSION}")
         connection.execute("COMMIT")
     finally:
         if connection.in_transaction:

@@ -7,10 +7,10 @@ close a handle would drop this process's own locks (see `file`).
 import os
 from pathlib import Path
 
-_WRITING = 120
+_WRITE_LOCK_BYTE = 120
 """The byte of the file ``-shm`` locked by a writer: WAL_WRITE_LOCK, fixed by sqlite's format of the file."""
 
-_DOES = {
+_STATE_DESCRIPTIONS = {
     "T": "is stopped in the middle of writing: let it go on (kill -CONT {pid}) or end it",
     "t": "is held by a debugger in the middle of writing: let it go on or end it",
     "D": "waits for the disk in the middle of writing",
@@ -34,7 +34,7 @@ def _is_write_lock(fields: list[str], number: int) -> bool:
     """Whether a line of the list, such as ``1: POSIX ADVISORY WRITE 4711 fe:00:2156826 120 120``, is the write lock."""
     if fields[1] != "POSIX" or fields[3] != "WRITE" or int(fields[5].rpartition(":")[2]) != number:
         return False
-    return int(fields[6]) <= _WRITING and (fields[7] == "EOF" or int(fields[7]) >= _WRITING)
+    return int(fields[6]) <= _WRITE_LOCK_BYTE and (fields[7] == "EOF" or int(fields[7]) >= _WRITE_LOCK_BYTE)
 
 
 def _describe_process(pid: str) -> str | None:
@@ -42,5 +42,5 @@ def _describe_process(pid: str) -> str | None:
     # Of all threads: the writing thread need not be the first.
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     states = [stat.rpartition(")")[2].split()[0] for stat in stats]
-    does = [_DOES[state] for state in _DOES if state in states] or ["is still writing"]
+    does = [_STATE_DESCRIPTIONS[state] for state in _STATE_DESCRIPTIONS if state in states] or ["is still writing"]
     return f"process {pid} {does[0].format(pid=pid)}" if states else None

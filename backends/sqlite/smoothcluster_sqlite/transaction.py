@@ -2,8 +2,8 @@
 
 The file keeps a clock for leases. The lease clock follows the machine's monotonic clock, which all
 processes share and which stands still while the machine sleeps. Between two writes the lease clock advances by
-at most `CAP`. So the lease clock never runs ahead of a holder's clock, and time in which no process could
-write, because of a process paused during a write or a blocked disk, hardly counts. After a reboot, or
+at most `CLOCK_STEP_CAP_SECONDS`. So the lease clock never runs ahead of a holder's clock, and time in which no process
+could write, because of a process paused during a write or a blocked disk, hardly counts. After a reboot, or
 another reset of the machine's clock, every lease gets its full time again.
 
 Keys attached to leases end with the machine, as do all processes that saw them. So a commit that changes only such
@@ -24,27 +24,27 @@ from typing import Literal, NamedTuple
 from smoothcluster.backend import AtVersion, Change, Condition, Create, Delete, Exists, Update
 from smoothcluster.errors import MisplacedKeyError
 
-CAP = 0.25
+CLOCK_STEP_CAP_SECONDS = 0.25
 """Seconds by which the lease clock advances at most between two writes."""
 
-KEPT = 1000
+COMMITS_KEPT = 1000
 """The number of commits for which the file keeps the list of changed keys, for watchers."""
 
-BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 Act = Literal["commit", "grant", "renew", "revoke", "move"]
 """``move`` only advances the clock and ends due leases, as every write does first."""
 
-DONE, GONE = 0, -1
+ACT_DONE, LEASE_GONE = 0, -1
 """Outcomes: done; the lease is gone. Any other outcome is the place of a part of the commit that does not hold."""
 
-_LEAP = 1_000_000_000
+_REBOOT_NUMBER_STEP = 1_000_000_000
 """The jump of the commit number after a reboot: larger than the number of commits that the disk can lack."""
 
 _OTHER_CLOCK = "(boot <> new.boot OR new.now < seen - 1)"
 """A reading may be a little older than the last reading, because a process reads the clock before the write."""
 
-SCRIPT = f"""
+TRANSACTION_SCRIPT = f"""
 CREATE TEMP TABLE part (place INTEGER PRIMARY KEY, act TEXT, key TEXT, directory TEXT, name TEXT, version TEXT,
                         value BLOB, lease TEXT);
 CREATE TEMP TABLE request (act TEXT, now REAL, boot TEXT, lease TEXT, seconds REAL, number INTEGER, outcome INTEGER,
@@ -53,8 +53,8 @@ CREATE TEMP TABLE request (act TEXT, now REAL, boot TEXT, lease TEXT, seconds RE
 CREATE TEMP TRIGGER run_request AFTER INSERT ON request BEGIN
     UPDATE leases SET expires = granted + (SELECT time FROM clock) WHERE (SELECT {_OTHER_CLOCK} FROM clock);
     UPDATE clock SET
-        number = number + CASE WHEN boot IN (new.boot, '') THEN 0 ELSE {_LEAP} END,
-        time = time + CASE WHEN {_OTHER_CLOCK} THEN 0 ELSE min(max(new.now - seen, 0), {CAP}) END,
+        number = number + CASE WHEN boot IN (new.boot, '') THEN 0 ELSE {_REBOOT_NUMBER_STEP} END,
+        time = time + CASE WHEN {_OTHER_CLOCK} THEN 0 ELSE min(max(new.now - seen, 0), {CLOCK_STEP_CAP_SECONDS}) END,
         seen = CASE WHEN {_OTHER_CLOCK} THEN new.now ELSE max(new.now, seen) END,
         boot = new.boot;
     -- Before the end of due leases: a holder that renews a due lease, not yet ended by another write, is alive.
@@ -73,7 +73,7 @@ CREATE TEMP TRIGGER run_request AFTER INSERT ON request BEGIN
     INSERT INTO leases SELECT new.lease, new.seconds, time + new.seconds FROM clock WHERE new.act = 'grant';
     UPDATE request SET number = (SELECT number FROM clock), outcome = CASE
         WHEN new.act IN ('commit', 'renew') AND new.lease IS NOT NULL
-            AND NOT EXISTS (SELECT 1 FROM leases WHERE id = new.lease) THEN {GONE}
+            AND NOT EXISTS (SELECT 1 FROM leases WHERE id = new.lease) THEN {LEASE_GONE}
         WHEN new.act = 'commit' THEN coalesce((
             SELECT min(place) FROM part LEFT JOIN entries USING (directory, name) WHERE CASE act
                 WHEN 'create' THEN created IS NOT NULL
@@ -82,12 +82,12 @@ CREATE TEMP TRIGGER run_request AFTER INSERT ON request BEGIN
                 WHEN 'below' THEN EXISTS (SELECT 1 FROM entries AS deep WHERE deep.directory = part.key
                     OR (deep.directory > part.key || '/' AND deep.directory < part.key || '0'))
                 ELSE created IS NULL OR CAST(entries.version AS TEXT) <> coalesce(part.version, entries.version)
-            END), {DONE})
-        ELSE {DONE} END;
+            END), {ACT_DONE})
+        ELSE {ACT_DONE} END;
 END;
 
 CREATE TEMP TRIGGER apply_commit AFTER UPDATE OF outcome ON request
-    WHEN new.act = 'commit' AND new.outcome = {DONE} BEGIN
+    WHEN new.act = 'commit' AND new.outcome = {ACT_DONE} BEGIN
     UPDATE request SET lasting = EXISTS (
         SELECT 1 FROM part LEFT JOIN entries USING (directory, name) WHERE CASE act
             WHEN 'create' THEN part.lease IS NULL
@@ -97,7 +97,7 @@ CREATE TEMP TRIGGER apply_commit AFTER UPDATE OF outcome ON request
     UPDATE entries SET value = part.value, version = new.number FROM part
         WHERE act = 'update' AND entries.directory = part.directory AND entries.name = part.name;
     INSERT INTO entries SELECT directory, name, value, new.number, new.number, lease FROM part WHERE act = 'create';
-    DELETE FROM changes WHERE number <= new.number - {KEPT};
+    DELETE FROM changes WHERE number <= new.number - {COMMITS_KEPT};
     INSERT OR REPLACE INTO changes
         SELECT new.number, key, act <> 'update' FROM part WHERE act IN ('create', 'update', 'delete');
 END;
@@ -171,6 +171,7 @@ def run_write(
     """Perform *act* at *now*, a time on the machine's clock, and return the result."""
     connection.execute("DELETE FROM request")
     connection.execute(
-        "INSERT INTO request (act, now, boot, lease, seconds) VALUES (?, ?, ?, ?, ?)", (act, now, BOOT, lease, seconds)
+        "INSERT INTO request (act, now, boot, lease, seconds) VALUES (?, ?, ?, ?, ?)",
+        (act, now, BOOT_ID, lease, seconds),
     )
     return WriteResult(*connection.execute("SELECT number, outcome, lasting FROM request").fetchone())

@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import final
 
-_NETWORK = str(os.stat("/proc/self/ns/net").st_ino)  # noqa: PTH116  # a link without a target, but with an inode number
+_NETWORK_NAMESPACE = str(os.stat("/proc/self/ns/net").st_ino)  # noqa: PTH116  # a link without a target, but with an inode number
 """The network namespace, in which names of sockets are valid: containers that share a file may have several."""
 
 
 def wakeup_sockets(connection: sqlite3.Connection) -> list[str]:
     """Return the names of all wake-up sockets in the network namespace of this process."""
-    return [name for (name,) in connection.execute("SELECT name FROM bells WHERE network = ?", (_NETWORK,))]
+    return [name for (name,) in connection.execute("SELECT name FROM bells WHERE network = ?", (_NETWORK_NAMESPACE,))]
 
 
 @final
@@ -34,7 +34,7 @@ class WakeupSocket:
 
     def publish(self, connection: sqlite3.Connection) -> None:
         """Write the socket's name into the file, for the other processes."""
-        connection.execute("INSERT OR IGNORE INTO bells VALUES (?, ?)", (self.name, _NETWORK))
+        connection.execute("INSERT OR IGNORE INTO bells VALUES (?, ?)", (self.name, _NETWORK_NAMESPACE))
 
     def wait(self, seconds: float) -> bool:
         """Wait for a wake-up, for at most *seconds*. Return whether a wake-up arrived."""

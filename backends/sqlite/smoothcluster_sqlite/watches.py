@@ -16,9 +16,9 @@ from smoothcluster.errors import BackendError, UsageError
 from smoothcluster_sqlite.transaction import split_key
 from smoothcluster_sqlite.wakeups import WakeupSocket
 
-_LOG = logging.getLogger("smoothcluster.sqlite")
+_SQLITE_LOG = logging.getLogger("smoothcluster.sqlite")
 
-_BETWEEN, _UNASKED = 0.004, 0.12
+_LEAST_POLL_SECONDS, _IDLE_POLL_SECONDS = 0.004, 0.12
 """Least seconds between two reads after a wake-up, and seconds without a wake-up: less than half a cap."""
 
 Changes = Iterable[tuple[str, bool]]
@@ -99,22 +99,22 @@ class Watches:
         assert self.wakeup_socket is not None
         away = published = False
         while not self._closed.is_set():
-            woken = self.wakeup_socket.wait(_UNASKED)
+            woken = self.wakeup_socket.wait(_IDLE_POLL_SECONDS)
             try:
                 # Before the read: a process that commits after this read finds the name, and wakes this thread.
                 published = published or self._publish_socket()
                 self._seen, changes = self._read_changes(self._seen)
             except (BackendError, UsageError) as error:
                 if not away:
-                    _LOG.info("cannot read changes for the watches, and will try again: %s", error)
+                    _SQLITE_LOG.info("cannot read changes for the watches, and will try again: %s", error)
                 away = True
-                self._closed.wait(_UNASKED)
+                self._closed.wait(_IDLE_POLL_SECONDS)
                 continue
             away = False
             for watch in self._affected(changes):
                 self._wake(watch)
             if woken:
-                self._closed.wait(_BETWEEN)
+                self._closed.wait(_LEAST_POLL_SECONDS)
 
     def _affected(self, changes: Changes | None) -> Iterable[_PathWatch]:
         affected: dict[_PathWatch, None] = {}
@@ -134,4 +134,4 @@ class Watches:
         try:
             watch.notify()
         except Exception:  # noqa: BLE001  # The caller's own code failed; still notify the others.
-            _LOG.exception("the notify function of a watch raised an exception")
+            _SQLITE_LOG.exception("the notify function of a watch raised an exception")

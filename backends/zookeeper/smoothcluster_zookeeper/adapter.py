@@ -24,19 +24,19 @@ from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
-from smoothcluster_zookeeper.lease import SURE, Leases
+from smoothcluster_zookeeper.lease import RELIABLE_SHARE_OF_TTL, Leases
 from smoothcluster_zookeeper.reads import Reads
 from smoothcluster_zookeeper.session import Session
 from smoothcluster_zookeeper.settings import Settings
 from smoothcluster_zookeeper.transaction import Commits
 from smoothcluster_zookeeper.watches import Watches
 
-_NAMESPACE = "smoothcluster"
+_DEFAULT_NAMESPACE = "smoothcluster"
 
-_REQUEST = 0xFFFFF
+_LARGEST_REQUEST_BYTES = 0xFFFFF
 """Bytes of the largest request, unless a server sets `jute.maxbuffer`."""
 
-_SHORTEST_SESSION = 0.001
+_SHORTEST_SESSION_SECONDS = 0.001
 """Session time to request, in seconds, so that the servers grant the shortest time allowed."""
 
 
@@ -54,7 +54,7 @@ class ZookeeperBackend(CoordinationBackend):
         self,  # long: more than half of the lines are the signature
         hosts: str,
         *,
-        namespace: str = _NAMESPACE,
+        namespace: str = _DEFAULT_NAMESPACE,
         timeout: float = 5.0,
         username: str | None = None,
         password: str | None = None,
@@ -103,7 +103,7 @@ class ZookeeperBackend(CoordinationBackend):
         hosts, named = parse_url(url)
         return cls(
             hosts,
-            namespace=namespace or named or _NAMESPACE,
+            namespace=namespace or named or _DEFAULT_NAMESPACE,
             timeout=timeout,
             username=username,
             password=password,
@@ -122,18 +122,20 @@ class ZookeeperBackend(CoordinationBackend):
         longest = self._connection.live
         if not self._bounds_known and longest is not None:
             self._bounds_known = True
-            shortest = Session(self._connection.settings, _SHORTEST_SESSION, ping=False)
+            shortest = Session(self._connection.settings, _SHORTEST_SESSION_SECONDS, ping=False)
             with suppress(BackendError):
                 shortest.ready(self._deadline())
                 self._guarantees = replace(
-                    self._guarantees, shortest_ttl=shortest.granted * SURE, longest_ttl=longest.granted * SURE
+                    self._guarantees,
+                    shortest_ttl=shortest.granted * RELIABLE_SHARE_OF_TTL,
+                    longest_ttl=longest.granted * RELIABLE_SHARE_OF_TTL,
                 )
             shortest.close(self._deadline())
         return self._guarantees
 
     @property
     def url(self) -> str:
-        return self._address.url(_NAMESPACE)
+        return self._address.url(_DEFAULT_NAMESPACE)
 
     def _deadline(self) -> float:
         return self._connection.settings.deadline()
@@ -214,10 +216,10 @@ def _guarantees(root: str) -> Guarantees:
         linearizable_writes=True,
         survives_failover=True,
         unique_versions=False,
-        shortest_ttl=4.0 * SURE,
-        longest_ttl=40.0 * SURE,
+        shortest_ttl=4.0 * RELIABLE_SHARE_OF_TTL,
+        longest_ttl=40.0 * RELIABLE_SHARE_OF_TTL,
         ttl_step=0.0,
         largest_value=900_000,
         largest_commit=largest_commit,
-        most_operations=min(4000, (_REQUEST - largest_commit - 1024) // beyond),
+        most_operations=min(4000, (_LARGEST_REQUEST_BYTES - largest_commit - 1024) // beyond),
     )

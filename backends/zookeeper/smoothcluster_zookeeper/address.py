@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 from smoothcluster.backend import check_key
 from smoothcluster.errors import UsageError
 
-_SCHEME = "zookeeper://"
+_URL_PREFIX = "zookeeper://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Address:
     def url(self, default_namespace: str) -> str:
         """Return a URL for `parse_url`."""
         query = "" if self.namespace == default_namespace else f"?namespace={self.namespace}"
-        return f"{_SCHEME}{self.hosts}{self.chroot}{query}"
+        return f"{_URL_PREFIX}{self.hosts}{self.chroot}{query}"
 
 
 def _server(text: str) -> tuple[str, int]:
@@ -59,8 +59,8 @@ def _server(text: str) -> tuple[str, int]:
 
 def parse_url(url: str) -> tuple[str, str | None]:
     """Return the hosts and the namespace, if given, of a ``zookeeper://`` URL."""
-    if not url.startswith(_SCHEME):
-        raise UsageError(f"a ZooKeeper URL begins with {_SCHEME}")
+    if not url.startswith(_URL_PREFIX):
+        raise UsageError(f"a ZooKeeper URL begins with {_URL_PREFIX}")
     parts = urlsplit(url)
     query = parse_qs(parts.query, keep_blank_values=True)
     if query.keys() - {"namespace"} or parts.fragment:

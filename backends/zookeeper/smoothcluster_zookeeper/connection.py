@@ -8,7 +8,7 @@ from smoothcluster.errors import AccessDeniedError, UnavailableError
 from smoothcluster_zookeeper.session import Session
 from smoothcluster_zookeeper.settings import Settings
 
-_LONGEST_SESSION = 3600.0
+_LONGEST_SESSION_SECONDS = 3600.0
 """Session time to request, in seconds, so that the servers grant the longest time allowed."""
 
 
@@ -42,7 +42,7 @@ class Connection:
                     raise UnavailableError("this client of ZooKeeper is closed")
                 lost = self.session if self.session and self.session.lost else None
                 if self.session is None or lost:
-                    self.session = Session(self.settings, _LONGEST_SESSION, ping=True, changed=self._on_change)
+                    self.session = Session(self.settings, _LONGEST_SESSION_SECONDS, ping=True, changed=self._on_change)
                 session = self.session
             # Outside the lock: the end of the lost session's thread may take seconds, and other calls need not wait.
             if lost:

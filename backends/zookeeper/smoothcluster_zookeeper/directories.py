@@ -18,11 +18,11 @@ from smoothcluster_zookeeper.errors import translate_error
 from smoothcluster_zookeeper.layout import Access, Layout, sort_names
 from smoothcluster_zookeeper.session import Session, first_failure
 
-_AT_ONCE = 256
+_MOST_PENDING_CHECKS = 256
 """Most directories waiting for a check; further directories stay as they are."""
 
 
-_QUIET = 1.0
+_QUIET_SECONDS = 1.0
 """Seconds without a deletion before a check of a directory: a lock, for example, comes and goes in the same place."""
 
 
@@ -94,7 +94,7 @@ class Directories:
         with self._lock:
             for znode in {self._layout.key(key).rpartition("/")[0] for key in keys}:
                 self._maybe_empty.pop(znode, None)
-                if len(self._maybe_empty) < _AT_ONCE:
+                if len(self._maybe_empty) < _MOST_PENDING_CHECKS:
                     self._maybe_empty[znode] = (session, now)
 
     def remove_empty(self) -> None:
@@ -119,7 +119,7 @@ class Directories:
 
     def _quiet(self) -> list[tuple[str, Session]]:
         """Return directories without a recent deletion."""
-        until, found = SYSTEM_CLOCK.monotonic() - _QUIET, list[tuple[str, Session]]()
+        until, found = SYSTEM_CLOCK.monotonic() - _QUIET_SECONDS, list[tuple[str, Session]]()
         with self._lock:
             for znode, (session, since) in self._maybe_empty.items():
                 if since > until:
@@ -130,7 +130,7 @@ class Directories:
         return [(znode, session) for znode, session in found if session.connected]
 
     def _request_check(self, session: Session, znode: str) -> None:
-        if znode != self._layout.root and len(self._checks) < _AT_ONCE:
+        if znode != self._layout.root and len(self._checks) < _MOST_PENDING_CHECKS:
             self._checks.append((session, znode, session.kazoo.exists(znode), False))
 
     def _removal(self, session: Session, znode: str) -> Transaction:

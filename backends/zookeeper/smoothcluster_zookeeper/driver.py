@@ -27,9 +27,9 @@ from smoothcluster_zookeeper.kazoo_handler import Handler
 from smoothcluster_zookeeper.kazoo_requests import RemoveWatches, Request
 from smoothcluster_zookeeper.settings import Settings
 
-_LOG = logging.getLogger("smoothcluster_zookeeper.kazoo")
-_LOG.addHandler(logging.NullHandler())
-_LOG.setLevel(logging.INFO)  # At DEBUG kazoo logs credentials.
+_KAZOO_LOG = logging.getLogger("smoothcluster_zookeeper.kazoo")
+_KAZOO_LOG.addHandler(logging.NullHandler())
+_KAZOO_LOG.setLevel(logging.INFO)  # At DEBUG kazoo logs credentials.
 
 
 class Event(Protocol):
@@ -96,7 +96,7 @@ class Driver:
             handler=handler,
             auth_data=settings.credentials,
             connection_retry={"max_tries": -1, "delay": 0.05, "max_delay": 0.5, "sleep_func": handler.sleep_func},
-            logger=_LOG,
+            logger=_KAZOO_LOG,
         )
         self._kazoo._connection = _Connection(self, self._kazoo)
         self._kazoo.add_listener(on_state)
@@ -180,7 +180,7 @@ class _Connection(ConnectionHandler):
     """kazoo's connection, with state exposed, the library's time limits, and pings only on demand."""
 
     def __init__(self, driver: Driver, kazoo: KazooClient) -> None:
-        super().__init__(kazoo, kazoo._conn_retry.copy(), logger=_LOG)
+        super().__init__(kazoo, kazoo._conn_retry.copy(), logger=_KAZOO_LOG)
         self._driver = driver
 
     def _expand_client_hosts(self) -> Any:

@@ -28,7 +28,7 @@ from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableErr
 NO_NODE = -101
 NO_AUTH = -102
 
-_DENIED = (AuthFailedError, InvalidACLError, NoAuthError, SessionClosedRequireSaslError)
+_ACCESS_DENIED_ERRORS = (AuthFailedError, InvalidACLError, NoAuthError, SessionClosedRequireSaslError)
 _NOT_APPLIED = (
     BadArgumentsError,
     ConnectionClosedError,  # By this client, before sending.
@@ -43,7 +43,7 @@ _NOT_APPLIED = (
     UnimplementedError,
 )
 
-_HINTS: dict[type[Exception], str] = {
+_ERROR_HINTS: dict[type[Exception], str] = {
     AuthFailedError: "the server refused the credentials",
     NoAuthError: "access denied with these credentials, or without credentials; check username and password",
     SessionClosedRequireSaslError: "the server requires SASL authentication, which this backend does not support",
@@ -62,9 +62,9 @@ def translate_error(
 
     Return *unknown* if the request may have been applied; *expired* if the session is gone.
     """
-    said = _HINTS.get(type(error)) or str(error) or type(error).__name__
+    said = _ERROR_HINTS.get(type(error)) or str(error) or type(error).__name__
     message = f"ZooKeeper at {where}: {said}"
-    if isinstance(error, _DENIED):
+    if isinstance(error, _ACCESS_DENIED_ERRORS):
         return AccessDeniedError(message)
     if isinstance(error, _NOT_APPLIED):
         return UnavailableError(message)

@@ -15,8 +15,8 @@ from typing import Any, final
 
 from kazoo.handlers.threading import AsyncResult, KazooTimeoutError
 
-_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
-_WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR | select.POLLNVAL
+_READABLE_EVENTS = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
+_WRITABLE_EVENTS = select.POLLOUT | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
 
 @final
@@ -96,8 +96,8 @@ class Handler:
                 poll.register(each, event)
         ready = dict(poll.poll(0 if held else None if timeout is None else timeout * 1000))
         return (
-            [each for each in readers if each in held or ready.get(each.fileno(), 0) & _READABLE],
-            [each for each in writers if ready.get(each.fileno(), 0) & _WRITABLE],
+            [each for each in readers if each in held or ready.get(each.fileno(), 0) & _READABLE_EVENTS],
+            [each for each in writers if ready.get(each.fileno(), 0) & _WRITABLE_EVENTS],
             [],
         )
 

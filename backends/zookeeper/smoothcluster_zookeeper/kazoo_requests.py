@@ -8,7 +8,7 @@ from kazoo.protocol.serialization import int_struct, multiheader_struct, stat_st
 
 _GET_DATA = 4
 _GET_CHILDREN = 8
-_ERROR = -1
+_ERROR_RESULT = -1
 _ANY_WATCH = 3
 
 
@@ -76,7 +76,7 @@ class MultiRead:
                 return answers
             number: int = int_struct.unpack_from(buffer, offset)[0]
             offset += int_struct.size
-            if kind == _ERROR:
+            if kind == _ERROR_RESULT:
                 answers.append(Failed(number))
             elif kind == _GET_DATA:
                 data = buffer[offset : offset + number] if number > 0 else b""

@@ -14,10 +14,10 @@ from kazoo.security import ACL, Id, Permissions
 
 from smoothcluster.backend import check_key
 
-LEASES = "~leases"
+LEASES_DIRECTORY = "~leases"
 """Name of the directory of leases in the namespace: no key or directory can have this name."""
 
-_MARK = "~"
+_RESERVED_MARK = "~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class Layout:
 
     def key(self, key: str) -> str:
         """Return the znode of *key*."""
-        return f"{self.root}/{check_key(key)}{_MARK}"
+        return f"{self.root}/{check_key(key)}{_RESERVED_MARK}"
 
     @staticmethod
     def key_in(directory: str, name: str) -> str:
         """Return the znode of the key *name* in *directory*, a znode."""
-        return f"{directory}/{name}{_MARK}"
+        return f"{directory}/{name}{_RESERVED_MARK}"
 
     def directory(self, directory: str) -> str:
         """Return the znode of *directory*, the parent of the directory's keys."""
@@ -57,21 +57,21 @@ class Layout:
     @staticmethod
     def child(directory: str) -> str:
         """Return the child of the stand-in of *directory*, a znode; the child prevents deletion."""
-        return f"{directory}{_MARK}/{_MARK}"
+        return f"{directory}{_RESERVED_MARK}/{_RESERVED_MARK}"
 
     @staticmethod
     def stand_in(directory: str) -> str:
         """Return the stand-in of *directory*, a znode."""
-        return directory + _MARK
+        return directory + _RESERVED_MARK
 
     @property
     def leases(self) -> str:
         """The znode above all leases."""
-        return f"{self.root}/{LEASES}"
+        return f"{self.root}/{LEASES_DIRECTORY}"
 
 
 def sort_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split the names of a listing into names of keys and names of directories, each sorted."""
-    directories = {name for name in names if not name.endswith(_MARK) and not name.startswith(_MARK)}
-    keys = {name.removesuffix(_MARK) for name in names if name.endswith(_MARK)} - directories - {""}
+    directories = {name for name in names if not name.endswith(_RESERVED_MARK) and not name.startswith(_RESERVED_MARK)}
+    keys = {name.removesuffix(_RESERVED_MARK) for name in names if name.endswith(_RESERVED_MARK)} - directories - {""}
     return sorted(keys), sorted(directories)

@@ -24,10 +24,10 @@ from smoothcluster_zookeeper.layout import Access, Layout
 from smoothcluster_zookeeper.session import Session
 from smoothcluster_zookeeper.settings import Settings
 
-SURE = 0.7
+RELIABLE_SHARE_OF_TTL = 0.7
 """Fraction of the granted time on which a holder can rely by renewing every third of this span."""
 
-_HALF_TICK = 0.2
+_HALF_TICK_SHARE_OF_TTL = 0.2
 """Upper bound of half a tick, as a fraction of the granted time, which is at least two ticks and usually many."""
 
 
@@ -47,7 +47,7 @@ class SessionLease(Lease):
         self._noted = self._certain = asked
         """When this client sent the last renewal, and the last renewal certainly known to the leader."""
         self._id = lease_id(session.id)
-        self._ttl = session.granted * SURE
+        self._ttl = session.granted * RELIABLE_SHARE_OF_TTL
 
     @property
     def id(self) -> str:
@@ -64,7 +64,7 @@ class SessionLease(Lease):
         sent = SYSTEM_CLOCK.monotonic()
         # Half the time, so that the rest remains for another server.
         deadline = sent + min(self.session.settings.timeout, self.ttl / 2)
-        half_tick = self.session.granted * _HALF_TICK
+        half_tick = self.session.granted * _HALF_TICK_SHARE_OF_TTL
         try:
             self._write(deadline)
             if sent - self._noted >= half_tick:
@@ -127,7 +127,7 @@ class Leases:
         self._drop_lost()
         # Before the request: the servers count the session's time from a later moment, so the holder's count is safe.
         asked = SYSTEM_CLOCK.monotonic()
-        session = Session(self._settings, ttl / SURE, ping=False, expired=LeaseLostError)
+        session = Session(self._settings, ttl / RELIABLE_SHARE_OF_TTL, ping=False, expired=LeaseLostError)
         try:
             session.ready(deadline)
             lease = SessionLease(session, f"{self._layout.leases}/{uuid.uuid4().hex}", asked)

@@ -14,7 +14,7 @@ from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead
 from smoothcluster_zookeeper.layout import Layout, sort_names
 from smoothcluster_zookeeper.lease import lease_id
 
-_AT_ONCE = 256
+_READS_PER_REQUEST = 256
 """Reads in one request."""
 
 
@@ -87,7 +87,7 @@ class Reads:
         if not znodes:
             return []
         session = self._connection.for_reading(deadline)
-        parts = [znodes[start : start + _AT_ONCE] for start in range(0, len(znodes), _AT_ONCE)]
+        parts = [znodes[start : start + _READS_PER_REQUEST] for start in range(0, len(znodes), _READS_PER_REQUEST)]
         pending = [session.kazoo.send(MultiRead(part, children=children)) for part in parts]
         answers = [answer for each in pending for answer in session.wait(each, deadline)]
         self._connection.record_state(session)

@@ -16,7 +16,7 @@ from smoothcluster_zookeeper.kazoo_handler import Handler
 from smoothcluster_zookeeper.kazoo_requests import Request
 from smoothcluster_zookeeper.settings import Settings
 
-_ENDING = 5.0
+_THREAD_END_SECONDS = 5.0
 """Seconds to wait for a thread to end. Only a name server can delay the end."""
 
 
@@ -127,7 +127,7 @@ class Session:
         self.kazoo.prevent_reconnect()
         self._handler.abandon()
         self.kazoo.wake()
-        if self._join(_ENDING):
+        if self._join(_THREAD_END_SECONDS):
             self.kazoo.release()
 
     def _give_up_on_server(self) -> None:

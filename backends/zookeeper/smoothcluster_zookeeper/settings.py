@@ -6,7 +6,7 @@ from ssl import SSLContext
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UsageError
 
-_LEAST_PATIENCE = 2.0
+_LEAST_SILENCE_SECONDS = 2.0
 """Shortest silence of a server in seconds, with no call waiting, before a change of server: the server may be busy."""
 
 
@@ -38,7 +38,7 @@ class Settings:
     @property
     def patience(self) -> float:
         """Seconds of silence after which a session leaves a server."""
-        return max(_LEAST_PATIENCE, self.timeout)
+        return max(_LEAST_SILENCE_SECONDS, self.timeout)
 
     def deadline(self) -> float:
         """Return the deadline of a call begun now."""

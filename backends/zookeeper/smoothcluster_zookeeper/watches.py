@@ -21,9 +21,9 @@ from smoothcluster_zookeeper.driver import Event, Pending
 from smoothcluster_zookeeper.layout import Layout, sort_names
 from smoothcluster_zookeeper.session import Session
 
-_LOG = logging.getLogger("smoothcluster_zookeeper")
+_ZOOKEEPER_LOG = logging.getLogger("smoothcluster_zookeeper")
 
-_PAUSE = 0.2
+_REARM_PAUSE_SECONDS = 0.2
 """Seconds between two attempts to arm watches after a refusal by the servers."""
 
 
@@ -164,9 +164,9 @@ class Watches:
             try:
                 self._arm(watches)
             except (BackendError, NoNodeError) as error:
-                _LOG.info("cannot arm the watches, and will try again: %s", error)
+                _ZOOKEEPER_LOG.info("cannot arm the watches, and will try again: %s", error)
                 self._rearm_later(watches)
-                self._closed.wait(_PAUSE)
+                self._closed.wait(_REARM_PAUSE_SECONDS)
                 continue
             # After arming: the owner's next read then sees every change from before, and the armed watches report
             # every later change. Notified before, the owner could read first, and a change between the read and the
@@ -180,7 +180,7 @@ class Watches:
         try:
             watch.notify()
         except Exception:  # noqa: BLE001  # The caller's own code failed; still notify the others.
-            _LOG.exception("the notify function of a watch raised an exception")
+            _ZOOKEEPER_LOG.exception("the notify function of a watch raised an exception")
 
     def _arm(self, watches: Iterable[_PathWatch]) -> None:
         """Arm all unarmed znodes of *watches*."""

@@ -22,10 +22,10 @@ from smoothcluster.backend import (
 )
 from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UsageError
 from smoothcluster_files.folder import Folder
-from smoothcluster_files.state import CAP, State
+from smoothcluster_files.state import CLOCK_STEP_CAP_SECONDS, State
 from smoothcluster_files.watches import Watches
 
-_GUARANTEES: Final = Guarantees(
+_FILES_GUARANTEES: Final = Guarantees(
     linearizable_writes=True,
     survives_failover=True,
     unique_versions=True,
@@ -44,7 +44,7 @@ class FilesLease(Lease):
 
     def __init__(self, folder: Folder, ttl: float) -> None:
         self._folder, self._ttl, self._id = folder, ttl, uuid.uuid4().hex
-        folder.change(lambda state: state.grant(self._id, ttl + 2 * CAP), OutcomeUnknownError)
+        folder.change(lambda state: state.grant(self._id, ttl + 2 * CLOCK_STEP_CAP_SECONDS), OutcomeUnknownError)
 
     @property
     def id(self) -> str:
@@ -58,7 +58,7 @@ class FilesLease(Lease):
         def act(state: State) -> bool:
             lives = self._id in state.leases
             if lives:
-                state.grant(self._id, self._ttl + 2 * CAP)
+                state.grant(self._id, self._ttl + 2 * CLOCK_STEP_CAP_SECONDS)
             return lives
 
         return self._folder.change(act, OutcomeUnknownError)
@@ -87,7 +87,7 @@ class FilesBackend(CoordinationBackend):
 
     @property
     def guarantees(self) -> Guarantees:
-        return _GUARANTEES
+        return _FILES_GUARANTEES
 
     @property
     def url(self) -> str:
@@ -101,7 +101,7 @@ class FilesBackend(CoordinationBackend):
         return self._folder.read().names(check_key(directory))
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
-        lease = check_commit(_GUARANTEES, conditions, changes)
+        lease = check_commit(_FILES_GUARANTEES, conditions, changes)
 
         def act(state: State) -> Committed | Refused:
             if lease is not None and lease.id not in state.leases:
@@ -117,7 +117,7 @@ class FilesBackend(CoordinationBackend):
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
             raise ValueError("a lease takes a positive time")
-        return FilesLease(self._folder, min(max(ttl, _GUARANTEES.shortest_ttl), _GUARANTEES.longest_ttl))
+        return FilesLease(self._folder, min(max(ttl, _FILES_GUARANTEES.shortest_ttl), _FILES_GUARANTEES.longest_ttl))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         return self._watches.add(path, notify, values=values)

@@ -11,11 +11,11 @@ from typing import TypeVar, final
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
 from smoothcluster_files.errors import translate
-from smoothcluster_files.state import CAP, State
+from smoothcluster_files.state import CLOCK_STEP_CAP_SECONDS, State
 
 Answer = TypeVar("Answer")
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 
 
 @final
@@ -26,14 +26,14 @@ class Folder:
         self.path, self.timeout = path, timeout
         self.closed = False
         self._file, self._lock = path / "store.json", path / "lock"
-        self._boot = _BOOT.read_text().strip() if _BOOT.exists() else "unknown"
+        self._boot = _BOOT_ID_FILE.read_text().strip() if _BOOT_ID_FILE.exists() else "unknown"
         self._known: tuple[object, State] = (None, State())
         self._guard = threading.Lock()
 
     def read(self) -> State:
         """Return the current state; callers must not change the state. Raise UnavailableError."""
-        state = self._look()
-        if state.leases and SYSTEM_CLOCK.monotonic() - state.machine > CAP / 2:
+        state = self._read_state()
+        if state.leases and SYSTEM_CLOCK.monotonic() - state.machine > CLOCK_STEP_CAP_SECONDS / 2:
             # The clock advances only with changes. A reader may wait for a lease to end, so readers advance the clock.
             return self.change(State.copy)
         return state
@@ -42,7 +42,7 @@ class Folder:
         """Store the state as changed by *act*, unless *act* raises. Raise *unknown* if the outcome is unknown."""
         lock = self._take()
         try:
-            state = self._look().copy()
+            state = self._read_state().copy()
             state.pass_time(SYSTEM_CLOCK.monotonic(), self._boot)
             answer = act(state)
             self._write(state, unknown)
@@ -72,7 +72,7 @@ class Folder:
                 raise UnavailableError(message) from None
             return lock
 
-    def _look(self) -> State:
+    def _read_state(self) -> State:
         """Return the state in the file. Each change makes another file, so a file already known is not read again."""
         if self.closed:
             raise UnavailableError("closed")

@@ -9,7 +9,7 @@ from typing import Any
 from smoothcluster.backend import Change, Condition, Create, Delete, Entry, Exists, Update
 from smoothcluster.errors import MisplacedKeyError
 
-CAP = 0.5
+CLOCK_STEP_CAP_SECONDS = 0.5
 """The most seconds by which the store's clock advances between two changes."""
 
 
@@ -61,7 +61,7 @@ class State:
             # Another boot: the time between is unknown. Every lease gets its full time again.
             self.leases = {each: (self.clock + full, full) for each, (_, full) in self.leases.items()}
         else:
-            self.clock += min(max(0.0, machine - self.machine), CAP)
+            self.clock += min(max(0.0, machine - self.machine), CLOCK_STEP_CAP_SECONDS)
         self.machine, self.boot = machine, boot
         for lease in [each for each, (end, _) in self.leases.items() if end <= self.clock]:
             self.end(lease)

@@ -9,7 +9,7 @@ from smoothcluster.errors import BackendError, UnavailableError
 from smoothcluster_files.folder import Folder
 from smoothcluster_files.state import State
 
-_PAUSE = 0.01
+_POLL_SECONDS = 0.01
 """Seconds between two polls."""
 
 
@@ -23,7 +23,7 @@ class _Order(Watch):
     def close(self) -> None:
         self._watches.remove(self)
 
-    def look(self, state: State) -> bool:
+    def update(self, state: State) -> bool:
         """Whether the watched path has changed since the last look."""
         before, self.seen = self.seen, state.print_of(self.path, values=self.values)
         return self.seen != before
@@ -44,7 +44,7 @@ class Watches:
         """Watch *path* from now on, or, if the store is unavailable, from the store's return on."""
         order = _Order(self, check_key(path), notify, values=values)
         try:
-            order.look(self._folder.read())
+            order.update(self._folder.read())
         except BackendError:
             if self._closed.is_set():
                 raise
@@ -71,12 +71,12 @@ class Watches:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._closed.wait(_PAUSE):
+        while not self._closed.wait(_POLL_SECONDS):
             try:
                 state = self._folder.read()
             except BackendError:
                 continue  # The next successful look sees the changes made meanwhile.
             with self._lock:
-                woken = [order for order in self._orders if order.look(state)]
+                woken = [order for order in self._orders if order.update(state)]
             for order in woken:
                 order.notify()

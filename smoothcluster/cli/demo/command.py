@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from smoothcluster.cli.common import PATIENCE, Exit, Failure, opened, verbose
+from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, opened, verbose
 from smoothcluster.cli.demo import crawl
-from smoothcluster.cli.demo.site import INDEX, Site, pages
-from smoothcluster.cli.demo.stage import BACKUP, RUNNER, Stage, StuckError, until
+from smoothcluster.cli.demo.site import INDEX_PATH, Site, pages
+from smoothcluster.cli.demo.stage import BACKUP_COUNT, RUNNER_COUNT, Stage, StuckError, until
 from smoothcluster.cli.progress_bar import Bar, shown
 from smoothcluster.cli.run import handover
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -24,7 +24,7 @@ from smoothcluster.jobs.progress import Progress
 from smoothcluster.model import Outcome, Task
 from smoothcluster.registry import masked
 
-SHARE = 0.4
+KILL_AFTER_SHARE_OF_PAGES = 0.4
 """Of the pages, when the Runner is killed."""
 
 
@@ -69,26 +69,30 @@ def demo(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
         raise Failure("the promise was not kept: please report this", Exit.FAILED)
 
 
-def _say(text: str) -> None:
+def _print_message(text: str) -> None:
     click.echo(text, err=True)
 
 
 def _play(url: str, folder: Path) -> Reckoning:
     content, group = pages(), f"demo-{secrets.token_hex(4)}"
     with opened(url) as backend, Site(content) as site:
-        cluster = Cluster(backend, group, patience=PATIENCE)
+        cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
         cluster.absent()  # A store that is not there is told before anything is started.
-        _say(f"a site of {len(content)} pages at {site.url}{INDEX}, and group {group} at {masked(backend.url)}")
+        _print_message(
+            f"a site of {len(content)} pages at {site.url}{INDEX_PATH}, and group {group} at {masked(backend.url)}"
+        )
         with Stage(url, group, cluster, folder) as stage:
-            until(stage.formed, f"{RUNNER} Runners and {BACKUP} Backup Runners")
+            until(stage.formed, f"{RUNNER_COUNT} Runners and {BACKUP_COUNT} Backup Runners")
             for member in stage.members():
-                _say(f"  {member['name']}  {member['role']}, process {member['pid']}, {member['shards']} shards")
+                _print_message(
+                    f"  {member['name']}  {member['role']}, process {member['pid']}, {member['shards']} shards"
+                )
             began = SYSTEM_CLOCK.monotonic()
-            job = cluster.submit([Task(id=INDEX, url=site.url + INDEX)])
+            job = cluster.submit([Task(id=INDEX_PATH, url=site.url + INDEX_PATH)])
             with shown("crawling", len(content), "pages") as bar:
                 victim, killed = _kill_one(stage, job, len(content), bar)
                 event = until(lambda: _handover(cluster, victim["name"]), "the takeover")
-                bar.say(f"  {event['member']} {handover(event)}")
+                bar.print_line(f"  {event['member']} {handover(event)}")
                 until(lambda: _seen(job, bar).finished, "the end of the job")
             seconds = SYSTEM_CLOCK.monotonic() - began
             return reckon(content, list(job.results()), list(crawl.read(stage.log)), event, killed, seconds)
@@ -96,7 +100,7 @@ def _play(url: str, folder: Path) -> Reckoning:
 
 def _seen(job: JobHandle, bar: Bar) -> Progress:
     progress = job.progress()
-    bar.at(progress.done)
+    bar.show(progress.done)
     return progress
 
 
@@ -104,14 +108,14 @@ def _kill_one(stage: Stage, job: JobHandle, pages: int, bar: Bar) -> tuple[Mappi
     """Kill a Runner in the middle of its work; who it was, and when."""
 
     def busy() -> Mapping[str, Any] | None:
-        if _seen(job, bar).done < SHARE * pages:
+        if _seen(job, bar).done < KILL_AFTER_SHARE_OF_PAGES * pages:
             return None
         running = stage.running()
         return next((each for each in stage.members() if each["seat"] is not None and running.get(each["pid"])), None)
 
     victim = until(busy, "a busy Runner")
     killed = stage.kill(victim["pid"])
-    bar.say(f"  {job.progress().done} of {pages} pages: SIGKILL to {victim['name']}, process {victim['pid']}")
+    bar.print_line(f"  {job.progress().done} of {pages} pages: SIGKILL to {victim['name']}, process {victim['pid']}")
     return victim, killed
 
 

@@ -15,9 +15,9 @@ from smoothcluster.cli.demo.site import links
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.model import Task, TaskContext
 
-VARIABLE = "SMOOTHCLUSTER_DEMO_LOG"
+LOG_VARIABLE = "SMOOTHCLUSTER_DEMO_LOG"
 
-PAUSE = 0.1
+LEAST_PAGE_SECONDS = 0.1
 """Seconds that each page takes at least: a site on this machine would be crawled before one could look."""
 
 
@@ -42,14 +42,14 @@ def crawl(task: Task, context: TaskContext) -> int:
     with urlopen(url, timeout=10) as answer:  # noqa: S310  # the demo's own site
         body: bytes = answer.read()
     context.submit(Task(id=path, url=urljoin(url, path)) for path in links(body.decode()))
-    SYSTEM_CLOCK.sleep(PAUSE)
+    SYSTEM_CLOCK.sleep(LEAST_PAGE_SECONDS)
     _note("end", url, context)
     return len(body)
 
 
 def _note(what: str, url: str, context: TaskContext) -> None:
     line = Line(what, SYSTEM_CLOCK.monotonic(), context.member, os.getpid(), context.shard, urlsplit(url).path)
-    log = os.open(os.environ[VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    log = os.open(os.environ[LOG_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(log, json.dumps(asdict(line)).encode() + b"\n")  # One write: lines never mix.
     finally:

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
-_IMPORT = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
-_LINK = re.compile(r'href="([^"]+)"')
+_IMPORT_PATTERN = re.compile(r"^\s*(?:from|import)\s+(\w+)", re.MULTILINE)
+_LINK_PATTERN = re.compile(r'href="([^"]+)"')
 
-INDEX = "/index.html"
+INDEX_PATH = "/index.html"
 
 
 def pages() -> dict[str, str]:
@@ -22,11 +22,11 @@ def pages() -> dict[str, str]:
     letters: dict[str, list[str]] = {}
     for name in sources:
         letters.setdefault(name[0].lower(), []).append(name)
-    found = {INDEX: _page("The standard library", (f"letter-{letter}" for letter in letters))}
+    found = {INDEX_PATH: _page("The standard library", (f"letter-{letter}" for letter in letters))}
     for letter, names in letters.items():
         found[f"/letter-{letter}.html"] = _page(f"Modules with {letter}", names)
     for name, text in sources.items():
-        imported = sorted({module for module in _IMPORT.findall(text) if module in sources})
+        imported = sorted({module for module in _IMPORT_PATTERN.findall(text) if module in sources})
         found[f"/{name}.html"] = _page(name, imported, text)
     return found
 
@@ -39,7 +39,7 @@ def _page(title: str, links: Iterable[str], text: str = "") -> str:
 
 def links(page: str) -> list[str]:
     """The paths that a page links to."""
-    return _LINK.findall(page)
+    return _LINK_PATTERN.findall(page)
 
 
 @final

@@ -13,9 +13,9 @@ from smoothcluster.cli.demo import crawl
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 
-RUNNER, BACKUP, CONCURRENCY = 3, 2, 2
+RUNNER_COUNT, BACKUP_COUNT, MEMBER_CONCURRENCY = 3, 2, 2
 
-PATIENCE = 60.0
+STUCK_AFTER_SECONDS = 60.0
 """Seconds that anything may take before the demo gives up."""
 
 Seen = TypeVar("Seen")
@@ -27,10 +27,10 @@ class StuckError(Exception):
 
 def until(condition: Callable[[], Seen | None], what: str, pause: float = 0.02) -> Seen:
     """Look again and again until *condition* is true; raise StuckError if that takes too long."""
-    end = SYSTEM_CLOCK.monotonic() + PATIENCE
+    end = SYSTEM_CLOCK.monotonic() + STUCK_AFTER_SECONDS
     while not (seen := condition()):
         if SYSTEM_CLOCK.monotonic() > end:
-            raise StuckError(f"waited {PATIENCE:.0f} s for {what}")
+            raise StuckError(f"waited {STUCK_AFTER_SECONDS:.0f} s for {what}")
         SYSTEM_CLOCK.sleep(pause)
     return seen
 
@@ -45,12 +45,17 @@ class Stage:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
-        options = {"runner": RUNNER, "backup": BACKUP, "concurrency": CONCURRENCY, "group": self._group}
+        options = {
+            "runner": RUNNER_COUNT,
+            "backup": BACKUP_COUNT,
+            "concurrency": MEMBER_CONCURRENCY,
+            "group": self._group,
+        }
         command = [sys.executable, "-m", "smoothcluster", "run", "smoothcluster.cli.demo.crawl:crawl"]
         command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        environment = os.environ | {crawl.VARIABLE: str(self.log), "SMOOTHCLUSTER_BACKEND": self._url}
+        environment = os.environ | {crawl.LOG_VARIABLE: str(self.log), "SMOOTHCLUSTER_BACKEND": self._url}
         with self._errors.open("ab") as errors:
-            for _ in range(RUNNER + BACKUP):
+            for _ in range(RUNNER_COUNT + BACKUP_COUNT):
                 # In a session of their own: Ctrl-C is for the demo, which ends them.
                 process = subprocess.Popen(
                     command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
@@ -79,9 +84,9 @@ class Stage:
         members = self.members()
         seated = [member["shards"] for member in members if member["seat"] is not None]
         return (
-            len(members) == RUNNER + BACKUP
+            len(members) == RUNNER_COUNT + BACKUP_COUNT
             and all(member["running"] for member in members)
-            and len(seated) == RUNNER
+            and len(seated) == RUNNER_COUNT
             and max(seated) - min(seated) <= 1
             and sum(seated) > 0
         )

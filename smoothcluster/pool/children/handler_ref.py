@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from smoothcluster.model import Handler
 
-MAIN = "__mp_main__"
+CHILD_MAIN_MODULE = "__mp_main__"
 """The name under which a child imports the script, as `multiprocessing` does."""
 
 
@@ -55,7 +55,7 @@ def origin_of(handler: Handler) -> Origin:
     spec = getattr(holder, "__spec__", None)
     if spec is not None and spec.name != "__main__":  # python -m package.module
         return Origin(spec.name.removesuffix(".__main__"), name, _guarded(getattr(holder, "__file__", None)))
-    return Origin(MAIN, name, _guarded(getattr(holder, "__file__", None)))
+    return Origin(CHILD_MAIN_MODULE, name, _guarded(getattr(holder, "__file__", None)))
 
 
 def _guarded(file: str | None) -> str:
@@ -81,11 +81,11 @@ def load(data: dict[str, Any]) -> Handler:
     if script is None:
         holder = importlib.import_module(module)
     else:
-        spec = importlib.util.spec_from_file_location(MAIN, str(script))
+        spec = importlib.util.spec_from_file_location(CHILD_MAIN_MODULE, str(script))
         assert spec is not None
         assert spec.loader is not None
         holder = importlib.util.module_from_spec(spec)
-        sys.modules[MAIN] = holder
+        sys.modules[CHILD_MAIN_MODULE] = holder
         spec.loader.exec_module(holder)
         sys.modules["__main__"] = holder  # The script's own code may look names up there.
     return cast("Handler", reduce(getattr, name.split("."), cast("object", holder)))

@@ -27,12 +27,12 @@ from smoothcluster.pool.children.handler_ref import load
 from smoothcluster.pool.children.messages import Reader, send
 from smoothcluster.pool.fork_guard import count, end_copies
 from smoothcluster.pool.handlers import is_async
-from smoothcluster.pool.run import Run, RunState, raised, settle
+from smoothcluster.pool.run import Run, RunState, raised, record_result
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
-_LINGER = 0.2
+_IDLE_EXIT_DELAY_SECONDS = 0.2
 """Seconds by which an idle child outlives the parent."""
 
 
@@ -119,7 +119,7 @@ class _Inbox:
                     self.stopping.set()
                 else:
                     self.tasks.put(message)
-        SYSTEM_CLOCK.sleep(_LINGER)
+        SYSTEM_CLOCK.sleep(_IDLE_EXIT_DELAY_SECONDS)
         os._exit(0)
 
 
@@ -150,7 +150,7 @@ def _call(handler: Handler, run: Run, loop: asyncio.Runner | None) -> bool:
     except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler is no reason to end the child
         raised(run, error)
         return isinstance(error, MemoryError)
-    settle(run, value)
+    record_result(run, value)
     return False
 
 

@@ -5,13 +5,13 @@ import socket
 import struct
 from typing import Any
 
-_LENGTH = struct.Struct("!Q")
+_LENGTH_PREFIX = struct.Struct("!Q")
 
 
 def send(link: socket.socket, message: dict[str, object]) -> None:
     """Send *message*; raise OSError if the other side is gone."""
     text = json.dumps(message).encode()
-    link.sendall(_LENGTH.pack(len(text)) + text)
+    link.sendall(_LENGTH_PREFIX.pack(len(text)) + text)
 
 
 class Reader:
@@ -23,7 +23,7 @@ class Reader:
 
     def next(self) -> dict[str, Any]:
         """Return the next message. Raise EOFError at the end, TimeoutError after a timeout (a retry continues)."""
-        while (message := self._taken()) is None:
+        while (message := self._next_message()) is None:
             try:
                 more = self._link.recv(65536)
             except ConnectionError:
@@ -33,13 +33,13 @@ class Reader:
             self._buffer += more
         return message
 
-    def _taken(self) -> dict[str, Any] | None:
-        if len(self._buffer) < _LENGTH.size:
+    def _next_message(self) -> dict[str, Any] | None:
+        if len(self._buffer) < _LENGTH_PREFIX.size:
             return None
-        end = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
+        end = _LENGTH_PREFIX.size + _LENGTH_PREFIX.unpack_from(self._buffer)[0]
         if len(self._buffer) < end:
             return None
-        text = bytes(self._buffer[_LENGTH.size : end])
+        text = bytes(self._buffer[_LENGTH_PREFIX.size : end])
         del self._buffer[:end]
         message: dict[str, Any] = json.loads(text)
         return message

@@ -14,7 +14,7 @@ from typing import final
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.options import Isolation
 from smoothcluster.pool.children.handler_ref import Origin
-from smoothcluster.pool.children.process import LONGEST_START, Child, UnableError
+from smoothcluster.pool.children.process import LONGEST_START_SECONDS, Child, UnableError
 from smoothcluster.pool.children.protocol import Apart
 from smoothcluster.pool.children.spawner import Spawner
 from smoothcluster.pool.protocol import always
@@ -22,13 +22,13 @@ from smoothcluster.pool.run import Run, RunState
 
 log = logging.getLogger("smoothcluster")
 
-RAMP = 0.1
+GROWTH_INTERVAL_SECONDS = 0.1
 """Seconds since the last new child before the pool doubles the number of children for suspects, if all are busy."""
 
-TRIES = 3
+MOST_FAILED_STARTS = 3
 """The number of children in a row to die before they are ready, until the pool concludes that all will."""
 
-DIE = "child processes die while they get ready"
+START_FAILURE_REASON = "child processes die while they get ready"
 
 
 def _ignore() -> None:
@@ -91,7 +91,7 @@ class Children(Apart):
             if self.every:
                 return max(1, self._most // 2)  # Suspects run alone, beside the other tasks.
             up = self._working - self._coming
-            lacking = up == 0 or (not self._idle and now >= self._grown_at + RAMP)
+            lacking = up == 0 or (not self._idle and now >= self._grown_at + GROWTH_INTERVAL_SECONDS)
             if not self._coming and lacking:
                 wanted = min(self._most, waiting + up - len(self._idle))
                 for _ in range(min(max(1, up), wanted - self._working)):
@@ -170,12 +170,12 @@ class Children(Apart):
         threading.Thread(target=self._grow, name="smoothcluster-child", daemon=True).start()
 
     def _failed(self, child: Child | None, why: str) -> None:
-        """Count a child that failed to start. A kill from outside counts only after `LONGEST_START` seconds."""
+        """Count a child that failed to start. A kill from outside counts only after `LONGEST_START_SECONDS`."""
         now = self._clock.monotonic()
         self._failing_since = now if self._failing_since is None else self._failing_since
-        if child is None or not child.killed or now - self._failing_since > LONGEST_START:
-            self._failures += TRIES if why != DIE else 1
-        if self._failures >= TRIES and not self.every and self._able is not False and not self._closed:
+        if child is None or not child.killed or now - self._failing_since > LONGEST_START_SECONDS:
+            self._failures += MOST_FAILED_STARTS if why != START_FAILURE_REASON else 1
+        if self._failures >= MOST_FAILED_STARTS and not self.every and self._able is not False and not self._closed:
             self._able = False
             log.warning("no child process can run the handler (%s): suspects are run alone in this process", why)
 
@@ -219,7 +219,7 @@ class Children(Apart):
                 self._working -= 1
             self._change.notify_all()
         if child is None:
-            self._clock.sleep(RAMP)
+            self._clock.sleep(GROWTH_INTERVAL_SECONDS)
         self._wake()
 
     def _alone(self) -> Child | None:
@@ -234,14 +234,14 @@ class Children(Apart):
 
     def _tried(self) -> tuple[Child | None, str]:
         """Return a ready child after a few attempts, or None and the reason."""
-        for _ in range(TRIES):  # A kill from outside may end a child.
+        for _ in range(MOST_FAILED_STARTS):  # A kill from outside may end a child.
             try:
                 child = self._made(patient=not self.every)
             except UnableError as error:
                 return None, str(error)
             if child is not None:
                 return child, ""
-        return None, DIE
+        return None, START_FAILURE_REASON
 
     def _made(self, *, patient: bool = False) -> Child | None:
         """Return a new, ready child; None if the child died first. Raise UnableError if the import fails."""
@@ -257,7 +257,7 @@ class Children(Apart):
             if ready:
                 self._able, self._failures, self._failing_since = True, 0, None
                 return child
-            self._failed(child, DIE if error is None else str(error))
+            self._failed(child, START_FAILURE_REASON if error is None else str(error))
             self._all -= {child}
         if error is not None:
             raise error

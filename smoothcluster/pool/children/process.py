@@ -14,9 +14,9 @@ from smoothcluster.model import Task
 from smoothcluster.pool.children.handler_ref import Origin
 from smoothcluster.pool.children.messages import Reader, send
 from smoothcluster.pool.run import Run, RunState
-from smoothcluster.records.blame import KILLED
+from smoothcluster.records.blame import CHILD_KILLED
 
-_START = """\
+_START_SCRIPT = """\
 import json, os, sys
 os.nice(int(sys.argv[4]))
 sys.path[:] = json.loads(sys.argv[1])
@@ -24,16 +24,16 @@ from smoothcluster.pool.children.main import main
 main(int(sys.argv[2]), int(sys.argv[3]))
 """
 
-NICE = 19
+PATIENT_NICENESS = 19
 """The niceness of a patient child (see `Child`): the takeover of a busy member goes first."""
 
-TICK = 0.2
+STOP_CHECK_SECONDS = 0.2
 """Seconds between two checks, while waiting for a child, whether the child must be told to stop."""
 
-LONGEST_START = 60.0
+LONGEST_START_SECONDS = 60.0
 """Seconds that a child may take to import its handler."""
 
-_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class UnableError(Exception):
@@ -51,8 +51,8 @@ class Child:
         self._clock = clock
         self._link, theirs = socket.socketpair()
         with theirs:
-            told = [json.dumps(sys.path), *map(str, (theirs.fileno(), os.getpid(), NICE if patient else 0))]
-            command = [sys.executable, "-c", _START, *told]
+            told = [json.dumps(sys.path), *map(str, (theirs.fileno(), os.getpid(), PATIENT_NICENESS if patient else 0))]
+            command = [sys.executable, "-c", _START_SCRIPT, *told]
             try:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
@@ -67,7 +67,7 @@ class Child:
         """Whether a signal from outside ended the child early, which does not show that children fail to get ready."""
         self._reader = Reader(self._link)
         self._limited = memory is not None
-        self._link.settimeout(LONGEST_START)
+        self._link.settimeout(LONGEST_START_SECONDS)
         with suppress(OSError):  # The child has died: `greet` will report the death.
             send(self._link, {"origin": origin.to_json(), "memory": memory})
 
@@ -77,13 +77,13 @@ class Child:
             answer = self._reader.next()
         except (OSError, EOFError):
             with suppress(subprocess.TimeoutExpired):
-                self.killed = -self._process.wait(1.0) in _FROM_OUTSIDE
+                self.killed = -self._process.wait(1.0) in _OUTSIDE_SIGNALS
             self.end()
             return False
         if "ready" not in answer:
             self.end()
             raise UnableError(str(answer.get("unable")))
-        self._link.settimeout(TICK)
+        self._link.settimeout(STOP_CHECK_SECONDS)
         return True
 
     def alive(self) -> bool:
@@ -147,8 +147,8 @@ class Child:
         self._link.close()
         if status >= 0:
             return f"child_exit_{status}"
-        if -status in _FROM_OUTSIDE:
-            return KILLED
+        if -status in _OUTSIDE_SIGNALS:
+            return CHILD_KILLED
         with suppress(ValueError):
             return f"child_signal_{signal.Signals(-status).name}"
         return f"child_signal_{-status}"

@@ -52,10 +52,10 @@ def holding(root: str, now: str) -> dict[str, Part]:
     }
 
 
-VALUES = (b"0", b"1", b"2", b"3")
+RACE_VALUES = (b"0", b"1", b"2", b"3")
 """The values written by the competitors of a race, a different value for each."""
 
-MALFORMED: dict[str, tuple[list[Condition], list[Change]]] = {
+MALFORMED_COMMITS: dict[str, tuple[list[Condition], list[Change]]] = {
     "nothing": ([], []),
     "no change": ([Exists("a")], []),
     "condition and change of one key": ([Exists("a")], [Update("a", b"")]),
@@ -120,7 +120,7 @@ class CommitRules(Kit):
         assert isinstance(backend.commit(conditions, [Create(f"{root}/new", b"")]), Committed)
         assert backend.get(f"{root}/there") == before
 
-    @pytest.mark.parametrize(("conditions", "changes"), MALFORMED.values(), ids=MALFORMED)
+    @pytest.mark.parametrize(("conditions", "changes"), MALFORMED_COMMITS.values(), ids=MALFORMED_COMMITS)
     def test_a_malformed_commit_is_a_value_error(
         self, backend: CoordinationBackend, conditions: list[Condition], changes: list[Change]
     ) -> None:
@@ -184,7 +184,7 @@ class CommitRules(Kit):
     ) -> None:
         """Of commits racing to create the same key, exactly one is applied; the rest are refused by this key."""
         for number in range(self.rounds):
-            self._race([backend, other], [[Create(f"{root}/{number}", value)] for value in VALUES])
+            self._race([backend, other], [[Create(f"{root}/{number}", value)] for value in RACE_VALUES])
 
     def test_of_two_updates_at_one_version_exactly_one_wins(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
@@ -192,7 +192,7 @@ class CommitRules(Kit):
         """Of commits racing to replace the same version, exactly one is applied; the rest are refused."""
         version = create(backend, f"{root}/a")
         for _ in range(self.rounds):
-            version = self._race([backend, other], [[Update(f"{root}/a", value, version)] for value in VALUES])
+            version = self._race([backend, other], [[Update(f"{root}/a", value, version)] for value in RACE_VALUES])
 
     def test_of_two_commits_fenced_by_one_record_exactly_one_wins(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str
@@ -202,7 +202,7 @@ class CommitRules(Kit):
         for number in range(self.rounds):
             attempts: list[list[Change]] = [
                 [Create(f"{root}/{number}-{value.decode()}", b""), Update(f"{root}/fence", value, version)]
-                for value in VALUES
+                for value in RACE_VALUES
             ]
             version = self._race([backend, other], attempts)
         backend.sync()

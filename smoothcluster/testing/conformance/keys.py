@@ -7,7 +7,7 @@ import pytest
 from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete, Refused, Update
 from smoothcluster.testing.conformance.kit import Kit, create, delete, in_parallel
 
-ALLOWED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:@+=-"
+ALLOWED_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:@+=-"
 
 
 class KeyRules(Kit):
@@ -44,11 +44,14 @@ class KeyRules(Kit):
 
     def test_any_allowed_character_and_length_is_a_key(self, backend: CoordinationBackend, root: str) -> None:
         """A key may use every allowed character, and 512 of them."""
-        create(backend, f"{root}/{ALLOWED}", b"1")
+        create(backend, f"{root}/{ALLOWED_CHARACTERS}", b"1")
         deep = f"{root}/" + "d/" * 20
         longest = deep + "x" * (512 - len(deep))
         create(backend, longest, b"2")
-        assert [entry and entry.value for entry in backend.get_many([f"{root}/{ALLOWED}", longest])] == [b"1", b"2"]
+        assert [entry and entry.value for entry in backend.get_many([f"{root}/{ALLOWED_CHARACTERS}", longest])] == [
+            b"1",
+            b"2",
+        ]
 
     def test_directories_need_no_making(self, backend: CoordinationBackend, root: str) -> None:
         """A key at any depth can be made at once, even several such keys in one commit."""

@@ -19,7 +19,7 @@ def make_again(client: CoordinationBackend, key: str) -> None:
 Act = Callable[[CoordinationBackend, str], object]
 """A change beside a key ``there`` in a directory."""
 
-COMING_AND_GOING: dict[str, Act] = {
+CREATIONS_AND_DELETIONS: dict[str, Act] = {
     "create": lambda client, root: create(client, f"{root}/new"),
     "delete": lambda client, root: delete(client, f"{root}/there"),
     "delete and create": lambda client, root: make_again(client, f"{root}/there"),
@@ -27,17 +27,17 @@ COMING_AND_GOING: dict[str, Act] = {
         [], [Update(f"{root}/there", b""), Create(f"{root}/new", b""), Create(f"{root}/deep/new", b"")]
     ),
 }
-VALUES: dict[str, Act] = {
+VALUE_UPDATES: dict[str, Act] = {
     "update": lambda client, root: client.commit([], [Update(f"{root}/there", b"new")]),
     "update to the same value": lambda client, root: client.commit([], [Update(f"{root}/there", b"old")]),
 }
-CHANGES = {**COMING_AND_GOING, **VALUES}
+ALL_CHANGES = {**CREATIONS_AND_DELETIONS, **VALUE_UPDATES}
 
 
 class WatchRules(Kit):
     """The changes for which a watch wakes."""
 
-    @pytest.mark.parametrize("act", CHANGES.values(), ids=CHANGES)
+    @pytest.mark.parametrize("act", ALL_CHANGES.values(), ids=ALL_CHANGES)
     def test_a_watch_of_a_directory_hears_of_its_keys(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, act: Act
     ) -> None:
@@ -51,7 +51,7 @@ class WatchRules(Kit):
             act(client, directory)
             wakes.since(before)
 
-    @pytest.mark.parametrize("act", COMING_AND_GOING.values(), ids=COMING_AND_GOING)
+    @pytest.mark.parametrize("act", CREATIONS_AND_DELETIONS.values(), ids=CREATIONS_AND_DELETIONS)
     def test_a_watch_without_values_hears_of_comings_and_goings(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, act: Act
     ) -> None:

@@ -10,19 +10,19 @@ import click
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.testing.simulate.batch import Played, played, try_schedule
-from smoothcluster.testing.simulate.faults import FAULTS, FORGETTING
+from smoothcluster.testing.simulate.faults import FAULTS, ROLLBACK_FAULT
 from smoothcluster.testing.simulate.simulation import Scenario, World
 
-TAIL = 60
+TRACE_TAIL_LINES = 60
 """The number of trace lines printed before a violation."""
 
 
 def _faults(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in value.split(",") if name.strip())
-    unknown = [name for name in names if name not in (*FAULTS, FORGETTING)]
+    unknown = [name for name in names if name not in (*FAULTS, ROLLBACK_FAULT)]
     if unknown:
         raise click.BadParameter(
-            f"unknown {', '.join(unknown)}; known are {', '.join((*FAULTS, FORGETTING))}", context, parameter
+            f"unknown {', '.join(unknown)}; known are {', '.join((*FAULTS, ROLLBACK_FAULT))}", context, parameter
         )
     return names
 
@@ -49,7 +49,7 @@ def _report(found: Played, scenario: Scenario) -> None:
     """Play the failed schedule once more, and print the steps before the failure."""
     again, world = try_schedule(found.seed, scenario)
     if world is not None:
-        _show(world, TAIL)
+        _show(world, TRACE_TAIL_LINES)
     click.echo(f"\nseed {found.seed}: {found.wrong}")
     if again.wrong != found.wrong:
         click.echo(f"Played once more it ended so: {again.wrong or 'well'}. Something is not decided by the seed.")

@@ -10,10 +10,10 @@ from typing import Any
 from smoothcluster.memory import Applied, MemoryStore
 from smoothcluster.testing.simulate.invariants import IndependentRecord, Violation, data_of
 
-PACING = {"shards": 1, "pause": 0.05, "window": 2.0, "memory": 12.0, "quiet": 2.0}
+MEMBER_PACING = {"shards": 1, "pause": 0.05, "window": 2.0, "memory": 12.0, "quiet": 2.0}
 """The pacing of the members, in the simulator's short seconds; `share` and `least` are at their defaults."""
 
-FRESH = 5.0
+NEWCOMER_GRACE_SECONDS = 5.0
 """Seconds during which the other members may not know of a newcomer yet."""
 
 
@@ -110,7 +110,7 @@ class Adoptions:
         self.count += len(orphans)
         if self._data("breaker", step).get("open"):
             raise Violation(f"P6: {owner} adopted {orphans} while the breaker was open")
-        if len(orphans) > PACING["shards"]:
+        if len(orphans) > MEMBER_PACING["shards"]:
             raise Violation(f"P6: {owner} adopted {len(orphans)} shards at once")
         self._see_series(owner)
 
@@ -123,14 +123,14 @@ class Adoptions:
         else:
             able = [member for member in members if member["seat"] is not None]
         others = {member["incarnation"] for member in able if member["running"]} - {owner, *self._record.given_up}
-        return not any(self._now() - self._working[each] > FRESH for each in others)
+        return not any(self._now() - self._working[each] > NEWCOMER_GRACE_SECONDS for each in others)
 
     def _see_series(self, owner: str) -> None:
         """Check for an open breaker, by the deaths certainly seen by *owner*."""
         now = self._now()
-        since = max(now - PACING["window"], self._closed, self._born[owner] + FRESH)
+        since = max(now - MEMBER_PACING["window"], self._closed, self._born[owner] + NEWCOMER_GRACE_SECONDS)
         dead = {name for name, at in self._told.values() if at > since}
         living = {member["name"] for member in self._members().values()}
-        members = living | dead | {name for name, at in self._alive.items() if at > now - PACING["memory"]}
+        members = living | dead | {name for name, at in self._alive.items() if at > now - MEMBER_PACING["memory"]}
         if len(dead) >= 2 and len(dead) > len(members) / 2:
             raise Violation(f"P6: {owner} went on adopting though {sorted(dead)} of {sorted(members)} have died")

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, final
 
 from smoothcluster.pool import Apart, Run
 from smoothcluster.pool.protocol import always
-from smoothcluster.work.verdict import KILLS
+from smoothcluster.work.verdict import DEATHS_TO_QUARANTINE
 
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.processes import SimMember
 
-LUCK = KILLS - 2
+MOST_RANDOM_KILLS = DEATHS_TO_QUARANTINE - 2
 """The most random kills of children that run the same task.
 
 Rarely, random kills hit the same task more often, and the task is quarantined. Schedules exclude this chance:
@@ -76,7 +76,7 @@ class SimChildren(Apart):
         """Kill any child; return whether there was a child to kill."""
         busy = 0 if self.every else sum(not run.alone for run in self.busy)
         idle = [*["bystander"] * self._bystander, *["idle"] * (self._up - busy)]
-        victims = [*(run for run in self.busy if self._hits[run.task.id] < LUCK), *idle]
+        victims = [*(run for run in self.busy if self._hits[run.task.id] < MOST_RANDOM_KILLS), *idle]
         if not victims:
             return False
         victim = self._scheduler.random.choice(victims)

@@ -4,12 +4,24 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from smoothcluster.memory import Past
-from smoothcluster.testing.simulate.processes import TTL, SimAdmin, SimClient, SimMember, SimProcess
+from smoothcluster.testing.simulate.processes import LEASE_TTL_SECONDS, SimAdmin, SimClient, SimMember, SimProcess
 
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.simulation import World
 
-FAULTS = ("kill", "pause", "partition", "drop", "expire", "restart", "leave", "outage", "slander", "respec", "reap")
+FAULTS = (
+    "kill",
+    "pause",
+    "partition",
+    "drop",
+    "expire",
+    "restart",
+    "leave",
+    "outage",
+    "slander",
+    "respec",
+    "reap",
+)  # name: exported by smoothcluster.testing.simulate
 """The kinds of faults.
 
 A process dies, for some time or for good; stops and goes on; is cut off; loses acknowledgements; loses its lease;
@@ -17,7 +29,7 @@ dies and is started again at once, under the same name; leaves. The store is unr
 suspected dead. An administrator changes the number of Runners. Somebody kills a member's child."""
 
 
-FORGETTING = "forget"
+ROLLBACK_FAULT = "forget"
 """A rollback of the store, as when a replica takes over: acknowledged commits are lost.
 
 This fault is not among the default faults: after a rollback starts cannot be counted, and clients have to submit
@@ -44,7 +56,7 @@ class Trouble:
             "slander": self._slander,
             "reap": self._reap,
             "respec": self._respec,
-            FORGETTING: self._forget,
+            ROLLBACK_FAULT: self._forget,
         }
         self._forgetting = False
 
@@ -136,7 +148,9 @@ class Trouble:
 
     def _a_while(self) -> float:
         """Draw a number of seconds: few, many, or just enough for a lease to run out."""
-        least, most = self._random.choice(((0.0, 0.1), (0.0, 1.0), (0.0, 6.0), (TTL, 1.3 * TTL)))
+        least, most = self._random.choice(
+            ((0.0, 0.1), (0.0, 1.0), (0.0, 6.0), (LEASE_TTL_SECONDS, 1.3 * LEASE_TTL_SECONDS))
+        )
         return self._random.uniform(least, most)
 
     def go_on(self, victim: SimProcess) -> None:

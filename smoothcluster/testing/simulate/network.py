@@ -27,10 +27,10 @@ from smoothcluster.testing.simulate.scheduler import Process, Scheduler
 
 T = TypeVar("T")
 
-TIMEOUT = 0.5
+CALL_TIMEOUT_SECONDS = 0.5
 """Seconds after which a call to an unreachable store fails."""
 
-STALL = 0.4
+LONGEST_STALL_SECONDS = 0.4
 """The longest delay of a slow message, in seconds: long enough for other processes to do much."""
 
 
@@ -94,9 +94,9 @@ class SimBackend(CoordinationBackend):
         """After a commit, schedule the news to this process's server."""
         if not self._due and not self.cut and not self._process.dead:
             self._due = True
-            self._scheduler.at(self._takes("news", self._behind), self._hear, self._process)
+            self._scheduler.at(self._takes("news", self._behind), self._deliver_news, self._process)
 
-    def _hear(self) -> None:
+    def _deliver_news(self) -> None:
         self._due = False
         if not self.cut:
             self._lagging.catch_up()
@@ -112,7 +112,7 @@ class SimBackend(CoordinationBackend):
         usual = times * self._far * random.choice((0.0005, 0.002, 0.005, 0.01, 0.04)) * random.random()
         if random.random() > (0.5 if kind == self._slow else 0.01):
             return usual
-        stall = STALL * random.random()
+        stall = LONGEST_STALL_SECONDS * random.random()
         self._on_stall(stall)
         return usual + stall
 
@@ -120,7 +120,7 @@ class SimBackend(CoordinationBackend):
         self._scheduler.pause(self._takes(kind))
 
     def _fail(self) -> None:
-        self._scheduler.pause(TIMEOUT)
+        self._scheduler.pause(CALL_TIMEOUT_SECONDS)
 
     def ask(self, kind: str, question: Callable[[], T]) -> T:
         """Make a call that may be repeated without harm."""

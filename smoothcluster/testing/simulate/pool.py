@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, final
 from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.model import Task
 from smoothcluster.pool import Pool, Run, RunState
-from smoothcluster.records.blame import KILLED
+from smoothcluster.records.blame import CHILD_KILLED
 
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.processes import SimMember
 
-PACES = ((0.002, 0.002, 0.002, 0.002, 0.3, 2.0), (0.002,), (1.0,))
+LONGEST_RUN_SECONDS_BY_KIND = ((0.002, 0.002, 0.002, 0.002, 0.3, 2.0), (0.002,), (1.0,))
 """The longest running times of tasks, by the kind of job: mixed, fast or slow."""
 
 
@@ -44,7 +44,7 @@ def kills(task_id: str) -> str | None:
     """
     if not task_id.startswith("k") or not task_id.endswith("3"):
         return None
-    return KILLED if task_id.endswith("13") else "child_exit_1"
+    return CHILD_KILLED if task_id.endswith("13") else "child_exit_1"
 
 
 @final
@@ -81,10 +81,10 @@ class SimPool(Pool):
             self._running += 1
             self._member.started(run)
             random = self._scheduler.random
-            pace = PACES[int(run.context.job[1:]) % len(PACES)]
+            pace = LONGEST_RUN_SECONDS_BY_KIND[int(run.context.job[1:]) % len(LONGEST_RUN_SECONDS_BY_KIND)]
             takes = random.choice(pace) * random.random()
             if run.apart:
-                self._children.begin(run, partial(self._die, run, KILLED))
+                self._children.begin(run, partial(self._die, run, CHILD_KILLED))
             self._scheduler.at(takes, partial(self._finish, run), self._process)
 
     def _die(self, run: Run, death: str) -> None:

@@ -16,7 +16,7 @@ from smoothcluster.member.settings import Settings
 from smoothcluster.model import Task
 from smoothcluster.options import Retries
 from smoothcluster.pool import Run
-from smoothcluster.testing.simulate.adoption_invariants import PACING
+from smoothcluster.testing.simulate.adoption_invariants import MEMBER_PACING
 from smoothcluster.testing.simulate.children import SimChildren
 from smoothcluster.testing.simulate.network import SimBackend
 from smoothcluster.testing.simulate.pool import SimPool
@@ -26,8 +26,8 @@ from smoothcluster.work import place_of
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.simulation import World
 
-GROUP = "g"
-TTL = 2.0
+GROUP_NAME = "g"
+LEASE_TTL_SECONDS = 2.0
 
 
 class SimProcess:
@@ -70,8 +70,9 @@ class SimMember(SimProcess):
     def _loop(self, wanted: Wanted) -> MemberLoop:
         world, scenario, scheduler = self.world, self.world.scenario, self.world.scheduler
         settings = Settings(
-            GROUP, wanted, scenario.concurrency, TTL, Retries(attempts=scenario.max_attempts, delay=0.1), 1.0,
-            capacity=world.weather.capacities[int(self.name[1:])], pacing=Pacing(**PACING),  # type: ignore[arg-type]  # its numbers
+            GROUP_NAME, wanted, scenario.concurrency, LEASE_TTL_SECONDS,
+                Retries(attempts=scenario.max_attempts, delay=0.1), 1.0,
+            capacity=world.weather.capacities[int(self.name[1:])], pacing=Pacing(**MEMBER_PACING),  # type: ignore[arg-type]  # its numbers
         )  # fmt: skip
         inbox = Inbox(self.clock)
         self.children = SimChildren(self, world.weather.isolation, inbox.ring)
@@ -111,14 +112,14 @@ class SimMember(SimProcess):
     def dies(self, run: Run) -> None:
         """A task ends the process of this member."""
         self.world.note(f"{self.name} ({self.incarnation}) dies of {run.task.id}")
-        self.world.record.lost(*self._told(run))
+        self.world.record.lost(*self._run_facts(run))
         self.kill()
         self.world.trouble.start_again(self.name)
 
     def started(self, run: Run) -> None:
-        self.world.record.started(*self._told(run))
+        self.world.record.started(*self._run_facts(run))
 
-    def _told(self, run: Run) -> tuple[str, tuple[str, int], str, str, dict[str, int]]:
+    def _run_facts(self, run: Run) -> tuple[str, tuple[str, int], str, str, dict[str, int]]:
         """A run as arguments for the record: incarnation, place, job, task, and this member's beliefs about the run."""
         context = run.context
         believed = {"shard": context.shard, "epoch": context.epoch, "attempt": context.attempt}
@@ -157,7 +158,7 @@ class SimClient(SimProcess):
         self.job, self.tasks = job, tasks
         self._again = again
         self.backend.drop = drop
-        self.cluster = Cluster(self.backend, GROUP, clock=self.clock, patience=1e9)
+        self.cluster = Cluster(self.backend, GROUP_NAME, clock=self.clock, patience=1e9)
         world.scheduler.spawn(self.process, self._main)
 
     def _main(self) -> None:
@@ -192,7 +193,7 @@ class SimAdmin(SimProcess):
         world.scheduler.spawn(self.process, self._main)
 
     def _main(self) -> None:
-        cluster = Cluster(self.backend, GROUP, clock=self.clock, patience=1e9)
+        cluster = Cluster(self.backend, GROUP_NAME, clock=self.clock, patience=1e9)
         try:
             cluster.change_spec(runner=self._runner)
             self.world.note(f"changed runner to {self._runner}")

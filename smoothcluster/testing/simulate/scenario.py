@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.simulation import Scenario
 
-SLOW = ("read", "watch", "commit", "renew", "news")
+SLOW_MESSAGE_KINDS = ("read", "watch", "commit", "renew", "news")
 """The kinds of messages that may be slow.
 
 These are the messages of calls, and the news of commits, to a server or from a server to a watch.
@@ -25,7 +25,7 @@ Jobs = Mapping[str, Sequence[int]]
 """The numbers of each job's tasks; `pool.children` derives the added tasks."""
 
 
-POISON = range(1001, 1021, 2)
+POISON_TASK_NUMBERS = range(1001, 1021, 2)
 """Numbers of tasks, some of them fatal to their process."""
 
 
@@ -64,7 +64,7 @@ def _storm(random: Random, scenario: "Scenario") -> Weather:
     runner, backup = _numbers(random, scenario)
     drips = {f"d{number}": range(1) for number in range(6)}
     floods = {f"j{number}": range(scenario.tasks) for number in range(scenario.jobs)}
-    poison = {"k0": POISON} if random.random() < 0.5 else {}
+    poison = {"k0": POISON_TASK_NUMBERS} if random.random() < 0.5 else {}
     return Weather(
         seconds=12.0,
         faults=scenario.faults,
@@ -83,8 +83,8 @@ def _squalls(random: Random, scenario: "Scenario") -> Weather:
     capacities = _even(random, scenario.members, runner, scenario.shards)
     squalls: list[dict[str, Sequence[int]]] = [{f"s{number}": _few(random, scenario.tasks)} for number in range(5)]
     if random.random() < 0.5:
-        squalls[0]["k0"] = POISON
-        squalls[2]["k1"] = POISON
+        squalls[0]["k0"] = POISON_TASK_NUMBERS
+        squalls[2]["k1"] = POISON_TASK_NUMBERS
     if backup is not None:
         runner = random.choice((1, runner, runner, scenario.members))
         backup = scenario.members - runner
@@ -96,7 +96,7 @@ def _squalls(random: Random, scenario: "Scenario") -> Weather:
         backup=backup,
         capacities=capacities,
         shards=random.choice((min(2, scenario.shards), scenario.shards)),
-        slow=random.choice(SLOW),
+        slow=random.choice(SLOW_MESSAGE_KINDS),
         jobs=squalls,
         isolation=_isolation(random),
     )
@@ -118,7 +118,7 @@ def _gales(random: Random, scenario: "Scenario") -> Weather:
         backup=backup,
         capacities=[random.choice((1, 2, shards // 2, None)) for _ in range(members)],
         shards=shards,
-        slow=random.choice(SLOW),
+        slow=random.choice(SLOW_MESSAGE_KINDS),
         jobs=jobs,
         isolation=_isolation(random),
     )

@@ -13,11 +13,11 @@ from smoothcluster.model import Task
 from smoothcluster.testing.simulate.adoption_invariants import Adoptions
 from smoothcluster.testing.simulate.faults import FAULTS, Trouble
 from smoothcluster.testing.simulate.invariants import IndependentRecord, Violation, data_of
-from smoothcluster.testing.simulate.processes import GROUP, TTL, SimClient, SimMember
+from smoothcluster.testing.simulate.processes import GROUP_NAME, LEASE_TTL_SECONDS, SimClient, SimMember
 from smoothcluster.testing.simulate.scenario import Jobs, draw
 from smoothcluster.testing.simulate.scheduler import Killed, Scheduler, SimClock
 
-PATIENCE = 30.0
+RECOVERY_TIMEOUT_SECONDS = 30.0
 """Seconds without progress until the wait for recovery fails."""
 
 
@@ -49,8 +49,8 @@ class World:
         most = self.random.choice((12, 24, 128))
         guarantees = replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
         self.store = MemoryStore(clock=SimClock(self.scheduler), guarantees=guarantees)
-        self.record = IndependentRecord(self.store, GROUP, self.weather.isolation, self.weather.faults)
-        self.adoptions = Adoptions(self.store, GROUP, lambda: self.scheduler.now, self.record)
+        self.record = IndependentRecord(self.store, GROUP_NAME, self.weather.isolation, self.weather.faults)
+        self.adoptions = Adoptions(self.store, GROUP_NAME, lambda: self.scheduler.now, self.record)
         self.members: dict[str, SimMember] = {}
         self.clients: dict[str, SimClient] = {}
         self.trace: list[str] = []
@@ -122,7 +122,7 @@ class World:
         left = (len(self.record.outcomes), self.jobs_running)
         if left != self._left:
             self._left, self._since = left, self.scheduler.now
-        return self.scheduler.now > self._since + PATIENCE or not self._what_is_missing()
+        return self.scheduler.now > self._since + RECOVERY_TIMEOUT_SECONDS or not self._what_is_missing()
 
     def close(self) -> None:
         """Kill all living processes, to leave nothing of this world."""
@@ -136,7 +136,7 @@ class World:
 
     def start(self, name: str) -> None:
         """Start a member's process; some wait between joining and working."""
-        idle = 3 * TTL * self.random.random() if self.troubled and self.random.random() < 0.1 else 0.0
+        idle = 3 * LEASE_TTL_SECONDS * self.random.random() if self.troubled and self.random.random() < 0.1 else 0.0
         self.note(f"start {name}" + (f", idle for {idle:.3f}" if idle else ""))
         self.members[name] = SimMember(self, name, idle)
 
@@ -195,32 +195,32 @@ class World:
 
     def _capacity(self, incarnation: str) -> int:
         """The capacity of a member, by the store; all shards, if the record sets no limit."""
-        capacity = data_of(self.store.tree.entries.get(f"{GROUP}/members/{incarnation}"))["capacity"]
+        capacity = data_of(self.store.tree.entries.get(f"{GROUP_NAME}/members/{incarnation}"))["capacity"]
         return self.weather.shards if capacity is None else min(capacity, self.weather.shards)
 
     @property
     def _runner(self) -> int:
         """The wanted number of Runners, by the store."""
-        return data_of(self.store.tree.entries.get(f"{GROUP}/spec")).get("runner") or self.weather.runner
+        return data_of(self.store.tree.entries.get(f"{GROUP_NAME}/spec")).get("runner") or self.weather.runner
 
     def _able(self) -> set[str]:
         """The incarnations entitled to own shards."""
         entries = self.store.tree.entries
         if self.weather.backup is None:
-            members = [data_of(entry) for entry in self.store.tree.list(f"{GROUP}/members")]
+            members = [data_of(entry) for entry in self.store.tree.list(f"{GROUP_NAME}/members")]
             oldest = sorted(members, key=lambda member: member["join"])[: self._runner]
             return {member["incarnation"] for member in oldest}
-        seated = [data_of(entries.get(f"{GROUP}/seats/{n}")).get("holder") for n in range(self._runner)]
-        return {str(holder) for holder in seated if f"{GROUP}/members/{holder}" in entries}
+        seated = [data_of(entries.get(f"{GROUP_NAME}/seats/{n}")).get("holder") for n in range(self._runner)]
+        return {str(holder) for holder in seated if f"{GROUP_NAME}/members/{holder}" in entries}
 
     def _owners(self) -> list[str | None]:
         entries, able = self.store.tree.entries, self._able()
-        owners = [data_of(entries.get(f"{GROUP}/shards/{n}")).get("owner") for n in range(self.weather.shards)]
+        owners = [data_of(entries.get(f"{GROUP_NAME}/shards/{n}")).get("owner") for n in range(self.weather.shards)]
         return [owner if owner in able else None for owner in owners]
 
     def _check_clients_view(self) -> None:
         """Check the public results and status against the record."""
-        cluster = Cluster(MemoryBackend(self.store), GROUP)
+        cluster = Cluster(MemoryBackend(self.store), GROUP_NAME)
         results = ((job, each) for job in cluster.jobs() for each in cluster.job(job).results())
         told = Counter((job, each.task_id, str(each.state)) for job, each in results)
         if told != Counter((job, task, state) for (job, task), state in self.record.outcomes.items()):

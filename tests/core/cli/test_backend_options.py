@@ -7,12 +7,12 @@ from cli_kit import one_line
 from click.testing import CliRunner, Result
 
 from smoothcluster.cli import logs, main
-from smoothcluster.cli.backend_options import VARIABLE
+from smoothcluster.cli.backend_options import OPTIONS_VARIABLE
 
 
 def status(path: Path, url: str = "sqlite://") -> Result:
     """``smoothcluster status`` with the options in the file at *path*."""
-    return CliRunner(env={VARIABLE: str(path), "SMOOTHCLUSTER_BACKEND": url}).invoke(main, ["status"])
+    return CliRunner(env={OPTIONS_VARIABLE: str(path), "SMOOTHCLUSTER_BACKEND": url}).invoke(main, ["status"])
 
 
 def test_options_reach_the_backend(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from smoothcluster.backend import Create, Update
 from smoothcluster.cli import common, main
 from smoothcluster.cli.event_tail import Tail
 from smoothcluster.errors import UnavailableError
-from smoothcluster.group.events import RING, EventLog
+from smoothcluster.group.events import EVENTS_KEPT_PER_MEMBER, EventLog
 from smoothcluster.records.group import Member
 from smoothcluster.records.keys import Keys
 from smoothcluster.testing import eventually
@@ -301,8 +301,8 @@ def test_followed_events_come_once(url: str) -> None:
     assert seen("a", 2) == [0, 1]
     assert seen("a", 0) == []
     assert seen("b", 1) == [0]
-    assert seen("a", RING) == list(range(RING))
-    assert seen("a", RING + 5) == list(range(5, RING + 5))
+    assert seen("a", EVENTS_KEPT_PER_MEMBER) == list(range(EVENTS_KEPT_PER_MEMBER))
+    assert seen("a", EVENTS_KEPT_PER_MEMBER + 5) == list(range(5, EVENTS_KEPT_PER_MEMBER + 5))
 
 
 def test_garbage_among_events_is_told_and_stepped_over(url: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from cli_kit import invoke_on, one_line
 
 from smoothcluster import connect
-from smoothcluster.cli.doctor import HELD, NOT_HELD, WEAKER, Measured, judge, report
-from smoothcluster.cli.logs import adapter_told
+from smoothcluster.cli.doctor import VERDICT_HELD, VERDICT_NOT_HELD, VERDICT_WEAKER, Measured, assess, report
+from smoothcluster.cli.logs import adapter_logging_to_stderr
 from smoothcluster.memory import WEAKEST, MemoryBackend
 
 MEASURED = Measured(read_ms=0.5, commit_ms=1.0, watch_ms=2.0, granted_s=10.0, shortest_s=1.0)
@@ -37,23 +37,23 @@ def test_a_store_is_tried_and_left_as_it_was() -> None:
 @pytest.mark.parametrize(
     ("guarantees", "verdict"),
     [
-        (STRONG, HELD),
-        (WEAKEST, WEAKER),
-        (replace(STRONG, linearizable_writes=False), NOT_HELD),
+        (STRONG, VERDICT_HELD),
+        (WEAKEST, VERDICT_WEAKER),
+        (replace(STRONG, linearizable_writes=False), VERDICT_NOT_HELD),
     ],
 )
 def test_what_a_store_does_not_keep_weakens_what_rests_on_it(guarantees: object, verdict: str) -> None:
     """Seats, shards and outcomes are as safe as acknowledged commits."""
-    promises = {promise.what: promise.verdict for promise in judge(guarantees, MEASURED)}  # type: ignore[arg-type]  # parametrised
+    promises = {promise.what: promise.verdict for promise in assess(guarantees, MEASURED)}  # type: ignore[arg-type]  # parametrised
     rests = [verdict for what, verdict in promises.items() if what.startswith(("never more", "one "))]
     assert rests == [verdict] * 3
-    assert promises["no two machines' clocks are compared"] == HELD
+    assert promises["no two machines' clocks are compared"] == VERDICT_HELD
 
 
 def test_watches_that_do_not_wake_are_told() -> None:
     """Members then look by themselves only."""
-    (promise,) = [each for each in judge(STRONG, replace(MEASURED, watch_ms=None)) if each.verdict != HELD]
-    assert (promise.what, promise.verdict) == ("all is taken over and finished", WEAKER)
+    (promise,) = [each for each in assess(STRONG, replace(MEASURED, watch_ms=None)) if each.verdict != VERDICT_HELD]
+    assert (promise.what, promise.verdict) == ("all is taken over and finished", VERDICT_WEAKER)
 
 
 def test_what_an_adapter_warns_of_weakens_what_rests_on_the_stores_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_what_an_adapter_warns_of_weakens_what_rests_on_the_stores_memory(monkey
     found = json.loads(invoke_on("memory://")("doctor", "--json").stdout)
     assert found["warnings"] == ["there is no persistence"]
     (promise,) = [each for each in found["promises"] if each["what"] == "nothing is lost while the store is away"]
-    assert (promise["verdict"], promise["why"]) == (WEAKER, "there is no persistence")
+    assert (promise["verdict"], promise["why"]) == (VERDICT_WEAKER, "there is no persistence")
 
 
 def test_an_adapters_warnings_are_told_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +77,7 @@ def test_an_adapters_warnings_are_told_without_secrets(capsys: pytest.CaptureFix
     log = logging.getLogger("smoothcluster_stranger")
     driver = logging.getLogger("smoothcluster_stranger.driver")
     driver.setLevel(logging.INFO)  # As some drivers must be kept to.
-    with adapter_told(stranger) as warnings:
+    with adapter_logging_to_stderr(stranger) as warnings:
         driver.info("connected")
         log.warning("stranger://me:secret@h is slow")
     assert warnings == ["stranger://***@h is slow"]

@@ -240,7 +240,7 @@ def test_nothing_is_told_while_the_store_is_away(url: str, caplog: pytest.LogCap
     with ClusterCrawler(backend=connect(url), runner=1, handler=print) as crawler:
         narrator = Narrator(crawler, backend)
         backend.close()
-        narrator.look()
+        narrator.print_news()
     assert not [record for record in caplog.records if record.name == "smoothcluster.cli"]
 
 

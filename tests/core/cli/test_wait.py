@@ -127,6 +127,6 @@ def test_what_is_said_beside_a_bar_stays(
     """With or without somebody who looks, and without secrets."""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     with shown("crawling", 3, "pages") as bar:
-        bar.say("a [line] for stranger://me:secret@h")
-        bar.at(2)
+        bar.print_line("a [line] for stranger://me:secret@h")
+        bar.show(2)
     assert "a [line] for stranger://***@h" in capsys.readouterr().err

@@ -225,7 +225,7 @@ def test_translated_address_is_published_as_it_is() -> None:
 
 def test_machine_without_network_listens_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no interface leads anywhere, members of the same machine still find each other."""
-    monkeypatch.setattr(sockets, "_OUTSIDE", ("not an address",))
+    monkeypatch.setattr(sockets, "_OUTSIDE_ADDRESSES", ("not an address",))
     listener = Listener()
     assert listener.address[0] == LOOPBACK
     listener.close()
@@ -264,7 +264,9 @@ def test_letting_go_after_a_fork_touches_copies_only(
         copy = object.__new__(Listener)
         eventually(lambda: vars(listener)["_held"])  # It is held a moment after it was greeted.
         copies = [vars(listener)["_socket"].dup(), *(each.dup() for each in vars(listener)["_held"])]
-        vars(copy).update(_socket=copies[0], _held=dict.fromkeys(copies[1:], b""), _bell=sockets.Bell(), _apart=False)
+        vars(copy).update(
+            _socket=copies[0], _held=dict.fromkeys(copies[1:], b""), _wakeup=sockets.Wakeup(), _apart=False
+        )
         monkeypatch.setattr(listening, "_listeners", {copy})
         vars(listening)["_close_in_child"]()
         assert [each.fileno() for each in copies] == [-1, -1]

@@ -7,13 +7,13 @@ from smoothcluster.errors import UsageError
 from smoothcluster.group.breaker import DeathWindow, Pacing, exempt, unrecorded
 from smoothcluster.group.view import View
 from smoothcluster.model import Evidence
-from smoothcluster.records.breaker import CLOSED, Breaker, Death
+from smoothcluster.records.breaker import CLOSED_BREAKER, Breaker, Death
 
 FIVE = [member(name, join) for join, name in enumerate("abcde")]
 OWNERS = ["a", "b", "c", "d", "e"]
 
 
-def after(*dead: str, breaker: Breaker = CLOSED) -> View:
+def after(*dead: str, breaker: Breaker = CLOSED_BREAKER) -> View:
     """The five without some, whose shards are still theirs."""
     return all_run([each for each in FIVE if each.name not in dead], list(OWNERS), breaker=breaker)
 

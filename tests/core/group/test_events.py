@@ -7,7 +7,7 @@ from core_kit import KEYS, put, store_of
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
-from smoothcluster.group.events import RING, EventLog, line, read_events
+from smoothcluster.group.events import EVENTS_KEPT_PER_MEMBER, EventLog, line, read_events
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.testing import Faulty
 
@@ -57,9 +57,9 @@ def test_an_event_may_be_added_to_until_it_is_written(backend: Faulty) -> None:
 def test_the_ring_wraps(backend: Faulty) -> None:
     """The oldest event makes room."""
     log = ring(backend)
-    for start in range(0, RING + 3, 10):
-        write(log, *(f"e{number}" for number in range(start, min(start + 10, RING + 3))))
-    assert kinds(backend) == [f"e{number}" for number in range(3, RING + 3)]
+    for start in range(0, EVENTS_KEPT_PER_MEMBER + 3, 10):
+        write(log, *(f"e{number}" for number in range(start, min(start + 10, EVENTS_KEPT_PER_MEMBER + 3))))
+    assert kinds(backend) == [f"e{number}" for number in range(3, EVENTS_KEPT_PER_MEMBER + 3)]
 
 
 def test_a_restart_goes_on_behind_what_was_written(backend: Faulty) -> None:
@@ -110,20 +110,20 @@ def test_what_could_not_be_written_is_written_later(backend: Faulty) -> None:
     """As much as the ring holds: explaining never takes unbounded memory."""
     log = ring(backend)
     backend.cut()
-    for number in range(RING + 5):
+    for number in range(EVENTS_KEPT_PER_MEMBER + 5):
         log.add(f"e{number}")
     with pytest.raises(UnavailableError):
         log.flush()
     backend.mend()
     log.flush()
     assert kinds(backend)[0] == "e5"
-    assert len(kinds(backend)) == RING
+    assert len(kinds(backend)) == EVENTS_KEPT_PER_MEMBER
 
 
 def test_who_tidies_up_does_no_harm(backend: Faulty) -> None:
     """A slot that is not there any more is made anew."""
     log = ring(backend)
-    for start in range(0, RING, 50):
+    for start in range(0, EVENTS_KEPT_PER_MEMBER, 50):
         write(log, *(f"e{number}" for number in range(start, start + 50)))
     backend.commit([], [Delete(f"{KEYS.events('m')}/0")])
     write(log, "new")

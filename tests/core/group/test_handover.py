@@ -13,7 +13,7 @@ from smoothcluster.group.store import Stamp
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.memory import WEAKEST, MemoryBackend
 from smoothcluster.model import Evidence
-from smoothcluster.records.breaker import CLOSED, Death
+from smoothcluster.records.breaker import CLOSED_BREAKER, Death
 from smoothcluster.records.group import Member, Seat, Spec
 from smoothcluster.records.shard import OpenChunk, Shard, bits
 
@@ -274,14 +274,14 @@ def test_a_claim_is_refused_if_the_breaker_has_changed_since() -> None:
     put(backend, KEYS.spec, Spec(2, None, 2, 0, "").to_json())
     put(backend, KEYS.member("b"), member("b").to_json())
     put(backend, KEYS.shard(0), Shard(owner="gone").to_json())
-    put(backend, KEYS.breaker, CLOSED.to_json())
+    put(backend, KEYS.breaker, CLOSED_BREAKER.to_json())
     view = store_of(backend).read_view({})
     assert view is not None
-    told = CLOSED.after({"gone": Death("gone", Evidence.LEASE_EXPIRED)}, (), "c", opens=False)
+    told = CLOSED_BREAKER.after({"gone": Death("gone", Evidence.LEASE_EXPIRED)}, (), "c", opens=False)
     moves = [
         claim(KEYS, view, view.members["b"], ClaimRequest(None, [0], breaker=each), WEAKEST, Stamp("c"))
         for each in (None, told)
     ]
-    put(backend, KEYS.breaker, CLOSED.after({}, (), "x", opens=True).to_json())
+    put(backend, KEYS.breaker, CLOSED_BREAKER.after({}, (), "x", opens=True).to_json())
     for move in moves:
         assert backend.commit(move.conditions, move.changes) == Refused(KEYS.breaker)

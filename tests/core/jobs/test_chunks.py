@@ -88,8 +88,8 @@ def test_a_packet_holds_so_many_tasks_at_most() -> None:
     full = gone[-1]
     assert full is not None
     assert len(decode_chunk(full.value())) == CHUNK_TASKS
-    assert [len(packet.texts) for packet in packer.rest()] == [1]
-    assert list(packer.rest()) == []
+    assert [len(packet.texts) for packet in packer.remaining()] == [1]
+    assert list(packer.remaining()) == []
 
 
 sizes = st.lists(st.integers(0, LARGEST_VALUE - 100) | st.integers(0, 50), max_size=30)

@@ -18,7 +18,7 @@ from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.model import Task
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Spec
-from smoothcluster.records.job import FINISHED, OPEN, SEALED, Job
+from smoothcluster.records.job import JOB_FINISHED, JOB_OPEN, JOB_SEALED, Job
 from smoothcluster.records.shard import Shard
 from smoothcluster.testing import Faulty, HeldClock
 
@@ -64,7 +64,7 @@ def test_a_submit_writes_every_task_once_and_seals() -> None:
     assert written(backend) == sorted(task.id for task in tasks(1000))
     chunks = sum(len(backend.keys(KEYS.tasks(shard))) for shard in range(SHARDS))
     job = job_of(backend)
-    assert (job.state, job.tasks, job.chunks) == (SEALED, 1000, chunks)
+    assert (job.state, job.tasks, job.chunks) == (JOB_SEALED, 1000, chunks)
     assert job.at.startswith("2020-09-13T")
 
 
@@ -103,9 +103,9 @@ def test_one_id_twice_in_a_submit_is_an_error() -> None:
     backend = store()
     with pytest.raises(DuplicateTaskError, match="'t1' appears twice"):
         submit(backend, [*tasks(2), Task(id="t1")])
-    assert job_of(backend).state == OPEN
+    assert job_of(backend).state == JOB_OPEN
     submit(backend, tasks(2), prefix="again")
-    assert job_of(backend).state == SEALED
+    assert job_of(backend).state == JOB_SEALED
 
 
 def test_what_is_no_task_is_an_error_that_names_it() -> None:
@@ -156,7 +156,7 @@ def test_a_commit_of_unknown_outcome_is_applied_once(fates: list[str]) -> None:
     submission.run(tasks(600))
     faulty.deliver()
     assert written(backend) == sorted(task.id for task in tasks(600))
-    assert (job_of(backend).tasks, job_of(backend).state) == (600, SEALED)
+    assert (job_of(backend).tasks, job_of(backend).state) == (600, JOB_SEALED)
 
 
 class _Never:
@@ -219,7 +219,7 @@ def test_commits_keep_to_the_stores_limits() -> None:
 SPEC = Spec(1, None, 2, 0, "")
 
 
-def books(backend: CoordinationBackend, tasks: int, *counts: dict[str, int], state: str = SEALED) -> None:
+def books(backend: CoordinationBackend, tasks: int, *counts: dict[str, int], state: str = JOB_SEALED) -> None:
     """A job of so many tasks, and what each shard counts of it."""
     put(backend, KEYS.job("j"), Job(state, tasks, 1, "", "").to_json())
     for number, tally in enumerate(counts):
@@ -245,7 +245,7 @@ def test_a_job_that_balances_twice_is_finished() -> None:
 def test_a_job_that_is_still_written_is_not_finished() -> None:
     """Somebody may be about to add to it."""
     backend = store()
-    books(backend, 3, {"done": 3}, state=OPEN)
+    books(backend, 3, {"done": 3}, state=JOB_OPEN)
     assert not read_progress(store_of(backend), "j", SPEC).finished
 
 
@@ -278,7 +278,7 @@ def test_a_reading_that_a_task_slipped_through_does_not_finish_a_job(
     backend.store.get_many = moving  # type: ignore[method-assign,assignment]  # pyright: ignore[reportAttributeAccessIssue]
     assert not finished(backend)
     assert len(reads) == 2
-    assert job_of(backend).state == SEALED
+    assert job_of(backend).state == JOB_SEALED
 
 
 def test_a_job_is_marked_finished_once_with_its_sums() -> None:
@@ -289,7 +289,7 @@ def test_a_job_is_marked_finished_once_with_its_sums() -> None:
     for number in range(2):
         put(backend, KEYS.shard(number), Shard().to_json())
     job = job_of(backend)
-    assert (job.state, job.added, job.skipped, job.done, job.failed) == (FINISHED, 1, 1, 2, 1)
+    assert (job.state, job.added, job.skipped, job.done, job.failed) == (JOB_FINISHED, 1, 1, 2, 1)
     assert read_progress(store_of(backend), "j", SPEC) == Progress(3, 2, 1, 0, finished=True)
     assert mark_finished(store_of(backend, new_id=ids("m")), "j", SPEC)
     assert job_of(backend).id == "m0"
@@ -300,7 +300,7 @@ def test_a_job_that_is_not_finished_is_not_marked() -> None:
     backend = store()
     books(backend, 3, {"done": 2})
     assert not mark_finished(store_of(backend, new_id=ids("m")), "j", SPEC)
-    assert job_of(backend).state == SEALED
+    assert job_of(backend).state == JOB_SEALED
 
 
 def test_a_job_submitted_to_meanwhile_is_not_marked() -> None:

@@ -12,9 +12,9 @@ from smoothcluster.cluster import Cluster
 from smoothcluster.group.assignment import Plan
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.events import read_events
-from smoothcluster.member.adoption import EXCHANGE
+from smoothcluster.member.adoption import EXCHANGE_INTERVAL_SECONDS
 from smoothcluster.member.loop import MemberLoop
-from smoothcluster.member.schedule import SOON
+from smoothcluster.member.schedule import RECHECK_SECONDS
 from smoothcluster.model import Role
 
 
@@ -30,7 +30,7 @@ def settle(group: Group, *loops: MemberLoop, rounds: int = 6) -> None:
     """Let the members do what they would in a second or so."""
     for _ in range(rounds):
         group.turn(*loops, times=4)
-        group.clock.advance(SOON)
+        group.clock.advance(RECHECK_SECONDS)
         group.renew(*loops)
 
 
@@ -242,7 +242,7 @@ def test_with_too_little_room_all_tasks_are_done_all_the_same() -> None:
     cluster = submit(group, 60)
     for _ in range(100):
         work_off(group, loop, rounds=2)
-        group.clock.advance(EXCHANGE)
+        group.clock.advance(EXCHANGE_INTERVAL_SECONDS)
         group.renew(loop)
         assert sum(count for owner, count in shards(group).items() if owner) <= 2
     assert cluster.job("j").progress().done == 60

@@ -7,7 +7,7 @@ from smoothcluster.cluster import Cluster
 from smoothcluster.member.cleanup import finished_jobs, states, tidy
 from smoothcluster.model import Task
 from smoothcluster.records.group import Spec
-from smoothcluster.records.job import FINISHED, Job
+from smoothcluster.records.job import JOB_FINISHED, Job
 from smoothcluster.work import ShardWork
 
 SPEC = Spec(1, None, 1, 0, "")
@@ -42,7 +42,7 @@ def test_a_finished_job_is_found_and_marked(bench: Bench) -> None:
     finish(bench)
     assert look(bench, None) == set()
     assert look(bench) == {"j"}
-    assert (look(bench, None), states(store_of(bench.backend))) == ({"j"}, {"j": FINISHED})
+    assert (look(bench, None), states(store_of(bench.backend))) == ({"j"}, {"j": JOB_FINISHED})
 
 
 def test_a_job_that_still_runs_is_left_alone(bench: Bench) -> None:

@@ -10,9 +10,14 @@ from core_kit import KEYS, Group, put
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import NameInUseError, UnavailableError
-from smoothcluster.member.claims import HEIR
-from smoothcluster.member.loop import AGAIN, FIRST_PAUSE, LONGEST_PAUSE, MemberLoop
-from smoothcluster.member.schedule import SETTLE, SOON
+from smoothcluster.member.claims import SUCCESSOR_HEAD_START_SECONDS
+from smoothcluster.member.loop import (
+    FIRST_RETRY_PAUSE_SECONDS,
+    LONGEST_RETRY_PAUSE_SECONDS,
+    OUTAGE_REMINDER_SECONDS,
+    MemberLoop,
+)
+from smoothcluster.member.schedule import CLAIMANT_HEAD_START_SECONDS, RECHECK_SECONDS
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Role
 from smoothcluster.testing import Faulty
@@ -40,7 +45,7 @@ def test_a_strangers_directory_where_a_seat_should_be_is_reported_and_waited_out
     group.turn(loop)
     assert (loop.role, "garbage" in group.kinds("m_0")) == (Role.BACKUP_RUNNER, True)
     group.backend.commit([], [Delete(stray)])
-    group.clock.advance(SOON)
+    group.clock.advance(RECHECK_SECONDS)
     group.turn(loop)
     assert loop.role is Role.RUNNER
 
@@ -200,7 +205,7 @@ def test_a_dead_member_that_owned_nothing_is_buried() -> None:
     first.inbox.proved_gone(incarnation(second))
     group.turn(first)
     for _ in range(5):
-        group.clock.advance(SOON)
+        group.clock.advance(RECHECK_SECONDS)
         group.turn(first, times=2)
     assert set(group.view().members) == {incarnation(first)}
 
@@ -214,7 +219,7 @@ def test_whoever_knows_buries_a_dead_one_whose_heir_does_not() -> None:
     group.turn(loops[1], times=2)
     assert incarnation(loops[0]) in group.view().members
     for _ in range(5):
-        group.clock.advance(HEIR / 2)
+        group.clock.advance(SUCCESSOR_HEAD_START_SECONDS / 2)
         group.turn(loops[1], times=2)
     assert incarnation(loops[0]) not in group.view().members
 
@@ -234,8 +239,8 @@ def test_while_the_store_is_away_outcomes_wait() -> None:
         group.clock.advance(pauses[-1])
         if loop.session is not None and len(pauses) < 9:
             group.store.renew(loop.session.lease.id)
-    assert pauses[0] == FIRST_PAUSE
-    assert max(pauses) <= LONGEST_PAUSE
+    assert pauses[0] == FIRST_RETRY_PAUSE_SECONDS
+    assert max(pauses) <= LONGEST_RETRY_PAUSE_SECONDS
     assert pauses == sorted(pauses)
     faulty.mend()
     work_off(group, loop)
@@ -252,11 +257,11 @@ def test_that_the_store_is_away_is_told_once_and_again_after_a_while(caplog: pyt
     for _ in range(8):
         group.clock.advance(loop.step())
     assert len(caplog.messages) == 1
-    group.clock.advance(AGAIN)
+    group.clock.advance(OUTAGE_REMINDER_SECONDS)
     loop.step()
     assert [message.partition(":")[0] for message in caplog.messages] == 2 * ["the store is away"]
     faulty.mend()
-    group.clock.advance(LONGEST_PAUSE)
+    group.clock.advance(LONGEST_RETRY_PAUSE_SECONDS)
     group.turn(loop)
     assert "the store is back" in caplog.messages
 
@@ -355,7 +360,7 @@ def test_a_name_that_is_taken_is_waited_for() -> None:
     late = group.member("x", join=False)
     with pytest.raises(NameInUseError):
         late.try_join()
-    assert late.step() == FIRST_PAUSE
+    assert late.step() == FIRST_RETRY_PAUSE_SECONDS
 
 
 def test_a_record_deleted_by_a_stranger_ends_the_incarnation() -> None:
@@ -427,7 +432,7 @@ def test_a_newcomer_that_waits_is_watched_at_once() -> None:
     first = group.member()
     group.turn(first)
     group.member()
-    group.clock.advance(SETTLE)
+    group.clock.advance(CLAIMANT_HEAD_START_SECONDS)
     group.turn(first)
     assert {peer.member for peer in group.watched["p0"]} == {"m_1"}
 
@@ -462,8 +467,8 @@ def test_joining_while_the_store_is_away_fails() -> None:
     loop = group.member(backend=faulty, join=False)
     with pytest.raises(UnavailableError):
         loop.try_join()
-    assert loop.step() == FIRST_PAUSE
-    assert 0 < loop.step() <= FIRST_PAUSE, "meanwhile the store is not asked"
+    assert loop.step() == FIRST_RETRY_PAUSE_SECONDS
+    assert 0 < loop.step() <= FIRST_RETRY_PAUSE_SECONDS, "meanwhile the store is not asked"
 
 
 def test_a_move_that_fails_is_tried_again_after_the_pause() -> None:
@@ -479,7 +484,7 @@ def test_a_move_that_fails_is_tried_again_after_the_pause() -> None:
     while first.step() == 0.0:  # The turn in which the claim fails ends with a pause.
         pass
     assert None in group.owners()
-    group.clock.advance(FIRST_PAUSE)
+    group.clock.advance(FIRST_RETRY_PAUSE_SECONDS)
     group.turn(first)
     assert group.owners() == ["m_0"] * 4
 
@@ -495,7 +500,7 @@ def test_a_transfer_that_fails_is_tried_again_after_the_pause() -> None:
     while first.step() == 0.0:
         pass
     assert group.owners() == ["m_0"] * 4
-    group.clock.advance(FIRST_PAUSE)
+    group.clock.advance(FIRST_RETRY_PAUSE_SECONDS)
     group.turn(first)
     assert sorted(map(str, group.owners())) == ["m_0", "m_0", "m_1", "m_1"]
 

@@ -12,10 +12,18 @@ from core.by_hand import incarnation, submit, work_off
 from core_kit import KEYS, Group, Kennel, all_run, member, picture, put
 
 from smoothcluster.cluster import Cluster
-from smoothcluster.group.election import PATIENCE, Observation, candidates, fit, seat_to_claim
+from smoothcluster.group.election import CANDIDATE_TURN_SECONDS, Observation, candidates, fit, seat_to_claim
 from smoothcluster.member.loop import MemberLoop
-from smoothcluster.member.readiness import EVERY, FIRST, HURRY, LARGEST, LONGEST, Fitness, Readiness
-from smoothcluster.member.schedule import SETTLE
+from smoothcluster.member.readiness import (
+    CHECK_INTERVAL_SECONDS,
+    FIRST_CHECK_DELAY_SECONDS,
+    LONGEST_CHECK_SECONDS,
+    LONGEST_REASON_CHARACTERS,
+    WARM_UP_RETRY_SECONDS,
+    Fitness,
+    Readiness,
+)
+from smoothcluster.member.schedule import CLAIMANT_HEAD_START_SECONDS
 from smoothcluster.model import Role
 from smoothcluster.testing import Faulty, HeldClock, eventually
 
@@ -83,16 +91,16 @@ def test_what_the_check_raises_is_the_reason() -> None:
     assert [reason and reason[:35] for reason in checks.told] == [
         "warm_up raised ValueError: no proxy", "warm_up raised SystemExit: 3", None,
     ]  # fmt: skip
-    assert len(checks.told[0] or "") == LARGEST
+    assert len(checks.told[0] or "") == LONGEST_REASON_CHARACTERS
 
 
 def test_that_all_is_as_before_is_told_now_and_then() -> None:
     """Not every second, while something fails: each time is a commit."""
     checks = Checks(raises=OSError("no"))
     for _ in range(10):
-        checks.check(after=HURRY)
+        checks.check(after=WARM_UP_RETRY_SECONDS)
     assert len(checks.told) == 1
-    checks.check(after=EVERY)
+    checks.check(after=CHECK_INTERVAL_SECONDS)
     assert len(checks.told) == 2
     assert checks.readiness.fitness().checked == 1_600_001_040
 
@@ -102,9 +110,9 @@ def test_that_no_child_can_import_the_handler_is_a_reason() -> None:
     checks = Checks(import_fails="ImportError: no parser")
     assert checks.check().unfit == "no child process can import the handler: ImportError: no parser"
     checks.import_fails = None
-    assert checks.check(after=EVERY / 2).unfit is not None
-    assert checks.check(after=EVERY / 2).unfit is None
-    checks.check(after=10 * EVERY)
+    assert checks.check(after=CHECK_INTERVAL_SECONDS / 2).unfit is not None
+    assert checks.check(after=CHECK_INTERVAL_SECONDS / 2).unfit is None
+    checks.check(after=10 * CHECK_INTERVAL_SECONDS)
     assert checks.imports == 2
 
 
@@ -114,10 +122,10 @@ def test_a_check_that_does_not_come_back_counts_as_failed() -> None:
     readiness = Readiness(lambda: None, gate.wait, lambda: True, lambda: None, clock)
     readiness.start()
     eventually(lambda: clock.waiting)
-    clock.advance(FIRST)
+    clock.advance(FIRST_CHECK_DELAY_SECONDS)
     eventually(lambda: readiness._began is not None)
     assert readiness.fitness().unfit is None
-    clock.advance(LONGEST + 1)
+    clock.advance(LONGEST_CHECK_SECONDS + 1)
     assert "has not come back" in (readiness.fitness().unfit or "")
     gate.set()
     eventually(lambda: readiness.fitness().unfit is None)
@@ -129,11 +137,11 @@ def test_only_who_stands_by_checks_itself() -> None:
     checks = Checks(standing_by=False)
     checks.readiness.start()
     eventually(lambda: checks.clock.waiting)
-    checks.clock.advance(FIRST)
+    checks.clock.advance(FIRST_CHECK_DELAY_SECONDS)
     eventually(lambda: checks.clock.waiting)
     assert checks.imports == 0
     checks.standing_by = True
-    checks.clock.advance(EVERY)
+    checks.clock.advance(CHECK_INTERVAL_SECONDS)
     eventually(lambda: checks.imports == 1)
     checks.readiness.stop()
 
@@ -143,10 +151,10 @@ def test_what_fails_is_tried_again_soon() -> None:
     checks = Checks(raises=OSError("no route"))
     checks.readiness.start()
     eventually(lambda: checks.clock.waiting)
-    checks.clock.advance(FIRST)
+    checks.clock.advance(FIRST_CHECK_DELAY_SECONDS)
     eventually(lambda: checks.told and checks.clock.waiting)
     checks.raises = None
-    checks.clock.advance(HURRY)
+    checks.clock.advance(WARM_UP_RETRY_SECONDS)
     eventually(lambda: len(checks.told) == 2)
     assert checks.readiness.fitness().unfit is None
     checks.readiness.stop()
@@ -182,7 +190,7 @@ def test_an_unfit_standby_is_shown_and_passed_over(backup: int | None) -> None:
     unfit = {each["name"]: each["unfit"] for each in status["members"]}
     assert unfit == {"m_0": None, "m_1": "warm_up raised OSError: no route", "m_2": None}
     assert "fitness" in group.kinds("m_1")
-    group.clock.advance(SETTLE)
+    group.clock.advance(CLAIMANT_HEAD_START_SECONDS)
     group.turn(*loops)
     for loop in loops[1:]:
         loop.inbox.proved_gone(incarnation(loops[0]))
@@ -265,11 +273,11 @@ def test_a_standby_that_does_nothing_is_passed_by_after_a_moment() -> None:
     loops[2].inbox.proved_gone(incarnation(loops[0]))
     group.turn(loops[2], times=4)
     assert group.owners() == [None] * 4 or group.owners() == ["m_0"] * 4
-    group.clock.advance(PATIENCE / 2)
+    group.clock.advance(CANDIDATE_TURN_SECONDS / 2)
     group.turn(loops[2], times=4)
     assert loops[2].role is Role.BACKUP_RUNNER, "it is not its turn yet"
     for _ in range(3):
-        group.clock.advance(PATIENCE / 2)
+        group.clock.advance(CANDIDATE_TURN_SECONDS / 2)
         group.turn(loops[2], times=4)
     assert (loops[2].role, group.owners()) == (Role.RUNNER, ["m_2"] * 4)
     work_off(group, loops[2])
@@ -284,7 +292,7 @@ def test_runners_do_not_wait_for_ever_for_standbys_that_do_nothing() -> None:
     loops[1].inbox.proved_gone(incarnation(loops[0]))
     for _ in range(5):
         group.turn(loops[1], times=4)
-        group.clock.advance(PATIENCE / 2)
+        group.clock.advance(CANDIDATE_TURN_SECONDS / 2)
     group.turn(loops[1], times=4)
     assert group.owners() == ["m_1"] * 4
     assert KEYS.member(incarnation(loops[2])), "whose lease still lasts"

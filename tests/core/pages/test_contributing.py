@@ -18,7 +18,7 @@ from pages import ROOT, block, blocks
 
 from smoothcluster import connect
 from smoothcluster.backend import CoordinationBackend, Lease
-from smoothcluster.registry import GROUP
+from smoothcluster.registry import ENTRY_POINT_GROUP
 from smoothcluster.testing import BackendConformance
 
 
@@ -64,12 +64,12 @@ def test_contributors_commands_exist() -> None:
 def test_an_entry_point_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the lines of the page in its pyproject.toml, a distribution's backend is found by its scheme."""
     text = block("backends/README.md", "toml", "entry-points")
-    ((name, value),) = tomllib.loads(text)["project"]["entry-points"][GROUP].items()
-    point = EntryPoint(name, value, GROUP)
+    ((name, value),) = tomllib.loads(text)["project"]["entry-points"][ENTRY_POINT_GROUP].items()
+    point = EntryPoint(name, value, ENTRY_POINT_GROUP)
     info = tmp_path / "mine-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {value}\n")
+    (info / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\n{name} = {value}\n")
     code = f"class {point.attr}:\n    @classmethod\n    def from_url(cls, url): return url\n"
     (tmp_path / f"{point.module}.py").write_text(code)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])

@@ -13,7 +13,7 @@ import smoothcluster
 import smoothcluster.testing
 from smoothcluster.model import Evidence, State
 from smoothcluster.recipes.session import LeaseState
-from smoothcluster.records.job import FINISHED, OPEN, SEALED
+from smoothcluster.records.job import JOB_FINISHED, JOB_OPEN, JOB_SEALED
 
 PAGES = ROOT / "docs" / "reference" / "api"
 
@@ -112,7 +112,11 @@ def test_a_lease_is_drawn_with_the_states_that_it_has() -> None:
 
 def test_a_job_is_drawn_with_the_states_that_it_has() -> None:
     """Those that something writes."""
-    assert nodes(block("docs/explanation/states.md", "{graphviz}", "digraph job {")) == {OPEN, SEALED, FINISHED}
+    assert nodes(block("docs/explanation/states.md", "{graphviz}", "digraph job {")) == {
+        JOB_OPEN,
+        JOB_SEALED,
+        JOB_FINISHED,
+    }
 
 
 def test_a_task_is_drawn_with_its_ends() -> None:

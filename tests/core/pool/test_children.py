@@ -24,9 +24,9 @@ from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Handler
 from smoothcluster.options import LEAST_TASK_MEMORY_BYTES, Isolation
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
-from smoothcluster.pool.children.handler_ref import MAIN, NoOriginError, Origin, load, origin_of
-from smoothcluster.pool.children.pool import TRIES, Children
-from smoothcluster.pool.children.process import LONGEST_START, NICE, Child
+from smoothcluster.pool.children.handler_ref import CHILD_MAIN_MODULE, NoOriginError, Origin, load, origin_of
+from smoothcluster.pool.children.pool import MOST_FAILED_STARTS, Children
+from smoothcluster.pool.children.process import LONGEST_START_SECONDS, PATIENT_NICENESS, Child
 from smoothcluster.testing import HeldClock, eventually
 
 Make = Callable[..., Children]
@@ -224,7 +224,7 @@ def test_whether_children_can_import_the_handler_is_found_out_once(make: Make) -
     assert (unnamed.check(), unnamed.able) == (None, False)
 
 
-@pytest.mark.parametrize(("patient", "nice"), [(True, NICE), (False, 0)])
+@pytest.mark.parametrize(("patient", "nice"), [(True, PATIENT_NICENESS), (False, 0)])
 def test_a_child_that_is_patient_stands_back(patient: bool, nice: int) -> None:
     """By the kernel's own account, as far as we do not stand back ourselves."""
     child = Child(origin_of(handle), None, SYSTEM_CLOCK, patient=patient)
@@ -261,7 +261,7 @@ def killer(times: float) -> Callable[..., Child]:
 @pytest.mark.parametrize("alone", [False, True])
 def test_children_that_are_killed_while_they_get_ready_say_nothing(make: Make, alone: bool) -> None:
     """Whoever kills children in a row must not have suspects run in the member: there they would take it along."""
-    children = make(spawn=killer(2 * TRIES))
+    children = make(spawn=killer(2 * MOST_FAILED_STARTS))
     assert children.check() == "child processes die while they get ready", "for the time being"
     assert children.able is None
     run = new_run()
@@ -278,7 +278,7 @@ def test_children_that_are_always_killed_are_given_up(make: Make) -> None:
     children = make(spawn=killer(math.inf), clock=clock)
     thread = threading.Thread(target=children.run, args=(new_run(),))
     thread.start()
-    until = clock.monotonic() + LONGEST_START
+    until = clock.monotonic() + LONGEST_START_SECONDS
 
     def over() -> bool:
         if clock.waiting:
@@ -292,7 +292,7 @@ def test_children_that_are_always_killed_are_given_up(make: Make) -> None:
 
 def test_children_that_die_while_they_get_ready(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """After some in a row it is believed."""
-    monkeypatch.setattr("smoothcluster.pool.children.process._START", "import os; os._exit(1)")
+    monkeypatch.setattr("smoothcluster.pool.children.process._START_SCRIPT", "import os; os._exit(1)")
     children = make()
     assert ran(children).state is RunState.NOT_STARTED
     assert children.able is False
@@ -422,14 +422,14 @@ if __name__ == "__main__":
 def test_a_script_with_a_guard_is_imported(tmp_path: Path) -> None:
     """Under the name that multiprocessing gives it; `python -m` makes no difference."""
     file = str(tmp_path.resolve() / "script.py")
-    assert eval(_script(tmp_path, GUARDED)) == {"module": MAIN, "name": "fetch", "script": file}
+    assert eval(_script(tmp_path, GUARDED)) == {"module": CHILD_MAIN_MODULE, "name": "fetch", "script": file}
     assert eval(_script(tmp_path, GUARDED, "-m", "script"))["name"] == "fetch"
     before = sys.modules["__main__"]
     try:
-        assert load({"module": MAIN, "name": "fetch", "script": file})(None, None) == "script"  # type: ignore[arg-type]
+        assert load({"module": CHILD_MAIN_MODULE, "name": "fetch", "script": file})(None, None) == "script"  # type: ignore[arg-type]
     finally:
         sys.modules["__main__"] = before
-        del sys.modules[MAIN]
+        del sys.modules[CHILD_MAIN_MODULE]
 
 
 def test_a_script_without_a_guard_is_not(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_isolation_that_makes_no_sense(options: dict[str, Any], why: str) -> Non
 
 def test_isolation_where_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Found out by a child, at once."""
-    monkeypatch.setattr("smoothcluster.pool.children.process._START", "import os; os._exit(1)")
+    monkeypatch.setattr("smoothcluster.pool.children.process._START_SCRIPT", "import os; os._exit(1)")
     with pytest.raises(UsageError, match="die while they get ready"):
         ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle, isolation=Isolation())
 

@@ -21,7 +21,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UsageError
 from smoothcluster.model import LARGEST_VALUE, Handler, Task, TaskContext
 from smoothcluster.pool import AsyncHandlerPool, HandlerPool, Pool, Run, RunState, is_async, make_pool
-from smoothcluster.pool.run import LARGEST_ERROR
+from smoothcluster.pool.run import LONGEST_ERROR_CHARACTERS
 
 DEADLINE = 20.0
 
@@ -247,7 +247,7 @@ class MuteError(Exception):
         (ValueError("two\n  lines"), "ValueError: two lines"),
         (ValueError(), "ValueError"),
         (MuteError(), "MuteError"),
-        (ValueError("x" * 10_000), "ValueError: " + "x" * (LARGEST_ERROR - 13) + "…"),
+        (ValueError("x" * 10_000), "ValueError: " + "x" * (LONGEST_ERROR_CHARACTERS - 13) + "…"),
     ],
     ids=["lines", "silent", "mute", "long"],
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from smoothcluster.model import Evidence
-from smoothcluster.records.breaker import CLOSED, REMEMBERED, Breaker, Death
+from smoothcluster.records.breaker import CLOSED_BREAKER, REMEMBERED_DEATHS, Breaker, Death
 from smoothcluster.records.codec import GarbageError
 
 DEATH = Death("a", Evidence.PROCESS_GONE)
@@ -28,13 +28,13 @@ def test_anything_else_is_garbage(value: bytes) -> None:
 
 def test_it_opens_and_stays_open() -> None:
     """Further deaths do not close it."""
-    opened = CLOSED.after({"i": DEATH}, (), "c", opens=True)
+    opened = CLOSED_BREAKER.after({"i": DEATH}, (), "c", opens=True)
     assert (opened.open, list(opened.dead)) == (True, ["i"])
     assert opened.after({}, (), "d", opens=False).open
 
 
 def test_old_deaths_are_forgotten_unless_their_shards_still_wait() -> None:
     """Or they would count as new once more when the shards are taken."""
-    many = {f"i{n}": DEATH for n in range(REMEMBERED + 2)}
-    after = CLOSED.after(many, {"i0", None}, "c", opens=False)
+    many = {f"i{n}": DEATH for n in range(REMEMBERED_DEATHS + 2)}
+    after = CLOSED_BREAKER.after(many, {"i0", None}, "c", opens=False)
     assert [name for name in many if name not in after.dead] == ["i1"]

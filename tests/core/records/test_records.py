@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smoothcluster.jobs.chunks import decode_chunk
-from smoothcluster.records.codec import LARGEST, GarbageError, Record, dump, load
+from smoothcluster.records.codec import LARGEST_RECORD_BYTES, GarbageError, Record, dump, load
 from smoothcluster.records.group import Member, Seat, Spec
 from smoothcluster.records.job import Job
 from smoothcluster.records.keys import last_part
@@ -188,7 +188,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
 def test_what_is_too_large_is_not_even_looked_at(read: Callable[[bytes], object]) -> None:
     """Whatever it holds: here what would be a record of any kind, but for its size."""
     with pytest.raises(GarbageError, match="more than anything of ours has"):
-        read(b"[" + b" " * LARGEST + b"]")
+        read(b"[" + b" " * LARGEST_RECORD_BYTES + b"]")
 
 
 class Bomb:

@@ -14,11 +14,11 @@ from core.planted_bugs import BUGS, SELDOM, Bug
 
 import smoothcluster
 from smoothcluster.testing.simulate import Scenario, play
-from smoothcluster.testing.simulate.faults import FAULTS, FORGETTING
+from smoothcluster.testing.simulate.faults import FAULTS, ROLLBACK_FAULT
 
 PACKAGE = Path(smoothcluster.__file__).parent
 
-ALL = ",".join((*FAULTS, FORGETTING))
+ALL = ",".join((*FAULTS, ROLLBACK_FAULT))
 
 
 def simulate(*arguments: str, path: Path | None = None, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:

@@ -244,7 +244,7 @@ def test_a_finished_job_is_forgotten(backend: MemoryBackend) -> None:
     backlog.fill(1)
     admitted(backlog)
     backlog.queue.clear()
-    backlog.forget("a-0")
+    backlog.drop_chunk("a-0")
     backlog.forget_job("a")
     backlog.forget_job("a")
     assert (backlog.tasks, backlog._seen) == ({}, {})  # pyright: ignore[reportPrivateUsage]

@@ -152,7 +152,7 @@ def test_the_same_id_in_another_job_is_another_task(bench: Bench) -> None:
 def test_what_is_remembered_as_sent_is_bounded() -> None:
     """The oldest is forgotten first: that costs a repeat, which is skipped."""
     sent = SentTasks()
-    sent.add([("j", number.to_bytes(4, "big")) for number in range(SentTasks.LIMIT + 2)])
+    sent.add([("j", number.to_bytes(4, "big")) for number in range(SentTasks.MOST_MARKS + 2)])
     assert ("j", b"\0\0\0\1") not in sent
     assert ("j", b"\0\0\0\2") in sent
 
@@ -298,7 +298,7 @@ def test_garbage_in_the_way_of_a_commit_is_written_over(bench: Bench) -> None:
     assert work.pending is not None
     refused = bench.backend.commit([], work.pending.changes)
     assert refused == Refused(key)
-    work.mend(key)
+    work.resolve_conflict(key)
     bench.send(work)
     assert ([outcome.task_id for outcome in recorded(bench)], list(bench.garbage.found)) == (["a"], [key])
 
@@ -313,7 +313,7 @@ def test_a_chunk_that_a_stranger_deleted_is_not_missed(bench: Bench) -> None:
     work.prepare(0, 0.0)
     assert work.pending is not None
     assert bench.backend.commit([], work.pending.changes) == Refused(key)
-    work.mend(key)
+    work.resolve_conflict(key)
     bench.send(work)
     assert len(recorded(bench)) == 1
 

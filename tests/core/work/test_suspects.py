@@ -13,10 +13,10 @@ from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.results import outcomes
 from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.work import ShardWork
-from smoothcluster.work.pace import INTERVAL
-from smoothcluster.work.suspects import CONFIRM, TOLD
-from smoothcluster.work.verdict import KILLS
-from smoothcluster.work.workload import RAMP, Workload
+from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS
+from smoothcluster.work.suspects import CONFIRM_DEATH_SECONDS, MOST_TASK_IDS_IN_EVENT
+from smoothcluster.work.verdict import DEATHS_TO_QUARANTINE
+from smoothcluster.work.workload import CHILD_CHECK_SECONDS, Workload
 
 GONE = "x@1:process_gone"
 
@@ -89,10 +89,10 @@ def test_a_death_counts_when_the_member_has_outlived_it(bench: Bench) -> None:
     work = taken_over(bench, [GONE])
     (run,) = bench.commit(work, apart=1)
     work.finish(died(run, "child_exit_3"), 10.0)
-    assert (work.suspects.next_verdict(), work.quiet()) == (10.0 + CONFIRM, True)
-    assert bench.commit(work, 1, 10.0 + CONFIRM / 2, apart=1) == []
+    assert (work.suspects.next_verdict(), work.quiet()) == (10.0 + CONFIRM_DEATH_SECONDS, True)
+    assert bench.commit(work, 1, 10.0 + CONFIRM_DEATH_SECONDS / 2, apart=1) == []
     assert (bench.read().record.open["j-0"].run, blame(bench)) == (1, [GONE])
-    (run,) = bench.commit(work, 1, 10.0 + CONFIRM, apart=1)
+    (run,) = bench.commit(work, 1, 10.0 + CONFIRM_DEATH_SECONDS, apart=1)
     assert (run.apart, run.alone, run.context.attempt, work.suspects.next_verdict()) == (True, True, 3, None)
     assert blame(bench) == [GONE, "me@2:child_exit_3@1600001000"]
 
@@ -113,8 +113,10 @@ def test_the_second_crash_convicts(bench: Bench) -> None:
     """One commit has the outcome, the count and the record with the evidence; the event follows."""
     work = taken_over(bench, [GONE], [])
     work.finish(died(bench.commit(work, apart=1)[0], "child_exit_3"), 0.0)
-    work.finish(died(bench.commit(work, 0, CONFIRM, apart=1)[0], "child_signal_SIGSEGV"), CONFIRM)
-    assert bench.commit(work, 0, 2 * CONFIRM, apart=1) == []
+    work.finish(
+        died(bench.commit(work, 0, CONFIRM_DEATH_SECONDS, apart=1)[0], "child_signal_SIGSEGV"), CONFIRM_DEATH_SECONDS
+    )
+    assert bench.commit(work, 0, 2 * CONFIRM_DEATH_SECONDS, apart=1) == []
     (outcome,) = recorded(bench)
     assert (outcome.task_id, outcome.state, outcome.attempts) == ("a", State.QUARANTINED, 3)
     (entry,) = bench.backend.list(KEYS.quarantine)
@@ -130,12 +132,12 @@ def test_the_second_crash_convicts(bench: Bench) -> None:
 
 def test_kills_convict_when_there_are_many_and_no_bystander_was_harmed(bench: Bench) -> None:
     """One that was takes back those before it."""
-    work = taken_over(bench, [GONE, *["y@1:child_killed"] * (KILLS - 1)])
+    work = taken_over(bench, [GONE, *["y@1:child_killed"] * (DEATHS_TO_QUARANTINE - 1)])
     bench.kennel.harmed = 5.0
     work.finish(died(bench.commit(work, apart=1)[0], "child_killed", began=4.0), 6.0)
     bench.commit(work, 0, 10.0)
     assert (blame(bench)[-1], recorded(bench)) == ("me@2:child_disturbed@1600001000", [])
-    for number in range(KILLS):
+    for number in range(DEATHS_TO_QUARANTINE):
         now = 10.0 * (number + 2)
         work.finish(died(bench.commit(work, 0, now, apart=1)[0], "child_killed", began=now), now)
     bench.commit(work, 0, 1000.0)
@@ -238,7 +240,7 @@ def test_suspects_have_a_child_each() -> None:
     assert desk.turn() == ["0d", "0e"]
     assert kennel.asked == [3]
     now = desk.bench.clock.monotonic()
-    assert desk.load.next_time() == now + RAMP, "there may be a child then"
+    assert desk.load.next_time() == now + CHILD_CHECK_SECONDS, "there may be a child then"
     kennel.up = 1
     assert desk.turn() == ["0d", "0e", "0a"]
     assert desk.turn() == ["0d", "0e", "0a"]
@@ -254,7 +256,7 @@ def test_suspects_are_told_of_once_for_each_shard() -> None:
     told = [(event["shard"], event["count"], event["run"]) for event in desk.bench.events]
     assert sorted(told, key=str) == [(0, 2, "in a child"), (1, 2, "in a child")]
     assert {len(event["tasks"]) for event in desk.bench.events} == {2}  # type: ignore[arg-type]  # a list
-    assert TOLD > 2
+    assert MOST_TASK_IDS_IN_EVENT > 2
 
 
 def test_a_child_that_died_is_thought_of_when_it_is_time() -> None:
@@ -266,11 +268,11 @@ def test_a_child_that_died_is_thought_of_when_it_is_time() -> None:
     start = desk.bench.clock.monotonic()
     while desk.load.outstanding:
         desk.end()
-    assert desk.load.next_time() == start + CONFIRM
+    assert desk.load.next_time() == start + CONFIRM_DEATH_SECONDS
     desk.held = False
-    desk.bench.clock.advance(CONFIRM)
+    desk.bench.clock.advance(CONFIRM_DEATH_SECONDS)
     desk.turn()
-    assert desk.load.next_time() == start + CONFIRM + INTERVAL
+    assert desk.load.next_time() == start + CONFIRM_DEATH_SECONDS + COMMIT_INTERVAL_SECONDS
     desk.held = True
     desk.turn()
     assert desk.turn() == ["0a"]
@@ -286,11 +288,11 @@ def test_what_is_put_back_while_a_worker_is_free_is_started_at_once() -> None:
     for run in list(desk.pool.started):
         desk.pool.finished.append(failed(run) if run is suspect else done(run))
     desk.pool.started.clear()
-    desk.bench.clock.advance(INTERVAL)
+    desk.bench.clock.advance(COMMIT_INTERVAL_SECONDS)
     while "0a" not in desk.turn():
         assert desk.load.next_time() is not None
         desk.pool.finish()
-        desk.bench.clock.advance(INTERVAL)
+        desk.bench.clock.advance(COMMIT_INTERVAL_SECONDS)
     assert not next(run for run in desk.pool.waiting if run.task.id == "0a").apart
 
 

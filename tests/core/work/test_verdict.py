@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothcluster.work.verdict import KILLS, Stage, stage
+from smoothcluster.work.verdict import DEATHS_TO_QUARANTINE, Stage, stage
 
 GONE, EXPIRED, LEFT, ALONE = "a@1:process_gone", "a@1:lease_expired", "a@1:left", "b@2:alone"
 CRASH, KILL, DISTURBED, RAISED = "b@2:child_exit_3", "b@2:child_killed", "b@2:child_disturbed", "b@2:child_raised"
@@ -27,13 +27,13 @@ SEGFAULT = "b@2:child_signal_SIGSEGV@1700000000"
         ([GONE, CRASH, SEGFAULT], Stage.QUARANTINED),
         ([CRASH, "c@3:left", SEGFAULT], Stage.QUARANTINED),
         # A child that is killed
-        ([GONE, *[KILL] * (KILLS - 1)], Stage.ISOLATED),
-        ([GONE, *[KILL] * KILLS], Stage.QUARANTINED),
-        ([CRASH, *[KILL] * (KILLS - 1)], Stage.QUARANTINED),
+        ([GONE, *[KILL] * (DEATHS_TO_QUARANTINE - 1)], Stage.ISOLATED),
+        ([GONE, *[KILL] * DEATHS_TO_QUARANTINE], Stage.QUARANTINED),
+        ([CRASH, *[KILL] * (DEATHS_TO_QUARANTINE - 1)], Stage.QUARANTINED),
         # A bystander that is killed, too
         ([DISTURBED], Stage.ISOLATED),
-        ([*[KILL] * (KILLS - 1), DISTURBED, *[KILL] * (KILLS - 1)], Stage.ISOLATED),
-        ([*[KILL] * (KILLS - 1), DISTURBED, *[KILL] * KILLS], Stage.QUARANTINED),
+        ([*[KILL] * (DEATHS_TO_QUARANTINE - 1), DISTURBED, *[KILL] * (DEATHS_TO_QUARANTINE - 1)], Stage.ISOLATED),
+        ([*[KILL] * (DEATHS_TO_QUARANTINE - 1), DISTURBED, *[KILL] * DEATHS_TO_QUARANTINE], Stage.QUARANTINED),
         ([CRASH, DISTURBED, CRASH], Stage.QUARANTINED),
         # A child that lives on
         ([GONE, RAISED], Stage.CLEAR),
@@ -58,8 +58,8 @@ def test_deaths_of_members_alone_convict_nobody(blame: list[str]) -> None:
     assert stage(blame) is not Stage.QUARANTINED
 
 
-@given(st.lists(st.sampled_from([GONE, LEFT, KILL, DISTURBED, RAISED]), max_size=KILLS + 3))
+@given(st.lists(st.sampled_from([GONE, LEFT, KILL, DISTURBED, RAISED]), max_size=DEATHS_TO_QUARANTINE + 3))
 def test_kills_convict_only_in_a_row(blame: list[str]) -> None:
     """With a bystander unharmed, and no run that came through in between."""
     last = max([-1, *(n for n, each in enumerate(blame) if each in (DISTURBED, RAISED))])
-    assert (stage(blame) is Stage.QUARANTINED) == (blame[last + 1 :].count(KILL) >= KILLS)
+    assert (stage(blame) is Stage.QUARANTINED) == (blame[last + 1 :].count(KILL) >= DEATHS_TO_QUARANTINE)

@@ -11,8 +11,8 @@ from smoothcluster.errors import OutcomeUnknownError, UnavailableError
 from smoothcluster.options import Retries
 from smoothcluster.records.shard import Shard
 from smoothcluster.testing import Faulty
-from smoothcluster.work.pace import INTERVAL, SLICE, WINDOW
-from smoothcluster.work.workload import BATCH, Workload
+from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS, MOST_MARKED_TASKS, SHARD_TURN_SECONDS
+from smoothcluster.work.workload import FULL_COMMIT_OUTCOMES, Workload
 
 
 class Desk:
@@ -58,8 +58,8 @@ def test_fast_tasks_are_marked_as_many_as_end_within_one_interval(desk: Desk) ->
     desk.bench.chunk("j-0", *(f"t{number}" for number in range(250)))
     desk.load._pace.rate = 2000.0  # pyright: ignore[reportPrivateUsage]
     desk.load.step()
-    assert desk.load.outstanding == 2 + 2000 * INTERVAL
-    assert WINDOW > 2000 * INTERVAL
+    assert desk.load.outstanding == 2 + 2000 * COMMIT_INTERVAL_SECONDS
+    assert MOST_MARKED_TASKS > 2000 * COMMIT_INTERVAL_SECONDS
 
 
 def test_the_rate_is_measured(desk: Desk) -> None:
@@ -68,7 +68,7 @@ def test_the_rate_is_measured(desk: Desk) -> None:
     for _ in range(12):
         desk.load.step()
         desk.pool.finish()
-        desk.clock.advance(INTERVAL / 10)
+        desk.clock.advance(COMMIT_INTERVAL_SECONDS / 10)
     desk.load.step()
     assert desk.load.outstanding > 2
 
@@ -99,8 +99,8 @@ def test_outcomes_wait_a_little_for_others(desk: Desk) -> None:
     desk.pool.finished.append(done(first))
     desk.load.step()
     assert desk.done() == 0
-    assert desk.load.next_time() == desk.clock.monotonic() + INTERVAL
-    desk.clock.advance(INTERVAL)
+    assert desk.load.next_time() == desk.clock.monotonic() + COMMIT_INTERVAL_SECONDS
+    desk.clock.advance(COMMIT_INTERVAL_SECONDS)
     desk.load.step()
     assert desk.done() == 1
     desk.pool.finished.append(done(second))
@@ -112,14 +112,14 @@ def test_many_outcomes_do_not_wait(desk: Desk) -> None:
     """A full batch goes at once."""
     for chunk in range(4):
         desk.bench.chunk(f"j-{chunk}", *(f"t{chunk}.{number}" for number in range(200)))
-    desk.load._pace.rate = 598 / INTERVAL  # pyright: ignore[reportPrivateUsage]
+    desk.load._pace.rate = 598 / COMMIT_INTERVAL_SECONDS  # pyright: ignore[reportPrivateUsage]
     desk.load.step()
     runs = desk.pool.start()
     assert len(runs) == 600
     desk.load.stopping = True
-    desk.pool.finished.extend(map(done, runs[:BATCH]))
+    desk.pool.finished.extend(map(done, runs[:FULL_COMMIT_OUTCOMES]))
     desk.load.step()
-    assert desk.done() == BATCH
+    assert desk.done() == FULL_COMMIT_OUTCOMES
 
 
 def test_shards_take_turns() -> None:
@@ -132,7 +132,7 @@ def test_shards_take_turns() -> None:
         desk.load.step()
         shards.append(desk.news.starts[-1])
         desk.pool.finish()
-        desk.clock.advance(SLICE / 3)
+        desk.clock.advance(SHARD_TURN_SECONDS / 3)
     assert {0, 1} == set(shards)
     assert shards[0] == shards[1]
     assert sum(one != other for one, other in pairwise(shards)) <= 6
