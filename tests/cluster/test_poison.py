@@ -235,7 +235,7 @@ def _results(group: Group, job: JobHandle) -> list[Outcome]:
 def test_chaos(new_group: NewGroup, seed: int) -> None:
     """Poisons of all kinds, in members that are killed and started again, with their children: none innocent falls."""
     random.seed(seed)
-    group = new_group(runner=3, backup=1, lease_ttl=1.0, isolation=random.choice((None, {})))
+    group = new_group(runner=3, backup=1, lease_ttl=1.0, isolation=random.choice((None, dict[str, float]())))
     group.start(4)
     job, names = submit(group, "exit", "segfault", "kill", nap=0.1)
 

@@ -521,6 +521,6 @@ def test_other_threads_may_ask_while_the_incarnation_ends() -> None:
     loop = Group().member()
     kind = type("Ending", (MemberLoop,), {"life": ReadOnce(loop.life), "session": ReadOnce(loop.session)})
     ending: Any = object.__new__(kind)
-    vars(ending).update({name: value for name, value in vars(loop).items() if name not in ("life", "session")})
+    ending.__dict__.update({name: value for name, value in vars(loop).items() if name not in ("life", "session")})
     assert ending.role is Role.RUNNER
     assert ending._may_start(new_run())
