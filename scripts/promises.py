@@ -12,6 +12,7 @@ import runpy
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +62,8 @@ def promises() -> dict[int, str]:
     return {int(number): heading for heading, number in PROMISE_HEADING.findall(PROMISES_PAGE.read_text())}
 
 
-def proofs() -> list[Proof]:
+@cache
+def proofs() -> Sequence[Proof]:
     """All proofs, in the order of files and lines. Raise ValueError for a marker that names no promise."""
     found = [proof for file in sorted((ROOT / "tests").rglob("test_*.py")) for proof in _proofs_in(file)]
     unknown = [proof for proof in found if proof.promise not in promises()]
