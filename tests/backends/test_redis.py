@@ -207,6 +207,7 @@ def set_back(server: RedisServer, seconds: float) -> None:
     server.ask("HSET", meta, "stamp", stamp - round(seconds * 1000))
 
 
+@pytest.mark.promise(8)
 @pytest.mark.slow
 @pytest.mark.parametrize("jump", [86_400.0, -86_400.0], ids=["forward", "back"])
 def test_a_server_whose_clock_is_set_ends_no_lease_early(server: RedisServer, jump: float) -> None:

@@ -342,6 +342,7 @@ while True:
 """
 
 
+@pytest.mark.promise(3)
 def test_whoever_is_killed_while_committing_leaves_whole_commits(backend: SqliteBackend, path: Path) -> None:
     """At whatever moment SIGKILL comes: all of a commit or nothing, and everything that was acknowledged."""
     backend.commit([], [Create("a", b"0"), Create("b", b"0")])
@@ -358,6 +359,7 @@ def test_whoever_is_killed_while_committing_leaves_whole_commits(backend: Sqlite
         assert int(a.value) >= max(int(line) for line in told if line.strip())
 
 
+@pytest.mark.promise(8)
 def test_a_clock_that_jumps_expires_nobody(path: Path, open_client: Callable[..., SqliteBackend]) -> None:
     """Hours forward, as if the machine's sleep had counted, or back: the lease is there, and can be renewed."""
     clock = HeldClock()

@@ -16,6 +16,7 @@ from cluster.handlers import be_member, by_name
 
 from smoothcluster import ClusterCrawler, Isolation, Pacing, Retries, connect
 from smoothcluster.backend import Change, Committed, Condition, CoordinationBackend, Refused
+from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.work import suspects
 
 
@@ -33,6 +34,14 @@ def mortal(backend: CoordinationBackend, part: str) -> CoordinationBackend:
     return backend
 
 
+def set_clocks(ahead: float, *, wall_only: bool) -> None:
+    """Set the clocks of this process *ahead* by so many seconds, as on another machine."""
+    monotonic, wall = SYSTEM_CLOCK.monotonic, SYSTEM_CLOCK.wall
+    vars(SYSTEM_CLOCK)["wall"] = lambda: wall() + ahead
+    if not wall_only:
+        vars(SYSTEM_CLOCK)["monotonic"] = lambda: monotonic() + ahead
+
+
 def main(options: dict[str, Any]) -> None:
     """Be a member until told to leave."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(name)s: %(message)s", datefmt="%H:%M:%S")
@@ -44,6 +53,7 @@ def main(options: dict[str, Any]) -> None:
             options[name] = kind(**options[name])
     # So that a test can be sure to be faster than the second that a child's death waits to count.
     suspects.CONFIRM_DEATH_SECONDS *= options.pop("patience", 1)
+    set_clocks(options.pop("ahead", 0.0), wall_only=options.pop("wall_only", True))
     backend = connect(options.pop("url"))
     if "dies_of" in options:
         backend = mortal(backend.for_group(options["group"]), options.pop("dies_of"))

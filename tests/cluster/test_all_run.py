@@ -62,12 +62,14 @@ def kill_at_random(group: Group, victims: int, seed: int) -> None:
     assert max(map(group.has_run, group.members)) == CONCURRENCY, "whatever they adopt"
 
 
+@pytest.mark.promise(3, 6)
 @pytest.mark.parametrize("victims", [pytest.param(2, marks=pytest.mark.quick), 4])
 def test_survivors_do_what_the_dead_have_left(five: Group, victims: int) -> None:
     """Two die, or all but one: the others go on, slower and alive."""
     kill_at_random(five, victims, seed=victims)
 
 
+@pytest.mark.promise(3, 6)
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("victims", [1, 2, 3, 4])
@@ -80,6 +82,7 @@ def test_survivors_do_what_the_dead_have_left_whenever_they_die(new_group: NewGr
     kill_at_random(group, victims, seed)
 
 
+@pytest.mark.promise(7)
 def test_of_several_that_die_at_once_all_are_noticed(five: Group) -> None:
     """Whoever is left watches the ports of those that joined before it: nobody waits for a lease."""
     job = five.submit(200, nap=0.02)
@@ -95,6 +98,7 @@ def test_of_several_that_die_at_once_all_are_noticed(five: Group) -> None:
     assert sum(five.shards().values()) == 32
 
 
+@pytest.mark.promise(6)
 def test_the_breaker_stops_survivors_and_no_newcomer(new_group: NewGroup) -> None:
     """The third of five that dies opens it, before any of its shards is taken; one that joins helps at once.
 
@@ -130,6 +134,7 @@ def test_the_breaker_stops_survivors_and_no_newcomer(new_group: NewGroup) -> Non
     assert [event["state"] for event in group.events("breaker")] == ["open"]
 
 
+@pytest.mark.promise(6, 7)
 def test_the_breaker_closes_and_the_work_goes_on(five: Group) -> None:
     """Though nobody joins."""
     job = five.submit(100, nap=0.01)
@@ -150,6 +155,7 @@ def most_at_once(group: Group, member: Member) -> int:
     return max(sum(len(each["shards"]) for each in events) for events in rounds)
 
 
+@pytest.mark.promise(6)
 @pytest.mark.quick
 def test_what_nobody_has_room_for_is_shown_and_taken_by_who_comes(new_group: NewGroup) -> None:
     """Eight members with room for seven's share; two die: nobody goes past its capacity, and all is done in the end."""
@@ -177,6 +183,7 @@ def within(group: Group, capacity: int) -> list[int]:
     return owned
 
 
+@pytest.mark.promise(6)
 def test_with_room_for_few_shards_all_tasks_end(new_group: NewGroup) -> None:
     """A shard without tasks is exchanged for one that has some."""
     group = new_group(runner=2, backup=None, capacity=4, shards=16)
@@ -217,6 +224,7 @@ def restarting(group: Group) -> Iterator[None]:
         yield
 
 
+@pytest.mark.promise(5, 7)
 def test_a_workload_that_kills_a_member_every_second_does_not_end_the_group(five: Group) -> None:
     """While members are started again: what kills is quarantined, all else is done, and afterwards all is well."""
     names = named(200)

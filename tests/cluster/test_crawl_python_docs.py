@@ -68,6 +68,7 @@ def site() -> Iterator[str]:
         server.kill()
 
 
+@pytest.mark.promise(3)
 @pytest.mark.timeout(300)
 def test_every_page_is_crawled_once_though_two_runners_are_killed(
     new_group: NewGroup, plain_store: Store, site: str

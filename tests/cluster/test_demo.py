@@ -23,6 +23,7 @@ RECORDED = [Outcome(page, State.DONE, None, None, 1, "heir", 2) for page in PAGE
 LOG = [Line(what, at, "heir", 1, 0, page) for page in PAGES for what, at in (("start", 1.5), ("end", 2.0))]
 
 
+@pytest.mark.promise(3)
 @pytest.mark.quick
 def test_a_runner_is_killed_and_nothing_is_lost(store: str, kind: Kind, tmp_path: Path) -> None:
     """It ends well, with what was measured as JSON, on every store."""

@@ -3,6 +3,7 @@
 A pause long enough does the same to it, but then its own clock tells it first. Here nothing does.
 """
 
+import pytest
 from cluster.group import Group, NewGroup, named
 from cluster.handlers import START
 
@@ -36,6 +37,7 @@ def replace(group: Group, former: str, heir: str) -> bool:
     return isinstance(group.backend.commit([], changes), Committed)
 
 
+@pytest.mark.promise(2)
 def test_a_runner_replaced_without_its_knowing(new_group: NewGroup) -> None:
     """Nothing is recorded under an epoch that was over: all that it had running is done again by the shards' owner."""
     group = new_group(runner=2, backup=0, concurrency=TASKS, lease_ttl=4.0)

@@ -9,6 +9,7 @@ from cluster.group import Group, Member, NewGroup, named, names
 from smoothcluster import Task
 
 
+@pytest.mark.promise(1)
 @pytest.mark.quick
 def test_roles_are_settled_when_constructors_return_and_a_job_is_done_exactly_once(group: Group) -> None:
     """Of five processes started together three are Runners and two are not, from the first and for good."""
@@ -45,6 +46,7 @@ def holds_the_seat(group: Group, member: Member) -> bool:
     return group.runners() == [member]
 
 
+@pytest.mark.promise(1, 7)
 def test_members_beyond_the_numbers_stand_by_and_follow_in_order(new_group: NewGroup) -> None:
     """With one seat and one backup asked for, four members are one Runner and three that succeed it in turn."""
     group = new_group(runner=1, backup=1)

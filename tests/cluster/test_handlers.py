@@ -90,6 +90,7 @@ def test_links_are_followed_once(group: Group) -> None:
     assert sum(line.what == START for line in group.log()) == 159
 
 
+@pytest.mark.promise(3)
 @pytest.mark.quick
 def test_links_are_followed_once_though_runners_die(group: Group) -> None:
     """Who takes over knows what the job has: links met again are skipped by whoever has the shard."""
@@ -114,6 +115,7 @@ def test_a_handler_that_submits_thousands(group: Group) -> None:
     assert len(found) == 5001
 
 
+@pytest.mark.promise(3)
 def test_handlers_that_submit_thousands_while_runners_die(group: Group) -> None:
     """If one dies in the middle of that, the task runs again and what it had added is not added twice."""
     group.start(5)

@@ -29,6 +29,7 @@ def takes_over(group: Group, victim: Member, held: set[str], since: float) -> No
     assert {event["evidence"] for event in group.handovers(victim.name)} == {"process_gone"}
 
 
+@pytest.mark.promise(3, 7)
 @pytest.mark.quick
 def test_a_busy_runner(five: Group) -> None:
     """Its tasks are started by the first Backup Runner, which has its seat and all its shards."""
@@ -46,6 +47,7 @@ def test_a_busy_runner(five: Group) -> None:
     five.converged()
 
 
+@pytest.mark.promise(3)
 def test_a_runner_amid_quick_tasks(five: Group) -> None:
     """Where outcomes come faster than they are recorded, what was not recorded is run again."""
     job = five.submit(4000, nap=0.002)
@@ -57,6 +59,7 @@ def test_a_runner_amid_quick_tasks(five: Group) -> None:
     five.converged()
 
 
+@pytest.mark.promise(1, 3, 7)
 def test_two_runners_at_once(five: Group) -> None:
     """Each of both Backup Runners takes the seat of one."""
     job = five.submit(TASKS, hold="gate")
@@ -71,6 +74,7 @@ def test_two_runners_at_once(five: Group) -> None:
     five.converged()
 
 
+@pytest.mark.promise(3, 7)
 def test_the_first_backup_and_then_a_runner(five: Group) -> None:
     """The second Backup Runner acts, though the one ahead of it was to."""
     job = five.submit(TASKS, hold="gate")
@@ -85,6 +89,7 @@ def test_the_first_backup_and_then_a_runner(five: Group) -> None:
     five.converged()
 
 
+@pytest.mark.promise(3, 7)
 def test_all_backups_and_then_a_runner(new_group: NewGroup) -> None:
     """The Runners that are left take its shards."""
     five = new_group(concurrency=TASKS, lease_ttl=4.0)  # Nobody hurries to bury those who have nothing.
@@ -109,6 +114,7 @@ def test_all_backups_and_then_a_runner(new_group: NewGroup) -> None:
     five.converged()
 
 
+@pytest.mark.promise(3, 7)
 def test_all_but_one(five: Group) -> None:
     """Whoever is left does all there is to do."""
     job = five.submit(TASKS, nap=0.5)

@@ -19,6 +19,7 @@ def five(new_group: NewGroup) -> Group:
     return group
 
 
+@pytest.mark.promise(3)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_runner_leaves_in_the_middle_of_a_job(five: Group, number: signal.Signals) -> None:
     """What runs is finished and recorded by the one that leaves, the rest is started at once elsewhere; status 0."""
@@ -91,6 +92,7 @@ def test_an_async_handler_that_does_not_come_back(new_group: NewGroup) -> None:
     group.finish(job, named(20))
 
 
+@pytest.mark.promise(3)
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it_at_once(five: Group, first: signal.Signals, second: signal.Signals) -> None:

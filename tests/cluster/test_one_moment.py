@@ -3,11 +3,13 @@
 import os
 import signal
 
+import pytest
 from cluster.group import NewGroup, named
 
 from smoothcluster import State, Task
 
 
+@pytest.mark.promise(3)
 def test_a_member_dies_of_recording_an_outcome(new_group: NewGroup) -> None:
     """The tasks that its handler added are there by then: the store was told of both at once."""
     group = new_group(runner=1, backup=1)
@@ -21,6 +23,7 @@ def test_a_member_dies_of_recording_an_outcome(new_group: NewGroup) -> None:
     assert [outcome.runner for outcome in outcomes if outcome.task_id == "page"] == [mortal.name]
 
 
+@pytest.mark.promise(5)
 def test_a_child_dies_a_moment_before_its_member(new_group: NewGroup) -> None:
     """Whoever kills a whole process tree, or has a member leave, convicts nobody: twice over, and the task is done.
 

@@ -27,6 +27,7 @@ def incarnations(group: Group, name: str) -> list[object]:
     return [event["incarnation"] for event in group.events("joined") if event["member"] == name]
 
 
+@pytest.mark.promise(2)
 @pytest.mark.quick
 def test_a_runner_paused_for_longer_than_its_lease(five: Group) -> None:
     """It is replaced. What it then has to say of its tasks is refused; it rejoins as a Backup Runner."""
@@ -52,6 +53,7 @@ def test_a_runner_paused_for_longer_than_its_lease(five: Group) -> None:
     assert victim.alive
 
 
+@pytest.mark.promise(4)
 def test_a_paused_runner_with_tasks_waiting(new_group: NewGroup) -> None:
     """By its own clock it knows that its lease is over, and starts none of the tasks it had ready."""
     group = new_group(lease_ttl=1.0, concurrency=4)
@@ -70,6 +72,7 @@ def test_a_paused_runner_with_tasks_waiting(new_group: NewGroup) -> None:
     group.converged()
 
 
+@pytest.mark.promise(2, 3)
 def test_runners_that_wake_in_the_middle_of_recording(new_group: NewGroup) -> None:
     """What they go on to send is refused, however often it happens: nothing is lost, nothing recorded twice."""
     # A breaker that closes soon: while it is open there is time to do all the tasks.
@@ -113,6 +116,7 @@ def test_a_pause_shorter_than_the_lease_changes_nothing(new_group: NewGroup) -> 
     assert len(incarnations(group, victim.name)) == 1
 
 
+@pytest.mark.promise(7)
 def test_all_members_paused(five: Group) -> None:
     """When the whole group wakes after all its leases have run out, it forms anew and goes on."""
     job = five.submit(400, hold="gate")

@@ -73,6 +73,7 @@ def killing_hogs(group: Group) -> Iterator[int]:
         yield 0
 
 
+@pytest.mark.promise(5)
 @pytest.mark.parametrize(
     ("how", "concurrency", "handler"),
     [
@@ -95,6 +96,7 @@ def test_a_task_that_kills(new_group: NewGroup, how: str, concurrency: int, hand
     group.converged()
 
 
+@pytest.mark.promise(5)
 @pytest.mark.long
 def test_a_task_that_eats_all_memory(new_group: NewGroup) -> None:
     """Whatever the kernel kills for it, it is the one that is quarantined."""
@@ -106,6 +108,7 @@ def test_a_task_that_eats_all_memory(new_group: NewGroup) -> None:
     assert group.dead == 1
 
 
+@pytest.mark.promise(5)
 def test_a_handler_that_no_child_can_import(new_group: NewGroup) -> None:
     """Its suspects run alone in a member, so it costs two; and `status` says so beforehand."""
     group = new_group(runner=3, backup=1, handler="bound_act")
@@ -116,6 +119,7 @@ def test_a_handler_that_no_child_can_import(new_group: NewGroup) -> None:
     assert group.dead <= 2
 
 
+@pytest.mark.promise(5)
 def test_suspects_that_are_innocent(new_group: NewGroup) -> None:
     """Thousands that ran with what killed are done soon, and where it failed for being in a child, once more."""
     group = new_group(runner=1, backup=1)
@@ -129,6 +133,7 @@ def test_suspects_that_are_innocent(new_group: NewGroup) -> None:
     assert heir.alive
 
 
+@pytest.mark.promise(5)
 def test_the_whole_group_is_killed_with_a_task_half_convicted(new_group: NewGroup) -> None:
     """The next group goes on with it, and loses nobody; with coroutines, too, and with a crash."""
     group = new_group(runner=2, backup=1, lease_ttl=1.0, handler="act_async")
@@ -142,6 +147,7 @@ def test_the_whole_group_is_killed_with_a_task_half_convicted(new_group: NewGrou
     assert all(member.alive for member in fresh)
 
 
+@pytest.mark.promise(5)
 def test_two_outages_of_the_store(new_group: NewGroup, own_store: Store) -> None:
     """What is known of a task survives them, and no second member dies of it."""
     group = new_group(own_store.url, runner=2, backup=2, lease_ttl=1.0)
@@ -158,6 +164,7 @@ def test_two_outages_of_the_store(new_group: NewGroup, own_store: Store) -> None
     assert group.dead == 1
 
 
+@pytest.mark.promise(5)
 def test_children_killed_from_outside(new_group: NewGroup) -> None:
     """Innocent suspects whose children are killed again and again are done in the end."""
     group = new_group(runner=1, backup=1)
@@ -196,6 +203,7 @@ def test_no_child_outlives_its_member(new_group: NewGroup) -> None:
     group.finish(job, named(4))
 
 
+@pytest.mark.promise(5)
 @pytest.mark.quick
 def test_isolation(new_group: NewGroup) -> None:
     """A task that kills costs a child, and no member; innocent ones whose children are killed are done."""
@@ -229,6 +237,7 @@ def _results(group: Group, job: JobHandle) -> list[Outcome]:
     return list(job.results())
 
 
+@pytest.mark.promise(5)
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(20))

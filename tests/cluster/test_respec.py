@@ -1,11 +1,13 @@
 """A living group whose numbers change: Runners come and go without any death, in the middle of a job."""
 
+import pytest
 from cluster.group import Group, NewGroup, named, names
 from cluster.handlers import START
 
 TASKS = 500
 
 
+@pytest.mark.promise(1)
 def test_runners_are_added_and_taken_away_under_load(group: Group) -> None:
     """From three to four, and from four to two: who has a seat works, who lost it hands over, nothing is run twice."""
     group.start(5)
@@ -29,6 +31,7 @@ def test_runners_are_added_and_taken_away_under_load(group: Group) -> None:
     group.converged()
 
 
+@pytest.mark.promise(2)
 def test_a_handler_that_does_not_come_back_is_not_waited_for(new_group: NewGroup) -> None:
     """After the grace period its task is started again by whoever has the seats; its late outcome is refused."""
     group = new_group(grace=0.5, runner=2, backup=0)

@@ -9,6 +9,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 HALF_A_LEASE = 5.0
 
 
+@pytest.mark.promise(3, 7)
 @pytest.mark.quick
 def test_a_member_started_again_at_once_under_its_own_name(group: Group) -> None:
     """It is a member again long before its former lease has run out, and as whoever comes last: a Backup Runner."""
@@ -40,6 +41,7 @@ def test_a_backup_started_again_at_once_under_its_own_name(group: Group) -> None
     group.converged()
 
 
+@pytest.mark.promise(3, 7)
 def test_a_lone_member_started_again_under_its_own_name(new_group: NewGroup) -> None:
     """With nobody there to know it dead, it waits for its own former lease, then goes on where it was."""
     group = new_group(runner=1, backup=0, lease_ttl=1.0, name="only")
@@ -53,6 +55,7 @@ def test_a_lone_member_started_again_under_its_own_name(new_group: NewGroup) -> 
     group.eventually(lambda: "lease_expired" in [event["evidence"] for event in group.events("handover")])
 
 
+@pytest.mark.promise(3, 7)
 def test_a_whole_group_killed_and_started_again(new_group: NewGroup) -> None:
     """With tasks half done, it goes on where it stood; what was recorded is not run again."""
     group = new_group(lease_ttl=1.0)

@@ -25,6 +25,7 @@ def passes(group: Group, seconds: float, since: float) -> None:
     group.eventually(lambda: SYSTEM_CLOCK.monotonic() > since + seconds)
 
 
+@pytest.mark.promise(4, 9)
 def test_killed_for_longer_than_the_leases(five: Group, own_store: Store) -> None:
     """Running tasks end meanwhile, none starts once its member's lease may be over, and then all is finished."""
     job = five.submit(TASKS, hold="gate")
@@ -44,6 +45,7 @@ def test_killed_for_longer_than_the_leases(five: Group, own_store: Store) -> Non
     five.converged()
 
 
+@pytest.mark.promise(3, 9)
 @pytest.mark.quick
 def test_killed_amid_quick_tasks(five: Group, own_store: Store) -> None:
     """Whatever was on its way to the store when it died is recorded once, however often it has to be sent."""
@@ -57,6 +59,7 @@ def test_killed_amid_quick_tasks(five: Group, own_store: Store) -> None:
     five.converged()
 
 
+@pytest.mark.promise(9)
 def test_silent_for_longer_than_the_leases(five: Group, own_store: Store) -> None:
     """A store that takes connections and answers nothing is no different from one that is gone."""
     job = five.submit(1000, nap=0.01)
@@ -70,6 +73,7 @@ def test_silent_for_longer_than_the_leases(five: Group, own_store: Store) -> Non
     five.converged()
 
 
+@pytest.mark.promise(7, 9)
 def test_a_runner_killed_while_the_store_is_away(five: Group, own_store: Store) -> None:
     """Its death is not forgotten by the time that something can be done about it."""
     job = five.submit(300, nap=0.05)
@@ -84,6 +88,7 @@ def test_a_runner_killed_while_the_store_is_away(five: Group, own_store: Store) 
     assert victim not in five.living
 
 
+@pytest.mark.promise(9)
 def test_a_submit_while_the_store_is_away(five: Group, own_store: Store) -> None:
     """A client waits for the store; what it submits is there once."""
     own_store.kill()

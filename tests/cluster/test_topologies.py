@@ -86,11 +86,13 @@ def fails_over(group: Group, topology: Topology, prefix: str) -> None:
     is_calm(group)
 
 
+@pytest.mark.promise(3)
 def test_the_leader_is_killed_under_a_busy_group(five: Group, topology: Topology) -> None:
     """Nothing is lost, recorded twice or taken over; or, where the store may lose, all that it lost is run again."""
     fails_over(five, topology, "task")
 
 
+@pytest.mark.promise(3)
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_one_leader_after_another_is_killed(five: Group, topology: Topology) -> None:

@@ -24,6 +24,13 @@ class Bug:
     """Which faults; all if empty."""
     shape: str = ""
     """Whether some members are Runners, or all; now this, now that if empty."""
+    breaks: tuple[int, ...] = ()
+    """The numbers of the broken promises, if *promise* names several promises, or another promise that fails first."""
+
+    @property
+    def promises(self) -> tuple[int, ...]:
+        """The numbers of the promises that the bug breaks."""
+        return self.breaks or (int(self.promise.removeprefix("P").removesuffix(": ")),)
 
 
 BUGS = (
@@ -54,6 +61,7 @@ BUGS = (
         "        if self.view is None or self._unsure or self._given_more:\n",
         60,
         "P[16]: ",
+        breaks=(1,),
     ),
     Bug(
         "a claim marks what is recorded already",
@@ -62,6 +70,7 @@ BUGS = (
         "            if not chunk.attempts(index):\n",
         60,
         "P[35]: ",
+        breaks=(5,),
     ),
     Bug(
         "progress is not fenced",
@@ -90,6 +99,7 @@ BUGS = (
         60,
         "P[23]: ",
         "drop",
+        breaks=(3,),
     ),
     Bug(
         "a submit's chunks are written without its record",
@@ -103,6 +113,7 @@ BUGS = (
 """,
         60,
         "P[37]: ",
+        breaks=(3, 7),
     ),
     Bug(
         "who leaves deletes the records of ownership",
@@ -111,6 +122,7 @@ BUGS = (
         "        change = Delete(keys.shard(number), read.version)\n",
         60,
         "P2: the fence",
+        breaks=(2,),
     ),
     Bug(
         "an incarnation outlives its lease",
@@ -119,6 +131,7 @@ BUGS = (
         "            self._incarnation = self._incarnation or self._environment.new_id()\n",
         60,
         "P[124]: ",
+        breaks=(2,),
     ),
     Bug(
         "members are read before what they own",
@@ -145,6 +158,7 @@ BUGS = (
         "    changes: list[Change] = []\n",
         60,
         "(P[12]: |KeyError)",
+        breaks=(1,),
     ),
     Bug(
         "the local deadline is not looked at",
@@ -186,6 +200,7 @@ BUGS = (
         "        values: list[bytes] = []\n",
         60,
         "P[35]: ",
+        breaks=(5,),
     ),
     Bug(
         "a join does not compare the counter",
@@ -252,6 +267,7 @@ BUGS = (
         "            pass\n",
         20,
         "P[35]: ",
+        breaks=(5,),
     ),
     Bug(
         "what is refused is judged by a reading that lags",
@@ -261,6 +277,7 @@ BUGS = (
         30,
         "(P2: |KeyError|ValueError)",
         "slander",
+        breaks=(2,),
     ),
     Bug(
         "suspects are run in the member",
@@ -399,6 +416,7 @@ BUGS = (
         60,
         "P[37]: ",
         "kill",
+        breaks=(7,),
     ),
     Bug(
         "a claim does not compare the claimant's own record",
@@ -409,6 +427,54 @@ BUGS = (
         "P[126]: ",
         "respec,drop,kill",
         "some",
+        breaks=(1,),
+    ),
+    Bug(
+        "blame of long ago is forgotten, by the clock of whoever takes over",
+        "group/handover.py",
+        "    after.owner, after.name = member.incarnation, member.name\n",
+        """\
+    after.owner, after.name = member.incarnation, member.name
+    if at is not None:
+        from smoothcluster.records.blame import parse_entries
+
+        for chunk in after.open.values():
+            for index, blame in chunk.blame.items():
+                entries = [(text, entry) for text in blame for entry in parse_entries([text])]
+                chunk.blame[index] = [text for text, entry in entries if at - (entry.at or at) < 300]
+""",
+        20,
+        "P5: ",
+        "kill,restart",
+        breaks=(8,),
+    ),
+    Bug(
+        "outcomes that were to be recorded when the store went away are forgotten",
+        "work/workload.py",
+        "            result = self._backend.commit([], work.pending.changes)\n",
+        """\
+            from smoothcluster.errors import UnavailableError
+
+            try:
+                result = self._backend.commit([], work.pending.changes)
+            except UnavailableError:
+                work.pending = None
+                raise
+""",
+        20,
+        "P[357]: ",
+        "outage",
+        breaks=(9,),
+    ),
+    Bug(
+        "a store that is away ends the member",
+        "member/loop.py",
+        "        except BackendError as error:\n            self._tell_away(str(error))\n",
+        "        except OutcomeUnknownError as error:\n            self._tell_away(str(error))\n",
+        10,
+        "UnavailableError: ",
+        "outage",
+        breaks=(9,),
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from core_kit import all_run, member, picture, runners
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,6 +142,7 @@ def groups(draw: st.DrawFn) -> tuple[list[Member], list[str | None], list[str | 
     return [member(name, join) for join, name in enumerate(alive)], list(seated), owners
 
 
+@pytest.mark.promise(7)
 @given(groups())
 @settings(max_examples=100, deadline=None)
 def test_everybodys_plans_together_lead_to_balance(
@@ -191,6 +193,7 @@ def test_without_seats_the_living_are_never_robbed() -> None:
     assert plan(all_run([member("b", 1, running=False)], ["b"], runner=1), "b") == Plan()
 
 
+@pytest.mark.promise(6)
 def test_nobody_is_dealt_more_than_its_capacity() -> None:
     """What one may not have the others share; what nobody may have is unplaced."""
     assert shares({"a": 0, "b": 0, "c": 0}, 9, {"a": 1}) == {"a": 1, "b": 4, "c": 4}
@@ -203,6 +206,7 @@ def test_nobody_is_dealt_more_than_its_capacity() -> None:
     assert plan(full, "a") == Plan(unplaced=(4,))
 
 
+@pytest.mark.promise(6)
 @given(
     st.dictionaries(st.sampled_from("abcde"), st.integers(0, 9), min_size=1),
     st.dictionaries(st.sampled_from("abcde"), st.integers(0, 9)),
@@ -220,6 +224,7 @@ def test_shares_keep_to_capacity_and_leave_nothing_that_has_room(
     assert all(target[name] + 1 >= max(target.values()) for name in free)
 
 
+@pytest.mark.promise(6)
 def test_the_shards_of_the_dead_are_adopted_a_few_at_a_time() -> None:
     """What nobody died of is not waited for."""
     view = all_run(runners("a"), ["a", "gone", "gone", "gone", None])

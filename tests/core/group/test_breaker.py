@@ -32,6 +32,7 @@ def seen(*views: View, step: float = 1.0) -> tuple[DeathWindow, float]:
     return toll, now
 
 
+@pytest.mark.promise(6)
 def test_more_than_half_within_the_window_are_a_series() -> None:
     """Two of five are not, three are; and it is so with the first look at the third death."""
     toll, now = seen(after(), after("a"), after("a", "b"))
@@ -85,6 +86,7 @@ def test_who_left_long_ago_does_not_count() -> None:
     assert toll.series(62.0), "three of five"
 
 
+@pytest.mark.promise(6)
 def test_it_tells_the_breaker_of_deaths_that_it_does_not_know_of() -> None:
     """With the first of a series it opens, in the very commit that would have adopted."""
     toll, now = seen(after(), after("a"))
@@ -98,6 +100,7 @@ def test_it_tells_the_breaker_of_deaths_that_it_does_not_know_of() -> None:
     assert (list(told.dead), told.open) == (["a", "b", "c"], True)
 
 
+@pytest.mark.promise(6)
 def test_a_series_that_others_have_told_of_opens_it_too() -> None:
     """They may have joined too late to know that it is one."""
     view = after("a", "b", "c", breaker=died("a", "b", "c"))

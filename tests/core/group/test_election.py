@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from core_kit import member, picture, runners
 
 from smoothcluster.group.election import Observation, SeatClaim, candidates, free_seats, role_of, seat_to_claim
@@ -37,11 +38,13 @@ def test_a_seat_says_what_is_known_of_its_holder() -> None:
     assert evidence == [Evidence.LEASE_EXPIRED, Evidence.PROCESS_GONE, Evidence.LEFT]
 
 
+@pytest.mark.promise(1)
 def test_a_seated_member_never_claims_another_seat() -> None:
     """A member holds one seat at most."""
     assert claim(picture(runners("a"), ["a", None]), "a") is None
 
 
+@pytest.mark.promise(1)
 def test_nobody_claims_a_living_members_seat() -> None:
     """A returning member pushes nobody out."""
     assert claim(picture([*runners("a"), member("b", 1)], ["a"]), "b") is None
@@ -77,6 +80,7 @@ def test_before_anybody_runs_candidates_settle_in_order() -> None:
     assert (number(view, "a"), number(view, "b")) == (0, None)
 
 
+@pytest.mark.promise(1)
 def test_who_says_it_has_a_seat_is_no_candidate_for_another() -> None:
     """Its claim landed after the seats were read, so it takes none of those that look free."""
     view = picture([member("a", 0, seat=1), member("b", 1)], [None, None])
@@ -99,6 +103,7 @@ def idle_holder() -> list[Member]:
     return [member("idle", 0, running=False, seat=0), member("b", 1)]
 
 
+@pytest.mark.promise(8)
 def test_an_idle_holder_is_deposed_after_one_ttl_on_our_own_clock() -> None:
     """It was constructed but does not run, and has stood unchanged for so long."""
     view = picture(idle_holder(), ["idle"])
@@ -110,6 +115,7 @@ def test_an_idle_holder_is_left_alone_before_that() -> None:
     assert claim(picture(idle_holder(), ["idle"]), "b", {"idle": 5.0}, 4.9 + TTL) is None
 
 
+@pytest.mark.promise(8)
 def test_a_holder_not_seen_idle_is_left_alone() -> None:
     """Time counts from when its unchanged record was first seen."""
     assert claim(picture(idle_holder(), ["idle"]), "b", {}, 1e9) is None

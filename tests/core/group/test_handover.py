@@ -74,6 +74,7 @@ MEDDLING: Mapping[str, Callable[[MemoryBackend], None]] = {
 }
 
 
+@pytest.mark.promise(1, 2)
 @pytest.mark.parametrize("what", MEDDLING)
 def test_a_claim_is_refused_if_anything_it_takes_has_changed(backend: MemoryBackend, what: str) -> None:
     """One claimant wins; who has been ended, or whose earlier claim landed late, claims nothing."""
@@ -83,6 +84,7 @@ def test_a_claim_is_refused_if_anything_it_takes_has_changed(backend: MemoryBack
     assert look(backend).owned("b") == []
 
 
+@pytest.mark.promise(1, 2)
 def test_of_two_claims_on_one_picture_one_wins(backend: MemoryBackend) -> None:
     """The seat and the shards are compared, too."""
     put(backend, KEYS.member("c"), member("c", 3).to_json())
@@ -123,6 +125,7 @@ def test_a_claim_on_what_was_never_there_creates_it(backend: MemoryBackend) -> N
     assert (moves[0].holder, set(moves[0].former.values())) == (None, {None})
 
 
+@pytest.mark.promise(1)
 def test_deposing_takes_the_seat_out_of_the_holders_record(backend: MemoryBackend) -> None:
     """It lives on as a candidate; the claim is refused if its record has changed since."""
     view = look(backend)
@@ -135,6 +138,7 @@ def test_deposing_takes_the_seat_out_of_the_holders_record(backend: MemoryBacken
     assert isinstance(backend.commit([], late.changes), Refused)
 
 
+@pytest.mark.promise(1)
 def test_a_deposed_holder_that_has_begun_to_run_keeps_its_seat(backend: MemoryBackend) -> None:
     """Its record is part of the commit."""
     view = look(backend)
@@ -160,6 +164,7 @@ def test_what_does_not_fit_in_one_commit_is_left_for_the_next(backend: MemoryBac
     assert sorted([*move.shards, *move.rest]) == [0, 1, 2]
 
 
+@pytest.mark.promise(5)
 def test_what_ran_is_blamed_on_the_former_owner() -> None:
     """Each start that no outcome came of is counted, and says who had it and how that ended."""
     shard = Shard(
@@ -268,6 +273,7 @@ def test_bits_are_the_places_of_the_ones() -> None:
     assert list(bits(0b1011 | 1 << 200)) == [0, 1, 3, 200]
 
 
+@pytest.mark.promise(6)
 def test_a_claim_is_refused_if_the_breaker_has_changed_since() -> None:
     """It may have opened; and where it is told of a death, nobody else has told it something meanwhile."""
     backend = MemoryBackend()

@@ -54,6 +54,7 @@ def test_with_more_runners_backups_take_the_new_seats_at_once() -> None:
     assert owners(group) == [2, 3, 3]
 
 
+@pytest.mark.promise(1)
 def test_with_fewer_the_highest_seats_are_closed_in_the_same_commit() -> None:
     """At no moment are there more seated members than the spec allows, and who was seated knows at once."""
     group, loops, cluster = formed(3, 0)
@@ -140,12 +141,14 @@ def stale(seat: Seat, joins: int) -> SeatClaim | None:
     return seat_to_claim(view, "b", Observation(0.0, 10.0, {}))
 
 
+@pytest.mark.promise(1)
 def test_a_seat_that_was_closed_after_the_spec_was_read_is_not_claimed() -> None:
     """A look is several reads: the seat may be younger than the spec. Once the spec is, too, it counts."""
     assert stale(Seat(None, "", closed=7), joins=6) is None
     assert stale(Seat(None, "", closed=7), joins=8) == SeatClaim(1, None, Evidence.LEFT)
 
 
+@pytest.mark.promise(1)
 @pytest.mark.parametrize("used", [False, True], ids=["never used", "vacated"])
 def test_a_claim_decided_before_the_change_is_refused_after_it(*, used: bool) -> None:
     """Even of a seat that nobody held, even if its key was not there yet."""
@@ -167,6 +170,7 @@ def test_a_claim_decided_before_the_change_is_refused_after_it(*, used: bool) ->
     assert isinstance(group.backend.commit([], move.changes), Refused)
 
 
+@pytest.mark.promise(2)
 def test_the_shards_of_one_that_runs_and_lost_its_seat_are_left_to_it() -> None:
     """Whoever took them would start their tasks a second time. If it does not run, or dies, they are free."""
     owner = member("b", 1)
@@ -213,6 +217,7 @@ def test_where_all_are_runners_the_latest_stand_by_when_there_are_fewer() -> Non
     assert not [key for key in group.store.tree.entries if "/seats/" in key]
 
 
+@pytest.mark.promise(6)
 def test_shards_that_nobody_has_room_for_are_unassigned_until_somebody_has() -> None:
     """Nothing is lost with the Runner that was one too many."""
     group = Group(runner=2, backup=0, shards=4)
@@ -234,6 +239,7 @@ def test_with_nobody_to_take_them_shards_are_kept() -> None:
     assert plan(picture([member("b", 1)], [None], ["b"]), "b") == Plan()
 
 
+@pytest.mark.promise(1)
 def test_what_a_store_takes_in_one_commit_bounds_a_step() -> None:
     """From many Runners to few it goes in steps, each of which keeps the promise."""
     store = MemoryStore(guarantees=limits(most_operations=8))

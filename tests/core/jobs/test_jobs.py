@@ -132,6 +132,7 @@ def test_a_garbage_job_is_an_error() -> None:
         submit(backend, tasks(1))
 
 
+@pytest.mark.promise(3)
 @given(st.lists(st.sampled_from(["drop", "hold", "fine"]), max_size=12))
 @settings(max_examples=40, deadline=None)
 def test_a_commit_of_unknown_outcome_is_applied_once(fates: list[str]) -> None:
@@ -181,6 +182,7 @@ class _Never:
         return False
 
 
+@pytest.mark.promise(3)
 def test_two_who_submit_to_one_job_at_once_lose_nothing() -> None:
     """Each commit compares the job's record; who was slower counts anew."""
     backend = store()
@@ -259,6 +261,7 @@ def found_finished(backend: CoordinationBackend) -> bool:
     return mark_finished(store_of(backend, new_id=ids("m")), "j", SPEC)
 
 
+@pytest.mark.promise(3)
 @pytest.mark.parametrize("finished", [told_finished, found_finished])
 def test_a_reading_that_a_task_slipped_through_does_not_finish_a_job(
     finished: Callable[[CoordinationBackend], bool],

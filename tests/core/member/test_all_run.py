@@ -123,6 +123,7 @@ def test_one_that_stands_by_is_a_runner_once_there_is_room() -> None:
     assert [loop.role for loop in left] == [Role.RUNNER, Role.RUNNER]
 
 
+@pytest.mark.promise(7)
 def test_the_last_one_takes_all_and_ends_the_work() -> None:
     """Slower, and alive: neither pace nor breaker stops the only one there is."""
     group, loops = group_of(5, 10)
@@ -134,6 +135,7 @@ def test_the_last_one_takes_all_and_ends_the_work() -> None:
     assert cluster.job("j").progress().done == 40
 
 
+@pytest.mark.promise(6)
 def test_adoption_goes_a_few_shards_a_round() -> None:
     """Then a pause: what kills is met in small doses."""
     group, loops = group_of(3, 30, adopt=2)
@@ -155,6 +157,7 @@ def test_who_leaves_is_not_adopted_from_but_followed() -> None:
     assert group.view().breaker.record.dead == {}
 
 
+@pytest.mark.promise(6)
 def test_the_breaker_opens_before_the_first_move_of_a_series() -> None:
     """Three of five within ten seconds: nobody takes what the third had, nor what was not taken yet."""
     group, loops = group_of(5, 10)
@@ -194,6 +197,7 @@ def test_a_series_that_the_store_has_forgotten_is_one_all_the_same() -> None:
     assert shards(group) == {"m_0": 5, "m_4": 5}
 
 
+@pytest.mark.promise(7)
 def test_the_breaker_closes_when_nobody_has_died_for_a_while() -> None:
     """And the work goes on."""
     group, loops = group_of(5, 10)
@@ -221,6 +225,7 @@ def test_a_newcomer_takes_its_share_though_the_breaker_is_open() -> None:
     assert shards(group)["fresh"] == 4
 
 
+@pytest.mark.promise(6)
 def test_what_is_beyond_all_capacity_is_unassigned_until_somebody_has_room() -> None:
     """Shown, told of, never forced on anybody, and taken by one that joins."""
     group, loops = group_of(4, 12, capacity=4)
@@ -260,6 +265,7 @@ def test_while_the_breaker_is_open_no_orphan_is_exchanged_for() -> None:
     assert group.owners() == owners
 
 
+@pytest.mark.promise(6)
 def test_in_the_other_shape_survivors_are_as_careful() -> None:
     """Where no Backup Runner is left, the load of the dead comes to those that have some."""
     group = Group(runner=3, backup=0, shards=30, pacing=Pacing(shards=2))
@@ -270,6 +276,7 @@ def test_in_the_other_shape_survivors_are_as_careful() -> None:
     assert shards(group) == {"m_1": 12, "m_2": 12, None: 6}
 
 
+@pytest.mark.promise(6)
 def test_a_backup_takes_no_more_than_it_has_room_for() -> None:
     """Its seat does not come with a licence to be overloaded."""
     group = Group(runner=1, backup=1, shards=8)
@@ -280,6 +287,7 @@ def test_a_backup_takes_no_more_than_it_has_room_for() -> None:
     assert shards(group) == {"m_1": 3, None: 5}
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize("backup", [None, 0])
 def test_a_gift_never_goes_past_capacity(backup: int | None) -> None:
     """The giver counts what the other owns once more, after reading the record that the gift compares."""
@@ -291,6 +299,7 @@ def test_a_gift_never_goes_past_capacity(backup: int | None) -> None:
     assert shards(group) == {"m_0": 7, "m_1": 2}
 
 
+@pytest.mark.promise(6)
 def test_a_giver_counts_once_more_what_the_other_owns() -> None:
     """Its picture is made of several reads, and may show the other's record newer than its shards."""
     group = Group(runner=2, backup=None, shards=6)
@@ -312,6 +321,7 @@ def test_a_giver_counts_once_more_what_the_other_owns() -> None:
     assert shards(group) == {"m_0": 4, "m_1": 2}
 
 
+@pytest.mark.promise(6)
 @pytest.mark.parametrize(("capacity", "owned"), [(2, {"m_0": 2, None: 1}), (None, {"m_0": 3})])
 def test_a_look_that_may_not_show_a_gift_is_followed_by_another(
     capacity: int | None, owned: dict[str | None, int]

@@ -20,6 +20,7 @@ from smoothcluster.member.loop import (
 from smoothcluster.member.schedule import CLAIMANT_HEAD_START_SECONDS, RECHECK_SECONDS
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Role
+from smoothcluster.records.shard import Shard
 from smoothcluster.testing import Faulty
 
 
@@ -84,6 +85,7 @@ def test_a_busy_shard_is_given_when_its_tasks_are_recorded() -> None:
     assert group.owners() == ["m_0"], "one shard cannot be shared"
 
 
+@pytest.mark.promise(7)
 def test_the_first_backup_takes_seat_and_shards_of_one_proved_dead() -> None:
     """At once, without waiting for its lease; what it left half done is run again and finished."""
     group = Group(runner=1, backup=1)
@@ -128,6 +130,7 @@ def test_a_takeover_takes_one_reading_and_one_commit(monkeypatch: pytest.MonkeyP
     assert steps[: steps.index("put")] == ["get_many", "commit"]
 
 
+@pytest.mark.promise(1)
 def test_of_two_that_die_at_once_a_backup_replaces_one() -> None:
     """The second proof comes before it has looked again: the seat it has claimed counts all the same."""
     group = Group(runner=2, backup=1)
@@ -154,6 +157,7 @@ def test_a_runner_leaves_shards_to_a_backup_that_it_has_not_seen_yet() -> None:
     assert (third.role, group.owners().count("m_2")) == (Role.RUNNER, 2)
 
 
+@pytest.mark.promise(2)
 def test_one_taken_for_dead_finds_out_and_joins_anew() -> None:
     """Its late outcomes are refused; it has a new incarnation and the old name, and is told of in an event."""
     group = Group(runner=1, backup=1)
@@ -171,6 +175,7 @@ def test_one_taken_for_dead_finds_out_and_joins_anew() -> None:
     assert "lease_lost" in group.kinds("m_0")
 
 
+@pytest.mark.promise(7)
 def test_a_lease_that_ran_out_frees_seat_and_shards() -> None:
     """A machine that was cut off is replaced, too."""
     group = Group(runner=1, backup=1)
@@ -224,6 +229,7 @@ def test_whoever_knows_buries_a_dead_one_whose_heir_does_not() -> None:
     assert incarnation(loops[0]) not in group.view().members
 
 
+@pytest.mark.promise(9)
 def test_while_the_store_is_away_outcomes_wait() -> None:
     """Nothing crashes, the pauses grow to a limit, and all is recorded when it is back."""
     group = Group()
@@ -266,6 +272,7 @@ def test_that_the_store_is_away_is_told_once_and_again_after_a_while(caplog: pyt
     assert "the store is back" in caplog.messages
 
 
+@pytest.mark.promise(9)
 def test_what_ends_while_the_store_is_away_waits_too() -> None:
     """It is taken from the pool and kept; and when the store is back it is recorded, and not run again."""
     group = Group()
@@ -286,6 +293,31 @@ def test_what_ends_while_the_store_is_away_waits_too() -> None:
     work_off(group, loop)
     assert [each.attempts for each in cluster.job("j").results()] == [1, 1]
     assert cluster.job("j").progress().finished
+
+
+@pytest.mark.promise(9)
+def test_while_the_store_is_away_no_more_outcomes_wait_than_tasks_are_marked() -> None:
+    """What is not marked in the store does not start, so a store that stays away costs a bounded memory."""
+    group = Group()
+    faulty = Faulty(MemoryBackend(group.store))
+    loop = group.member(backend=faulty)
+    submit(group, 40)
+    group.turn(loop)
+    faulty.cut()
+    ended = 0
+    for _ in range(20):
+        ended += group.pool(loop).finish()
+        group.clock.advance(group.ttl / 100)
+        loop.step()
+    assert loop.session is not None
+    assert loop.session.held(), "its lease is not what keeps it from starting more"
+    assert 0 < ended <= running_tasks(group)
+
+
+def running_tasks(group: Group) -> int:
+    """How many tasks are marked as running in the store."""
+    shards = [Shard.from_json(entry.value) for entry in group.backend.list(KEYS.shards)]
+    return sum(chunk.run.bit_count() for shard in shards for chunk in shard.open.values())
 
 
 def test_a_claim_whose_answer_was_lost_is_found_by_looking() -> None:
@@ -401,6 +433,7 @@ def test_garbage_is_told_in_an_event_and_stepped_over() -> None:
     assert not progress.finished
 
 
+@pytest.mark.promise(2)
 def test_a_shard_taken_by_another_is_let_go() -> None:
     """Whoever has a newer epoch is the owner, and what was still to be said is told as fenced."""
     group = Group()

@@ -58,6 +58,7 @@ def doubts(group: Group, name: str = "m_0") -> list[dict[str, object]]:
 # What the group makes of it
 
 
+@pytest.mark.promise(3)
 def test_what_was_recorded_and_lost_is_run_again() -> None:
     """Though its owner had nothing more to do: it looks, and believes the store."""
     group = Group()
@@ -124,6 +125,7 @@ def test_a_start_that_is_still_in_the_store_is_counted() -> None:
     assert {each.attempts for each in cluster.job("j").results()} == {2}
 
 
+@pytest.mark.promise(3)
 def test_a_commit_based_on_what_was_lost_is_refused() -> None:
     """It was built on the old history, of which the shard's own record is left as it was, and more is not."""
     group = Group(shards=1)

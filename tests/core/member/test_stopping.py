@@ -37,6 +37,7 @@ def test_it_is_set_for_good_when_the_member_leaves(session: Session, clock: Held
     assert (stopping.is_set(), stopping.wait()) == (True, True)
 
 
+@pytest.mark.promise(4)
 def test_it_is_set_while_the_lease_is_not_certainly_held(session: Session, clock: HeldClock) -> None:
     """By our own clock, before anybody says so."""
     stopping = Stopping(session, clock)

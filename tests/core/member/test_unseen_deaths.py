@@ -42,6 +42,7 @@ def lost_until_it_is_convicted(seen: list[bool]) -> tuple[int, dict[str, State]]
     raise AssertionError("it goes on killing")
 
 
+@pytest.mark.promise(5)
 @pytest.mark.parametrize(
     ("seen", "members"),
     [

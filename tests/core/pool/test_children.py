@@ -184,6 +184,7 @@ def test_the_least_memory_is_enough_for_a_task_that_takes_none(make: Make) -> No
     assert ran(make(isolation=Isolation(memory=LEAST_TASK_MEMORY_BYTES)), act="eat", bytes=1000).encoded == "1000"
 
 
+@pytest.mark.promise(4)
 def test_nothing_starts_that_may_not_by_the_time_there_is_a_child(make: Make) -> None:
     """The lease may have been lost while it came up."""
     children = make()

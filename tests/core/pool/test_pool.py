@@ -402,6 +402,7 @@ def test_concurrency_must_be_positive(member: Member, flavour: Callable[[Handler
 # Starting and stopping
 
 
+@pytest.mark.promise(6)
 def test_runs_at_most_concurrency_at_once(member: Member, gate: Gate) -> None:
     """As many handlers wait at once as concurrency says, and never more."""
     pool = member.pool(gate.handler, concurrency=3)
@@ -446,6 +447,7 @@ def test_taken_back_runs_never_start(member: Member, gate: Gate) -> None:
     assert gate.inside == ["0"]
 
 
+@pytest.mark.promise(4)
 def test_nothing_starts_without_leave(member: Member, flavour: Callable[[Handler], Handler]) -> None:
     """A run that may not start when its turn comes is handed back, and its handler not called."""
     called: list[str] = []
@@ -456,6 +458,7 @@ def test_nothing_starts_without_leave(member: Member, flavour: Callable[[Handler
     assert called == []
 
 
+@pytest.mark.promise(4)
 def test_leave_is_asked_just_before_the_start(member: Member, gate: Gate) -> None:
     """What was allowed when it was put may no longer be so when its turn comes."""
     pool = member.pool(gate.handler, concurrency=1)

@@ -98,6 +98,7 @@ def connection() -> Connection:
     return Connection()
 
 
+@pytest.mark.promise(4)
 def test_it_is_held_for_the_time_granted_from_before_it_was_asked_for(connection: Connection) -> None:
     """The deadline counts from before the request was sent: nobody knows when the store began to count."""
     start = connection.clock.monotonic()
@@ -124,6 +125,7 @@ def test_the_time_is_what_was_granted_not_what_was_asked_for() -> None:
         assert session.deadline == clock.monotonic() + granted
 
 
+@pytest.mark.promise(4)
 def test_a_renewal_counts_from_before_it_was_sent(connection: Connection) -> None:
     """After a renewal the deadline is the moment before sending it, and the time granted."""
     session = connection.session()
@@ -135,6 +137,7 @@ def test_a_renewal_counts_from_before_it_was_sent(connection: Connection) -> Non
     assert (session.held(), session.state) == (True, LeaseState.RENEWED)
 
 
+@pytest.mark.promise(4)
 @pytest.mark.parametrize("fate", ["answer lost", "not sent", "denied"])
 def test_a_failed_renewal_gives_no_time(connection: Connection, fate: Fate) -> None:
     """Whatever went wrong, the deadline stays; until then the lease is held, after it unknown; it is not lost."""
@@ -149,6 +152,7 @@ def test_a_failed_renewal_gives_no_time(connection: Connection, fate: Fate) -> N
     assert (session.held(), session.state, session.lost.is_set()) == (False, LeaseState.UNKNOWN, False)
 
 
+@pytest.mark.promise(4)
 def test_time_that_runs_out_unnoticed_ends_it(connection: Connection) -> None:
     """A process that did nothing at all, being paused, finds its lease not held when it wakes."""
     session = connection.session()
@@ -310,6 +314,7 @@ def test_starting_runs_in_a_thread() -> None:
     assert backend.get("a") is None
 
 
+@pytest.mark.promise(4)
 @settings(deadline=None)
 @given(
     st.lists(

@@ -34,6 +34,7 @@ def finish(work: ShardWork, *runs: Run, now: float = 0.0) -> None:
         work.finish(run, now)
 
 
+@pytest.mark.promise(5)
 def test_a_task_is_marked_in_the_store_before_it_may_run(bench: Bench) -> None:
     """What the process dies of is known to its successor."""
     bench.chunk("j-0", "a", "b", "c")
@@ -97,6 +98,7 @@ def test_a_finished_chunk_is_deleted(bench: Bench) -> None:
     assert (bench.read().record.open, work.quiet()) == ({}, True)
 
 
+@pytest.mark.promise(3)
 def test_added_tasks_are_written_with_the_outcome(bench: Bench) -> None:
     """Both or neither: one commit; and only once it was applied are they known to be there."""
     bench.chunk("j-0", "a")
@@ -157,6 +159,7 @@ def test_what_is_remembered_as_sent_is_bounded() -> None:
     assert ("j", b"\0\0\0\2") in sent
 
 
+@pytest.mark.promise(3)
 def test_a_repeated_id_is_skipped_and_counted(bench: Bench) -> None:
     """It is not run a second time; a chunk of repeats alone is deleted at once."""
     bench.chunk("j-0", "a", "b")
@@ -170,6 +173,7 @@ def test_a_repeated_id_is_skipped_and_counted(bench: Bench) -> None:
     assert bench.backend.keys(KEYS.tasks(0)) == [KEYS.chunk(0, "j-0")]
 
 
+@pytest.mark.promise(3)
 def test_a_successor_knows_the_ids_of_a_job(bench: Bench) -> None:
     """Digests are written in the commit that admits, so who comes after skips the same repeats."""
     bench.chunk("j-0", "a")
@@ -181,6 +185,7 @@ def test_a_successor_knows_the_ids_of_a_job(bench: Bench) -> None:
     assert [run.task.id for run in bench.start(successor)] == ["b"]
 
 
+@pytest.mark.promise(3, 5)
 def test_a_successor_runs_what_ran_and_counts_that_start(bench: Bench) -> None:
     """Attempts are counted in the store."""
     bench.chunk("j-0", "a", "b")
@@ -252,6 +257,7 @@ def test_a_shard_that_is_to_move_starts_nothing_and_records_on(bench: Bench) -> 
     assert (work.startable(0.0), bench.commit(work, 5), len(recorded(bench)), work.quiet()) == (False, [], 1, True)
 
 
+@pytest.mark.promise(3)
 def test_an_unsettled_commit_is_resent_as_it_was(bench: Bench) -> None:
     """What happens meanwhile waits for the next: a late original and a fatter retry would lose what was added."""
     bench.chunk("j-0", "a", "b")
@@ -275,6 +281,7 @@ def test_an_unsettled_commit_is_resent_as_it_was(bench: Bench) -> None:
     assert [outcome.task_id for outcome in recorded(bench)] == ["a", "b"]
 
 
+@pytest.mark.promise(2)
 def test_whoever_was_replaced_records_nothing(bench: Bench) -> None:
     """Every commit compares the shard's record."""
     bench.chunk("j-0", "a")
@@ -339,6 +346,7 @@ def test_too_many_added_tasks_are_written_before_the_outcome() -> None:
     assert len(found) >= 256
 
 
+@pytest.mark.promise(3)
 def test_who_dies_while_spilling_adds_nothing_twice() -> None:
     """The task runs again, and what it adds again is skipped."""
     bench = Bench(guarantees=limits(largest_commit=60_000, largest_value=40_000))

@@ -84,6 +84,7 @@ def test_what_fails_in_a_child_is_run_once_more_in_the_member(bench: Bench) -> N
     assert recorded(bench) == [Outcome("a", State.FAILED, None, "why", 4, "runner", 2)]
 
 
+@pytest.mark.promise(5)
 def test_a_death_counts_when_the_member_has_outlived_it(bench: Bench) -> None:
     """Until then the task is as good as running: if the member dies, too, nobody is accused."""
     work = taken_over(bench, [GONE])
@@ -97,6 +98,7 @@ def test_a_death_counts_when_the_member_has_outlived_it(bench: Bench) -> None:
     assert blame(bench) == [GONE, "me@2:child_exit_3@1600001000"]
 
 
+@pytest.mark.promise(5)
 def test_a_member_that_is_leaving_accuses_nobody() -> None:
     """Its children may have been told to end with it."""
     stopping = Event()
@@ -109,6 +111,7 @@ def test_a_member_that_is_leaving_accuses_nobody() -> None:
     assert (bench.read().record.open["j-0"].run, blame(bench)) == (1, [GONE])
 
 
+@pytest.mark.promise(5)
 def test_the_second_crash_convicts(bench: Bench) -> None:
     """One commit has the outcome, the count and the record with the evidence; the event follows."""
     work = taken_over(bench, [GONE], [])
@@ -130,6 +133,7 @@ def test_the_second_crash_convicts(bench: Bench) -> None:
     assert [(event["kind"], event["task"]) for event in bench.events] == [("quarantined", "a")]
 
 
+@pytest.mark.promise(5)
 def test_kills_convict_when_there_are_many_and_no_bystander_was_harmed(bench: Bench) -> None:
     """One that was takes back those before it."""
     work = taken_over(bench, [GONE, *["y@1:child_killed"] * (DEATHS_TO_QUARANTINE - 1)])
@@ -153,6 +157,7 @@ def test_a_crash_is_one_whoever_dies_beside_it(bench: Bench) -> None:
     assert blame(bench)[-1] == "me@2:child_exit_3@1600001000"
 
 
+@pytest.mark.promise(5)
 def test_what_its_former_owners_have_proved_is_not_run_again(bench: Bench) -> None:
     """A task that was alone in two members that died is convicted by whoever takes over."""
     work = taken_over(bench, [GONE, "y@1:alone", "y@1:process_gone"])
@@ -296,6 +301,7 @@ def test_what_is_put_back_while_a_worker_is_free_is_started_at_once() -> None:
     assert not next(run for run in desk.pool.waiting if run.task.id == "0a").apart
 
 
+@pytest.mark.promise(5)
 def test_where_no_child_can_run_it_a_suspect_runs_alone() -> None:
     """When nothing else runs and all is recorded; nothing else starts meanwhile; one after another."""
     desk = Desk(Kennel(can=False), shards=2)

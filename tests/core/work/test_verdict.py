@@ -11,6 +11,7 @@ CRASH, KILL, DISTURBED, RAISED = "b@2:child_exit_3", "b@2:child_killed", "b@2:ch
 SEGFAULT = "b@2:child_signal_SIGSEGV@1700000000"
 
 
+@pytest.mark.promise(5)
 @pytest.mark.parametrize(
     ("blame", "expected"),
     [
@@ -52,12 +53,14 @@ def test_stages(blame: list[str], expected: Stage) -> None:
     assert stage(blame) is expected
 
 
+@pytest.mark.promise(5)
 @given(st.lists(st.sampled_from([GONE, EXPIRED, LEFT, "c@9:process_gone"])))
 def test_deaths_of_members_alone_convict_nobody(blame: list[str]) -> None:
     """However many there are: others ran there, too."""
     assert stage(blame) is not Stage.QUARANTINED
 
 
+@pytest.mark.promise(5)
 @given(st.lists(st.sampled_from([GONE, LEFT, KILL, DISTURBED, RAISED]), max_size=DEATHS_TO_QUARANTINE + 3))
 def test_kills_convict_only_in_a_row(blame: list[str]) -> None:
     """With a bystander unharmed, and no run that came through in between."""

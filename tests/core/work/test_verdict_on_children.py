@@ -49,6 +49,7 @@ def running_in(file: Path, but: set[int]) -> int:
     return int(text) if text and int(text) not in but else 0
 
 
+@pytest.mark.promise(5)
 @pytest.mark.parametrize(
     ("kills", "bystanders", "state"),
     [
@@ -78,6 +79,7 @@ def test_kills_convict_when_they_hit_nobody_else(
     assert (outcome.state, outcome.attempts) == (state, kills + (state is State.DONE))
 
 
+@pytest.mark.promise(5)
 def test_what_a_task_leaves_behind_may_kill(crawler: ClusterCrawler) -> None:
     """Others run in that child by then. One crash convicts none of them, and the next time each is alone."""
     outcomes = finished(submit(crawler, *[{"act": "leave", "seconds": 0.2}, {"act": "nap", "seconds": 0.3}] * 5))

@@ -73,6 +73,7 @@ def test_the_rate_is_measured(desk: Desk) -> None:
     assert desk.load.outstanding > 2
 
 
+@pytest.mark.promise(4)
 def test_nothing_starts_while_the_lease_may_be_lost(desk: Desk) -> None:
     """What ran is recorded none the less, if it can be."""
     desk.bench.chunk("j-0", *"abc")
@@ -175,6 +176,7 @@ def test_new_chunks_wake_the_member(desk: Desk) -> None:
     assert desk.news.woken == 1
 
 
+@pytest.mark.promise(3)
 def test_a_commit_that_arrived_after_all_is_found_by_its_id(desk: Desk) -> None:
     """The answer was lost; sent again it is refused, and then known to be there."""
     desk.bench.chunk("j-0", "a")
@@ -186,6 +188,7 @@ def test_a_commit_that_arrived_after_all_is_found_by_its_id(desk: Desk) -> None:
     assert ([run.task.id for run in desk.pool.waiting], desk.news.losses) == (["a"], [])
 
 
+@pytest.mark.promise(9)
 def test_a_commit_that_was_not_sent_is_sent_again(desk: Desk) -> None:
     """Nothing is lost while the store is away."""
     desk.bench.chunk("j-0", "a")
@@ -200,6 +203,7 @@ def test_a_commit_that_was_not_sent_is_sent_again(desk: Desk) -> None:
     assert (desk.done(), desk.load.quiet()) == (1, True)
 
 
+@pytest.mark.promise(3)
 def test_a_late_original_is_refused(desk: Desk) -> None:
     """It was sent again meanwhile, the very same: of the two, one is applied."""
     desk.bench.chunk("j-0", "a")
@@ -223,6 +227,7 @@ def test_garbage_elsewhere_is_stepped_over(desk: Desk) -> None:
     assert (desk.done(), desk.news.losses, list(desk.bench.garbage.found)) == (1, [], [KEYS.chunk(0, "j-0")])
 
 
+@pytest.mark.promise(2)
 @pytest.mark.parametrize("value", [Shard(owner="other", epoch=9).to_json(), b"garbage", None])
 def test_a_shard_that_is_another_members_is_dropped(desk: Desk, value: bytes | None) -> None:
     """Or that nobody can read: what we still had to say is counted as refused."""
