@@ -469,8 +469,8 @@ BUGS = (
     Bug(
         "a store that is away ends the member",
         "member/loop.py",
-        "        except BackendError as error:\n            self._tell_away(str(error))\n",
-        "        except OutcomeUnknownError as error:\n            self._tell_away(str(error))\n",
+        "        except BackendError as error:\n            self._warn_away(str(error))\n",
+        "        except OutcomeUnknownError as error:\n            self._warn_away(str(error))\n",
         10,
         "UnavailableError: ",
         "outage",
