@@ -504,6 +504,7 @@ def test_joining_while_the_store_is_away_fails() -> None:
     assert 0 < loop.step() <= FIRST_RETRY_PAUSE_SECONDS, "meanwhile the store is not asked"
 
 
+@pytest.mark.promise(7)
 def test_a_move_that_fails_is_tried_again_after_the_pause() -> None:
     """A failed claim leaves the shards of a member that left without an owner: the next turn claims again."""
     group = Group(runner=2, backup=None)
@@ -522,6 +523,7 @@ def test_a_move_that_fails_is_tried_again_after_the_pause() -> None:
     assert group.owners() == ["m_0"] * 4
 
 
+@pytest.mark.promise(7)
 def test_a_transfer_that_fails_is_tried_again_after_the_pause() -> None:
     """The plan is made again from a new view."""
     group = Group(runner=2, backup=None)
