@@ -420,10 +420,10 @@ def test_restless_peer_is_dialled_ever_more_rarely() -> None:
     watcher.prober.watch([peer_at(stranger.port)])
     for _ in range(3):
         stranger.accept(greeting()).close()
-    stranger.socket.settimeout(0.1)
-    with pytest.raises(TimeoutError):
-        stranger.socket.accept()
-    stranger.socket.settimeout(DEADLINE)
+    (link,) = watcher.prober._links.values()  # pyright: ignore[reportPrivateUsage]
+    # The pause begins when the prober has seen the end of the third connection, by a clock that must not move before.
+    eventually(lambda: link.phase is prober._Phase.WAITING and link.due > clock.monotonic())  # pyright: ignore[reportPrivateUsage]
+    assert select.select([stranger.socket], [], [], 0)[0] == [], "nobody is dialled before the pause is over"
     for _ in range(3):
         clock.advance(1)
         stranger.accept(greeting()).close()
