@@ -1,5 +1,6 @@
 """The session for everything except leases: created on first use, replaced after a loss."""
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import final
@@ -7,6 +8,11 @@ from typing import final
 from smoothcluster.errors import AccessDeniedError, UnavailableError
 from smoothcluster_zookeeper.session import Session
 from smoothcluster_zookeeper.settings import Settings
+
+_ZOOKEEPER_LOG = logging.getLogger("smoothcluster_zookeeper")
+
+_MOST_SYNCS = 200
+"""Syncs for which a read waits until the server has caught up: each takes a round trip, and one is the rule."""
 
 _LONGEST_SESSION_SECONDS = 3600.0
 """Session time to request, in seconds, so that the servers grant the longest time allowed."""
@@ -61,10 +67,18 @@ class Connection:
     def for_reading(self, deadline: float) -> Session:
         """Return a session as `ready` does, whose reads never return a state older than already seen."""
         session = self.ready(deadline)
-        if session.zxid < self._seen:
-            # The session's server may be behind the server that answered an earlier call. The sync brings the server
-            # up to date. No wait: ZooKeeper answers a session's requests in order, so reads come after the sync.
-            session.kazoo.sync(self._root)
+        syncs = 0
+        # The session's server may be behind the server that answered an earlier call. A sync brings a follower up to
+        # date. But the leader answers a sync at once, even while a commit that a follower has applied already still
+        # waits in the leader's own queue: so only the number of the answer shows that the server has caught up.
+        while session.zxid < self._seen:
+            if syncs == _MOST_SYNCS:
+                _ZOOKEEPER_LOG.warning("ZooKeeper is older than before: it has lost its data, or was restored")
+                with self._lock:
+                    self._seen = session.zxid
+                break
+            session.wait(session.kazoo.sync(self._root), deadline)
+            syncs += 1
         return session
 
     def sync(self) -> None:
