@@ -60,14 +60,14 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("crawl", "names no handler: write module:function"),
+        ("crawl", "names no handler; write module:function"),
         ("crawl.py:handler", "name the module, such as crawl:handler"),
-        ("cr-awl:handler", "is not a module's name"),
+        ("cr-awl:handler", "is not the name of a module"),
         ("crawler:handler", "there is no module 'crawler' in "),
         ("crawl.sub:handler", "there is no module 'crawl.sub'"),
         ("crawl:handle", "has no 'handle'; did you mean 'handler'?"),
-        ("crawl:number", "crawl:number is no handler but 3"),
-        ("crawl:Kind", "is no handler but <class 'crawl.Kind'>"),
+        ("crawl:number", "crawl:number is 3 and no handler"),
+        ("crawl:Kind", "is <class 'crawl.Kind'> and no handler"),
     ],
 )
 def test_run_says_what_is_wrong_with_the_handler(
@@ -130,7 +130,7 @@ def test_run_works_until_it_is_told_to_leave(
         while "handled by me" not in (line := err.readline()):
             assert line, "it ended"
         process.send_signal(number)
-        assert "me: left group default" in process.communicate(timeout=DEADLINE)[1]
+        assert "me left group default" in process.communicate(timeout=DEADLINE)[1]
         assert process.returncode == 0
 
 
@@ -153,8 +153,8 @@ def test_run_tells_what_becomes_of_its_member(module: Callable[[str], None], tmp
         assert out.readline() == "crawler_0 backup-runner in group default at memory://\n"
         told = ""
         while not (
-            "crawler_0: runner, was backup-runner" in told
-            and "crawler_0: took over shards 0-31 from first (left" in told
+            "crawler_0 is now a runner and was a backup-runner" in told
+            and "crawler_0 took over shards 0-31 from first (left" in told
         ):
             line = err.readline()
             assert line, told
@@ -244,7 +244,8 @@ def test_several_members_are_started_again_when_they_die(module: Callable[[str],
         cluster.change_spec(runner=2)
         victim = cluster.status()["members"][0]["pid"]
         os.kill(victim, signal.SIGKILL)
-        words = f"process {victim} has ended (-9); another in "  # Longer if it was not the first of its place to end.
+        words = f"process {victim} ended with status -9; a new process starts in "
+        # The pause is longer if an earlier process of the same place has ended.
         assert any(words in line for line in err), "members write there, too"
         eventually(lambda: victim not in {each["pid"] for each in cluster.status()["members"]}, DEADLINE)
         eventually(lambda: [each["running"] for each in cluster.status()["members"]] == [True, True], DEADLINE)
@@ -292,7 +293,7 @@ def test_one_that_dies_again_and_again_is_started_ever_later(module: Callable[[s
         seen: Counter[str] = Counter()
         while not {"0.5 s", "1.0 s", "2.0 s"} <= seen.keys():
             line = err.readline()
-            assert "has ended (7); another in" in line
+            assert "ended with status 7; a new process starts in" in line
             seen[line.strip().rpartition(" in ")[2]] += 1
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=DEADLINE)
