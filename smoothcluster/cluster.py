@@ -118,7 +118,7 @@ class Cluster:
         until = access.clock.monotonic() + access.patience
         while (spec := access.ask(step)) is None:
             if access.clock.monotonic() > until:
-                raise OutcomeUnknownError("the store does not take the change, or others were faster again and again")
+                raise OutcomeUnknownError("the store did not accept the change, or other changes came first; try again")
         if spec.shards < ENOUGH * (spec.runner or 0):
             log.warning(
                 "%d shards for %s Runners: shares differ, or some have none; their number stays",

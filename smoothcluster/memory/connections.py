@@ -19,7 +19,9 @@ def check_path(path: Path | str) -> Path:
     """Return *path* as an absolute path; raise UsageError if no socket can have this path."""
     absolute = Path(path).absolute()
     if len(bytes(absolute)) > _LONGEST or "\0" in str(path):
-        raise UsageError(f"no socket can be at {str(absolute)!r}: a path has at most {_LONGEST} bytes, none of them 0")
+        raise UsageError(
+            f"{str(absolute)!r} cannot be a socket: the path must have at most {_LONGEST} bytes, and no byte 0"
+        )
     return absolute
 
 
@@ -37,8 +39,8 @@ class Link:
             self.socket.connect(str(path))
         except OSError as error:
             raise UnavailableError(
-                f"no connection to memory://{path}: {error}; check that `python -m smoothcluster.memory {path}` runs,"
-                " and that the socket is yours"
+                f"memory://{path} is unreachable: {error}; check that `python -m smoothcluster.memory {path}` runs,"
+                " and that the socket belongs to this user"
             ) from error
         self.ask(_GREETING, until, UnavailableError)  # A stopped server accepts connections but never answers.
 
@@ -50,21 +52,21 @@ class Link:
         except OSError as error:
             # The server acts on whole frames only, and this frame will never be complete.
             raise UnavailableError(
-                f"memory://{self._path} was not asked: {error}; check that its server runs"
+                f"the request to memory://{self._path} was not sent: {error}; check that the server runs"
             ) from error
         try:
             while not (answers := self.hear(until)):
                 pass
             return answers[0]
         except (OSError, ValueError, TypeError) as error:
-            raise unknown(f"memory://{self._path} did not answer: {error}; check that its server runs") from error
+            raise unknown(f"memory://{self._path} did not answer: {error}; check that the server runs") from error
 
     def hear(self, until: float | None) -> list[Frame]:
         """Wait for data and return the frames completed by the data. Raise OSError if none arrives by *until*."""
         self._wait(until)
         data = self.socket.recv(65_536)
         if not data:
-            raise ConnectionResetError("it hung up")
+            raise ConnectionResetError("the server closed the connection")
         return list(self._frames.feed(data))
 
     def _wait(self, until: float | None) -> None:

@@ -95,7 +95,9 @@ class SocketBackend(CoordinationBackend, HasHistory):
         except BackendError:
             raise
         except (LookupError, TypeError, ValueError) as error:
-            raise unknown(f"what {self.url} answers makes no sense; check what serves there") from error
+            raise unknown(
+                f"{self.url} gave a malformed answer; check that a MemoryServer of this version listens there"
+            ) from error
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         for key in keys:
@@ -121,7 +123,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
         try:
             return outcome, self._whole(*listing)
         except UnavailableError as error:
-            raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
+            raise OutcomeUnknownError(f"the store answered the commit, and then the listing failed: {error}") from error
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
@@ -143,7 +145,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
             case [str(name), int() | float() as ttl]:
                 return SocketLease(self, name, ttl)
             case _:
-                raise ValueError("no lease")
+                raise ValueError("the answer has no lease")
 
     def _commit(
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str | None
@@ -162,7 +164,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
 def _page(got: Frame) -> list[Entry | None]:
     found = entries(got.words[0], got)
     if not found:
-        raise ValueError("nothing of what was asked for")
+        raise ValueError("the answer has none of the requested entries")
     return found
 
 
@@ -181,4 +183,4 @@ def _outcome(got: Frame) -> Committed | Refused:
         case "misplaced", [str(key), str(what)]:
             raise MisplacedKeyError(key, what)
         case _:
-            raise ValueError("no such outcome")
+            raise ValueError("the answer has an unknown outcome")

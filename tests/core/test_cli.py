@@ -202,7 +202,7 @@ def test_the_numbers_are_shown_and_changed(invoke: Invoke, url: str, crawler: Cl
 def test_numbers_that_the_group_cannot_have_are_a_mistake(invoke: Invoke, url: str) -> None:
     """Where all are Runners nobody can be told to stand by."""
     with ClusterCrawler(backend=connect(url), runner=2, handler=crawl):
-        assert "all its members are Runners" in one_line(invoke("spec", "--backup", "1"), 2)
+        assert "all members are Runners" in one_line(invoke("spec", "--backup", "1"), 2)
 
 
 def test_status_as_json_is_the_clusters(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:

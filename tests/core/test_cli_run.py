@@ -108,7 +108,7 @@ def test_run_passes_numbers_on(invoke: Invoke, module: Callable[[str], None]) ->
 def test_run_without_numbers_needs_a_group_that_has_some(invoke: Invoke, module: Callable[[str], None]) -> None:
     """Then it takes these."""
     module(HANDLER)
-    assert "its first member must give runner" in one_line(invoke("run", "crawl:handler"), 2)
+    assert "the first member must give runner" in one_line(invoke("run", "crawl:handler"), 2)
 
 
 def test_run_has_the_constructors_defaults() -> None:
@@ -181,7 +181,7 @@ def test_run_can_be_told_to_leave_while_it_waits_for_its_name(module: Callable[[
         HANDLER + '\n    ClusterCrawler(backend=connect("memory://"), runner=1, handler=handler, name="me").start()\n'
     )
     with started("run", "crawl:handler", "--runner", "1", "--name", "me", cwd=tmp_path) as (process, _, err):
-        assert "a living member is called 'me'" in err.readline()
+        assert "a living member has the name 'me'" in err.readline()
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=DEADLINE) == ("", "")
         assert process.returncode == 0

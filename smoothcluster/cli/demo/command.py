@@ -52,7 +52,7 @@ class Reckoning:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON object.")
 @verbose
 def demo(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
-    """Crawl a small site, kill a Runner, and check that nothing is lost.
+    """Crawl a small site, kill a Runner, and check the outcomes.
 
     Three Runners and two Backup Runners, a process each, crawl a site on this machine. Half-way the
     command kills a Runner (SIGKILL), and a Backup Runner takes over. In the end the command compares
