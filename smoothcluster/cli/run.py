@@ -87,7 +87,7 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
     call = load_handler(handler)
     if members > 1:
         if INDEX not in settings["name"]:
-            raise UsageError(f"each of the {members} members needs a name of its own: put {INDEX} into --name")
+            raise UsageError(f"{members} members need {members} names: put {INDEX} into --name")
         options = [] if url is None else ["--backend", url]
         given = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if value is not None}
         options += [str(word) for pair in given.items() for word in pair]

@@ -68,8 +68,9 @@ def free_name(template: str, taken: set[str]) -> str:
     if INDEX not in template:
         if template in taken:
             raise NameInUseError(
-                f"a living member has the name {template!r}; choose another name, or a name with {INDEX!r} in it."
-                " If the member has just died, the name is free once the member's lease has run out"
+                f"a living member has the name {template!r}; choose another name, or a name with"
+                f" {INDEX!r} in it. If the member has just died, the name is free once the"
+                " member's lease has run out"
             )
         return template
     index = 0

@@ -165,7 +165,9 @@ def test_two_backends_for_one_scheme_are_refused(install: Install) -> None:
 def test_unknown_option_is_refused_with_the_known_ones(install: Install) -> None:
     """A misspelt option is an error before anything is connected."""
     install("acme", ADAPTER.replace(", **more", ""))
-    with pytest.raises(UsageError, match="unexpected keyword argument 'timeoot'; the options of the backend are: timeout"):
+    with pytest.raises(
+        UsageError, match="unexpected keyword argument 'timeoot'; the options of the backend are: timeout"
+    ):
         connect("acme://h", timeoot=1)
 
 
