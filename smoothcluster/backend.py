@@ -48,7 +48,7 @@ def check_key(key: str) -> str:
     ``.`` and ``..`` are not segments. A key has at most 512 characters.
     """
     if not _KEY_PATTERN.fullmatch(key) or len(key) > 512:
-        raise ValueError(f"not a valid key: {key!r}; use A-Z a-z 0-9 _ . : @ + = - in segments joined by '/'")
+        raise ValueError(f"key {key!r} is not valid: use A-Z a-z 0-9 _ . : @ + = - in segments joined by '/'")
     return key
 
 
@@ -167,7 +167,7 @@ class Guarantees:
         lacking: list[str] = []
         for name, wanted in required.items():
             if name not in known:
-                raise ValueError(f"{name!r} is no guarantee; there are {', '.join(sorted(known))}")
+                raise ValueError(f"{name!r} is no guarantee; the guarantees are {', '.join(sorted(known))}")
             found: float = getattr(self, name)
             at_most = name in ("shortest_ttl", "ttl_step")
             if found > wanted if at_most else found < wanted:
@@ -326,7 +326,7 @@ class CoordinationBackend(Protocol):
         try:
             return outcome, self.list(directory)
         except UnavailableError as error:
-            raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
+            raise OutcomeUnknownError(f"the store answered the commit, and then the listing failed: {error}") from error
 
 
 @runtime_checkable
@@ -375,17 +375,21 @@ def check_commit(guarantees: Guarantees, conditions: Sequence[Condition], change
         raise ValueError("a commit needs at least one change")
     size = commit_size(conditions, changes)
     if size.bytes > guarantees.largest_commit:
-        raise CommitTooLargeError(f"commit of {size.bytes} bytes; the store takes {guarantees.largest_commit}")
+        raise CommitTooLargeError(
+            f"the commit has {size.bytes} bytes, and the store takes {guarantees.largest_commit} at most"
+        )
     if size.operations > guarantees.most_operations:
         most = guarantees.most_operations
-        raise CommitTooLargeError(f"commit of {size.operations} operations; the store takes {most}")
+        raise CommitTooLargeError(f"the commit has {size.operations} operations, and the store takes {most} at most")
     leases: dict[str, Lease] = {}
     for change in changes:
         if not isinstance(change, Delete) and len(change.value) > guarantees.largest_value:
             largest = guarantees.largest_value
-            raise CommitTooLargeError(f"{change.key!r}: value of {len(change.value)} bytes; the store takes {largest}")
+            raise CommitTooLargeError(
+                f"the value of {change.key!r} has {len(change.value)} bytes, and the store takes {largest} at most"
+            )
         if isinstance(change, Create) and change.lease is not None:
             leases[change.lease.id] = change.lease
     if len(leases) > 1:
-        raise ValueError("one commit can hang keys on one lease only")
+        raise ValueError("a commit can put keys on a single lease only")
     return next(iter(leases.values()), None)

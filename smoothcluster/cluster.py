@@ -112,7 +112,7 @@ class Cluster:
         until = clock.monotonic() + access.patience
         while (spec := access.ask(lambda: try_change(access.store, wanted))) is None:
             if clock.monotonic() > until:
-                raise OutcomeUnknownError("the store does not take the change, or others were faster again and again")
+                raise OutcomeUnknownError("the store did not accept the change, or other changes came first; try again")
         if spec.shards < SHARDS_PER_RUNNER * (spec.runner or 0):
             log.warning(
                 "%d shards for %s Runners: shares differ, or some have none; their number stays",

@@ -85,12 +85,13 @@ def _find(scheme: str) -> EntryPoint:
 def _unknown(scheme: str, known: list[str]) -> str:
     if not known:
         return (
-            f"no backend is registered for {scheme}://, nor for anything else: "
+            f"no backend is registered for {scheme}://, nor for any other scheme: "
             "smoothcluster must be installed (pip install); a checkout on the path is not enough"
         )
     near = difflib.get_close_matches(scheme, known, n=1)
-    hint = f"; did you mean {near[0]}://?" if near else "; a package that provides it must be installed first"
-    return f"no backend is registered for {scheme}://: known are {', '.join(f'{name}://' for name in known)}{hint}"
+    hint = f"; did you mean {near[0]}://?" if near else "; install the package of the backend first"
+    names = ", ".join(f"{name}://" for name in known)
+    return f"no backend is registered for {scheme}://: the known schemes are {names}{hint}"
 
 
 def _from_url(point: EntryPoint) -> Callable[..., CoordinationBackend]:
@@ -159,7 +160,9 @@ def _check_options(
             for parameter in list(signature.parameters.values())[1:]
             if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         ]
-        raise UsageError(f"{scheme}://: {error}; its options are: {', '.join(takes) or 'none'}") from None
+        raise UsageError(
+            f"{scheme}://: {error}; the options of the backend are: {', '.join(takes) or 'none'}"
+        ) from None
 
 
 def _owner(point: EntryPoint) -> str:

@@ -42,7 +42,9 @@ class ZookeeperCrawler(ClusterCrawler):
 
     def handle(self, task: Task, context: TaskContext) -> object:
         """Handle *task*. Subclasses override this method; without an override, every task fails."""
-        raise NotImplementedError(f"{type(self).__name__} has neither a handler nor a method 'handle' of its own")
+        raise NotImplementedError(
+            f"{type(self).__name__} has neither a handler nor a method 'handle'; give a handler, or define the method"
+        )
 
     def _close(self) -> None:
         super()._close()

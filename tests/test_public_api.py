@@ -18,6 +18,8 @@ ELSEWHERE = [
     ("smoothcluster.memory", "MemoryBackend"),
     ("smoothcluster.memory", "SocketBackend"),
     ("smoothcluster.memory.server", "MemoryServer"),
+    ("smoothcluster.recipes", "Lock"),
+    ("smoothcluster.recipes", "Session"),
     ("smoothcluster_etcd", "EtcdBackend"),
     ("smoothcluster_redis", "RedisBackend"),
     ("smoothcluster_sqlite", "SqliteBackend"),
@@ -38,7 +40,7 @@ def test_the_package_offers_exactly_the_public_names() -> None:
 
 @pytest.mark.parametrize(("module", "name"), ELSEWHERE)
 def test_name_is_where_it_is_promised(module: str, name: str) -> None:
-    """Backends and errors are imported from their own modules."""
+    """Backends, errors and recipes are imported from their own modules."""
     if module in DRIVERS and find_spec(DRIVERS[module]) is None:
         pytest.skip(f"needs {DRIVERS[module]}")
     assert hasattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""What a backend takes beside its URL, from a file: passwords belong neither into a command line nor into a URL."""
+"""Read options of the backend from a file: passwords belong neither in a command line nor in a URL."""
 
 import json
 import os
@@ -9,22 +9,27 @@ from smoothcluster.cli import logs
 from smoothcluster.errors import UsageError
 
 OPTIONS_VARIABLE = "SMOOTHCLUSTER_OPTIONS"
-"""Names a file with a JSON object: options of the backend, as its README lists them."""
+"""The environment variable with the path of a file: a JSON object with options of the backend."""
 
 
 def backend_options() -> dict[str, object]:
-    """What the file holds that the variable names; nothing if none is named. Its passwords are never shown."""
+    """Return the options in the file named by the variable; no options if the variable is unset.
+
+    Messages never show the passwords among the options.
+    """
     path = os.environ.get(OPTIONS_VARIABLE)
     if not path:
         return {}
     try:
         options = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"{OPTIONS_VARIABLE}: {path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"{OPTIONS_VARIABLE} names {path}, and the file cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise UsageError(f"{OPTIONS_VARIABLE}: {path} is not JSON") from None
+        raise UsageError(f"{OPTIONS_VARIABLE} names {path}, and the file is not JSON") from None
     if not isinstance(options, dict):
-        raise UsageError(f'{OPTIONS_VARIABLE}: {path} must hold a JSON object, such as {{"username": "crawler"}}')
+        raise UsageError(
+            f'{OPTIONS_VARIABLE} names {path}, and the file must hold a JSON object, such as {{"username": "crawler"}}'
+        )
     for name, value in cast("dict[str, object]", options).items():
         if "password" in name:
             logs.hide_word(str(value))

@@ -1,4 +1,4 @@
-"""What all commands have in common: options, how errors are told, how the process ends."""
+"""Shared parts of all commands: common options, error messages, exit statuses."""
 
 import errno
 import os
@@ -17,29 +17,31 @@ from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.registry import BACKEND_VARIABLE, connect
 
 HELP_EPILOG = f"""\b
-{BACKEND_VARIABLE} is the default for --backend; without it, a file of the user's own is used, and its path is told.
-{OPTIONS_VARIABLE} names a file with the backend's options, passwords among them, as a JSON object.
+{BACKEND_VARIABLE} is the default for --backend. If neither is given, the
+command uses a sqlite file of the user and prints the path of the file.
+{OPTIONS_VARIABLE} names a file with options of the backend, passwords
+included, as a JSON object.
 
 \b
 Exit status:
-  0    done; also after Ctrl-C or SIGTERM where that is the way to end it
-  1    anything not listed here
-  2    the call is wrong: the message says how to mend it
-  3    the store could not be reached, or refused
-  130  interrupted by Ctrl-C before it was done
+  0    success; also after Ctrl-C or SIGTERM where a signal ends the command
+  1    any failure not listed here
+  2    the call is wrong; the message says how to correct the call
+  3    the store is unreachable, or refused the request
+  130  Ctrl-C interrupted the command before the end
 """
 
 STORE_RETRY_SECONDS = 3.0
-"""Seconds for which a command goes on asking a store that is away; one question may take the backend longer."""
+"""Seconds for which a command retries while the store is out of reach. A single request may take longer."""
 
 STDOUT_DESCRIPTOR, STDERR_DESCRIPTOR = 1, 2
-"""The descriptor."""
+"""File descriptors of the process's output."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Exit(IntEnum):
-    """The process's exit status."""
+    """The exit status of the process."""
 
     DONE = 0
     FAILED = 1
@@ -49,7 +51,7 @@ class Exit(IntEnum):
 
 
 class Failure(click.ClickException):
-    """The command failed: one line for people, and the exit status."""
+    """A command failed: the message is a single line for people, *status* the exit status."""
 
     def __init__(self, message: str, status: Exit) -> None:
         super().__init__(message)
@@ -57,9 +59,9 @@ class Failure(click.ClickException):
 
 
 class Commands(click.Group):
-    """A group of commands whose every error is one line and a status.
+    """A group of commands that reports each error as a single line and an exit status.
 
-    A stack trace is only shown with ``--verbose``, before the line.
+    With ``--verbose`` a stack trace comes before the line.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -68,9 +70,9 @@ class Commands(click.Group):
             if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  # as after >&-
                 sys.stdout.flush()
         except BrokenPipeError:
-            pass  # Whoever read it has had enough.
+            pass  # The reader of the output has closed the pipe, like `head`.
         except KeyboardInterrupt:
-            raise Failure("interrupted", Exit.INTERRUPTED) from None
+            raise Failure("Ctrl-C interrupted the command", Exit.INTERRUPTED) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
@@ -81,19 +83,21 @@ class Commands(click.Group):
         args: Sequence[str] | None = None,
         prog_name: str | None = None,
         complete_var: str | None = None,
-        standalone_mode: bool = True,  # noqa: FBT001, FBT002  # click's own
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002  # click's signature
         **extra: Any,
     ) -> Any:
         with logs.logging_to_stderr():
             try:
                 status: int = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or Exit.DONE
             except click.ClickException as error:
-                logs.log.debug("what led to it:", exc_info=error)
+                logs.log.debug("the command failed with this exception:", exc_info=error)
                 _print_error(error)
                 status = error.status if isinstance(error, Failure) else error.exit_code
             except click.Abort:
                 status = Exit.INTERRUPTED
-            except OSError as error:  # There was no room for a help, say; whatever commands do is a failure by now.
+            except (
+                OSError
+            ) as error:  # For example a full disk while click prints a help text; `invoke` has handled the commands.
                 _print_error(failure(error))
                 status = Exit.FAILED
         if standalone_mode:
@@ -104,12 +108,15 @@ class Commands(click.Group):
 
 
 def _is_full(error: Exception) -> TypeGuard[OSError]:
-    """Whether it comes of writing the output: an error of a file that was opened names it."""
+    """Whether *error* came from writing the output. The error of an opened file would name the file."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None
 
 
 def _give_up(stream: TextIO | None, descriptor: int) -> None:
-    """Have what could not be written to *stream* not tried again at exit, whose status would tell of it."""
+    """Drop output that *stream* cannot write.
+
+    Otherwise Python would try again at exit and change the exit status.
+    """
     try:
         if stream is not None:  # as after >&-
             stream.flush()
@@ -118,9 +125,9 @@ def _give_up(stream: TextIO | None, descriptor: int) -> None:
 
 
 def failure(error: Exception) -> Failure:
-    """How *error* is told."""
+    """Return the message and the exit status for *error*."""
     if _is_full(error):
-        return Failure(f"cannot write the output: {error.strerror}", Exit.FAILED)
+        return Failure(f"the output cannot be written: {error.strerror}", Exit.FAILED)
     if isinstance(error, UsageError):
         return Failure(str(error), Exit.USAGE)
     if isinstance(error, BackendError):
@@ -141,33 +148,40 @@ def _print_error(error: click.ClickException) -> None:
 def verbose(command: F) -> F:
     """Give *command* the option ``--verbose``."""
 
-    def tell_more(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:  # noqa: ARG001, FBT001  # click's
+    def tell_more(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:  # noqa: ARG001, FBT001  # click's signature
         if wanted:
             logs.log_everything()
 
-    words = "Tell more on standard error, stack traces included."
+    words = "Log more to standard error, with stack traces."
     return click.option(
         "-v", "--verbose", is_flag=True, is_eager=True, expose_value=False, callback=tell_more, help=words
     )(command)
 
 
 def common(command: F) -> F:
-    """Give *command* the options that all have which deal with a group: *group* and *url*."""
-    where = "Where the group lives, as zookeeper://127.0.0.1:2181; "
-    where += f"{BACKEND_VARIABLE}, else the user's own file, if not given."
+    """Give *command* the options of all commands on a group: ``--group``, ``--backend`` and ``--verbose``."""
+    where = "The group's store, such as zookeeper://127.0.0.1:2181. "
+    where += f"The default is {BACKEND_VARIABLE}, or else a sqlite file of the user."
     command = verbose(command)
     command = click.option("--backend", "url", metavar="URL", help=where)(command)
-    return click.option("--group", metavar="NAME", default="default", show_default=True, help="Which group.")(command)
+    return click.option("--group", metavar="NAME", default="default", show_default=True, help="Name of the group.")(
+        command
+    )
 
 
 @contextmanager
 def opened(url: str | None) -> Generator[CoordinationBackend]:
-    """The backend at *url*, at the environment's, or at the default, which is told then; closed in the end."""
+    """Open the backend at *url*, by default at the environment's URL; close the backend in the end.
+
+    Without either, open the default store and print its URL on standard error.
+    """
     named = url or os.environ.get(BACKEND_VARIABLE, "")
     logs.hide(named)
     backend = connect(url, **backend_options())
     if not named:
-        click.echo(f"using {backend.url}; --backend or {BACKEND_VARIABLE} names another store", err=True)
+        click.echo(
+            f"this command is using {backend.url}; --backend or {BACKEND_VARIABLE} names another store", err=True
+        )
     try:
         with logs.adapter_logging_to_stderr(backend):
             yield backend

@@ -1,4 +1,4 @@
-"""``smoothcluster completion``: what has a shell complete commands and options with the tabulator key."""
+"""``smoothcluster completion``: print a script for shell completion with the Tab key."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -6,7 +6,7 @@ from click.shell_completion import get_completion_class
 from smoothcluster.cli.common import verbose
 
 COMPLETION_VARIABLE = "_SMOOTHCLUSTER_COMPLETE"
-"""By which the shell asks: click makes it of the program's name."""
+"""The environment variable by which the shell asks for completions. click forms the name from the program's."""
 
 
 SETUP_EPILOG = """\b
@@ -21,7 +21,7 @@ fish, in ~/.config/fish/config.fish:   smoothcluster completion fish | source
 @verbose
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print a script that completes commands and options."""
+    """Print a script for shell completion of commands and options."""
     kind = get_completion_class(shell)
-    assert kind is not None, "click knows all that may be chosen"
+    assert kind is not None, "click knows each of the shells to choose from"
     print(kind(ctx.find_root().command, {}, "smoothcluster", COMPLETION_VARIABLE).source())

@@ -1,4 +1,4 @@
-"""``smoothcluster doctor``: what a store promises, as connected, and how fast it is from here."""
+"""``smoothcluster doctor``: measure a store from here, and check which promises of the library hold on the store."""
 
 import json
 import secrets
@@ -17,31 +17,31 @@ from smoothcluster.registry import masked
 from smoothcluster.retry import patiently
 
 MEASUREMENT_REPETITIONS = 20
-"""Of each measurement; the median counts."""
+"""Repetitions of each measurement. The result is the median."""
 
 USUAL_TTL_SECONDS = 10.0
-"""Seconds of lease that members ask for unless told otherwise."""
+"""Seconds of lease that members ask for by default."""
 
 _STORE_DEPENDENT_PROMISES = (
     "never more Runners than seats",
     "one owner for each shard; a replaced one writes nothing",
     "one recorded outcome for every task",
 )
-"""What rests on the store's own promises."""
+"""The promises that depend on the store's own promises."""
 
 _EFFECTS_OF_LOST_COMMITS = (
-    "members on a primary that was replaced, and does not know it yet, count for themselves",
-    "what was read before a failover is refused after it; what was written last may be gone",
-    "what a failover or a restart forgets is run again; a submit just before it may have to be repeated",
+    "members still connected to a replaced primary hold seats of their own for a while",
+    "after a failover the store refuses versions read before, but may have lost the last writes",
+    "tasks whose outcomes a failover or restart lost run again; repeat a submit made just before",
 )
-"""What it comes to if a store may lose what it has acknowledged last."""
+"""The consequence for each of these promises if a store may lose its latest acknowledged writes."""
 
 VERDICT_HELD, VERDICT_WEAKER, VERDICT_NOT_HELD = "held", "weaker", "not held"
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """Whether a promise of the library holds on this store."""
+    """A promise of the library, and whether the promise holds on this store."""
 
     what: str
     verdict: str
@@ -50,29 +50,29 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a member would meet here, in milliseconds and seconds."""
+    """The measured times and lease lengths of a store, as a member on this machine would meet them."""
 
     read_ms: float
     commit_ms: float
     watch_ms: float | None
-    """From a commit to the wake-up; None if none came."""
+    """From a commit to the wake-up; None if no wake-up came."""
     granted_s: float
-    """Of a lease of 10 seconds."""
+    """Granted for a requested lease of 10 seconds."""
     shortest_s: float
-    """Of the shortest lease that can be had."""
+    """The shortest lease that the store grants."""
     history: str | None = None
-    """Which history the store is in, if it may lose a part of that."""
+    """The id of the store's present history, for stores that may lose a part of their history."""
 
 
 @click.command()
 @click.argument("url", required=False)
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object, for scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for scripts.")
 @verbose
 def doctor(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
-    """Try a store, and say which promises hold on it.
+    """Test a store, and print which promises hold on the store.
 
-    URL is what --backend takes elsewhere. A few keys of its own are written and removed again.
-    The status is 1 if a promise does not hold.
+    URL has the form of --backend in other commands. The command writes a few keys of its own and
+    removes them again. The exit status is 1 if a promise does not hold.
     """
     with opened(url) as backend, adapter_logging_to_stderr(backend) as warnings:
         patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, backend.sync)
@@ -86,11 +86,11 @@ def doctor(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
     else:
         print("\n".join(report(where, guarantees, measured, promises)))
     if any(promise.verdict == VERDICT_NOT_HELD for promise in promises):
-        raise Failure(f"not every promise holds on {where}", Exit.FAILED)
+        raise Failure(f"not every promise holds on {where}; the table says which and why", Exit.FAILED)
 
 
 def measure(backend: CoordinationBackend) -> Measured:
-    """Try everything that groups rely on, under a name that nobody else has."""
+    """Measure the operations that groups rely on, under a key that no other client knows."""
     root = f"doctor-{secrets.token_hex(8)}"
     key = f"{root}/key"
     version = _done(backend.commit([], [Create(key, b"0")]))[key]
@@ -108,7 +108,7 @@ def measure(backend: CoordinationBackend) -> Measured:
 
 
 def _done(result: object) -> Mapping[str, str]:
-    assert isinstance(result, Committed), "nobody else knows the key"
+    assert isinstance(result, Committed), "no other client knows the key"
     return result.versions
 
 
@@ -127,7 +127,7 @@ def _watched(backend: CoordinationBackend, path: str, change: Callable[[], None]
     try:
         delays: list[float] = []
         for _ in range(5):
-            SYSTEM_CLOCK.sleep(0.05)  # What is still on its way must not be taken for what comes of this.
+            SYSTEM_CLOCK.sleep(0.05)  # Late wake-ups of the previous change must not count for the next change.
             woken.clear()
             began = SYSTEM_CLOCK.monotonic()
             change()
@@ -149,38 +149,40 @@ def _granted(backend: CoordinationBackend) -> tuple[float, float]:
 
 
 def assess(promised: Guarantees, measured: Measured, warnings: Sequence[str] = ()) -> Iterator[Promise]:
-    """Each promise of the library, on a store that promises and does this."""
+    """Yield each promise of the library with the verdict for a store with these guarantees and measurements."""
     if not promised.linearizable_writes:
-        verdict, whys = VERDICT_NOT_HELD, 3 * ("commits have no single order: two members may win one claim",)
+        verdict, whys = VERDICT_NOT_HELD, 3 * ("commits have no single order, so two members may win the same claim",)
     elif not promised.survives_failover:
         verdict, whys = VERDICT_WEAKER, _EFFECTS_OF_LOST_COMMITS
     else:
-        verdict, whys = VERDICT_HELD, 3 * ("commits have one order and are not forgotten",)
+        verdict, whys = VERDICT_HELD, 3 * ("commits have a single order, and the store keeps them",)
     for what, why in zip(_STORE_DEPENDENT_PROMISES, whys, strict=True):
         yield Promise(what, verdict, why)
     yield Promise(
         "no task is started on a lease that may be over",
         VERDICT_HELD,
-        f"10 s are granted as {measured.granted_s:.3g} s",
+        f"the store grants {measured.granted_s:.3g} s for a lease of 10 s",
     )
     if measured.watch_ms is None:
         yield Promise(
-            "all is taken over and finished", VERDICT_WEAKER, "watches do not wake: members look by themselves only"
+            "all is taken over and finished",
+            VERDICT_WEAKER,
+            "watches do not wake, so members notice changes by polling only",
         )
     else:
         yield Promise(
             "all is taken over and finished", VERDICT_HELD,
-            f"after {measured.granted_s:.3g} s where a death cannot be seen, within moments where it can",
+            f"within moments if members see a death, otherwise after {measured.granted_s:.3g} s",
         )  # fmt: skip
-    yield Promise("no two machines' clocks are compared", VERDICT_HELD, "by none of the library's decisions")
-    if warnings:  # What adapters warn of is that the store will not be what it was when it comes back.
+    yield Promise("no two machines' clocks are compared", VERDICT_HELD, "no decision of the library compares clocks")
+    if warnings:  # Adapters warn of stores that may come back with another state.
         yield Promise("nothing is lost while the store is away", VERDICT_WEAKER, "; ".join(warnings))
     else:
-        yield Promise("nothing is lost while the store is away", VERDICT_HELD, "outcomes wait in the members")
+        yield Promise("nothing is lost while the store is away", VERDICT_HELD, "outcomes wait in the members meanwhile")
 
 
 def report(where: str, promised: Guarantees, measured: Measured, promises: list[Promise]) -> Iterator[str]:
-    """The lines that people read."""
+    """Yield the lines for people."""
     yield f"{where}"
     yield ""
     woken = "never" if measured.watch_ms is None else f"{measured.watch_ms} ms"
@@ -188,13 +190,13 @@ def report(where: str, promised: Guarantees, measured: Measured, promises: list[
     yield f"leases last from {measured.shortest_s:.3g} s to {_length(promised.longest_ttl)}"
     yield f"one commit: up to {promised.largest_commit} bytes, {promised.most_operations} operations"
     if measured.history is not None:
-        yield f"it is in this history: {measured.history}"
+        yield f"the store's present history: {measured.history}"
     yield ""
     yield from table(("PROMISE", "", "WHY"), [[each.what, each.verdict, each.why] for each in promises])
 
 
 def _length(seconds: float) -> str:
-    """As people say it: who asks for more than a day does not count seconds."""
+    """Write a time for people: in days or years if longer than a day."""
     if seconds > 86_400:
         return "a year and more" if seconds >= 365 * 86_400 else f"{seconds / 86_400:.0f} days"
     return f"{seconds:g} s"

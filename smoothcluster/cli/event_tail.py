@@ -1,4 +1,4 @@
-"""Events as they come: each read asks for the next event of each member, not for all of them again."""
+"""Follow events: each read asks for the next event of each member, instead of listing all events again."""
 
 from collections.abc import Mapping
 from typing import final
@@ -13,17 +13,17 @@ Event = Mapping[str, object]
 
 @final
 class Tail:
-    """The events of a group, or of one member of it, each returned once."""
+    """The events of a group, or of a single member, each returned once."""
 
     def __init__(self, backend: CoordinationBackend, group: str, member: str | None = None) -> None:
         self._backend, self._keys, self._member = backend.for_group(group), Keys(group), member
         self._next: dict[str, int] = {}
-        """For each member's ring, the number that its next event will have."""
+        """The number of the next event, by the ring of events (a member's directory)."""
 
     def new(self) -> list[Event]:
-        """What was noted since the last call, oldest first by the wall clocks of those who noted it.
+        """Return the events since the last call, oldest first by the wall clocks of the members.
 
-        The first call returns all there is. What was written over before it was read is missing.
+        The first call returns all events in the store. Events overwritten before this call are missing.
         """
         rings = [self._keys.events(self._member)] if self._member else self._backend.keys(self._keys.all_events)
         events = [event for directory in rings for event in self._read(directory)]
@@ -38,13 +38,13 @@ class Tail:
             event = _event(self._backend.get(f"{directory}/{due % EVENTS_KEPT_PER_MEMBER}"))
             if event is None or _place(event) < due:
                 return events
-            if _place(event) > due:  # The ring has gone round since.
+            if _place(event) > due:  # The ring has wrapped around since the last read.
                 return events + self._read_all(directory, due)
             events.append(event)
             self._next[directory] = due + 1
 
     def _read_all(self, directory: str, least: int) -> list[Event]:
-        """The events of a ring from number *least* on; garbage has the number -1."""
+        """Return the events of a ring from number *least* on. Garbage has the number -1."""
         found = (_event(entry) for entry in self._backend.list(directory))
         events = [event for event in found if event is not None and _place(event) >= least]
         self._next[directory] = max((_place(event) + 1 for event in events), default=max(least, 0))

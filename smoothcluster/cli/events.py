@@ -1,4 +1,4 @@
-"""``smoothcluster events``: what happened in a group, one JSON object a line."""
+"""``smoothcluster events``: print the events of a group, a JSON object a line."""
 
 import sys
 from contextlib import nullcontext, suppress
@@ -14,25 +14,26 @@ from smoothcluster.group.events import line
 from smoothcluster.retry import patiently
 
 FOLLOW_POLL_SECONDS = 0.25
-"""Seconds between two looks while following."""
+"""Seconds between two reads while following."""
 
 
 @click.command()
-@click.option("--follow", "-f", is_flag=True, help="Go on with new ones as they come, until Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Continue with new events as they come, until Ctrl-C.")
 @common
 def events(follow: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # an option
-    """Print what happened in a group.
+    """Print the events of a group.
 
-    One JSON object a line, oldest first. Each member keeps a limited number of its latest events.
+    Each line is a JSON object. The oldest event comes first. The store keeps a limited number of the
+    latest events of each member.
     """
     with opened(url) as backend:
         cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
         tail = Tail(backend, cluster.group)
         with suppress(KeyboardInterrupt) if follow else nullcontext():
             if not follow:
-                cluster.spec()  # Raises if there is no such group: nothing to print is not the same.
+                cluster.spec()  # Raises if the group does not exist. A group without events is no error.
             elif patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, cluster.absent):
-                click.echo(f"there is no group {plain(group)} yet; waiting for its first event", err=True)
+                click.echo(f"group {plain(group)} does not exist yet; the command waits for the first event", err=True)
             while True:
                 for event in patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, tail.new):
                     print(line(event))

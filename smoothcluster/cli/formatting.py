@@ -1,22 +1,22 @@
-"""Putting what was read into lines for people."""
+"""Format values as lines and tables for people."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 def plain(value: object) -> str:
-    """*value* as text for a terminal or a table: what could move the cursor or break the line is replaced."""
+    """Return *value* as text for a terminal. Characters that could move the cursor or break the line are replaced."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
 
 
 def cell(value: object) -> str:
-    """*value* as it stands in a table."""
+    """Return *value* as text for a table's cell."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "-" if value is None else plain(value)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
-    """Lines whose columns are as wide as what stands in them."""
+    """Yield the lines of a table. Each column is as wide as the widest cell."""
     lines = [head, *([cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
@@ -24,7 +24,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Rising numbers, neighbours drawn together: ``0-2, 7``."""
+    """Write rising numbers, with neighbours joined to ranges: ``0-2, 7``."""
     found: list[list[int]] = []
     for number in numbers:
         if found and found[-1][1] == number - 1:
@@ -35,7 +35,7 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def shape(spec: Mapping[str, int | None]) -> str:
-    """A group's numbers: ``3 Runners, 2 Backup Runners, 32 shards``."""
+    """Write a group's numbers: ``3 Runners, 2 Backup Runners, 32 shards``."""
     runner, backup, shards = (spec[name] for name in ("runner", "backup", "shards"))
     divided = f"{shards} shard{'s' * (shards != 1)}"
     if runner is None:

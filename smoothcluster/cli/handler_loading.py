@@ -1,4 +1,4 @@
-"""From ``module:handler`` on the command line to the handler, or a message that says what is wrong."""
+"""Import the handler named ``module:handler`` on the command line, or explain why the import fails."""
 
 import difflib
 import importlib
@@ -15,18 +15,18 @@ from smoothcluster.model import Handler
 
 
 def load_handler(target: str) -> Handler:
-    """The handler that *target* names; modules in the current directory are found first.
+    """Return the handler named *target*. Modules in the current directory come first.
 
-    Raise UsageError if it is not written as module:handler, if there is no such module, if the
-    module cannot be imported, has no such attribute, or if that is no handler.
+    Raise UsageError if *target* does not have the form module:handler, if the module does not exist or cannot be
+    imported, if the module has no such attribute, or if the attribute is no handler.
     """
     name, colon, path = target.partition(":")
     if not (colon and path):
-        raise UsageError(f"{target!r} names no handler: write module:function, such as crawl:fetch")
+        raise UsageError(f"{target!r} names no handler; write module:function, such as crawl:fetch")
     if name.endswith(".py") or "/" in name:
         raise UsageError(f"{name!r} is a file; name the module, such as {Path(name).stem}:{path}")
     if not all(part.isidentifier() for part in name.split(".")):
-        raise UsageError(f"{name!r} is not a module's name")
+        raise UsageError(f"{name!r} is not the name of a module; write module:function, such as crawl:fetch")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -38,21 +38,23 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(f"there is no module {error.name!r} in {Path.cwd()} or among the installed ones") from None
+            raise UsageError(
+                f"there is no module {error.name!r} in {Path.cwd()} or among the installed modules"
+            ) from None
         raise _broken(name, error) from error
     except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
 
 
 def _broken(name: str, error: BaseException) -> UsageError:
-    """The module is there, but raises: that is told, with the place."""
-    log.debug("importing %s:", name, exc_info=error)
+    """Return the error for a module that raises during import, with the place of the exception."""
+    log.debug("the import of %s raised this exception:", name, exc_info=error)
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{last.filename}, line {last.lineno}"
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{error.filename}, line {error.lineno}"
     what = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return UsageError(f"importing module {name!r} ended in {what} ({place}); --verbose shows more")
+    return UsageError(f"the import of module {name!r} raised {what} ({place}); --verbose shows the stack trace")
 
 
 def _handler(module: ModuleType, target: str, path: str) -> Handler:
@@ -64,5 +66,5 @@ def _handler(module: ModuleType, target: str, path: str) -> Handler:
             raise UsageError(f"module {module.__name__!r} ({module.__file__}) has no {path!r}{hint}")
         found = getattr(found, part)
     if not callable(found) or inspect.isclass(found):
-        raise UsageError(f"{target} is no handler but {found!r:.80}; name a function of a task and a context")
+        raise UsageError(f"{target} is {found!r:.80} and no handler; name a function of a task and a context")
     return cast("Handler", found)

@@ -1,7 +1,6 @@
-"""What commands say on standard error, with secrets taken out.
+"""Log lines of commands on standard error, without secrets.
 
-Only the library's own loggers are dealt with; all others are left to the user's module, which
-may set up logging as it likes.
+This module configures the library's loggers alone. The user's module may configure all other loggers.
 """
 
 import logging
@@ -13,14 +12,14 @@ from typing import final
 import click
 
 log = logging.getLogger("smoothcluster.cli")
-"""What a command tells while it works."""
+"""The log of a command at work."""
 
 _USERINFO_PATTERN = re.compile(r"(?<=://)[^\s/]+@")
 _secrets: dict[str, str] = {}
 
 
 def hide(url: str) -> None:
-    """From now on, show nothing of what *url* holds of secrets, whoever puts it into a message."""
+    """From now on, replace the secrets of *url* in all messages."""
     rest = url.partition("://")[2] or url
     userinfo, _, place = rest.rpartition("@")
     query = place.partition("?")[2]
@@ -30,17 +29,17 @@ def hide(url: str) -> None:
 
 
 def hide_word(secret: str) -> None:
-    """From now on, do not show *secret*."""
+    """From now on, replace *secret* in all messages."""
     _hide(secret, "***")
 
 
 def _hide(secret: str, shown: str) -> None:
-    if len(secret) > 3:  # Less than that would make every message unreadable, and guards nothing.
+    if len(secret) > 3:  # A shorter secret protects nothing, and replacing it would garble every message.
         _secrets[secret] = _secrets[repr(secret)[1:-1]] = shown
 
 
 def scrubbed(text: str) -> str:
-    """*text* without credentials."""
+    """Return *text* without credentials."""
     for secret, shown in _secrets.items():
         text = text.replace(secret, shown)
     return _USERINFO_PATTERN.sub("***@", text)
@@ -49,7 +48,7 @@ def scrubbed(text: str) -> str:
 @final
 class _Teller(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        # Standard error may be closed, a pipe whose reader has died, on a disk that is full: no reason to stop working.
+        # Standard error may be closed, a broken pipe, or on a full disk. The command continues without the log line.
         with suppress(OSError, ValueError):
             click.echo(scrubbed(self.format(record)), err=True)
 
@@ -65,7 +64,7 @@ _teller = _new_teller(logging.DEBUG)
 
 @contextmanager
 def logging_to_stderr() -> Generator[None]:
-    """Have the library's warnings, and what commands tell, appear on standard error."""
+    """Show the library's warnings and the commands' log lines on standard error."""
     library = logging.getLogger("smoothcluster")
     before = library.level, library.propagate, log.level
     library.propagate = False
@@ -81,7 +80,7 @@ def logging_to_stderr() -> Generator[None]:
 
 @contextmanager
 def adapter_logging_to_stderr(backend: object) -> Generator[list[str]]:
-    """Have what *backend*'s adapter warns of appear, too; and collect it."""
+    """Show and collect the warnings of *backend*'s adapter."""
     warnings: list[str] = []
 
     class Collector(logging.Handler):
@@ -90,7 +89,7 @@ def adapter_logging_to_stderr(backend: object) -> Generator[list[str]]:
                 warnings.append(scrubbed(record.getMessage()))
 
     adapter = logging.getLogger(type(backend).__module__.partition(".")[0])
-    # Drivers tell of every connection; that is for those who want to hear more.
+    # Drivers log every connection, so the driver's debug lines appear with --verbose only.
     teller = _new_teller(logging.DEBUG if log.isEnabledFor(logging.DEBUG) else logging.WARNING)
     handlers = [Collector()] if adapter.name == "smoothcluster" else [Collector(), teller]
     before, adapter.propagate = adapter.propagate, False
@@ -105,6 +104,6 @@ def adapter_logging_to_stderr(backend: object) -> Generator[list[str]]:
 
 
 def log_everything() -> None:
-    """Tell everything."""
+    """Log everything (``--verbose``)."""
     logging.getLogger("smoothcluster").setLevel(logging.DEBUG)
     log.setLevel(logging.DEBUG)

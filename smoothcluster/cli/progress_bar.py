@@ -1,7 +1,6 @@
-"""What people see of something that takes a while: a bar that moves, on a terminal; elsewhere nothing.
+"""A progress bar on standard error if standard error is a terminal; otherwise messages alone.
 
-All of it goes to standard error. rich is imported only where somebody looks: other calls start
-sooner without it.
+Only a terminal needs rich, so the module imports rich late: other calls start sooner.
 """
 
 import sys
@@ -19,23 +18,23 @@ if TYPE_CHECKING:
 
 
 class Bar(Protocol):
-    """How far something has come, and what there is to say meanwhile."""
+    """A display of progress, with messages meanwhile."""
 
     @abstractmethod
     def show(self, done: int, total: int | None = None) -> None:
-        """So many are done; *total*, if that has changed."""
+        """Show *done*, and the new *total* if given."""
 
     @abstractmethod
     def print_line(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a line that stays, above the bar."""
 
 
 @final
 class Plain(Bar):
-    """Nothing but what is said."""
+    """Messages without a bar."""
 
     def show(self, done: int, total: int | None = None) -> None:
-        """Nobody looks."""
+        """Show nothing."""
 
     def print_line(self, text: str) -> None:
         click.echo(scrubbed(text), err=True)
@@ -43,7 +42,7 @@ class Plain(Bar):
 
 @final
 class Moving(Bar):
-    """One that rich draws."""
+    """A bar drawn by rich."""
 
     def __init__(self, progress: "Progress", what: str, total: int | None) -> None:
         self._progress = progress
@@ -59,11 +58,11 @@ class Moving(Bar):
 
 @contextmanager
 def shown(what: str, total: int | None, unit: str = "tasks") -> Generator[Bar]:
-    """A bar called *what*, for so many of *unit*; None if nobody knows how many."""
+    """Show a bar labelled *what* for *total* of *unit*; None for an unknown total."""
     if not sys.stderr.isatty():
         yield Plain()
         return
-    from rich.console import Console  # where nobody looks it need not be imported
+    from rich.console import Console  # needed on a terminal only
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (

@@ -1,4 +1,4 @@
-"""``smoothcluster quarantine``: tasks that are known to kill, and what to do with them."""
+"""``smoothcluster quarantine``: show and change the dead-letter list, the tasks that kill their process."""
 
 import json
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ QUARANTINE_COLUMNS = ("ID", "JOB", "TASK", "SINCE", "STARTS", "EVIDENCE")
 
 @click.group()
 def quarantine() -> None:
-    """Tasks that ended every process they ran in: list them, release them, or drop them."""
+    """List, release or drop tasks that killed their process."""
 
 
 @quarantine.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with the task and all evidence.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line, with the task and all evidence.")
 @common
 def list_(as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # an option
     """Show the tasks in quarantine, oldest first."""
@@ -28,13 +28,13 @@ def list_(as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
         cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
         found = cluster.quarantine()
         if not found:
-            cluster.status()  # Raises if there is no such group: nothing in quarantine is not the same.
+            cluster.status()  # Raises if the group does not exist. An empty quarantine is no error.
         for line in (json.dumps(each.as_dict()) for each in found) if as_json else report(found):
             print(line)
 
 
 def report(found: list[QuarantinedTask]) -> Iterator[str]:
-    """The lines that people read."""
+    """Yield the lines for people."""
     if not found:
         yield "no task is in quarantine"
         return
@@ -51,10 +51,10 @@ def _row(each: QuarantinedTask) -> tuple[object, ...]:
 @click.argument("numbers", nargs=-1, required=True, metavar="ID...")
 @common
 def release(numbers: tuple[str, ...], url: str | None, group: str) -> None:
-    """Submit copies of tasks as new jobs, and take the tasks out of quarantine.
+    """Take tasks out of quarantine and submit copies as new jobs.
 
-    IDs are those that `quarantine list` shows. The id of each new job is printed. Mend what made
-    the tasks kill first: they are started as any others are.
+    `quarantine list` shows the IDs. The command prints the id of each new job. First correct the
+    cause of the deaths: members start the copies like any other task.
     """
     with opened(url) as backend:
         for job in Cluster(backend, group, patience=STORE_RETRY_SECONDS).release(*numbers):
@@ -65,9 +65,9 @@ def release(numbers: tuple[str, ...], url: str | None, group: str) -> None:
 @click.argument("numbers", nargs=-1, required=True, metavar="ID...")
 @common
 def drop(numbers: tuple[str, ...], url: str | None, group: str) -> None:
-    """Forget tasks in quarantine; what `results` says of them stays.
+    """Delete tasks from quarantine. Recorded outcomes stay.
 
-    IDs are those that `quarantine list` shows.
+    `quarantine list` shows the IDs.
     """
     with opened(url) as backend:
         Cluster(backend, group, patience=STORE_RETRY_SECONDS).drop(*numbers)

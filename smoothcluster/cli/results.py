@@ -1,4 +1,4 @@
-"""``smoothcluster results``: what came of the tasks, streamed."""
+"""``smoothcluster results``: print the recorded outcomes of tasks, as a stream."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -12,20 +12,21 @@ from smoothcluster.model import Outcome
 
 
 @click.command()
-@click.option("--job", metavar="ID", help="Of this job only.")
+@click.option("--job", metavar="ID", help="Print the outcomes of this job only.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["jsonl", "text"]),
     default="jsonl",
     show_default=True,
-    help="JSON lines; or for people, with tabs between: job, task, state, attempts, runner, value or error.",
+    help="JSON lines, or text for people: job, task, state, attempts, runner, and value or error, separated by tabs.",
 )
 @common
 def results(job: str | None, form: str, url: str | None, group: str) -> None:
-    """Print what came of the tasks.
+    """Print the outcomes of tasks.
 
-    One line for each outcome recorded so far, of all jobs or of one; streamed, in no order.
+    Each outcome recorded so far is a line, in no particular order. Without --job, the command prints
+    the outcomes of all jobs.
     """
     with opened(url) as backend:
         cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
@@ -40,12 +41,12 @@ def _jobs(cluster: Cluster, job: str | None) -> Iterable[str]:
         return [job]
     jobs = cluster.jobs()
     if not jobs:
-        cluster.status()  # Raises if there is no such group: nothing to print is not the same.
+        cluster.status()  # Raises if the group does not exist. A group without jobs is no error.
     return jobs
 
 
 def as_json(job: str, outcome: Outcome) -> str:
-    """One JSON object."""
+    """Write an outcome as a JSON object."""
     return json.dumps(
         {
             "task_id": outcome.task_id,
@@ -61,7 +62,7 @@ def as_json(job: str, outcome: Outcome) -> str:
 
 
 def as_text(job: str, outcome: Outcome) -> str:
-    """The parts that people read, with tabs between."""
+    """Write an outcome for people, separated by tabs."""
     came = json.dumps(outcome.value, ensure_ascii=False) if outcome.error is None else outcome.error
     parts = (job, outcome.task_id, outcome.state, outcome.attempts, outcome.runner, came)
     return "\t".join(plain(part) for part in parts)

@@ -1,4 +1,4 @@
-"""``smoothcluster run``: this process as a member of a group."""
+"""``smoothcluster run``: run a member of a group in this process."""
 
 import os
 import signal
@@ -27,10 +27,10 @@ from smoothcluster.options import Isolation, Retries
 from smoothcluster.registry import BACKEND_VARIABLE, DEFAULT_URL, masked
 
 RESTART_OPTION = "--again"
-"""Given to a member that is started again: it takes the numbers that the group has by now."""
+"""Given to a restarted member. The member takes the group's present numbers."""
 
 EVENT_POLL_SECONDS = 0.5
-"""Seconds between two looks for something to tell."""
+"""Seconds between two checks for news about the member."""
 
 
 seconds = partial(click.option, type=float, metavar="SECONDS", show_default=True)
@@ -39,77 +39,81 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
 
 @click.command()
 @click.argument("handler", metavar="MODULE:HANDLER")
-@number("--runner", help="How many members are Runners. All must say the same; or leave it out for what the group has.")
-@number("--backup", help="How many stand by. Leave it out and all members are Runners.")
+@number("--runner", help="Number of Runners; the same for all members, or left out for the group's number.")
+@number("--backup", help="Number of Backup Runners. If left out, all members are Runners.")
 @click.option(RESTART_OPTION, is_flag=True, hidden=True)
 @click.option(
     "--name",
     default=f"crawler_{INDEX_PLACEHOLDER}",
     show_default=True,
-    help=f"{INDEX_PLACEHOLDER} becomes the smallest free number.",
+    help=f"Name of the member. {INDEX_PLACEHOLDER} becomes the smallest free number.",
 )
-@number("--concurrency", default=8, help="How many handlers run at once, here.")
-@number("--capacity", help="How many shards this member takes at most; any number if left out.")
-@number("--max-attempts", default=1, help="How often a task whose handler raises is tried.")
-@seconds("--retry-delay", default=1.0, help="Pause before the second try; doubled for each further one.")
-@seconds("--lease-ttl", default=10.0, help="Silence after which the store gives this member up.")
-@seconds("--grace", default=10.0, help="Time that running handlers get to finish when leaving.")
+@number("--concurrency", default=8, help="Number of handlers that run at once in this member.")
+@number("--capacity", help="The most shards that this member takes; any number if left out.")
+@number("--max-attempts", default=1, help="How often a task is tried if its handler raises.")
+@seconds("--retry-delay", default=1.0, help="Pause before the second try, doubled for each further try.")
+@seconds("--lease-ttl", default=10.0, help="Time without a heartbeat after which the store ends this member's lease.")
+@seconds("--grace", default=10.0, help="Time for running handlers to finish when the member leaves.")
 @click.option(
     "--members",
     type=click.IntRange(1),
     default=1,
     show_default=True,
     metavar="N",
-    help="How many members, on this machine: a process each, started again if it dies.",
+    help="Number of members on this machine, a process each. A dead process is restarted.",
 )
 @click.option(
     "--isolation",
     type=click.Choice(["process"]),
-    help="Run every task in a child process: one that kills its process costs no member.",
+    help="Run every task in a child process, so that a killing task costs no member.",
 )
-@seconds("--task-timeout", help="Time after which a task is ended and failed; needs --isolation.")
+@seconds("--task-timeout", help="Time after which a task is stopped and fails; needs --isolation.")
 @click.option(
-    "--task-memory", type=int, metavar="BYTES", help="What a task may allocate before it is failed; needs --isolation."
+    "--task-memory",
+    type=int,
+    metavar="BYTES",
+    help="The most that a task may allocate before the task fails; needs --isolation.",
 )
-@click.option("--host", help="Where other members reach this machine, to notice a death; found out if left out.")
+@click.option("--host", help="Address at which other members reach this machine; found automatically if left out.")
 @common
 def run(handler: str, url: str | None, members: int, again: bool, **settings: Any) -> None:  # noqa: FBT001  # an option
-    """Work in a group, as one member.
+    """Run a member of a group in this process.
 
-    It is a Runner, or a Backup Runner that stands by, until Ctrl-C or SIGTERM; then it leaves.
+    The member is a Runner, or a Backup Runner that stands by. At Ctrl-C or SIGTERM the member leaves
+    the group and the process ends. A second signal ends the process without waiting for handlers.
 
-    HANDLER is a function in MODULE, called with each task and a context; modules in the current
-    directory are found. A second Ctrl-C or SIGTERM ends the process without waiting for handlers.
+    HANDLER is a function in MODULE. The member calls the function with each task and a context.
+    Modules in the current directory are found.
     """
     call = load_handler(handler)
     if members > 1:
         if INDEX_PLACEHOLDER not in settings["name"]:
-            raise UsageError(f"--members {members} need a name for each: put {INDEX_PLACEHOLDER} into --name")
+            raise UsageError(f"{members} members need {members} names: put {INDEX_PLACEHOLDER} into --name")
         options = [] if url is None else ["--backend", url]
         given = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if value is not None}
         options += [str(word) for pair in given.items() for word in pair]
         if not (url or os.environ.get(BACKEND_VARIABLE)):
-            with opened(None):  # That tells which file it is. It need not be told by each of them, too.
+            with opened(None):  # Prints the default store, so that the children need not.
                 options += ["--backend", DEFAULT_URL]
         click.get_current_context().exit(supervise(["run", handler, *options], RESTART_OPTION, members))
     grouped = _grouped(**settings)
     with opened(url) as backend, _sigterm_interrupts():
         try:
             if again and _has_numbers(Cluster(backend, grouped["group"])):
-                grouped |= {"runner": None, "backup": None}  # They may have been changed since.
+                grouped |= {"runner": None, "backup": None}  # `smoothcluster spec` may have changed the numbers.
             crawler = ClusterCrawler(backend=backend, handler=call, **grouped)
         except KeyboardInterrupt:
-            return  # Whatever it had got while joining it has given back.
+            return  # The constructor has given everything back.
         try:
             print(f"{crawler.name} {crawler.role} in group {crawler.group} at {masked(backend.url)}", flush=True)
             with _narrated(crawler, backend):
                 crawler.run()
         except KeyboardInterrupt:
-            crawler.stop()  # Told to leave before it began.
+            crawler.stop()  # The signal came before `run` could handle signals.
         except BaseException:
             crawler.stop()
             raise
-        log.info("%s: left group %s", crawler.name, crawler.group)
+        log.info("%s left group %s", crawler.name, crawler.group)
 
 
 def _grouped(
@@ -151,7 +155,7 @@ def _sigterm_interrupts() -> Generator[None]:
 
 @contextmanager
 def _narrated(crawler: ClusterCrawler, backend: CoordinationBackend) -> Generator[None]:
-    """Tell what becomes of *crawler*, from a thread, until it has left."""
+    """Log news about *crawler* from a thread, until the block ends."""
     over = SYSTEM_CLOCK.signal()
     narrator = Narrator(crawler, backend)
     narrator.print_news()
@@ -166,11 +170,11 @@ def _narrated(crawler: ClusterCrawler, backend: CoordinationBackend) -> Generato
         yield
     finally:
         over.set()
-        thread.join(EVENT_POLL_SECONDS)  # No longer: it may be waiting for a store that is away.
+        thread.join(EVENT_POLL_SECONDS)  # No longer: the thread may wait for a store out of reach.
 
 
 class Narrator:
-    """Sees what has changed, and tells it."""
+    """Logs changes of the member's role, and the handovers of the member's shards."""
 
     def __init__(self, crawler: ClusterCrawler, backend: CoordinationBackend) -> None:
         self._crawler = crawler
@@ -179,28 +183,30 @@ class Narrator:
         self._caught_up = False
 
     def print_news(self) -> None:
-        """Tell what is new. What an earlier process of the same name left behind is not."""
+        """Log the news since the last call. The first call skips events of an earlier process of the same name."""
         role = self._crawler.role
         if role is not None and role is not self._role:
-            log.info("%s: %s, was %s", self._crawler.name, role, self._role)
+            log.info("%s is now a %s and was a %s", self._crawler.name, role, self._role)
             self._role = role
         try:
             events = self._tail.new()
         except BackendError:
-            return  # Later, then: whoever works with the store tells that it is away.
+            return  # The member itself logs that the store is out of reach. The next call reads the events.
         for event in events if self._caught_up else ():
             if event.get("kind") in ("claim", "handover"):
-                log.info("%s: %s", self._crawler.name, handover(event))
+                log.info("%s %s", self._crawler.name, handover(event))
         self._caught_up = True
 
 
 def handover(event: Event) -> str:
-    """A handover in words."""
+    """Describe a handover in words. The member is the subject."""
     numbers = cast("list[object]", event.get("shards") or ())
     shards = ranges(number for number in numbers if isinstance(number, int)) or "none"
     if event.get("from") is None:
         return f"took shards {shards}"
-    if event["from"] == event.get("member") != event.get("to"):  # Not from an earlier process of the same name.
+    if (
+        event["from"] == event.get("member") != event.get("to")
+    ):  # An earlier process of the same name hands over nothing.
         return f"handed shards {shards} to {event.get('to')}"
     times = {what: event.get(f"{what}_ms") for what in ("detected", "claimed", "resumed")}
     details = [str(event.get("evidence")), *(f"{what} {ms} ms" for what, ms in times.items() if ms is not None)]

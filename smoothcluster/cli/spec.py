@@ -1,4 +1,4 @@
-"""``smoothcluster spec``: a group's numbers, and changing them while it works."""
+"""``smoothcluster spec``: show or change a group's numbers while the group works."""
 
 import json
 
@@ -10,16 +10,16 @@ from smoothcluster.cluster import Cluster
 
 
 @click.command()
-@click.option("--runner", type=int, metavar="N", help="From now on, so many members are Runners.")
-@click.option("--backup", type=int, metavar="N", help="From now on, so many are meant to stand by.")
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object, for scripts.")
+@click.option("--runner", type=int, metavar="N", help="The new number of Runners.")
+@click.option("--backup", type=int, metavar="N", help="The new number of Backup Runners.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, for scripts.")
 @common
 def spec(*, runner: int | None, backup: int | None, as_json: bool, url: str | None, group: str) -> None:
-    """Show a group's numbers, or change them.
+    """Show or change a group's numbers.
 
-    A living group goes on: with more Runners, Backup Runners take the new seats; with fewer, some
-    Runners stand by, and hand over what they have. Members that are started later must be given
-    the new numbers, or none.
+    The group continues to work meanwhile. After an increase, Backup Runners take the new seats. After
+    a decrease, some Runners hand over their shards and stand by. Start later members with the new
+    numbers, or with none.
     """
     with opened(url) as backend:
         cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""``smoothcluster status``: a group as it is now."""
+"""``smoothcluster status``: show the present state of a group."""
 
 import json
 import sys
@@ -19,12 +19,12 @@ MEMBER_COLUMNS = ("NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING")
 
 
 WATCH_POLL_SECONDS = 1.0
-"""Seconds between two looks while watching."""
+"""Seconds between two reads while watching."""
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="As one JSON object a line, for scripts.")
-@click.option("--watch", "-w", is_flag=True, help="Again every second, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line, for scripts.")
+@click.option("--watch", "-w", is_flag=True, help="Repeat every second, until Ctrl-C.")
 @common
 def status(as_json: bool, watch: bool, url: str | None, group: str) -> None:  # noqa: FBT001  # options
     """Show the members, tasks and jobs of a group."""
@@ -40,7 +40,7 @@ def status(as_json: bool, watch: bool, url: str | None, group: str) -> None:  # 
 
 
 def _interruptible(*, watch: bool) -> AbstractContextManager[None]:
-    """Ctrl-C is how one ends watching."""
+    """End ``--watch`` at Ctrl-C, without an error."""
     return suppress(KeyboardInterrupt) if watch else nullcontext()
 
 
@@ -50,8 +50,8 @@ def _print(text: str) -> None:
 
 @contextmanager
 def _redrawn() -> Generator[Callable[[str], None]]:
-    """What shows a text in the place of the one before."""
-    from rich.console import Console  # where nobody looks it need not be imported
+    """Yield a function that shows a text in place of the previous text."""
+    from rich.console import Console  # needed on a terminal only
     from rich.live import Live  # as above
     from rich.text import Text  # as above
 
@@ -60,18 +60,18 @@ def _redrawn() -> Generator[Callable[[str], None]]:
 
 
 def _checked(member: Mapping[str, Any]) -> str:
-    """When a Backup Runner last checked itself, by its own clock."""
+    """Write the time of a Backup Runner's last self-check, by the member's clock."""
     at, when = member["checked"], "not yet"
     if at is not None:
         try:
             when = datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
         except (OverflowError, ValueError, OSError):
-            when = "?"  # a stranger's
+            when = "?"  # garbage, which no member of this version wrote
     return f"{plain(member['name'])} ({when})"
 
 
 def report(found: Mapping[str, Any]) -> Iterator[str]:
-    """The lines that people read."""
+    """Yield the lines for people."""
     yield f"group {plain(found['group'])}: {shape(found['spec'])}"
     yield ""
     yield from table(
@@ -80,17 +80,17 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     alone = [plain(member["name"]) for member in found["members"] if member["suspects"] == "alone"]
     if alone:
-        yield f"no child process can run the handler of {', '.join(alone)}: suspects are run alone in the member"
+        yield f"no child process can run the handler of {', '.join(alone)}: each suspect runs alone in the member"
     yield "tasks: " + ", ".join(f"{count} {state}" for state, count in found["tasks"].items())
     yield "jobs: " + (", ".join(f"{plain(job)} ({plain(state)})" for job, state in found["jobs"].items()) or "none")
-    yield "shards that nobody owns: " + (ranges(found["unassigned"]) or "none")
+    yield "unassigned shards: " + (ranges(found["unassigned"]) or "none")
     standing_by = [member for member in found["members"] if member["role"] == Role.BACKUP_RUNNER]
     if standing_by:
-        yield f"checked that they could take over: {', '.join(map(_checked, standing_by))}"
+        yield f"last self-check of Backup Runners: {', '.join(map(_checked, standing_by))}"
     for member in found["members"]:
         if member["unfit"] is not None:
-            yield f"unfit to take over: {plain(member['name'])}: {plain(member['unfit'])}"
+            yield f"{plain(member['name'])} is unfit to take over: {plain(member['unfit'])}"
     if found["breaker"] != "closed":
-        yield "breaker: open; members died in series, so those that have shards adopt no more for now"
+        yield "breaker: open; members died in series, so members that own shards adopt no more for now"
     for key, what in found["garbage"].items():
         yield f"garbage at {plain(key)}: {plain(what)}"

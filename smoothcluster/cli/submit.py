@@ -1,4 +1,4 @@
-"""``smoothcluster submit``: hand in tasks as a job."""
+"""``smoothcluster submit``: submit tasks as a job."""
 
 import json
 import secrets
@@ -18,38 +18,41 @@ from smoothcluster.records.keys import Keys
 from smoothcluster.retry import patiently
 
 PROGRESS_STEP_TASKS = 100
-"""Tasks between two signs of progress."""
+"""Tasks between two updates of the progress bar."""
 
 
 @click.command()
 @click.argument("tasks", nargs=-1, required=True, metavar="FILE|URL...")
-@click.option("--job", metavar="ID", help="Name the job, or add to the one of that name; a new id if left out.")
-@click.option("--wait", is_flag=True, help="Then wait until every task has its outcome.")
+@click.option(
+    "--job",
+    metavar="ID",
+    help="Id of the job. An unfinished job of this id gets the tasks. If left out, the id is new.",
+)
+@click.option("--wait", is_flag=True, help="Then wait until every task has an outcome.")
 @click.option("--json", "as_json", is_flag=True, help='Print {"job": ..., "tasks": ...} instead of the id alone.')
 @common
 def submit(*, tasks: tuple[str, ...], job: str | None, wait: bool, as_json: bool, url: str | None, group: str) -> None:
-    """Hand in tasks as a job.
+    """Submit tasks as a job.
 
-    Its id is printed once they are all in the store.
+    The command prints the job's id once all tasks are in the store.
 
-    Each argument is an http(s) URL, which is one task, or a FILE of tasks (- for standard input),
-    one a line: a JSON object with the fields of a Task, or a URL. Unless it is standard input or
-    a pipe, all is read and checked before the first task is handed in.
+    Each argument is an http(s) URL, which becomes a task, or a FILE with a task on each line: a URL,
+    or a JSON object with the fields of a Task. FILE - is standard input. The command reads and checks
+    all arguments before the first task is submitted, unless standard input or a pipe is among them.
 
-    Tasks that the job has already are skipped: a submit that was cut short can be repeated with
-    the same --job.
+    Tasks already in the job are skipped, so an interrupted submit can be repeated with the same --job.
     """
     feed = Feed(tasks)
     name = check_name("job", job) if job is not None else secrets.token_hex(6)
     with opened(url) as backend:
         cluster = Cluster(backend, group)
-        # A store that is away now is told soon; one that goes away later is waited for.
+        # If the store is out of reach now, the command fails soon. Later, the command waits for the store.
         patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, lambda: backend.for_group(group).get(Keys(group).job(name)))
         total = _check(feed) if feed.repeatable else None
         with shown("submitting", total) as bar:
             _hand_in(cluster, feed, name, bar)
         if not feed.count:
-            click.echo(f"there was no task: job {name} has none", err=True)
+            click.echo(f"the arguments hold no task, so job {name} got none", err=True)
         print(json.dumps({"job": name, "tasks": feed.count}) if as_json else name, flush=True)
         if wait:
             watch(cluster.job(name))
@@ -59,11 +62,11 @@ def _check(feed: Feed) -> int:
     try:
         return feed.check()
     except UsageError as error:
-        raise UsageError(f"{feed.place}: {error}; nothing was handed in") from None
+        raise UsageError(f"{feed.place}: {error}; nothing was submitted") from None
 
 
 def _hand_in(cluster: Cluster, feed: Feed, name: str, bar: Bar) -> None:
-    again = f"what came before it may be in job {name} already: to complete the job, submit again with --job {name}"
+    again = f"earlier tasks may be in job {name} already; to complete the job, submit again with --job {name}"
     try:
         cluster.submit(_shown(feed, bar), name)
     except JobClosedError:
@@ -75,11 +78,11 @@ def _hand_in(cluster: Cluster, feed: Feed, name: str, bar: Bar) -> None:
         place = f"{feed.place}: " if isinstance(error, UsageError) else ""
         raise Failure(f"{place}{what.message}; {again}", what.status) from error
     except KeyboardInterrupt:
-        raise Failure(f"interrupted; {again}", Exit.INTERRUPTED) from None
+        raise Failure(f"Ctrl-C interrupted the command; {again}", Exit.INTERRUPTED) from None
 
 
 def _shown(feed: Feed, bar: Bar) -> Iterator[Task]:
-    """The tasks of *feed*, their number shown as they are taken."""
+    """Yield the tasks of *feed*, and show the number of tasks on *bar*."""
     for task in feed:
         yield task
         if feed.count % PROGRESS_STEP_TASKS == 0:

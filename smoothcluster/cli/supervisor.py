@@ -1,7 +1,7 @@
-"""Several members on one machine: a process each, started again when it dies.
+"""Run several members on this machine, a process each, and restart dead processes (``run --members``).
 
-A child is in a session of its own, so that Ctrl-C reaches it once, through us: a second signal would
-end it without letting its handlers finish.
+Each child process has a session of its own, so Ctrl-C on the terminal reaches the supervisor alone, and the
+supervisor sends each child a single signal. After two signals a child would end before its handlers finish.
 """
 
 import signal
@@ -16,18 +16,18 @@ from smoothcluster.cli.logs import log
 from smoothcluster.clock import SYSTEM_CLOCK
 
 CHILD_POLL_SECONDS = 0.1
-"""Seconds between two looks at the children."""
+"""Seconds between two checks of the children."""
 
 FIRST_RESTART_PAUSE_SECONDS, LONGEST_RESTART_PAUSE_SECONDS = 0.5, 30.0
-"""Seconds before one that died is started again: doubled each time, unless it has lived for long."""
+"""Seconds before a restart, doubled for each death in a row (backoff)."""
 
 BACKOFF_RESET_SECONDS = 60.0
-"""Seconds after which a death is not for the same reason as the one before."""
+"""Lifetime in seconds after which the next pause is the first pause again."""
 
 
 @final
 class Child:
-    """One member's process, and those that follow it."""
+    """The process of a member, and its restarts."""
 
     def __init__(self, command: Sequence[str], again: Sequence[str]) -> None:
         self._command, self._again = command, again
@@ -41,12 +41,12 @@ class Child:
         self._command = self._again
 
     def ask_to_leave(self) -> None:
-        """Ask it to leave; once more ends it at once."""
+        """Ask the process to leave by SIGTERM. A second SIGTERM ends the process at once."""
         if self._process.poll() is None:
             self._process.terminate()
 
     def keep_running(self, *, leaving: bool) -> bool:
-        """Start it again if it is time to; whether there is, or will be, a process."""
+        """Restart a dead process when the pause is over. Return False if the child has ended for good."""
         if self._process.poll() is None:
             return True
         if leaving or self.status in (Exit.DONE, Exit.USAGE):
@@ -55,7 +55,12 @@ class Child:
         if self._due is None:
             if now - self._since > BACKOFF_RESET_SECONDS:
                 self._pause = FIRST_RESTART_PAUSE_SECONDS
-            log.warning("process %d has ended (%d); another in %.1f s", self._process.pid, self.status, self._pause)
+            log.warning(
+                "process %d ended with status %d; a new process starts in %.1f s",
+                self._process.pid,
+                self.status,
+                self._pause,
+            )
             self._due, self._pause = now + self._pause, min(2 * self._pause, LONGEST_RESTART_PAUSE_SECONDS)
         elif now >= self._due:
             self._start()
@@ -63,13 +68,13 @@ class Child:
 
     @property
     def status(self) -> int:
-        """How the latest process has ended; minus the signal, if it died of one."""
+        """The exit status of the latest process, or minus the number of the killing signal."""
         return self._process.returncode or 0
 
 
 @final
 class Supervisor:
-    """*members* processes that run *command*, and then *again*, until they are told to leave."""
+    """Keeps *members* processes alive until SIGINT or SIGTERM: each runs *command*, and *again* after a restart."""
 
     def __init__(self, command: Sequence[str], again: Sequence[str], members: int) -> None:
         self._signals_received = 0
@@ -98,14 +103,14 @@ class Supervisor:
 
     @property
     def status(self) -> int:
-        """What to end with: the first complaint that no new process would have cured."""
+        """The exit status: USAGE if a child ended with it, as a restart would not help, or DONE."""
         return next((child.status for child in self._children if child.status == Exit.USAGE), Exit.DONE)
 
 
 def supervise(arguments: Sequence[str], again: str, members: int) -> int:
-    """Run ``smoothcluster`` with *arguments* in so many processes; return the status to end with.
+    """Run ``smoothcluster`` with *arguments* in *members* processes; return the exit status.
 
-    Those that are started again are given *again*, too.
+    Restarted processes also get the argument *again*.
     """
     command = [sys.executable, "-m", "smoothcluster", *arguments]
     return Supervisor(command, [*command, again], members).status

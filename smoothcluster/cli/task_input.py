@@ -1,4 +1,4 @@
-"""Tasks as the command line names them: URLs, and files of tasks, one a line."""
+"""Read tasks from the arguments of ``submit``: URLs, and files with a task on each line."""
 
 import json
 import re
@@ -15,27 +15,26 @@ from smoothcluster.model import Task
 STDIN_ARGUMENT = "-"
 
 _URL_PATTERN = re.compile(r"https?://[^\s/?#]\S*", re.IGNORECASE)
-"""Good enough to notice a slip, and fast: a URL with a host, and no space in it."""
+"""A URL with a host and without spaces. The pattern is fast and finds typing errors; it is no full check."""
 
 
 @final
 class Feed:
-    """The tasks that *names* stand for, read as they are asked for, and where the latest stands.
+    """An iterator over the tasks of *names*, with the place of the latest task.
 
-    A name is an http(s) URL, which is one task; or a file, ``-`` for standard input, with one
-    task a line: a JSON object with the fields of a `Task`, or a URL. Empty lines are skipped.
-    Raise UsageError for anything else.
+    A name is an http(s) URL, which becomes a task, or a file with a task on each line: a URL, or a JSON object with
+    the fields of a `Task`. The name ``-`` is standard input. Empty lines are skipped. Anything else raises UsageError.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = list(names)
         self.place = ""
-        """File and line, or the URL; empty before the first."""
+        """File and line, or the URL; empty before the first task."""
         self.count = 0
         if self._names.count(STDIN_ARGUMENT) > 1:
-            raise UsageError("standard input can be read only once")
+            raise UsageError("standard input can be read only once; give - once")
         self.repeatable = not [name for name in self._names if not _can_be_read_again(name)]
-        """Whether all of it can be read more than once."""
+        """Whether every name can be read more than once."""
 
     def __iter__(self) -> Iterator[Task]:
         for name in self._names:
@@ -44,13 +43,13 @@ class Feed:
                 yield task
 
     def check(self) -> int:
-        """Read all of it, and begin again; return how many. Raise UsageError if one is no task, or there twice."""
+        """Read and count all tasks, then start over. Raise UsageError for a line without a task, and for repeats."""
         places: dict[bytes, str] = {}
         for task in self:
             encode_task(task)
             mark = digest(task.id)
             if mark in places:
-                raise UsageError(f"the same task as at {places[mark]}; leave one of them out")
+                raise UsageError(f"this task repeats the task at {places[mark]}; remove one of the two")
             places[mark] = self.place
         count = self.count
         self.place, self.count = "", 0
@@ -70,12 +69,12 @@ class Feed:
 
 
 def is_url(text: str) -> bool:
-    """Whether *text* is meant as the URL of a task."""
+    """Whether *text* has the form of a task's URL."""
     return text.lower().startswith(("http://", "https://"))
 
 
 def _can_be_read_again(name: str) -> bool:
-    """Raise UsageError if it cannot be read at all."""
+    """Whether *name* can be read more than once. Raise UsageError for an unreadable name."""
     if is_url(name) or name == STDIN_ARGUMENT:
         return name != STDIN_ARGUMENT
     path = Path(name)
@@ -84,7 +83,7 @@ def _can_be_read_again(name: str) -> bool:
     except FileNotFoundError:
         raise UsageError(f"there is no file {name!r}; a URL must begin with http:// or https://") from None
     except OSError as error:
-        raise UsageError(f"cannot read {name!r}: {error.strerror}") from None
+        raise UsageError(f"file {name!r} cannot be read: {error.strerror}") from None
     if path.is_dir():
         raise UsageError(f"{name!r} is a directory; name a file of tasks")
     return path.is_file()
@@ -96,26 +95,26 @@ def _opened(name: str) -> AbstractContextManager[BinaryIO]:
     try:
         return Path(name).open("rb")
     except OSError as error:
-        raise UsageError(f"cannot read {name!r}: {error.strerror}") from None
+        raise UsageError(f"file {name!r} cannot be read: {error.strerror}") from None
 
 
 def _text(line: bytes) -> str:
     try:
         return line.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise UsageError(f"not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise UsageError(f"the line is not UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def parse(text: str) -> Task:
-    """The task on one line; raise UsageError if there is none."""
+    """Return the task on a line. Raise UsageError if the line holds no task."""
     if is_url(text):
         return _task_of_url(text)
     if not text.startswith("{"):
-        raise UsageError(f"neither a JSON object nor an http(s) URL: {text!r:.80}")
+        raise UsageError(f"the line is neither a JSON object nor an http(s) URL: {text!r:.80}")
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"not JSON: {error}") from None
+        raise UsageError(f"the line is not JSON: {error}") from None
     return _task_of_json(data)
 
 
@@ -136,11 +135,11 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
 def _task_of_json(data: dict[str, object]) -> Task:
     for name, kinds in _FIELD_TYPES.items():
         if name in data and not (isinstance(data[name], kinds) and _holds_text(data[name])):
-            raise UsageError(f"not a task: its {name} is {json.dumps(data[name])!s:.80}")
+            raise UsageError(f"the line is no task: {name} cannot be {json.dumps(data[name])!s:.80}")
     try:
         return Task.from_json(data)
     except ValueError as error:
-        raise UsageError(f"not a task: its body64 is not Base64: {error}") from None
+        raise UsageError(f"the line is no task: body64 is not Base64: {error}") from None
 
 
 def _holds_text(value: object) -> bool:
@@ -151,5 +150,5 @@ def _holds_text(value: object) -> bool:
 
 def _task_of_url(url: str) -> Task:
     if not _URL_PATTERN.fullmatch(url):
-        raise UsageError(f"not a URL that can be fetched: {url!r:.80}")
+        raise UsageError(f"the URL has no host, or a space in it: {url!r:.80}")
     return Task(url=url)

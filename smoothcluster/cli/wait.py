@@ -1,4 +1,4 @@
-"""``smoothcluster wait``: until a job is finished."""
+"""``smoothcluster wait``: wait until a job is finished."""
 
 import json
 from dataclasses import asdict
@@ -13,18 +13,18 @@ from smoothcluster.jobs.handle import JobHandle
 from smoothcluster.jobs.progress import Progress
 
 PROGRESS_POLL_SECONDS = 0.2
-"""Seconds between two looks."""
+"""Seconds between two reads of the progress."""
 
 
 @click.command()
 @click.argument("job", metavar="JOB")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after so long, with status 1.")
-@click.option("--json", "as_json", is_flag=True, help="Print how many tasks ended how, as one JSON object.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this time, with exit status 1.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers of outcomes as a JSON object.")
 @common
 def wait(*, job: str, timeout: float | None, as_json: bool, url: str | None, group: str) -> None:
-    """Wait until every task of a job has its outcome, failures included.
+    """Wait until every task of a job has an outcome.
 
-    The job goes on whether somebody waits for it or not.
+    A failure is an outcome, too. The job continues if the command is interrupted.
     """
     with opened(url) as backend:
         ended = watch(Cluster(backend, group, patience=STORE_RETRY_SECONDS).job(job), timeout)
@@ -33,7 +33,7 @@ def wait(*, job: str, timeout: float | None, as_json: bool, url: str | None, gro
 
 
 def watch(job: JobHandle, timeout: float | None = None) -> Progress:
-    """Wait for *job*, with a bar for whoever looks, and tell how it has ended."""
+    """Wait for *job*, with a progress bar on a terminal; print and return the numbers of outcomes."""
     end = None if timeout is None else SYSTEM_CLOCK.monotonic() + timeout
     try:
         with shown(f"job {job.id}", None) as bar:
@@ -44,14 +44,14 @@ def watch(job: JobHandle, timeout: float | None = None) -> Progress:
                 SYSTEM_CLOCK.sleep(PROGRESS_POLL_SECONDS)
             bar.show(progress.total, progress.total)
     except KeyboardInterrupt:
-        again = f"the job goes on; to wait for it again: smoothcluster wait {job.id}"
-        raise Failure(f"interrupted; {again}", Exit.INTERRUPTED) from None
+        again = f"the job continues; to wait again, run: smoothcluster wait {job.id}"
+        raise Failure(f"Ctrl-C interrupted the command; {again}", Exit.INTERRUPTED) from None
     click.echo(f"job {job.id}: {summary(progress)}", err=True)
     return progress
 
 
 def summary(progress: Progress) -> str:
-    """In words."""
+    """Describe the progress in words."""
     ended = (("done", progress.done), ("failed", progress.failed), ("quarantined", progress.quarantined))
     counts = ", ".join(f"{count} {what}" for what, count in ended if count or what == "done")
     return f"{counts} of {progress.total} task{'s' * (progress.total != 1)}"

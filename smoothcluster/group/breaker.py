@@ -49,7 +49,7 @@ class Pacing:
                 raise UsageError(f"pacing: {what} must be at least 0, not {getattr(self, what)!r}")
         if self.quiet < self.window:
             raise UsageError(
-                f"pacing: quiet ({self.quiet}) must be at least window ({self.window}): it would open again"
+                f"pacing: quiet ({self.quiet}) must be at least window ({self.window}), or the breaker reopens at once"
             )
         return self
 

@@ -79,7 +79,7 @@ def read_events(store: GroupStore) -> list[Mapping[str, object]]:
             try:
                 event = load(entry.value)
                 if not isinstance(event.get("kind"), str):
-                    raise GarbageError("an event without a kind")
+                    raise GarbageError("the event has no kind")
                 events.append(event)
             except GarbageError as error:
                 events.append({"at": 0, "kind": "garbage", "key": entry.key, "what": str(error)})

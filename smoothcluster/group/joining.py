@@ -25,7 +25,7 @@ def try_join(store: GroupStore, wanted: Wanted, card: Member, lease: Lease) -> V
     """
     spec = store.read_spec()
     if spec is None and wanted.again:
-        log.warning("the store has lost the group, its tasks and outcomes too, or was emptied: the group begins anew")
+        log.warning("the store has lost the group with all tasks and outcomes, or was emptied; the group begins anew")
     members = store.read_members() if spec else {}
     if card.incarnation in members:
         return members[card.incarnation]
@@ -56,8 +56,9 @@ def free_name(template: str, taken: set[str]) -> str:
     if INDEX_PLACEHOLDER not in template:
         if template in taken:
             raise NameInUseError(
-                f"a living member is called {template!r}; choose another name, or one with {INDEX_PLACEHOLDER!r} in it."
-                " If that member has just died, its name is free when its lease has run out"
+                f"a living member has the name {template!r}; choose another name, or a name with"
+                f" {INDEX_PLACEHOLDER!r} in it. If the member has just died, the name is free once the"
+                " member's lease has run out"
             )
         return template
     index = 0

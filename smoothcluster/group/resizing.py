@@ -33,17 +33,17 @@ class Resize:
         check_number("runner", self.runner, 1, MOST_RUNNERS)
         check_number("backup", self.backup, 0, MOST_RUNNERS)
         if self.runner is None and self.backup is None:
-            raise UsageError("say what is to change: runner, backup, or both")
+            raise UsageError("a change needs a new number: runner, backup, or both")
         return self
 
     def after(self, spec: Spec) -> Spec:
         """*spec* with the new numbers; raise UsageError if the group cannot have them."""
         if spec.runner is None:
-            raise UsageError("the group has no numbers yet: its first member says them when it joins")
+            raise UsageError("the group has no numbers yet: the first member that joins sets the numbers")
         if self.backup is not None and spec.backup is None:
             raise UsageError(
-                f"the group has {numbers(spec.runner, None)} and no backup: all its members are Runners. To have some"
-                " stand by, stop all members and start them with runner and backup"
+                f"the group has {numbers(spec.runner, None)} and no backup: all members are Runners. To have Backup"
+                " Runners, stop all members and start the members with runner and backup"
             )
         backup = spec.backup if self.backup is None else self.backup
         return replace(spec, runner=self.runner or spec.runner, backup=backup)
@@ -56,7 +56,7 @@ def try_change(store: GroupStore, wanted: Resize) -> Spec | None:
     """
     read = store.read_spec()
     if read is None:
-        raise UsageError("there is no such group")
+        raise UsageError("the group does not exist")
     before, after = read.record, wanted.after(read.record)
     if (before.runner, before.backup) == (after.runner, after.backup):
         return before

@@ -46,7 +46,9 @@ class Wanted:
     def check(self) -> "Wanted":
         """Return self; raise UsageError if a number or the name is invalid."""
         if self.runner is None and self.backup is not None:
-            raise UsageError(f"backup={self.backup} without runner; give both, or neither for what the group has")
+            raise UsageError(
+                f"backup={self.backup} needs runner, too; give both, or neither to take the group's numbers"
+            )
         check_number("runner", self.runner, 1, MOST_RUNNERS)
         check_number("backup", self.backup, 0, MOST_RUNNERS)
         check_number("shards", self.shards, 1, MOST_RUNNERS * SHARDS_PER_RUNNER)
@@ -74,20 +76,22 @@ def new_spec(wanted: Wanted | None, commit_id: str) -> Spec:
 def agreed(spec: Spec, wanted: Wanted, *, peopled: bool) -> Spec:
     """The numbers after a join: the group's if *wanted* fits, or those of *wanted* if the group has no members."""
     if wanted.shards is not None and wanted.shards != spec.shards:
-        raise SpecMismatchError(f"the group has shards={spec.shards} for good, this member asks for {wanted.shards}")
+        raise SpecMismatchError(
+            f"the group has shards={spec.shards} for good, but this member asks for shards={wanted.shards}"
+        )
     if spec.runner is None and wanted.runner is None:
         raise SpecMismatchError(
-            "the group has no numbers yet: its first member must give runner, and backup if some are to stand by"
+            "the group has no numbers yet: the first member must give runner, and backup to have Backup Runners"
         )
     alike = (spec.backup is None) == (wanted.backup is None)
     if spec.runner is not None and (wanted.runner is None or (wanted.again and alike)):
         return spec
     if peopled and spec.runner is not None and (spec.runner, spec.backup) != (wanted.runner, wanted.backup):
-        change = "change the group's with 'smoothcluster spec'" if alike else "stop all its members first"
+        change = "change the group's numbers with 'smoothcluster spec'" if alike else "stop all members first"
         raise SpecMismatchError(
-            f"the living group has {numbers(spec.runner, spec.backup)}, this member asks for"
-            f" {numbers(wanted.runner, wanted.backup)}; start it with the group's numbers, or with none to take what"
-            f" the group has, or {change}"
+            f"the living group has {numbers(spec.runner, spec.backup)}, but this member asks for"
+            f" {numbers(wanted.runner, wanted.backup)}; start the member with the group's numbers, or with none to take"
+            f" the group's, or {change}"
         )
     return replace(spec, runner=wanted.runner, backup=wanted.backup)
 

@@ -23,7 +23,7 @@ def parse_spec(entry: Entry | None) -> Versioned[Spec] | None:
     try:
         return Versioned(Spec.from_json(entry.value), entry.version)
     except GarbageError as error:
-        raise GarbageError(f"{entry.key}, without which there is no group, cannot be read: {error}") from None
+        raise GarbageError(f"{entry.key} holds the numbers of the group and cannot be read: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class GroupStore:
             try:
                 member = Member.from_json(entry.value)
                 if member.incarnation != last_part(entry.key):
-                    raise GarbageError(f"it says it is {member.incarnation!r:.40}")
+                    raise GarbageError(f"the record names another incarnation: {member.incarnation!r:.40}")
                 members[member.incarnation] = Versioned(member, entry.version)
             except GarbageError as error:
                 self.report(entry.key, str(error))

@@ -46,7 +46,7 @@ def job_of(chunk: str) -> str:
     """The job of a chunk, read from the chunk's name; raise GarbageError if the name has no job."""
     match = CHUNK_NAME_PATTERN.fullmatch(chunk)
     if match is None:
-        raise GarbageError(f"{chunk!r} is not a chunk's name")
+        raise GarbageError(f"{chunk!r} is not the name of a chunk")
     return match[1]
 
 
@@ -67,7 +67,7 @@ def decode_chunk(value: bytes) -> list[Task]:
         data = parse(value)
         return [Task.from_json(each) for each in data]
     except (ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
-        raise GarbageError(f"not a chunk: {error!s:.120}") from None
+        raise GarbageError(f"the record is not a chunk: {error!s:.120}") from None
 
 
 @dataclass(slots=True)

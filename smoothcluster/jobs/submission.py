@@ -56,7 +56,7 @@ class Submission:
         now = patiently(self._clock, self._patience, self._history)
         if now != history:
             raise OutcomeUnknownError(
-                f"while job {self._job} was handed in, the store may have lost what it had acknowledged (before: "
+                f"during the submit of job {self._job}, the store may have lost acknowledged writes (history before: "
                 f"{history}; now: {now}). Submit the same tasks to the same job again: repeats are skipped"
             )
 
@@ -83,8 +83,8 @@ class Submission:
             mark = digest(task.id)
             if mark in seen:
                 raise DuplicateTaskError(
-                    f"task {task.id!r:.100} appears twice in one submit; {self.written} tasks of job {self._job} were"
-                    " written before that was seen. Leave the repeat out and submit to the same job again"
+                    f"task {task.id!r:.100} appears twice in one submit, after {self.written} tasks of job {self._job}"
+                    " were written. Remove the repeat and submit to the same job again"
                 )
             seen.add(mark)
             yield mark, encode_task(task)
@@ -123,7 +123,7 @@ class Submission:
             return Job(state, tasks, len(packets), at, self._store.new_id())
         job = before.record
         if job.state in (JOB_FINISHED, JOB_DELETED):
-            raise JobClosedError(f"job {self._job!r} is {job.state} and takes no more tasks; submit to a new one")
+            raise JobClosedError(f"job {self._job!r} is {job.state} and takes no more tasks; submit to a new job")
         return replace(
             job, state=state, tasks=job.tasks + tasks, chunks=job.chunks + len(packets), id=self._store.new_id()
         )

@@ -12,7 +12,10 @@ from smoothcluster.memory.server import MemoryServer
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
 def main(path: Path) -> None:
-    """Serve a store in memory at the socket PATH, and print its URL. It goes with this process."""
+    """Serve an in-memory store at the socket PATH, and print the store's URL.
+
+    The store's data end with this process.
+    """
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # Also for the server's thread: `sigwait` below gets them.
     try:

@@ -20,7 +20,8 @@ def check_path(path: Path | str) -> Path:
     absolute = Path(path).absolute()
     if len(bytes(absolute)) > _LONGEST_PATH_BYTES or "\0" in str(path):
         raise UsageError(
-            f"no socket can be at {str(absolute)!r}: a path has at most {_LONGEST_PATH_BYTES} bytes, none of them 0"
+            f"{str(absolute)!r} cannot be a socket: the path must have at most {_LONGEST_PATH_BYTES} bytes, and no"
+            " byte 0"
         )
     return absolute
 
@@ -39,8 +40,8 @@ class Connection:
             self.socket.connect(str(path))
         except OSError as error:
             raise UnavailableError(
-                f"no connection to memory://{path}: {error}; check that `python -m smoothcluster.memory {path}` runs,"
-                " and that the socket is yours"
+                f"memory://{path} is unreachable: {error}; check that `python -m smoothcluster.memory {path}` runs,"
+                " and that the socket belongs to this user"
             ) from error
         self.request(
             _GREETING_FRAME, deadline, UnavailableError
@@ -54,21 +55,21 @@ class Connection:
         except OSError as error:
             # The server acts on whole frames only, and this frame will never be complete.
             raise UnavailableError(
-                f"memory://{self._path} was not asked: {error}; check that its server runs"
+                f"the request to memory://{self._path} was not sent: {error}; check that the server runs"
             ) from error
         try:
             while not (answers := self.receive(deadline)):
                 pass
             return answers[0]
         except (OSError, ValueError, TypeError) as error:
-            raise unknown(f"memory://{self._path} did not answer: {error}; check that its server runs") from error
+            raise unknown(f"memory://{self._path} did not answer: {error}; check that the server runs") from error
 
     def receive(self, deadline: float | None) -> list[Frame]:
         """Wait for data and return the frames completed by the data. Raise OSError if none arrives by *deadline*."""
         self._set_timeout(deadline)
         data = self.socket.recv(65_536)
         if not data:
-            raise ConnectionResetError("it hung up")
+            raise ConnectionResetError("the server closed the connection")
         return list(self._frames.feed(data))
 
     def _set_timeout(self, deadline: float | None) -> None:

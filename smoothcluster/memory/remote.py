@@ -95,7 +95,9 @@ class SocketBackend(CoordinationBackend, HasHistory):
         except BackendError:
             raise
         except (LookupError, TypeError, ValueError) as error:
-            raise unknown(f"what {self.url} answers makes no sense; check what serves there") from error
+            raise unknown(
+                f"{self.url} gave a malformed answer; check that a MemoryServer of this version listens there"
+            ) from error
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         for key in keys:
@@ -123,7 +125,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
         try:
             return outcome, self._complete(*listing)
         except UnavailableError as error:
-            raise OutcomeUnknownError(f"the commit was answered, and what lies there is not known: {error}") from error
+            raise OutcomeUnknownError(f"the store answered the commit, and then the listing failed: {error}") from error
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
@@ -145,7 +147,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
             case [str(name), int() | float() as ttl]:
                 return SocketLease(self, name, ttl)
             case _:
-                raise ValueError("no lease")
+                raise ValueError("the answer has no lease")
 
     def _commit(
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str | None
@@ -166,7 +168,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
 def _decode_page(got: Frame) -> list[Entry | None]:
     found = decode_entries(got.words[0], got)
     if not found:
-        raise ValueError("nothing of what was asked for")
+        raise ValueError("the answer has none of the requested entries")
     return found
 
 
@@ -185,4 +187,4 @@ def _decode_outcome(got: Frame) -> Committed | Refused:
         case "misplaced", [str(key), str(what)]:
             raise MisplacedKeyError(key, what)
         case _:
-            raise ValueError("no such outcome")
+            raise ValueError("the answer has an unknown outcome")

@@ -47,7 +47,7 @@ class ServedClient(asyncio.BufferedProtocol):
             for got in self._frames.feed(self._buffer[:nbytes]):
                 self._transport.write(self._answer(got))
         except (LookupError, RecursionError, TypeError, ValueError) as error:
-            _log.warning("somebody who makes no sense was hung up on: %r", error)
+            _log.warning("a client sent a malformed request, so the server closed the connection: %r", error)
             self.abort()
 
     def pause_writing(self) -> None:
@@ -119,7 +119,7 @@ class ServedClient(asyncio.BufferedProtocol):
             case ["history"]:
                 return [self._store.history]
             case _:
-                raise ValueError("no such question")
+                raise ValueError("the request is of an unknown kind")
 
     def _watch(self, watches: list[tuple[int, str, bool]]) -> bytes:
         for number, path, values in watches:

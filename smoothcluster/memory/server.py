@@ -133,7 +133,7 @@ def _listen(path: Path) -> socket.socket:
             listening.listen(128)
     except OSError as error:
         listening.close()
-        raise UsageError(f"no store can be served at {path}: {error.strerror}") from error
+        raise UsageError(f"the server cannot listen at {path}: {error.strerror}") from error
     return listening
 
 

@@ -61,7 +61,7 @@ class Frame:
         """The next value."""
         start, self._at = self._at, self._at + size
         if not start <= self._at <= len(self._values):
-            raise ValueError(f"no value of {size} bytes is left")
+            raise ValueError(f"the frame has no value of {size} bytes left")
         return self._values[start : self._at]
 
 
@@ -79,7 +79,7 @@ class FrameReader:
             text, values = _FRAME_HEADER.unpack_from(self._data)
             begin, end = _FRAME_HEADER.size + text, _FRAME_HEADER.size + text + values
             if end > LARGEST_FRAME_BYTES:
-                raise ValueError(f"a frame of {end} bytes")
+                raise ValueError(f"a frame of {end} bytes is too large")
             if len(self._data) < end:
                 return
             words: Any = _decode(self._data[_FRAME_HEADER.size : begin].decode())
@@ -133,7 +133,7 @@ def decode_condition(words: object) -> Condition:
         case ["at", str(key), str(version)]:
             return AtVersion(key, version)
         case _:
-            raise ValueError("no such condition")
+            raise ValueError("the condition is of an unknown kind")
 
 
 def decode_change(words: object, got: Frame, lease: Lease | None) -> Change:
@@ -146,4 +146,4 @@ def decode_change(words: object, got: Frame, lease: Lease | None) -> Change:
         case ["delete", str(key), str() | None as version]:
             return Delete(key, version)
         case _:
-            raise ValueError("no such change")
+            raise ValueError("the change is of an unknown kind")

@@ -80,7 +80,7 @@ class AsyncHandlerPool(Pool):
                 try:
                     self._loop.run_forever()
                 except BaseException:  # noqa: BLE001 - a task that a handler left behind may exit or interrupt
-                    _log.exception("a task that a handler started tried to end the event loop")
+                    _log.exception("an asyncio task of a handler tried to end the event loop")
 
     def _start_tasks(self) -> None:
         # Cleared first, so that a `put` from here on schedules another call.

@@ -20,7 +20,7 @@ def check_handler(handler: object) -> None:
         raise UsageError(f"handler must be a function of a task and a context, not {handler!r:.80}")
     if _is(handler, inspect.isgeneratorfunction) or _is(handler, inspect.isasyncgenfunction):
         raise UsageError(
-            f"handler {handler!r:.80} has a yield in it: return the outcome, and add tasks by context.submit"
+            f"handler {handler!r:.80} is a generator: return the outcome instead, and add tasks by context.submit"
         )
     try:
         parameters = inspect.signature(handler)

@@ -97,14 +97,14 @@ def raised(run: Run, error: BaseException) -> None:
 
 def _encoded_task(task: object) -> str:
     if not isinstance(task, Task):
-        raise _UnfitError(f"handler submitted {type(task).__name__}, not a Task")
+        raise _UnfitError(f"the handler submitted {type(task).__name__}, not a Task")
     if not isinstance(task.id, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # whoever made it
-        raise _UnfitError(f"handler submitted a task whose id is {type(task.id).__name__}, not text")
+        raise _UnfitError(f"the handler submitted a task with an id of type {type(task.id).__name__}, not text")
     deed = f"submitted task {task.id[:100]!r}"
     try:
         plain = task.to_json()
     except Exception as error:  # noqa: BLE001 - its fields may be anything, whatever their annotations say
-        raise _UnfitError(f"handler {deed} which is not JSON: {_words(error)}") from None
+        raise _UnfitError(f"the handler {deed}, which is not JSON: {_words(error)}") from None
     return _encoded(plain, deed)
 
 
@@ -114,10 +114,12 @@ def _encoded(value: object, deed: str) -> str:
     except BaseException as error:  # noqa: BLE001 - the value's own code may run here, and raise anything
         if inspect.iscoroutine(value):
             value.close()
-            raise _UnfitError("handler returned a coroutine: declare it with 'async def', or run it inside") from None
-        raise _UnfitError(f"handler {deed} which is not JSON: {_words(error)}") from None
+            raise _UnfitError(
+                "the handler returned a coroutine: declare the handler with 'async def', or run the coroutine inside"
+            ) from None
+        raise _UnfitError(f"the handler {deed}, which is not JSON: {_words(error)}") from None
     if len(text) > LARGEST_VALUE:
-        raise _UnfitError(f"handler {deed} of {len(text)} bytes of JSON; the limit is {LARGEST_VALUE}")
+        raise _UnfitError(f"the handler {deed} of {len(text)} bytes of JSON; the limit is {LARGEST_VALUE}")
     return text
 
 

@@ -78,7 +78,7 @@ class Lock:
         the entry goes with the lease, or with the next call that reaches the store.
         """
         if self._mine is not None:
-            raise UsageError("this Lock is already acquired: release it first, or make another")
+            raise UsageError("this Lock is already acquired: release the lock first, or make another Lock")
         clock = self._session.clock
         until = None if timeout is None else clock.monotonic() + timeout
         self._remove_leaving()
@@ -135,7 +135,7 @@ class Lock:
 
     def _acquired(self) -> Entry:
         if self._mine is None:
-            raise UsageError("this Lock is not acquired")
+            raise UsageError("this Lock is not acquired; acquire the lock first")
         return self._mine
 
     def _enter(self, key: str) -> Sequence[Entry]:
@@ -185,7 +185,7 @@ class Lock:
                 return entry, ahead
             if entry.value:
                 ahead = entry
-        raise LeaseLostError(f"{key} is no longer in the queue")
+        raise LeaseLostError(f"the entry {key} is no longer in the queue; acquire the lock again")
 
     def _await_departure(self, ahead: Entry, wake: Signal, until: float | None) -> bool:
         """Wait until *ahead* leaves the queue; False if the time is over before."""

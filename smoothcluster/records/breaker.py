@@ -53,7 +53,7 @@ class Breaker:
             dead = {str(incarnation): Death(str(name), Evidence(how)) for incarnation, name, how in data["dead"]}
             return cls(data["open"] is True, dead, str(data["id"]))
         except (KeyError, ValueError, TypeError) as error:
-            raise GarbageError(f"not a breaker: {error!r:.80}") from None
+            raise GarbageError(f"the record is not a breaker: {error!r:.80}") from None
 
 
 CLOSED_BREAKER = Breaker(open=False, dead={}, id="")

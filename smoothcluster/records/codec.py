@@ -26,18 +26,18 @@ def dump(data: object) -> bytes:
 def parse(value: bytes) -> Any:
     """Parse JSON from the store; raise GarbageError if *value* is not JSON or larger than any record."""
     if len(value) > LARGEST_RECORD_BYTES:
-        raise GarbageError(f"{len(value)} bytes, which is more than anything of ours has")
+        raise GarbageError(f"the record has {len(value)} bytes, more than any record of this version")
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as error:
-        raise GarbageError(f"not JSON: {error!s:.120}") from None
+        raise GarbageError(f"the record is not JSON: {error!s:.120}") from None
 
 
 def load(value: bytes) -> dict[str, Any]:
     """Parse a JSON object from the store; raise GarbageError if *value* is anything else."""
     data = parse(value)
     if not isinstance(data, dict):
-        raise GarbageError("not a JSON object")
+        raise GarbageError("the record is not a JSON object")
     return cast("dict[str, Any]", data)
 
 
@@ -66,7 +66,7 @@ class Record:
         for each in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
             found = data.get(each.name, None if each.default is MISSING else each.default)
             if type(found) not in _SIMPLE_TYPES[each.type]:
-                raise GarbageError(f"{cls.__name__}.{each.name} is {found!r:.80}")
+                raise GarbageError(f"{cls.__name__}.{each.name} cannot be {found!r:.80}")
             wanted[each.name] = found
         return cls(**wanted)
 

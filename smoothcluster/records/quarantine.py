@@ -83,7 +83,7 @@ class QuarantinedTask:
                 int(data["shard"]), int(data["epoch"]), float(data["at"]),
             )  # fmt: skip
         except (KeyError, ValueError, TypeError, AttributeError, OverflowError, UsageError) as error:
-            raise GarbageError(f"not a task in quarantine: {error!s:.120}") from None
+            raise GarbageError(f"the record is not a task in quarantine: {error!s:.120}") from None
 
     def report(self, note: Callable[..., object]) -> None:
         """Call *note* with the event ``quarantined``."""

@@ -26,4 +26,4 @@ def outcomes(value: bytes) -> Iterator[Outcome]:
         for task_id, state, result, error, attempts in data["outcomes"]:
             yield Outcome(str(task_id), State(state), result, error, int(attempts), runner, epoch)
     except (KeyError, ValueError, TypeError) as error:
-        raise GarbageError(f"not a result: {error!r:.80}") from None
+        raise GarbageError(f"the record is not a result: {error!r:.80}") from None

@@ -109,12 +109,12 @@ class Shard:
                 },
             )
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise GarbageError(f"not a shard: {error!r:.80}") from None
+            raise GarbageError(f"the record is not a shard: {error!r:.80}") from None
 
 
 def _chunk(name: str) -> str:
     if not CHUNK_NAME_PATTERN.fullmatch(name):
-        raise ValueError(f"{name!r:.40} is not a chunk's name")
+        raise ValueError(f"{name!r:.40} is not the name of a chunk")
     return name
 
 

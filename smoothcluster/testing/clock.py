@@ -42,7 +42,7 @@ class _HeldSignal(Signal):
             try:
                 while waiting():
                     if not clock.moved.wait(_STUCK_AFTER_SECONDS):
-                        raise TimeoutError("a wait on a held clock that nobody moves")
+                        raise TimeoutError("no thread moves the held clock, so the wait cannot end")
                 return self._flag
             finally:
                 clock.waits.remove(waiting)

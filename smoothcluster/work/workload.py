@@ -48,14 +48,15 @@ class Workload:
 
     # Ownership
 
-    def adopt(self, number: int, read: Versioned[Shard]) -> None:
+    def adopt(self, number: int, read: Versioned[Shard]) -> ShardWork:
         """Begin to work on a shard that this incarnation owns in the store."""
-        self.works[number] = ShardWork(number, read, self._context, partial(self._watch, number))
+        work = self.works[number] = ShardWork(number, read, self._context, partial(self._watch, number))
         self.epochs[number] = read.record.epoch
         # After a store rollback we may adopt a shard that we owned before. Forget which added tasks were acknowledged.
         self._context.sent.clear()
         # Tasks that ran when the former owner died have waited longest: start them first.
         self._turns.add(number, first=bool(read.record.open))
+        return work
 
     def preload(self, chunks: Mapping[str, Entry]) -> None:
         """Keep *chunks*, by key, which were read before the claim that marks their tasks, until these tasks start."""

@@ -21,7 +21,7 @@ def test_the_command_that_serves(tmp_path: Path) -> None:
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == f"memory://{path}\n"
-            assert "it is in this history" in place.type("smoothcluster doctor")
+            assert "the store's present history" in place.type("smoothcluster doctor")
             server.send_signal(signal.SIGINT)
             assert server.wait(PATIENCE) == 0
         finally:

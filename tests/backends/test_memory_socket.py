@@ -120,7 +120,7 @@ def test_a_path_is_served_once(server: MemoryServer, path: Path, backend: Socket
     """A second server is an error, and harms nobody; when the first has stopped, its socket is gone and can be had."""
     create(backend, "g/a")
     assert server.start() is server, "it does already"
-    with pytest.raises(UsageError, match=f"no store can be served at {path}: Address already in use"):
+    with pytest.raises(UsageError, match=f"the server cannot listen at {path}: Address already in use"):
         MemoryServer(path).start()
     assert backend.get("g/a") is not None
     server.stop()
@@ -186,7 +186,7 @@ def test_nothing_else_is_replaced(tmp_path: Path, there: str) -> None:
     path = tmp_path / there / "x" if there == "no folder" else tmp_path / "file"
     if there == "a file":
         path.write_text("precious")
-    with pytest.raises(UsageError, match="no store can be served at"):
+    with pytest.raises(UsageError, match="the server cannot listen at"):
         MemoryServer(path).start()
     assert there != "a file" or path.read_text() == "precious"
 
@@ -200,7 +200,7 @@ def connect_to(path: str) -> object:
 @pytest.mark.parametrize("path", [f"/tmp/{'x' * 103}", "/tmp/a\0b"])
 def test_a_path_that_no_socket_can_have(make: Callable[[str], object], path: str) -> None:
     """It is said before anything is tried."""
-    with pytest.raises(UsageError, match="no socket can be at"):
+    with pytest.raises(UsageError, match="cannot be a socket: the path must have at most"):
         make(path)
 
 
@@ -226,7 +226,7 @@ def test_the_command_serves_until_it_is_told_to_end(path: Path, end: signal.Sign
 
 def test_the_command_explains_itself() -> None:
     """As all commands do."""
-    assert "Serve a store in memory" in CliRunner().invoke(main, ["--help"]).stdout
+    assert "Serve an in-memory store" in CliRunner().invoke(main, ["--help"]).stdout
 
 
 @pytest.mark.usefixtures("server")
@@ -235,7 +235,7 @@ def test_the_command_says_what_is_in_its_way(path: Path) -> None:
     command = [sys.executable, "-m", "smoothcluster.memory", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"Error: no store can be served at {path}" in done.stderr
+    assert f"Error: the server cannot listen at {path}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -264,7 +264,7 @@ def test_who_was_connected_is_told_once(server: MemoryServer, backend: SocketBac
     in_parallel([lambda: backend.get("g/a")] * 4)  # So that there are several connections.
     server.stop()
     server.start()
-    with pytest.raises(UnavailableError, match="was not asked"):
+    with pytest.raises(UnavailableError, match=r"the request to memory://.* was not sent"):
         backend.commit([], [Update("g/a", b"", version)])
     assert isinstance(backend.commit([], [Update("g/a", b"", version)]), Committed)
 
@@ -325,7 +325,7 @@ def test_a_listing_that_breaks_off(backend: SocketBackend, monkeypatch: pytest.M
         raise UnavailableError("gone")
 
     monkeypatch.setattr(SocketBackend, "get_many", gone)
-    with pytest.raises(OutcomeUnknownError, match="what lies there is not known"):
+    with pytest.raises(OutcomeUnknownError, match="the store answered the commit, and then the listing failed"):
         backend.commit_and_list([], [Create("g/a", b"")], "g")
 
 

@@ -42,4 +42,4 @@ def test_without_either_every_task_fails_and_says_why(zookeeper_hosts: str) -> N
         job = Cluster(connect(f"zookeeper://{zookeeper_hosts}"), group).submit([Task(id="a")])
         assert job.wait(60).failed == 1
         (outcome,) = job.results()
-    assert "neither a handler nor a method 'handle'" in str(outcome.error)
+    assert "neither a handler nor a method 'handle'; give a handler" in str(outcome.error)

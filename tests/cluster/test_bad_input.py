@@ -84,7 +84,7 @@ def test_other_numbers_than_the_living_group(group: Group, numbers: dict[str, An
 def test_other_shards_than_the_group_began_with(group: Group) -> None:
     """The number of shards is for good, even with no living member."""
     construct(group)
-    with pytest.raises(SpecMismatchError, match="shards=32 for good, this member asks for 16"):
+    with pytest.raises(SpecMismatchError, match="shards=32 for good, but this member asks for shards=16"):
         construct(group, shards=16)
 
 

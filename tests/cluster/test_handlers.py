@@ -27,7 +27,7 @@ def test_a_handler_that_returns_no_json(group: Group) -> None:
     """That is a failure, and the error says what it returned."""
     found = run(group, Task(id="bad", meta={"returns": "object"}))["bad"]
     assert found.state is State.FAILED
-    assert "handler returned object which is not JSON" in str(found.error)
+    assert "the handler returned object, which is not JSON" in str(found.error)
 
 
 @pytest.mark.parametrize("handler", ["act", "act_async"])

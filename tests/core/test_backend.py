@@ -34,7 +34,7 @@ def test_a_good_key_is_returned(key: str) -> None:
 )
 def test_a_bad_key_is_a_value_error(key: str) -> None:
     """Anything else is ValueError, which shows the key and says what is allowed."""
-    with pytest.raises(ValueError, match="not a valid key") as caught:
+    with pytest.raises(ValueError, match=r"key .* is not valid") as caught:
         check_key(key)
     assert repr(key) in str(caught.value)
 
@@ -59,7 +59,7 @@ def test_the_one_lease_of_a_commit_is_returned() -> None:
 def test_two_leases_are_a_value_error() -> None:
     """Keys on two leases cannot be made together."""
     backend = MemoryBackend(clock=HeldClock())
-    with pytest.raises(ValueError, match="one lease only"):
+    with pytest.raises(ValueError, match="a single lease only"):
         check_commit(WEAKEST, [], [Create("a", b"", backend.lease(5)), Create("b", b"", backend.lease(5))])
 
 
@@ -71,8 +71,8 @@ def test_two_leases_are_a_value_error() -> None:
         ([Exists("a")], [Delete("a")], "'a' appears twice"),
         ([Exists("a"), AtVersion("a", "0")], [Delete("b")], "'a' appears twice"),
         ([], [Delete("a"), Create("a", b"")], "'a' appears twice"),
-        ([], [Create("a//b", b"")], "not a valid key"),
-        ([Exists("/")], [Delete("a")], "not a valid key"),
+        ([], [Create("a//b", b"")], "key 'a//b' is not valid"),
+        ([Exists("/")], [Delete("a")], "key '/' is not valid"),
     ],
 )
 def test_a_malformed_commit_is_a_value_error(conditions: list[Condition], changes: list[Change], message: str) -> None:
@@ -85,7 +85,7 @@ def test_bounds_are_inclusive() -> None:
     """Exactly the largest value, commit and number of operations pass; one more is CommitTooLargeError."""
     bounds = replace(WEAKEST, largest_value=100, largest_commit=2 * 64 + 2 + 150, most_operations=2)
     check_commit(bounds, [], [Create("a", b"x" * 100), Create("b", b"x" * 50)])
-    with pytest.raises(CommitTooLargeError, match="value of 101 bytes"):
+    with pytest.raises(CommitTooLargeError, match="the value of 'a' has 101 bytes, and the store takes 100 at most"):
         check_commit(bounds, [], [Create("a", b"x" * 101)])
     with pytest.raises(CommitTooLargeError, match="281 bytes"):
         check_commit(bounds, [], [Create("a", b"x" * 100), Create("b", b"x" * 51)])

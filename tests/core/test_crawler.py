@@ -198,7 +198,7 @@ BAD: list[tuple[dict[str, object], str]] = [
     ),
     ({"handler": lambda task, context, other: other}, "missing a required argument: 'other'"),
     ({"handler": lambda task, *, context: context}, "called with a task and a context"),
-    ({"handler": lambda task, context: (yield task)}, "has a yield in it: return the outcome"),
+    ({"handler": lambda task, context: (yield task)}, "is a generator: return the outcome instead"),
     ({"group": "a/b"}, "group 'a/b'"),
     ({"name": ""}, "name"),
 ]
@@ -234,7 +234,7 @@ def test_a_store_that_promises_too_little_is_refused(store: MemoryStore, crawler
         crawlers(require={"largest_value": 10**9, "linearizable_writes": True})
     assert store.tree.entries == {}
     crawlers(require={"linearizable_writes": True, "largest_value": 1000, "shortest_ttl": 60})
-    with pytest.raises(UsageError, match="'speed' is no guarantee; there are "):
+    with pytest.raises(UsageError, match="'speed' is no guarantee; the guarantees are "):
         crawlers(require={"speed": 1})
 
 

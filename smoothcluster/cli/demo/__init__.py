@@ -1,4 +1,4 @@
-"""``smoothcluster demo``: see a Runner die and nothing be lost."""
+"""``smoothcluster demo``: crawl a small site, kill a Runner, and prove the takeover."""
 
 from smoothcluster.cli.demo.command import demo
 

@@ -1,4 +1,4 @@
-"""The play: a crawl, a kill, a takeover, and the reckoning."""
+"""The command ``demo``: a crawl, a kill, a takeover, and a check that nothing was lost."""
 
 import json
 import secrets
@@ -25,12 +25,12 @@ from smoothcluster.model import Outcome, Task
 from smoothcluster.registry import masked
 
 KILL_AFTER_SHARE_OF_PAGES = 0.4
-"""Of the pages, when the Runner is killed."""
+"""The share of pages done when the demo kills a Runner."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reckoning:
-    """What came of it, by the handlers' log and the recorded outcomes."""
+    """The result of a demo, from the handlers' log and the recorded outcomes."""
 
     pages: int
     done: int
@@ -38,7 +38,7 @@ class Reckoning:
     recorded_twice: int
     started_twice: int
     takeover_ms: float
-    """From the kill to the first of the dead Runner's tasks starting in another process."""
+    """From the kill to the first start of a task of the dead Runner's shards in another process."""
     evidence: str
     seconds: float
 
@@ -48,15 +48,15 @@ class Reckoning:
 
 
 @click.command()
-@click.option("--backend", "url", metavar="URL", help="A store to play on; a file of its own if left out.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as one JSON object.")
+@click.option("--backend", "url", metavar="URL", help="Store of the demo; a temporary file if left out.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as a JSON object.")
 @verbose
 def demo(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
-    """See three Runners crawl, one die, and nothing be lost.
+    """Crawl a small site, kill a Runner, and check the outcomes.
 
-    A small site on this machine is crawled by five processes: three Runners and two Backup
-    Runners. Half-way a Runner is killed (SIGKILL), and a Backup Runner takes over. In the end the
-    recorded outcomes are held against what the handlers wrote down themselves; the status is 1 if
+    Three Runners and two Backup Runners, a process each, crawl a site on this machine. Half-way the
+    command kills a Runner (SIGKILL), and a Backup Runner takes over. In the end the command compares
+    the recorded outcomes with a log written by the handlers themselves. The exit status is 1 if
     anything is lost or recorded twice.
     """
     with tempfile.TemporaryDirectory(prefix="smoothcluster-demo-") as folder:
@@ -66,7 +66,7 @@ def demo(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
             raise Failure(str(error), Exit.FAILED) from None
     print(json.dumps(asdict(found)) if as_json else _table(found))
     if not found.as_promised:
-        raise Failure("the promise was not kept: please report this", Exit.FAILED)
+        raise Failure("smoothcluster did not keep its promise: please report this", Exit.FAILED)
 
 
 def _print_message(text: str) -> None:
@@ -77,7 +77,7 @@ def _play(url: str, folder: Path) -> Reckoning:
     content, group = pages(), f"demo-{secrets.token_hex(4)}"
     with opened(url) as backend, Site(content) as site:
         cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
-        cluster.absent()  # A store that is not there is told before anything is started.
+        cluster.absent()  # Fails before any process starts if the store is out of reach.
         _print_message(
             f"a site of {len(content)} pages at {site.url}{INDEX_PATH}, and group {group} at {masked(backend.url)}"
         )
@@ -105,7 +105,7 @@ def _seen(job: JobHandle, bar: Bar) -> Progress:
 
 
 def _kill_one(stage: Stage, job: JobHandle, pages: int, bar: Bar) -> tuple[Mapping[str, Any], float]:
-    """Kill a Runner in the middle of its work; who it was, and when."""
+    """Kill a Runner in the middle of its work; return the member and the time."""
 
     def busy() -> Mapping[str, Any] | None:
         if _seen(job, bar).done < KILL_AFTER_SHARE_OF_PAGES * pages:
@@ -120,7 +120,7 @@ def _kill_one(stage: Stage, job: JobHandle, pages: int, bar: Bar) -> tuple[Mappi
 
 
 def _handover(cluster: Cluster, former: str) -> Mapping[str, Any] | None:
-    """The event by which another member took the shards of *former*, once its tasks have started."""
+    """Return the event of the takeover from *former*, once a task of the shards has started."""
     events: list[Mapping[str, Any]] = [event for event in cluster.events() if event["kind"] == "handover"]
     mine = [event for event in events if event["from"] == former != event["member"]]
     return next((event for event in mine if event["resumed_ms"] is not None), None)
@@ -130,7 +130,7 @@ def reckon(
     content: Mapping[str, str], outcomes: list[Outcome], log: list[crawl.Line], event: Mapping[str, Any],
     killed: float, seconds: float,
 ) -> Reckoning:  # fmt: skip
-    """Hold what was recorded against what the handlers wrote down."""
+    """Compare the recorded outcomes with the handlers' log."""
     recorded = Counter(outcome.task_id for outcome in outcomes if outcome.state == "done")
     ended = {line.page for line in log if line.what == "end"}
     starts = Counter(line.page for line in log if line.what == "start")
@@ -156,8 +156,11 @@ def _table(found: Reckoning) -> str:
         ("pages done", f"{found.done} of {found.pages}, in {found.seconds} s"),
         ("lost", f"{found.lost}"),
         ("recorded twice", f"{found.recorded_twice}"),
-        ("takeover", f"{found.takeover_ms} ms, from the kill to the first of its tasks starting elsewhere"),
+        (
+            "takeover",
+            f"{found.takeover_ms} ms, from the kill to the first start of a task of the dead Runner elsewhere",
+        ),
         ("evidence", found.evidence),
-        ("started twice", f"{found.started_twice}: they were running when their process was killed"),
+        ("started twice", f"{found.started_twice}: tasks that were running when the Runner was killed"),
     ]
     return "\n".join(f"{name:<16}{value}" for name, value in rows)

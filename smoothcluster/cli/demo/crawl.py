@@ -1,6 +1,6 @@
-"""What the demo's members run: fetch a page, follow its links, and write down that it was done.
+"""The handler of the demo: fetch a page, submit its links as tasks, and write start and end to a log.
 
-The log is the demo's own witness: it is written beside the store, by the handlers themselves.
+The handlers write the log to a file beside the store, so the demo can check the store's outcomes against the log.
 """
 
 import json
@@ -18,17 +18,17 @@ from smoothcluster.model import Task, TaskContext
 LOG_VARIABLE = "SMOOTHCLUSTER_DEMO_LOG"
 
 LEAST_PAGE_SECONDS = 0.1
-"""Seconds that each page takes at least: a site on this machine would be crawled before one could look."""
+"""The least seconds for a page. Otherwise the crawl would end before a person could watch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the log."""
+    """A line of the log."""
 
     what: str
-    """start or end."""
+    """``start`` or ``end``."""
     at: float
-    """Monotonic seconds: one clock for all processes of a machine."""
+    """Monotonic seconds. All processes of a machine share this clock."""
     member: str
     pid: int
     shard: int
@@ -36,7 +36,7 @@ class Line:
 
 
 def crawl(task: Task, context: TaskContext) -> int:
-    """Fetch ``task.url`` and submit what it links to; return its size in bytes."""
+    """Fetch ``task.url`` and submit the links as tasks; return the size of the page in bytes."""
     url = task.url or ""
     _note("start", url, context)
     with urlopen(url, timeout=10) as answer:  # noqa: S310  # the demo's own site
@@ -51,13 +51,15 @@ def _note(what: str, url: str, context: TaskContext) -> None:
     line = Line(what, SYSTEM_CLOCK.monotonic(), context.member, os.getpid(), context.shard, urlsplit(url).path)
     log = os.open(os.environ[LOG_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
-        os.write(log, json.dumps(asdict(line)).encode() + b"\n")  # One write: lines never mix.
+        os.write(
+            log, json.dumps(asdict(line)).encode() + b"\n"
+        )  # A single write, so that lines of several processes never mix.
     finally:
         os.close(log)
 
 
 def read(log: Path) -> Iterator[Line]:
-    """The whole lines that there are so far."""
+    """Yield the complete lines written so far."""
     whole = log.read_text().rpartition("\n")[0] if log.exists() else ""
     for line in whole.splitlines():
         yield Line(**json.loads(line))

@@ -1,4 +1,4 @@
-"""A small site of real pages: the sources of Python's standard library, each with links to what it imports."""
+"""A small site of real pages: the modules of Python's standard library, each linked to the modules it imports."""
 
 import html
 import re
@@ -14,11 +14,17 @@ _LINK_PATTERN = re.compile(r'href="([^"]+)"')
 
 INDEX_PATH = "/index.html"
 
+STANDARD_LIBRARY = Path(re.__file__).parents[1]
+"""The folder of the running Python's modules. The number of modules differs from Python to Python."""
 
-def pages() -> dict[str, str]:
-    """Pages by path. The index leads to one page for each letter, these to modules, and modules to each other."""
-    library = sorted(Path(re.__file__).parents[1].glob("*.py"))
-    sources = {path.stem: path.read_text(errors="replace") for path in library}
+
+def pages(library: Path = STANDARD_LIBRARY) -> dict[str, str]:
+    """Return the pages of the site by path.
+
+    The index links to a page for each first letter. The page of a letter links to modules, and modules link to each
+    other.
+    """
+    sources = {path.stem: path.read_text(errors="replace") for path in sorted(library.glob("*.py"))}
     letters: dict[str, list[str]] = {}
     for name in sources:
         letters.setdefault(name[0].lower(), []).append(name)
@@ -38,13 +44,13 @@ def _page(title: str, links: Iterable[str], text: str = "") -> str:
 
 
 def links(page: str) -> list[str]:
-    """The paths that a page links to."""
+    """Return the paths that a page links to."""
     return _LINK_PATTERN.findall(page)
 
 
 @final
 class Site:
-    """Serves pages over HTTP on a free port of the loopback, from a thread."""
+    """A web server in a thread, with the pages of *content* on a free port of the loopback address."""
 
     def __init__(self, content: Mapping[str, str]) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -57,8 +63,8 @@ class Site:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # as its base has it
-                """Say nothing."""
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base's name
+                """Write no log."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"

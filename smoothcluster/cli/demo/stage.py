@@ -1,4 +1,4 @@
-"""The demo's actors: five members as processes, and what is known of them."""
+"""The five members of the demo, a process each, and their state."""
 
 import os
 import signal
@@ -16,28 +16,28 @@ from smoothcluster.cluster import Cluster
 RUNNER_COUNT, BACKUP_COUNT, MEMBER_CONCURRENCY = 3, 2, 2
 
 STUCK_AFTER_SECONDS = 60.0
-"""Seconds that anything may take before the demo gives up."""
+"""Seconds after which the demo gives up waiting."""
 
 Seen = TypeVar("Seen")
 
 
 class StuckError(Exception):
-    """Something did not happen in time."""
+    """The demo waited in vain for a condition."""
 
 
 def until(condition: Callable[[], Seen | None], what: str, pause: float = 0.02) -> Seen:
-    """Look again and again until *condition* is true; raise StuckError if that takes too long."""
+    """Poll until *condition* is true, and return its value; raise StuckError after too long."""
     end = SYSTEM_CLOCK.monotonic() + STUCK_AFTER_SECONDS
     while not (seen := condition()):
         if SYSTEM_CLOCK.monotonic() > end:
-            raise StuckError(f"waited {STUCK_AFTER_SECONDS:.0f} s for {what}")
+            raise StuckError(f"the demo waited {STUCK_AFTER_SECONDS:.0f} s in vain for {what}")
         SYSTEM_CLOCK.sleep(pause)
     return seen
 
 
 @final
 class Stage:
-    """Three Runners and two Backup Runners of one group, as processes that end with it."""
+    """Three Runners and two Backup Runners of a group, as processes. They end with the ``with`` block."""
 
     def __init__(self, url: str, group: str, cluster: Cluster, folder: Path) -> None:
         self.log, self._errors = folder / "log", folder / "errors"
@@ -56,7 +56,7 @@ class Stage:
         environment = os.environ | {crawl.LOG_VARIABLE: str(self.log), "SMOOTHCLUSTER_BACKEND": self._url}
         with self._errors.open("ab") as errors:
             for _ in range(RUNNER_COUNT + BACKUP_COUNT):
-                # In a session of their own: Ctrl-C is for the demo, which ends them.
+                # A session of its own: Ctrl-C reaches the demo alone, and the demo ends the members.
                 process = subprocess.Popen(
                     command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
                     start_new_session=True,
@@ -73,14 +73,14 @@ class Stage:
             process.wait()
 
     def members(self) -> list[dict[str, Any]]:
-        """As they stand in the store."""
+        """Return the members in the store, as `smoothcluster status` shows members."""
         return [] if self._cluster.absent() else list(self._cluster.status()["members"])
 
     def formed(self) -> bool:
-        """Whether all have joined and all shards are shared out. Raise StuckError if one has ended instead."""
+        """Whether all members have joined, with equal shares of shards. Raise StuckError if a process has ended."""
         for process in self._processes.values():
             if process.poll() is not None:
-                raise StuckError(f"a member ended by itself:\n{self._errors.read_text(errors='replace')}")
+                raise StuckError(f"a member ended by itself; its output:\n{self._errors.read_text(errors='replace')}")
         members = self.members()
         seated = [member["shards"] for member in members if member["seat"] is not None]
         return (
@@ -92,13 +92,13 @@ class Stage:
         )
 
     def kill(self, pid: int) -> float:
-        """SIGKILL; return when, by the clock of the log."""
+        """Send SIGKILL to process *pid*; return the time by the clock of the log."""
         now = SYSTEM_CLOCK.monotonic()
         os.kill(pid, signal.SIGKILL)
         return now
 
     def running(self) -> dict[int, set[str]]:
-        """For each process, the pages that it has begun and not ended, by the log."""
+        """Return the pages that each process has started and not ended, by the log."""
         found: dict[int, set[str]] = {}
         for line in crawl.read(self.log):
             mine = found.setdefault(line.pid, set())

@@ -43,13 +43,15 @@ def origin_of(handler: Handler) -> Origin:
     """Return the origin of *handler*; raise NoOriginError if a child could not import the handler from there."""
     module, name = getattr(handler, "__module__", None), getattr(handler, "__qualname__", None)
     if not (isinstance(module, str) and isinstance(name, str)):
-        raise NoOriginError(f"it is an object ({handler!r:.80}): make it a function of a module")
+        raise NoOriginError(f"the handler is an object ({handler!r:.80}): make the handler a function of a module")
     if "<" in name:
-        raise NoOriginError(f"{name} is made inside a function: put it on the top level of its module")
+        raise NoOriginError(f"{name} is defined inside a function: define the handler at the top level of a module")
     holder = sys.modules.get(module)
     found: object = reduce(lambda part, step: getattr(part, step, None), name.split("."), cast("object", holder))
     if found is not handler:
-        raise NoOriginError(f"{module}:{name} is not it: a child finds functions and static methods, nothing bound")
+        raise NoOriginError(
+            f"{module}:{name} is not the handler: a child finds functions and static methods, but no bound methods"
+        )
     if module != "__main__":
         return Origin(module, name, None)
     spec = getattr(holder, "__spec__", None)
@@ -61,7 +63,7 @@ def origin_of(handler: Handler) -> Origin:
 def _guarded(file: str | None) -> str:
     """Return the script's file, if the script has a main guard, so that an import only defines things."""
     if file is None or not Path(file).is_file():
-        raise NoOriginError("it was typed in, not read from a file: put it into a module")
+        raise NoOriginError("the handler was typed in, not read from a file: put the handler into a module")
     path = Path(file).resolve()
     try:
         tree = ast.parse(path.read_bytes())
@@ -72,7 +74,7 @@ def _guarded(file: str | None) -> str:
             each.id for each in ast.walk(node.test) if isinstance(each, ast.Name)
         }:
             return str(path)
-    raise NoOriginError(f'{path} has no `if __name__ == "__main__":`, so importing it would run all of it')
+    raise NoOriginError(f'{path} has no `if __name__ == "__main__":`, so an import would run the whole program')
 
 
 def load(data: dict[str, Any]) -> Handler:

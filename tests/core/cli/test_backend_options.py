@@ -28,7 +28,7 @@ def test_options_reach_the_backend(tmp_path: Path) -> None:
         (None, "cannot be read"),
         ("{", "is not JSON"),
         ("[1]", "must hold a JSON object"),
-        ('{"x": 1}', "its options are"),
+        ('{"x": 1}', "the options of the backend are"),
     ],
     ids=["no file", "no JSON", "no object", "no such option"],
 )

@@ -182,7 +182,7 @@ def test_an_output_that_takes_nothing_is_told_in_one_line(args: tuple[str, ...])
         done = subprocess.run(
             command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment, timeout=DEADLINE
         )
-    assert (done.returncode, done.stderr) == (1, "Error: cannot write the output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
 
 
 # spec, status, results
@@ -202,7 +202,7 @@ def test_the_numbers_are_shown_and_changed(invoke: Invoke, url: str, crawler: Cl
 def test_numbers_that_the_group_cannot_have_are_a_mistake(invoke: Invoke, url: str) -> None:
     """Where all are Runners nobody can be told to stand by."""
     with ClusterCrawler(backend=connect(url), runner=2, handler=crawl):
-        assert "all its members are Runners" in one_line(invoke("spec", "--backup", "1"), 2)
+        assert "all members are Runners" in one_line(invoke("spec", "--backup", "1"), 2)
 
 
 def test_status_as_json_is_the_clusters(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:
@@ -221,7 +221,7 @@ def test_status_shows_people_what_matters(invoke: Invoke, url: str, crawler: Clu
     assert lines[3].split()[:4] == ["crawler_0", "runner", "0", "32"]
     assert lines[5] == "tasks: 0 pending, 0 running, 5 done, 0 failed, 0 quarantined"
     assert lines[6] in (f"jobs: {job.id} (sealed)", f"jobs: {job.id} (finished)")
-    assert lines[7] == "shards that nobody owns: none"
+    assert lines[7] == "unassigned shards: none"
     assert lines[8].startswith("garbage at default/members/x: ")
     assert not any("\x1b" in line for line in lines)
 
@@ -235,8 +235,8 @@ def test_status_tells_when_standbys_last_checked_themselves(invoke: Invoke, url:
         card = replace(card, unfit="warm_up raised OSError: no route" if checked else None)
         backend.commit([], [Create(f"default/members/s{number}", card.to_json())])
     lines = invoke("status").stdout.splitlines()
-    assert "checked that they could take over: s0 (not yet), s1 (2023-11-14T22:13:20+00:00), s2 (?)" in lines
-    assert "unfit to take over: s1: warm_up raised OSError: no route" in lines
+    assert "last self-check of Backup Runners: s0 (not yet), s1 (2023-11-14T22:13:20+00:00), s2 (?)" in lines
+    assert "s1 is unfit to take over: warm_up raised OSError: no route" in lines
 
 
 def test_status_names_the_shape(invoke: Invoke, url: str) -> None:
@@ -250,7 +250,7 @@ def test_status_of_a_group_without_members_says_so(invoke: Invoke) -> None:
     invoke("submit", "http://h/")
     lines = invoke("status").stdout.splitlines()
     assert lines[0] == "group default: no member has joined yet, 32 shards"
-    assert "shards that nobody owns: 0-31" in lines
+    assert "unassigned shards: 0-31" in lines
 
 
 def test_results_are_json_lines_of_all_jobs_or_one(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:
@@ -348,7 +348,7 @@ def test_a_status_that_is_watched_is_shown_again() -> None:
 def test_following_a_group_that_is_not_there_says_so_and_waits() -> None:
     """It may begin later; or its name was written wrongly."""
     with started("events", "--follow", "--group", "g") as (process, _, err):
-        assert "there is no group g yet; waiting for its first event" in err.readline()
+        assert "group g does not exist yet; the command waits for the first event" in err.readline()
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 0
 

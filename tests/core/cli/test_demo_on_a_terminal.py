@@ -27,6 +27,15 @@ def words(picture: Path) -> str:
     return text.replace("&#160;", " ")
 
 
+def whole(told: str) -> str:
+    """The end of the bar in a picture, by the number of pages that the picture itself names.
+
+    Each Python has another number of modules, and so another number of pages.
+    """
+    (pages,) = re.findall(r"a site of (\d+) pages", told)
+    return f"{pages}/{pages}"
+
+
 @pytest.mark.slow
 def test_a_bar_moves_to_its_end(script: ModuleType, tmp_path: Path) -> None:
     """What happens meanwhile stays above it, and the picture has what is left on the screen, as the README's has."""
@@ -39,14 +48,9 @@ def test_a_bar_moves_to_its_end(script: ModuleType, tmp_path: Path) -> None:
     assert end == f"{done[-1]}/{shown[-1][1]}"
 
     script.draw(written, tmp_path / "demo.svg")
-    for picture in (tmp_path / "demo.svg", ROOT / "docs" / "demo.svg"):
-        told = words(picture)
-        for what in (
-            "smoothcluster demo",
-            "SIGKILL to",
-            "took over shards",
-            f"{done[-1]}/{done[-1]}",
-            "recorded twice",
-        ):
-            assert what in told, f"{what} in {picture}"
+    drawn = words(tmp_path / "demo.svg")
+    assert whole(drawn) == end
+    for told in (drawn, words(ROOT / "docs" / "demo.svg")):
+        for what in ("smoothcluster demo", "SIGKILL to", "took over shards", whole(told), "recorded twice"):
+            assert what in told
         assert told.count("crawling") == 1, "a bar is drawn over the one before"

@@ -28,7 +28,7 @@ def test_a_store_is_tried_and_left_as_it_was() -> None:
     assert found["guarantees"]["linearizable_writes"] is True
     told = invoke_on(url)("doctor").stdout
     assert "leases last from 0.001 s to 86400 s" in told
-    assert "it is in this history: history 0" in told
+    assert "the store's present history: history 0" in told
     backend = connect(url)
     assert isinstance(backend, MemoryBackend)
     assert backend.store.tree.entries == {}

@@ -61,14 +61,14 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("crawl", "names no handler: write module:function"),
+        ("crawl", "names no handler; write module:function"),
         ("crawl.py:handler", "name the module, such as crawl:handler"),
-        ("cr-awl:handler", "is not a module's name"),
+        ("cr-awl:handler", "is not the name of a module"),
         ("crawler:handler", "there is no module 'crawler' in "),
         ("crawl.sub:handler", "there is no module 'crawl.sub'"),
         ("crawl:handle", "has no 'handle'; did you mean 'handler'?"),
-        ("crawl:number", "crawl:number is no handler but 3"),
-        ("crawl:Kind", "is no handler but <class 'crawl.Kind'>"),
+        ("crawl:number", "crawl:number is 3 and no handler"),
+        ("crawl:Kind", "is <class 'crawl.Kind'> and no handler"),
     ],
 )
 def test_run_says_what_is_wrong_with_the_handler(
@@ -109,7 +109,7 @@ def test_run_passes_numbers_on(invoke: Invoke, module: Callable[[str], None]) ->
 def test_run_without_numbers_needs_a_group_that_has_some(invoke: Invoke, module: Callable[[str], None]) -> None:
     """Then it takes these."""
     module(HANDLER)
-    assert "its first member must give runner" in one_line(invoke("run", "crawl:handler"), 2)
+    assert "the first member must give runner" in one_line(invoke("run", "crawl:handler"), 2)
 
 
 def test_run_has_the_constructors_defaults() -> None:
@@ -143,7 +143,7 @@ def test_run_works_until_it_is_told_to_leave(
         while "handled by me" not in (line := err.readline()):
             assert line, "it ended"
         process.send_signal(number)
-        assert "me: left group default" in process.communicate(timeout=DEADLINE)[1]
+        assert "me left group default" in process.communicate(timeout=DEADLINE)[1]
         assert process.returncode == 0
 
 
@@ -166,8 +166,8 @@ def test_run_tells_what_becomes_of_its_member(module: Callable[[str], None], tmp
         assert out.readline() == "crawler_0 backup-runner in group default at memory://\n"
         told = ""
         while not (
-            "crawler_0: runner, was backup-runner" in told
-            and "crawler_0: took over shards 0-31 from first (left" in told
+            "crawler_0 is now a runner and was a backup-runner" in told
+            and "crawler_0 took over shards 0-31 from first (left" in told
         ):
             line = err.readline()
             assert line, told
@@ -194,7 +194,7 @@ def test_run_can_be_told_to_leave_while_it_waits_for_its_name(module: Callable[[
         HANDLER + '\n    ClusterCrawler(backend=connect("memory://"), runner=1, handler=handler, name="me").start()\n'
     )
     with started("run", "crawl:handler", "--runner", "1", "--name", "me", cwd=tmp_path) as (process, _, err):
-        assert "a living member is called 'me'" in err.readline()
+        assert "a living member has the name 'me'" in err.readline()
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=DEADLINE) == ("", "")
         assert process.returncode == 0
@@ -257,7 +257,8 @@ def test_several_members_are_started_again_when_they_die(module: Callable[[str],
         cluster.change_spec(runner=2)
         victim = cluster.status()["members"][0]["pid"]
         os.kill(victim, signal.SIGKILL)
-        words = f"process {victim} has ended (-9); another in "  # Longer if it was not the first of its place to end.
+        words = f"process {victim} ended with status -9; a new process starts in "
+        # The pause is longer if an earlier process of the same place has ended.
         assert any(words in line for line in err), "members write there, too"
         eventually(lambda: victim not in {each["pid"] for each in cluster.status()["members"]}, DEADLINE)
         eventually(lambda: [each["running"] for each in cluster.status()["members"]] == [True, True], DEADLINE)
@@ -305,7 +306,7 @@ def test_one_that_dies_again_and_again_is_started_ever_later(module: Callable[[s
         seen: Counter[str] = Counter()
         while not {"0.5 s", "1.0 s", "2.0 s"} <= seen.keys():
             line = err.readline()
-            assert "has ended (7); another in" in line
+            assert "ended with status 7; a new process starts in" in line
             seen[line.strip().rpartition(" in ")[2]] += 1
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=DEADLINE)

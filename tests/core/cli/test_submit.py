@@ -76,19 +76,19 @@ def test_submit_names_the_job_and_adds_to_it(invoke: Invoke, url: str) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("www.example.com", "neither a JSON object nor an http(s) URL"),
-        ("http://", "not a URL that can be fetched"),
-        ("http://h/1 http://h/2", "not a URL that can be fetched"),
-        ('{"id": "1"', "not JSON"),
+        ("www.example.com", "the line is neither a JSON object nor an http(s) URL"),
+        ("http://", "the URL has no host, or a space in it"),
+        ("http://h/1 http://h/2", "the URL has no host, or a space in it"),
+        ('{"id": "1"', "the line is not JSON"),
         ('["http://h/"]', "neither"),
         ("{}", "needs an id or a url"),
-        ('{"id": 1}', "its id is 1"),
-        ('{"url": ["http://h/"]}', "its url is"),
-        ('{"id": "1", "headers": {"a": 1}}', "its headers is"),
+        ('{"id": 1}', "the line is no task: id cannot be 1"),
+        ('{"url": ["http://h/"]}', "the line is no task: url cannot be"),
+        ('{"id": "1", "headers": {"a": 1}}', "the line is no task: headers cannot be"),
         ('{"id": "9", "body64": "a"}', "not base64"),
         ('{"id": "1", "uri": "http://h/"}', "uri"),
         ('{"id": "1", "meta": NaN}', "cannot be written as JSON"),
-        ("\udcff", "not UTF-8"),
+        ("\udcff", "the line is not UTF-8"),
         ("http://h/2", "line 2"),
     ],
 )
@@ -118,7 +118,7 @@ def test_submit_says_how_to_go_on_after_a_mistake_in_a_stream(invoke: Invoke, ur
         ("no-such-file", "must begin with http://"),
         (".", "is a directory"),
         (f"{__file__}/task", "Not a directory"),
-        ("socket", "cannot read 'socket'"),
+        ("socket", "file 'socket' cannot be read"),
         ("-", "only once"),
     ],
 )
@@ -171,7 +171,7 @@ def test_submit_of_nothing_says_so(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "tasks").touch()
     result = invoke("submit", "--job", "j", str(tmp_path / "tasks"))
     assert (result.exit_code, result.stdout) == (0, "j\n")
-    assert "there was no task" in result.stderr
+    assert "the arguments hold no task, so job j got none" in result.stderr
 
 
 def test_submit_shows_its_progress_to_people(tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ def test_ctrl_c_ends_the_waiting_only(invoke: Invoke, monkeypatch: pytest.Monkey
 
     invoke("submit", "--job", "j", "http://h/")
     monkeypatch.setattr(JobHandle, "progress", interrupted)
-    assert "the job goes on; to wait for it again: smoothcluster wait j" in one_line(invoke("wait", "j"), 130)
+    assert "Ctrl-C interrupted the command; the job continues; to wait again, run: smoothcluster wait j" in one_line(
+        invoke("wait", "j"), 130
+    )
 
 
 GROUP_AT_WORK = """

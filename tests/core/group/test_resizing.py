@@ -277,7 +277,7 @@ def test_a_store_that_answers_and_takes_nothing_is_not_asked_for_ever() -> None:
     faulty = Faulty(MemoryBackend(group.store))
     for _ in range(2000):
         faulty.hold()
-    with pytest.raises(OutcomeUnknownError, match="does not take the change"):
+    with pytest.raises(OutcomeUnknownError, match="the store did not accept the change"):
         Cluster(faulty, "g", patience=0.1).change_spec(runner=2)
 
 
@@ -297,7 +297,7 @@ def test_a_seat_is_taken_from_its_holder_even_if_its_record_was_spoilt() -> None
         (None, -1, "backup must be a whole number of at least 0, not -1"),
         (True, None, "runner .* not True"),
         (4097, None, "runner must be at most 4096"),
-        (None, None, "say what is to change"),
+        (None, None, "a change needs a new number"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(runner: int | None, backup: int | None, says: str) -> None:
@@ -311,7 +311,7 @@ def test_the_shape_does_not_change_while_members_live() -> None:
     group = Group(runner=2, backup=None)
     group.member()
     cluster = Cluster(group.backend, "g", clock=group.clock)
-    with pytest.raises(UsageError, match="stop all members and start them with runner and backup"):
+    with pytest.raises(UsageError, match="stop all members and start the members with runner and backup"):
         cluster.change_spec(runner=2, backup=1)
     assert cluster.change_spec(runner=3)["runner"] == 3
 
@@ -322,7 +322,7 @@ def test_a_group_without_numbers_has_none_to_change() -> None:
     cluster = Cluster(group.backend, "g", clock=group.clock)
     with pytest.raises(UsageError, match="there is no group 'g'"):
         cluster.change_spec(runner=2)
-    with pytest.raises(UsageError, match="no such group"):
+    with pytest.raises(UsageError, match="the group does not exist"):
         try_change(store_of(group.backend), Resize(1, None))
     cluster.submit([Task(id="1")], "j")
     assert cluster.spec() == {"runner": None, "backup": None, "shards": 32}
@@ -358,9 +358,9 @@ def test_a_member_that_says_no_numbers_takes_the_groups() -> None:
     late = group.member()
     group.turn(late)
     assert late.role is Role.RUNNER
-    with pytest.raises(SpecMismatchError, match="its first member must give runner"):
+    with pytest.raises(SpecMismatchError, match="the first member must give runner"):
         Group(runner=None, backup=None).member()
-    with pytest.raises(UsageError, match="backup=1 without runner"):
+    with pytest.raises(UsageError, match="backup=1 needs runner, too"):
         Wanted("x", None, 1).check()
 
 
@@ -387,5 +387,5 @@ def test_a_member_that_joins_anew_does_not_join_a_group_of_the_other_shape() -> 
     group.clock.advance(group.ttl)
     group.backup = None
     group.member("other")
-    with pytest.raises(SpecMismatchError, match="stop all its members first"):
+    with pytest.raises(SpecMismatchError, match="stop all members first"):
         group.turn(*loops)

@@ -119,7 +119,7 @@ def test_a_closed_job_takes_no_more_tasks(state: str) -> None:
     """The error says what it is and what to do."""
     backend = store()
     put(backend, KEYS.job("j"), Job(state, 0, 0, "", "").to_json())
-    with pytest.raises(JobClosedError, match=f"{state}.*new one"):
+    with pytest.raises(JobClosedError, match=f"{state}.*submit to a new job"):
         submit(backend, tasks(1))
     assert written(backend) == []
 

@@ -416,7 +416,9 @@ def test_a_store_that_was_emptied_is_told_of_as_that(caplog: pytest.LogCaptureFi
     group.backend.commit([], [Delete(key) for key in list(group.store.tree.entries)])
     group.turn(loop, times=3)
     assert group.owners() == ["m_0"] * 4
-    assert "the store has lost the group, its tasks and outcomes too, or was emptied" in caplog.text
+    assert (
+        "the store has lost the group with all tasks and outcomes, or was emptied; the group begins anew" in caplog.text
+    )
 
 
 def test_garbage_is_told_in_an_event_and_stepped_over() -> None:

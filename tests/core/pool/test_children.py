@@ -381,9 +381,9 @@ def test_functions_and_static_methods_are_found() -> None:
 @pytest.mark.parametrize(
     ("handler", "why"),
     [
-        (lambda task, context: None, "made inside a function"),
+        (lambda task, context: None, "is defined inside a function"),
         (Handlers().bound, "finds functions"),
-        (type("Callable", (), {"__call__": lambda self, task, context: None})(), "it is an object"),
+        (type("Callable", (), {"__call__": lambda self, task, context: None})(), "the handler is an object"),
     ],
 )
 def test_others_are_not(handler: Handler, why: str) -> None:
@@ -436,7 +436,7 @@ def test_a_script_with_a_guard_is_imported(tmp_path: Path) -> None:
 def test_a_script_without_a_guard_is_not(tmp_path: Path) -> None:
     """Importing it would run all of it once more."""
     text = GUARDED.replace('if __name__ == "__main__":', "if True:")
-    assert "so importing it would run all of it" in _script(tmp_path, text)
+    assert "so an import would run the whole program" in _script(tmp_path, text)
     assert "not read from a file" in _script(tmp_path, GUARDED, "-c", GUARDED)
 
 
@@ -453,7 +453,10 @@ def test_a_script_that_has_changed_since(tmp_path: Path) -> None:
     ("options", "why"),
     [
         ({"isolation": "process"}, r"isolation must be Isolation\(…\) or None, not 'process'"),
-        ({"isolation": Isolation(), "handler": lambda task, context: None}, "top level of its module"),
+        (
+            {"isolation": Isolation(), "handler": lambda task, context: None},
+            "define the handler at the top level of a module",
+        ),
     ],
 )
 def test_isolation_that_makes_no_sense(options: dict[str, Any], why: str) -> None:

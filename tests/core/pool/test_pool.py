@@ -278,14 +278,14 @@ def circle() -> list[object]:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ({1, 2}, "handler returned set which is not JSON: Object of type set is not JSON serializable"),
-        (nan, "handler returned float which is not JSON: Out of range float values are not JSON compliant"),
-        (circle(), "handler returned list which is not JSON: Circular reference detected"),
-        (Strange(a=1), "handler returned Strange which is not JSON: surprise"),
-        (Task(id="x"), "handler returned Task which is not JSON: Object of type Task is not JSON serializable"),
+        ({1, 2}, "the handler returned set, which is not JSON: Object of type set is not JSON serializable"),
+        (nan, "the handler returned float, which is not JSON: Out of range float values are not JSON compliant"),
+        (circle(), "the handler returned list, which is not JSON: Circular reference detected"),
+        (Strange(a=1), "the handler returned Strange, which is not JSON: surprise"),
+        (Task(id="x"), "the handler returned Task, which is not JSON: Object of type Task is not JSON serializable"),
         (
             "x" * LARGEST_VALUE,
-            f"handler returned str of {LARGEST_VALUE + 2} bytes of JSON; the limit is {LARGEST_VALUE}",
+            f"the handler returned str of {LARGEST_VALUE + 2} bytes of JSON; the limit is {LARGEST_VALUE}",
         ),
     ],
     ids=["set", "nan", "circle", "surprise", "task", "large"],
@@ -309,10 +309,10 @@ def test_largest_value_is_taken(member: Member) -> None:
 @pytest.mark.parametrize(
     ("submitted", "reason"),
     [
-        ("http://x", "handler submitted str, not a Task"),
-        (Task(id="x", meta={1}), "handler submitted task 'x' which is not JSON: Object of type set"),
-        (Task(id="x", params=1), "handler submitted task 'x' which is not JSON: 'int' object is not iterable"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        (Task(id="x", meta="x" * LARGEST_VALUE), "handler submitted task 'x' of "),
+        ("http://x", "the handler submitted str, not a Task"),
+        (Task(id="x", meta={1}), "the handler submitted task 'x', which is not JSON: Object of type set"),
+        (Task(id="x", params=1), "the handler submitted task 'x', which is not JSON: 'int' object is not iterable"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        (Task(id="x", meta="x" * LARGEST_VALUE), "the handler submitted task 'x' of "),
     ],
     ids=["text", "set", "params", "large"],
 )
@@ -340,7 +340,7 @@ def test_coroutine_from_sync_handler_is_explained(member: Member) -> None:
     coroutine = fetch()
     run = member.run(lambda task, context: coroutine)
     assert run.error is not None
-    assert run.error.startswith("handler returned a coroutine: declare it with 'async def'")
+    assert run.error.startswith("the handler returned a coroutine: declare the handler with 'async def'")
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
 
 
