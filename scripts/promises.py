@@ -16,9 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-PROMISES_PAGE = ROOT / "docs" / "explanation" / "promises.md"
-PLANTED_BUGS = ROOT / "tests" / "core" / "planted_bugs.py"
+CHECKOUT_ROOT = Path(__file__).resolve().parents[1]
+PROMISES_PAGE = CHECKOUT_ROOT / "docs" / "explanation" / "promises.md"
+PLANTED_BUGS = CHECKOUT_ROOT / "tests" / "core" / "planted_bugs.py"
 
 TESTS_BEGIN = "<!-- The tests of each promise: written by scripts/promises.py -->\n"
 TESTS_END = "<!-- The end of the tests -->\n"
@@ -65,7 +65,7 @@ def promises() -> dict[int, str]:
 @cache
 def proofs() -> Sequence[Proof]:
     """All proofs, in the order of files and lines. Raise ValueError for a marker that names no promise."""
-    found = [proof for file in sorted((ROOT / "tests").rglob("test_*.py")) for proof in _proofs_in(file)]
+    found = [proof for file in sorted((CHECKOUT_ROOT / "tests").rglob("test_*.py")) for proof in _proofs_in(file)]
     unknown = [proof for proof in found if proof.promise not in promises()]
     if unknown:
         raise ValueError(f"{PROMISES_PAGE.name} has no promise of these numbers: {unknown}")
@@ -73,7 +73,7 @@ def proofs() -> Sequence[Proof]:
 
 
 def _proofs_in(file: Path) -> Iterator[Proof]:
-    name = file.relative_to(ROOT).as_posix()
+    name = file.relative_to(CHECKOUT_ROOT).as_posix()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             for decorator in node.decorator_list:

@@ -37,11 +37,10 @@ class Workload:
         """The last epoch of each shard in this process."""
         self._backend, self._clock = context.store.backend, context.store.clock
         self._pool, self._context, self._held, self._observer = pool, context, held, observer
-        self._apart = context.apart
+        self._apart, self._concurrency = context.apart, concurrency
         self._preloaded: Mapping[str, Entry] = {}
-        self._concurrency = concurrency
-        self._turns = Turns(self._clock.monotonic())
-        self._pace = Pace(self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._turns, self._pace = Turns(now), Pace(now)
         self._watches: dict[int, Watch] = {}
         self._alone = self._solitary = False
         """Whether a suspect runs alone in this process; whether a suspect does or waits to: nothing else may start."""

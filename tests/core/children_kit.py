@@ -102,7 +102,7 @@ def _copy(orders: dict[str, Any], context: TaskContext) -> object:
 
 def _write(orders: dict[str, Any], context: TaskContext) -> object:
     """Answer out of turn, on whatever is open."""
-    for link in range(3, 20):
+    for link in sorted(int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2):  # noqa: PTH208  # numbers
         with suppress(OSError), socket.socket(fileno=link) as found:
             send(found, {"no": "sense"})
             found.detach()

@@ -424,7 +424,9 @@ def test_restless_peer_is_dialled_ever_more_rarely() -> None:
     # The pause begins when the prober has seen the end of the third connection, by a clock that must not move before.
     eventually(lambda: link.phase is prober._Phase.WAITING and link.due > clock.monotonic())  # pyright: ignore[reportPrivateUsage]
     assert select.select([stranger.socket], [], [], 0)[0] == [], "nobody is dialled before the pause is over"
-    for _ in range(3):
+    for turn in range(3):
+        if turn:  # The prober has seen the end of the last connection, and dialled anew.
+            eventually(lambda: select.select([stranger.socket], [], [], 0)[0])
         clock.advance(1)
         stranger.accept(greeting()).close()
         stranger.accept(greeting()).close()
