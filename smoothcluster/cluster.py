@@ -115,7 +115,7 @@ class Cluster:
                 raise OutcomeUnknownError("the store did not accept the change, or other changes came first; try again")
         if spec.shards < SHARDS_PER_RUNNER * (spec.runner or 0):
             log.warning(
-                "%d shards for %s Runners: shares differ, or some have none; their number stays",
+                "the group has %d shards for %s Runners, so some Runners get fewer or none; this number stays",
                 spec.shards,
                 spec.runner,
             )

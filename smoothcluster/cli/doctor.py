@@ -20,14 +20,14 @@ MEASUREMENT_REPETITIONS = 20
 """Repetitions of each measurement. The result is the median."""
 
 USUAL_TTL_SECONDS = 10.0
-"""Seconds of lease that members ask for by default."""
+"""The default lease of members, in seconds."""
 
 _STORE_DEPENDENT_PROMISES = (
     "never more Runners than seats",
     "one owner for each shard; a replaced one writes nothing",
     "one recorded outcome for every task",
 )
-"""The promises that depend on the store's own promises."""
+"""The promises of the library with a verdict by the store's guarantees."""
 
 _EFFECTS_OF_LOST_COMMITS = (
     "members still connected to a replaced primary hold seats of their own for a while",
@@ -59,9 +59,9 @@ class Measured:
     granted_s: float
     """Granted for a requested lease of 10 seconds."""
     shortest_s: float
-    """The shortest lease that the store grants."""
+    """The shortest lease granted by the store."""
     history: str | None = None
-    """The id of the store's present history, for stores that may lose a part of their history."""
+    """The id of the store's present history, for stores with lossy failover or restart."""
 
 
 @click.command()
@@ -86,11 +86,11 @@ def doctor(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
     else:
         print("\n".join(report(where, guarantees, measured, promises)))
     if any(promise.verdict == VERDICT_NOT_HELD for promise in promises):
-        raise Failure(f"not every promise holds on {where}; the table says which and why", Exit.FAILED)
+        raise Failure(f"not every promise holds on {where}; the list says which and why", Exit.FAILED)
 
 
 def measure(backend: CoordinationBackend) -> Measured:
-    """Measure the operations that groups rely on, under a key that no other client knows."""
+    """Measure the operations that groups rely on, under a key unknown to other clients."""
     root = f"doctor-{secrets.token_hex(8)}"
     key = f"{root}/key"
     version = _done(backend.commit([], [Create(key, b"0")]))[key]
@@ -188,7 +188,7 @@ def report(where: str, promised: Guarantees, measured: Measured, promises: list[
     woken = "never" if measured.watch_ms is None else f"{measured.watch_ms} ms"
     yield f"a read takes {measured.read_ms} ms, a commit {measured.commit_ms} ms, a watch wakes after {woken}"
     yield f"leases last from {measured.shortest_s:.3g} s to {_length(promised.longest_ttl)}"
-    yield f"one commit: up to {promised.largest_commit} bytes, {promised.most_operations} operations"
+    yield f"a commit: up to {promised.largest_commit} bytes, {promised.most_operations} operations"
     if measured.history is not None:
         yield f"the store's present history: {measured.history}"
     yield ""

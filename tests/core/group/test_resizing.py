@@ -337,7 +337,7 @@ def test_few_shards_for_many_runners_are_warned_of(caplog: pytest.LogCaptureFixt
         cluster.change_spec(runner=2)
         assert caplog.text == ""
         assert cluster.change_spec(runner=3)["shards"] == 8
-    assert "8 shards for 3 Runners" in caplog.text
+    assert "the group has 8 shards for 3 Runners" in caplog.text
 
 
 def test_a_member_started_with_the_old_numbers_is_told_both_and_what_to_do() -> None:
