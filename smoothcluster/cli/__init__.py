@@ -28,7 +28,7 @@ How a command is made:
 130    Ctrl-C interrupted the command before the end
 ====== ============================================================================================
 
-A store that is out of reach at the start of a command is asked again for three seconds (`common.PATIENCE`).
+A store that is out of reach at the start of a command is asked again for three seconds (`common.STORE_RETRY_SECONDS`).
 
 Begin reading with `common`, then `wait` (a short command) and `run` (a member; `supervisor` runs several members).
 """

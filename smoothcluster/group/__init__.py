@@ -3,8 +3,8 @@
 Pure decisions stand apart from guarded commits. A decision turns a snapshot of the group (`view.View`) into moves; each
 move is a single commit that compares everything the decision relied on. A late or wrong decision loses a race::
 
-    reading.read_view --> View --> election.seat_to_claim --> handover.claim  --> commit
-                               --> assignment.plan        --> handover.give   --> commit
+    GroupStore.read_view --> View --> election.seat_to_claim --> handover.claim    --> commit
+                                  --> assignment.plan        --> handover.transfer --> commit
 
 A shard moves between three states::
 
@@ -18,5 +18,5 @@ compares the claimant's own record, so a member whose incarnation ended claims n
 On failure: a refused commit means that another member was faster, and the member reads the group again. A commit with
 an unknown outcome needs no memory: a member holds whatever the store says that it holds.
 
-Begin reading with `view` and `reading`, then `election`, `assignment` and `handover`.
+Begin reading with `view` and `store`, then `election`, `assignment` and `handover`.
 """

@@ -1,8 +1,28 @@
-"""Tools for authors of backends: the contract as tests, and the parts of these tests.
+"""Tools to test backends, crawlers and the promises: the contract as tests, faults, a held clock, and a simulator.
 
-Subclass `BackendConformance` in a test file to try a backend against every rule, and `backend_machine` to try the
-backend with random moves. These need the extra ``smoothcluster[testing]``, and are loaded on first use: the clock,
-the faults and the simulator do without pytest.
+=================== ==================================================================================================
+`conformance`       every rule of `smoothcluster.backend` as a test: subclass `BackendConformance`
+`stateful`          random moves against a model of the contract: `backend_machine`
+`faults`            `Faulty`, a backend that refuses calls, drops answers or delivers them late
+`lagging`           `Lagging`, a backend whose reads are behind, as with several servers
+`clock`             `HeldClock`, which only a test moves, and `eventually`, which waits for a condition
+`simulate`          the logic of whole groups in virtual time, with kills, pauses and partitions
+=================== ==================================================================================================
+
+The layers of proof, from the fastest to the most real::
+
+    a part by hand (HeldClock, Faulty) --> the simulator --> real processes on a real store
+
+Invariants: no tool sleeps to wait. A wait ends with the condition, or fails after a generous deadline, so a slow
+machine makes a test slower and never red.
+
+On failure: a broken rule of the contract names the rule. A broken promise in the simulator names the promise and prints
+the seed, and the same seed plays the same schedule again.
+
+`BackendConformance` and `backend_machine` need the extra ``smoothcluster[testing]`` and are imported at the first use:
+the clock, the faults and the simulator do without pytest.
+
+Begin reading with `faults.Faulty`, then `conformance.suite`, then the package `simulate`.
 """
 
 from importlib import import_module

@@ -2,13 +2,26 @@
 
 A member runs suspects, and with `Isolation` every task, in children. `process` starts a child and talks to
 the child over a socket (`messages`); `main` is the child's side; `handler_ref` names the handler so that a fresh Python
-can import the same function.
+can import the same function; `limits` makes the pool as the user's options ask. The states of a child::
 
-Invariants: children are spawned, never forked, because a forked child would hold the member's port open. A permanent
-thread spawns them (`spawner`), because the kernel's parent-death signal fires when the spawning *thread* ends.
+    spawned --the handler is imported--> idle --a task--> busy --outcome--> idle
+       |                                  |                |
+       |                                  |                +--timeout, memory, a kill--> dead: the task has died
+       |                                  +--a kill from outside--> dead: a sign that kills come from outside
+       +--the import fails--> dead: no child can run the handler
+
+A task that runs *alone* gets a fresh child, beside a bystander without a task. If the bystander dies too, the kill came
+from outside, and the task bears no blame.
+
+Invariants:
+
+- Children are spawned, never forked, because a forked child would hold the member's port open.
+- A permanent thread spawns them (`spawner`), because the kernel's parent-death signal fires when the spawning *thread*
+  ends.
+- A child runs one task at a time, and at most as many children run tasks as the member's concurrency.
 
 On failure: the death of a child is the outcome of the task in the child, never of the member. If the member dies, its
-children end with it.
+children end with it. If no child can import the handler, suspects run alone in the member.
 
 Begin reading with `pool.Children`, then `process` and `main`.
 """

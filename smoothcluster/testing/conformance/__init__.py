@@ -1,5 +1,22 @@
 """The conformance kit: every rule of `smoothcluster.backend` as a test, for any backend.
 
-`suite.BackendConformance` joins the rules of the other modules here; `kit` has the hooks that a backend's test class
-provides. A backend's author subclasses `smoothcluster.testing.BackendConformance`.
+The author of a backend subclasses `BackendConformance` and gives a fixture with a server. The class inherits one module
+of rules for each part of the contract::
+
+    kit       the hooks: make a client, cut it off, restart the server; and which of them the backend has (Ability)
+      |
+      +-- keys, commits, outcomes   key-value and transactions: versions, conditions, answers that are lost
+      +-- leases                    grants, renewals, expiry, keys on leases
+      +-- watches                   no missed last change, wake-ups in time
+      +-- connection                servers that stop, pause or come back
+      +-- locks, parts              the recipes on top, and for_group
+      |
+    suite     all rules together: BackendConformance
+
+Invariants: a rule asks only what the contract promises, so a backend with weaker guarantees passes by declaring them
+(`Guarantees`). A rule that needs an ability which the backend lacks is skipped by name, never silently.
+
+On failure: the name of the test is the broken rule, and its docstring is the reason for the rule.
+
+Begin reading with `kit`, then `commits` and `watches`.
 """

@@ -4,10 +4,28 @@
 
 Members run the same code as in production, above the store's contract and below their handlers: joining, election,
 handover, progress, leases, retries. The simulation replaces the store (by `smoothcluster.memory`), the network, time,
-and the handlers. At every store operation, the scheduler may run any other process. An independent record of the
-store's history checks the promises P1 to P4 after every step, and P7 whenever the faults have stopped. Some schedules
-are a long storm of everything. Others are short squalls of little, or gales for few members with many shards, with
-silences in between.
+and the handlers::
+
+    scenario: what this schedule plays   faults: kills, pauses, partitions, lost answers, a store that forgets
+               |                                       |
+               v                                       v
+    simulation --> processes (members, clients) --> network --> the store in memory
+               |                                                   |
+          scheduler: one thread, virtual time                      v
+                                       invariants: an independent record of every commit
+
+At every store operation, the scheduler may run any other process. The independent record of the store's history checks
+the promises P1 to P4 after every step, and P7 whenever the faults have stopped; `adoption_invariants` checks P6. Some
+schedules are a long storm of everything. Others are short squalls of little, or gales for few members with many shards,
+with silences in between.
+
+Invariants: a schedule depends on its seed alone, so the same seed finds the same violation. The record never asks the
+code under test whether a promise holds.
+
+On failure: the violation names the promise, and the output has the seed and the trace of the last events. Planted bugs
+(`tests/core/planted_bugs.py`) show that the simulator finds what breaks a promise.
+
+Begin reading with `simulation`, then `scenario` and `invariants`.
 """
 
 from smoothcluster.testing.simulate.faults import FAULTS
