@@ -111,7 +111,7 @@ class ClusterCrawler:
         join: bool = True,
     ) -> None:
         if importing():
-            raise UsageError("a child process imports this module for its handler: make crawlers in functions")
+            raise UsageError("a child process imports this module to find the handler, so make crawlers in functions")
         for keyword, value, kind in (
             ("retries", retries, Retries), ("isolation", isolation, Isolation), ("pacing", pacing, Pacing),
         ):  # fmt: skip
@@ -158,19 +158,21 @@ class ClusterCrawler:
                 if self._loop.life is not None or patiently(SYSTEM_CLOCK, 0.0, self._loop.try_join):
                     return self._loop.take_seat()
                 if began > deadline:
-                    raise UnavailableError("the store takes nobody in, or others were faster again and again")
+                    raise UnavailableError(
+                        "the store accepted no join, or other members joined first again and again; try again later"
+                    )
             except NameInUseError as error:
                 if SYSTEM_CLOCK.monotonic() > deadline:
                     raise
                 if not told:
-                    log.warning("%s; waiting for it", error)
+                    log.warning("%s; waiting until the name is free", error)
                     told = True
                 SYSTEM_CLOCK.sleep(0.05)
             except (OutcomeUnknownError, LeaseLostError) as error:
                 # The store was silent for long: the deadline holds for the time of the request, not of the answer.
                 if began > deadline:
                     raise
-                log.warning("joining again: %s", error)
+                log.warning("the member joins again: %s", error)
                 self._loop.recover(error)
             began = SYSTEM_CLOCK.monotonic()
 
@@ -209,13 +211,13 @@ class ClusterCrawler:
 
     def _leave_for(self, name: str) -> None:
         try:
-            log.warning("%s: leaving; once more to stop at once", name)
+            log.warning("%s: the member leaves the group; a second signal ends the process at once", name)
         finally:  # A log handler may raise.
             self._process.inbox.ask_to_leave()
 
     def _work(self) -> None:
         if self._over:
-            raise UsageError("this crawler has left its group; make a new one")
+            raise UsageError("this crawler has left its group; make a new crawler")
         try:
             self.join()
             self._process.readiness.start()

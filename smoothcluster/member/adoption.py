@@ -84,8 +84,10 @@ class Adoption:
             dead = [death.name for death in breaker.dead.values()]
             # After a rollback, the store may have no trace of the deaths that we saw. They still count as a series, so
             # the breaker may open without a recorded death.
-            last = dead[-1] if dead else "one that the store has forgotten"
-            log.warning("the breaker opens: members died in series, the last was %s", last)
+            last = dead[-1] if dead else "a member unknown to the store"
+            log.warning(
+                "the circuit breaker opens, because too many members died within a short time; the last was %s", last
+            )
             self._events.add("breaker", state="open", dead=dead)
 
     def close_breaker(self, view: View, now: float) -> bool:
@@ -153,5 +155,5 @@ class Adoption:
 
 def _advice(why: str) -> str:
     if why == "capacity":
-        return "no member has room for them; start another, or raise capacity"
-    return "members died in series, and the others have shards already; start another, or wait"
+        return "no member has room for them; start another member, or raise capacity"
+    return "too many members died, and the others have shards already; start another member, or wait"

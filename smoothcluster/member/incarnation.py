@@ -160,7 +160,7 @@ class Incarnation:
             raise
         self._unsure = False
         if view is None or self.id not in view.members:
-            raise LeaseLostError("the member's record is gone: somebody has taken this process for dead")
+            raise LeaseLostError("the member's record is gone: another member took this process for dead")
         mine = view.members[self.id]
         # The shards are read before the members. Another member may transfer a shard to us between the two reads: then
         # the view lacks the shard, but our record has a version unknown to us.

@@ -169,7 +169,7 @@ class MemberLoop:
             return self._stay_away()
         self._away_until, self._pause = 0.0, FIRST_RETRY_PAUSE_SECONDS
         if self._away:
-            log.warning("the store is back")
+            log.warning("the store is available again")
             self._away = ""
         if self.life is None or self.inbox.wake.is_set():
             return 0.0
@@ -189,7 +189,7 @@ class MemberLoop:
     def _warn_away(self, why: str) -> None:
         now = self._clock.monotonic()
         if why != self._away or now >= self._say_again:
-            log.warning("the store is away: %s", why)
+            log.warning("the store is unavailable: %s", why)
             self._away, self._say_again = why, now + OUTAGE_REMINDER_SECONDS
 
     def _stay_away(self) -> float:
@@ -237,5 +237,5 @@ class MemberLoop:
         try:
             return self.life.release()
         except BackendError as error:
-            log.warning("%s could not sign off yet: %s", self.life.name, error)
+            log.warning("%s could not leave the group yet: %s", self.life.name, error)
             return False

@@ -75,9 +75,7 @@ class Readiness:
         # Read only once: the checking thread may end the check, and clear the time, between two reads.
         began = self._began
         if began is not None and self._clock.monotonic() - began > LONGEST_CHECK_SECONDS:
-            return Fitness(
-                f"its check of itself has not come back for {LONGEST_CHECK_SECONDS:.0f} seconds", self._checked
-            )
+            return Fitness(f"the readiness check has not ended for {LONGEST_CHECK_SECONDS:.0f} seconds", self._checked)
         return Fitness(self._broken or self._cold, self._checked)
 
     def start(self) -> None:

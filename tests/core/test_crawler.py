@@ -320,7 +320,7 @@ def test_a_store_that_answers_and_takes_nobody_in_is_not_asked_for_ever(store: M
     faulty = Faulty(MemoryBackend(store))
     for _ in range(200_000):
         faulty.hold()
-    with pytest.raises(UnavailableError, match="takes nobody in"):
+    with pytest.raises(UnavailableError, match="the store accepted no join"):
         crawlers(backend=faulty, lease_ttl=0.1)
 
 

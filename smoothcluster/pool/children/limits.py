@@ -25,7 +25,7 @@ def make_children(handler: Handler, most: int, isolation: Isolation | None, wake
     except NoOriginError as error:
         if isolation is not None:
             raise UsageError(f"isolation needs a handler that a child process can import: {error}") from None
-        log.info("no child process can run the handler (%s): suspects are run alone in this process", error)
+        log.info("no child process can run the handler (%s), so suspect tasks run alone in this process", error)
     children = Children(origin, most, isolation, wake)
     why = children.check() if isolation is not None else None
     if why is not None:

@@ -177,7 +177,7 @@ class Children(Apart):
             self._failures += MOST_FAILED_STARTS if why != START_FAILURE_REASON else 1
         if self._failures >= MOST_FAILED_STARTS and not self.every and self._able is not False and not self._closed:
             self._able = False
-            log.warning("no child process can run the handler (%s): suspects are run alone in this process", why)
+            log.warning("no child process can run the handler (%s), so suspect tasks run alone in this process", why)
 
     # The caller of these methods does not hold the lock
 

@@ -70,7 +70,7 @@ def _toothless(counts: Counter[str], faults: Counter[str], scenario: Scenario) -
     if idle:
         return f"no schedule had a fault of these kinds: {', '.join(idle)}"
     if scenario.faults and not counts["handovers"]:
-        return "the faults did not bite: no shard ever changed owner"
+        return "the faults had no effect: no shard changed owner"
     return None if counts["outcomes"] else "no task had an outcome"
 
 
@@ -101,38 +101,43 @@ def _play(scenario: Scenario, first: int, schedules: int, processes: int) -> int
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--members", default=5, type=click.IntRange(1), help="How many members the group has.")
-@click.option("--runner", default=3, type=click.IntRange(1), help="How many of them are Runners, in most schedules.")
+@click.option("--members", default=5, type=click.IntRange(1), help="Number of members.")
+@click.option("--runner", default=3, type=click.IntRange(1), help="Number of Runners in most schedules.")
 @click.option(
     "--shape",
     default="any",
     type=click.Choice(["some", "all", "any"]),
-    help="Whether some members are Runners, or all, or now this, now that.",
+    help="Whether some or all members are Runners; any: a mix of both.",
 )
-@click.option("--schedules", default=200, type=click.IntRange(1), help="How many seeds to play.")
+@click.option("--schedules", default=200, type=click.IntRange(1), help="Number of seeds to play.")
 @click.option("--first", default=0, help="The first seed.")
-@click.option("--seed", type=int, help="Play this one alone, and print all of it.")
+@click.option("--seed", type=int, help="Play the schedule of this seed alone, and print the whole trace.")
 @click.option(
     "--faults",
     default=",".join(FAULTS),
     callback=_faults,
-    help="What may go wrong, in storms all of it; '' for nothing.",
+    help="Kinds of faults; '' for none. Storms have all of them.",
 )
 @click.option(
-    "--tasks", default=20, type=click.IntRange(1), help="Tasks submitted in each job of a storm; they add others."
+    "--tasks",
+    default=20,
+    type=click.IntRange(1),
+    help="Tasks submitted in each job of a storm; the tasks add more tasks.",
 )
+@click.option("--jobs", default=3, type=click.IntRange(1), help="Number of large jobs submitted in a storm.")
+@click.option("--shards", default=8, type=click.IntRange(1), help="Number of shards in most schedules.")
 @click.option(
-    "--jobs", default=3, type=click.IntRange(1), help="How many jobs are submitted in a storm, besides small ones."
+    "--concurrency", default=3, type=click.IntRange(1), help="Number of handlers that run at once in each member."
 )
-@click.option("--shards", default=8, type=click.IntRange(1), help="Shards of the group, in most schedules.")
-@click.option("--concurrency", default=3, type=click.IntRange(1), help="Handlers that run at once in each member.")
-@click.option("--max-attempts", default=2, type=click.IntRange(1), help="Tries that a failing task has.")
-@click.option("--processes", default=os.cpu_count() or 1, type=click.IntRange(1), help="Processes to play in.")
+@click.option("--max-attempts", default=2, type=click.IntRange(1), help="Number of attempts for a failing task.")
+@click.option(
+    "--processes", default=os.cpu_count() or 1, type=click.IntRange(1), help="Number of processes for the simulation."
+)
 def main(*, schedules: int, first: int, seed: int | None, processes: int, **numbers: object) -> None:
     """Play schedules of a simulated group, and check every promise after every step.
 
-    Ends with status 1 at the first promise broken, saying how to see it again, or if the
-    faults did not bite; with 2 if it is called wrongly.
+    The exit status is 1 after a broken promise, with the command that plays the schedule again, or if
+    the faults had no effect; 2 after a wrong option.
     """
     scenario = replace(Scenario(), **numbers)  # type: ignore[arg-type]  # the other options are named as its fields
     if seed is not None:

@@ -265,11 +265,11 @@ def test_that_the_store_is_away_is_told_once_and_again_after_a_while(caplog: pyt
     assert len(caplog.messages) == 1
     group.clock.advance(OUTAGE_REMINDER_SECONDS)
     loop.step()
-    assert [message.partition(":")[0] for message in caplog.messages] == 2 * ["the store is away"]
+    assert [message.partition(":")[0] for message in caplog.messages] == 2 * ["the store is unavailable"]
     faulty.mend()
     group.clock.advance(LONGEST_RETRY_PAUSE_SECONDS)
     group.turn(loop)
-    assert "the store is back" in caplog.messages
+    assert "the store is available again" in caplog.messages
 
 
 @pytest.mark.promise(9)

@@ -126,7 +126,7 @@ def test_a_check_that_does_not_come_back_counts_as_failed() -> None:
     eventually(lambda: readiness._began is not None)
     assert readiness.fitness().unfit is None
     clock.advance(LONGEST_CHECK_SECONDS + 1)
-    assert "has not come back" in (readiness.fitness().unfit or "")
+    assert "has not ended" in (readiness.fitness().unfit or "")
     gate.set()
     eventually(lambda: readiness.fitness().unfit is None)
     readiness.stop()
