@@ -36,6 +36,9 @@ from smoothcluster.errors import CommitTooLargeError, OutcomeUnknownError, Unava
 _SEGMENT_PATTERN = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.:@+=-]+"
 _KEY_PATTERN = re.compile(f"{_SEGMENT_PATTERN}(?:/{_SEGMENT_PATTERN})*")
 
+MOST_KEY_SEGMENTS = 32
+"""Most segments of a key. On some stores each level of directories costs a request, or a check in the transaction."""
+
 _OPERATION_OVERHEAD_BYTES = 64
 """Bytes counted for the framing of each operation, for every store: generous on purpose."""
 
@@ -45,10 +48,12 @@ def check_key(key: str) -> str:
     """Return *key* if every store can hold the key; raise ValueError with the reason if not.
 
     A key is one or more segments of ``A-Z a-z 0-9 _ . : @ + = -`` joined by single slashes;
-    ``.`` and ``..`` are not segments. A key has at most 512 characters.
+    ``.`` and ``..`` are not segments. A key has at most 512 characters and `MOST_KEY_SEGMENTS` segments.
     """
     if not _KEY_PATTERN.fullmatch(key) or len(key) > 512:
         raise ValueError(f"key {key!r} is not valid: use A-Z a-z 0-9 _ . : @ + = - in segments joined by '/'")
+    if key.count("/") >= MOST_KEY_SEGMENTS:
+        raise ValueError(f"key {key!r} is not valid: use at most {MOST_KEY_SEGMENTS} segments")
     return key
 
 

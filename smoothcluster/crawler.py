@@ -148,6 +148,7 @@ class ClusterCrawler:
 
     def join(self) -> Role:
         """Join the group and take a free seat, if any. Do nothing if joined. Raise the constructor's errors."""
+        self._refuse_if_over()
         if self._loop.life is None:
             self._check_guarantees()
         began = SYSTEM_CLOCK.monotonic()
@@ -216,8 +217,7 @@ class ClusterCrawler:
             self._process.inbox.ask_to_leave()
 
     def _work(self) -> None:
-        if self._over:
-            raise UsageError("this crawler has left its group; make a new crawler")
+        self._refuse_if_over()
         try:
             self.join()
             self._process.readiness.start()
@@ -225,8 +225,13 @@ class ClusterCrawler:
         finally:
             self._close()
 
+    def _refuse_if_over(self) -> None:
+        if self._over:
+            raise UsageError("this crawler has left its group; make a new crawler")
+
     def start(self) -> Self:
-        """Work in a background thread until a call of `stop`."""
+        """Work in a background thread until a call of `stop`. Raise UsageError after `stop`: make a new crawler."""
+        self._refuse_if_over()
         if self._thread is None:
             self.join()
             self._thread = threading.Thread(target=self._work_quietly, name="smoothcluster-member", daemon=True)

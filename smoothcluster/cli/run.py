@@ -17,12 +17,14 @@ from smoothcluster.cli.event_tail import Event, Tail
 from smoothcluster.cli.formatting import ranges
 from smoothcluster.cli.handler_loading import load_handler
 from smoothcluster.cli.logs import log
+from smoothcluster.cli.supervised import supervised
 from smoothcluster.cli.supervisor import supervise
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.group.spec import INDEX_PLACEHOLDER
+from smoothcluster.model import Handler
 from smoothcluster.options import Isolation, Retries
 from smoothcluster.registry import BACKEND_VARIABLE, DEFAULT_URL, masked
 
@@ -85,8 +87,8 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
     HANDLER is a function in MODULE. The member calls the function with each task and a context.
     Modules in the current directory are found.
     """
-    call = load_handler(handler)
     if members > 1:
+        load_handler(handler)
         if INDEX_PLACEHOLDER not in settings["name"]:
             raise UsageError(f"{members} members need {members} names: put {INDEX_PLACEHOLDER} into --name")
         options = [] if url is None else ["--backend", url]
@@ -96,12 +98,16 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
             with opened(None):  # Prints the default store, so that the children need not.
                 options += ["--backend", DEFAULT_URL]
         click.get_current_context().exit(supervise(["run", handler, *options], RESTART_OPTION, members))
-    grouped = _grouped(**settings)
+    with supervised():
+        _be_member(load_handler(handler), url, again=again, **_grouped(**settings))
+
+
+def _be_member(call: Handler, url: str | None, *, again: bool, **settings: Any) -> None:
     with opened(url) as backend, _sigterm_interrupts():
         try:
-            if again and _has_numbers(Cluster(backend, grouped["group"])):
-                grouped |= {"runner": None, "backup": None}  # `smoothcluster spec` may have changed the numbers.
-            crawler = ClusterCrawler(backend=backend, handler=call, **grouped)
+            if again and _has_numbers(Cluster(backend, settings["group"])):
+                settings |= {"runner": None, "backup": None}  # `smoothcluster spec` may have changed the numbers.
+            crawler = ClusterCrawler(backend=backend, handler=call, **settings)
         except KeyboardInterrupt:
             return  # The constructor has given everything back.
         try:

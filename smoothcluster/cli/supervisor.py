@@ -4,7 +4,9 @@ Each child process has a session of its own, so Ctrl-C on the terminal reaches t
 supervisor sends each child a single signal. After two signals a child would end before its handlers finish.
 """
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ from typing import final
 
 from smoothcluster.cli.common import Exit
 from smoothcluster.cli.logs import log
+from smoothcluster.cli.supervised import SUPERVISOR_VARIABLE
 from smoothcluster.clock import SYSTEM_CLOCK
 
 CHILD_POLL_SECONDS = 0.1
@@ -33,11 +36,20 @@ class Child:
         self._command, self._again = command, again
         self._pause = FIRST_RESTART_PAUSE_SECONDS
         self._due: float | None = None
+        self._ended_for_good = False
         self._start()
 
     def _start(self) -> None:
         self._due, self._since = None, SYSTEM_CLOCK.monotonic()
-        self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._line, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env=os.environ | {SUPERVISOR_VARIABLE: str(theirs.fileno())},
+                pass_fds=[theirs.fileno()],
+            )
         self._command = self._again
 
     def ask_to_leave(self) -> None:
@@ -49,7 +61,9 @@ class Child:
         """Restart a dead process when the pause is over. Return False if the child has ended for good."""
         if self._process.poll() is None:
             return True
-        if leaving or self.status in (Exit.DONE, Exit.USAGE):
+        if self._due is None and not self._ended_for_good:
+            self._ended_for_good = self._announced()
+        if leaving or self._ended_for_good:
             return False
         now = SYSTEM_CLOCK.monotonic()
         if self._due is None:
@@ -65,6 +79,15 @@ class Child:
         elif now >= self._due:
             self._start()
         return True
+
+    def _announced(self) -> bool:
+        """Whether the process announced its end. A process that a task ended announced nothing, whatever the status."""
+        with self._line:
+            self._line.setblocking(False)
+            try:
+                return self._line.recv(16) != b""
+            except OSError:
+                return False
 
     @property
     def status(self) -> int:

@@ -170,8 +170,9 @@ def test_stopping_is_repeatable_and_for_good(crawlers: Make) -> None:
     crawler = crawlers()
     crawler.stop()
     crawler.stop()
-    with pytest.raises(UsageError, match="left its group"):
-        crawler.run()
+    for act in (crawler.run, crawler.start, crawler.join):
+        with pytest.raises(UsageError, match="left its group; make a new crawler"):
+            act()
 
 
 def test_starting_twice_is_starting_once(crawlers: Make) -> None:

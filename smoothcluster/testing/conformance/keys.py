@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete, Refused, Update
+from smoothcluster.backend import MOST_KEY_SEGMENTS, Committed, CoordinationBackend, Create, Delete, Refused, Update
 from smoothcluster.testing.conformance.kit import Kit, create, delete, in_parallel
 
 ALLOWED_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:@+=-"
@@ -43,9 +43,9 @@ class KeyRules(Kit):
         assert [entry.value for entry in backend.list(root)] == [value, value]
 
     def test_any_allowed_character_and_length_is_a_key(self, backend: CoordinationBackend, root: str) -> None:
-        """A key may use every allowed character, and 512 of them."""
+        """A key may use every allowed character, 512 of them, and as many segments as allowed."""
         create(backend, f"{root}/{ALLOWED_CHARACTERS}", b"1")
-        deep = f"{root}/" + "d/" * 20
+        deep = f"{root}/" + "d/" * (MOST_KEY_SEGMENTS - 1 - len(root.split("/")))
         longest = deep + "x" * (512 - len(deep))
         create(backend, longest, b"2")
         assert [entry and entry.value for entry in backend.get_many([f"{root}/{ALLOWED_CHARACTERS}", longest])] == [

@@ -14,7 +14,7 @@ import click
 import pytest
 from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
 
-from smoothcluster import Cluster, ClusterCrawler, connect
+from smoothcluster import Cluster, ClusterCrawler, Task, connect
 from smoothcluster.cli.run import Narrator, handover, run
 from smoothcluster.options import Retries
 from smoothcluster.testing import eventually
@@ -266,6 +266,39 @@ def test_several_members_are_started_again_when_they_die(module: Callable[[str],
         process.communicate(timeout=DEADLINE)
         assert process.returncode == 0
     assert cluster.status()["members"] == []
+
+
+@pytest.mark.parametrize("status", [0, 2])
+def test_a_member_that_a_task_ends_is_started_again(module: Callable[[str], None], tmp_path: Path, status: int) -> None:
+    """Whatever the exit status: only a member that announces its departure has left."""
+    module(
+        "import os\ndef handler(task, context):\n"
+        f"    if not os.path.exists('ended'):\n        open('ended', 'w').close()\n        os._exit({status})\n"
+    )
+    url = f"sqlite:///{tmp_path}/group.db"
+    job = Cluster(connect(url)).submit([Task(id="ends its process")])
+    options = ("--runner", "1", "--backup", "1", "--members", "2", "--lease-ttl", "2", "--backend", url)
+    with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, _, err):
+        assert any(f"ended with status {status}; a new process starts in" in line for line in err)
+        assert job.wait(DEADLINE).done == 1
+        eventually(lambda: len(Cluster(connect(url)).status()["members"]) == 2, DEADLINE)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0
+
+
+def test_members_leave_when_their_supervisor_is_killed(module: Callable[[str], None], tmp_path: Path) -> None:
+    """Nobody would start them again, or pass a signal on."""
+    module(HANDLER)
+    url = f"sqlite:///{tmp_path}/group.db"
+    options = ("--runner", "2", "--members", "2", "--backend", url)
+    with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, out, _):
+        assert all(out.readline() for _ in range(2))
+        cluster = Cluster(connect(url))
+        eventually(lambda: len(cluster.status()["members"]) == 2, DEADLINE)
+        process.kill()
+        eventually(lambda: cluster.status()["members"] == [], DEADLINE)
+    assert [event for event in cluster.events() if event["kind"] == "lease_lost"] == []
 
 
 def test_several_members_tell_once_which_file_they_meet_in(
