@@ -2,9 +2,11 @@
 
 import asyncio
 import ctypes
+import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -113,10 +115,24 @@ def _wait(orders: dict[str, Any], context: TaskContext) -> object:
     return context.stopping.wait(30.0)
 
 
+def _start_program(orders: dict[str, Any], context: TaskContext) -> object:
+    """Start a program that ends only by a signal, send SIGTERM, and return the exit status."""
+    program = subprocess.Popen(["sleep", "600"])
+    program.terminate()
+    return program.wait()
+
+
+def _use_pool(orders: dict[str, Any], context: TaskContext) -> object:
+    """Let worker processes compute, and end them."""
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(abs, [-1, 2, -3])
+
+
 _ACTS = {
     "tell": _tell, "raise": _raise, "kill": _kill, "exit": _exit, "crash": _crash,
     "eat": _eat, "wait": _wait, "nap": _nap, "leave": _leave, "show": _show,
     "fork": _fork, "copy": _copy, "write": _write,
+    "start program": _start_program, "use pool": _use_pool,
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -50,6 +51,7 @@ def main(fd: int, parent: int) -> None:
     _prepare()
     _end_with(parent)
     link = socket.socket(fileno=fd)
+    link.setblocking(True)  # The parent's script may have set a default timeout: that makes descriptors non-blocking.
     reader = Reader(link)
     try:
         first = reader.next()
@@ -72,10 +74,22 @@ def main(fd: int, parent: int) -> None:
 
 
 def _prepare() -> None:
+    # Not SIG_IGN: programs that a task starts would inherit that, and ignore SIGTERM, too.
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, _ignore)
+    # Copies of this process, such as the workers of `multiprocessing.Pool`, end by SIGTERM as usual.
+    os.register_at_fork(after_in_child=_take_signals_again)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing: the parent tells the child when to stop."""
+
+
+def _take_signals_again() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_with(parent: int | None) -> None:

@@ -5,6 +5,7 @@
 
 import math
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -91,6 +92,23 @@ def test_a_handler_that_comes_back_twice_is_answered_for_once(make: Make) -> Non
     children = make()
     assert [ran(children, act="copy").encoded for _ in range(5)] == ["null"] * 5
     assert ran(children).encoded == '["m","j",5,7,2,true]'
+
+
+def test_a_default_timeout_of_sockets_does_not_reach_the_connection(make: Make) -> None:
+    """Many crawlers set one for all the sockets of their process."""
+    socket.setdefaulttimeout(30.0)
+    try:
+        assert ran(make()).state is RunState.DONE
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def test_programs_that_a_task_starts_end_by_sigterm(make: Make) -> None:
+    """The child itself goes on when it gets the signal; what it starts does as usual."""
+    children = make()
+    assert ran(children, act="start program").encoded == "-15"
+    assert ran(children, act="use pool").encoded == "[1,2,3]"
+    assert ran(children, act="kill", signal=SIGTERM).encoded == '"still here"'
 
 
 def test_a_task_that_meddles_with_its_childs_connection(make: Make) -> None:
