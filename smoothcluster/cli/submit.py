@@ -28,10 +28,26 @@ PROGRESS_STEP_TASKS = 100
     metavar="ID",
     help="Id of the job. An unfinished job of this id gets the tasks. If left out, the id is new.",
 )
+@click.option(
+    "--skip-repeats",
+    is_flag=True,
+    help="Skip and count tasks with the id of an earlier task. Always on if standard input or a pipe is read.",
+)
 @click.option("--wait", is_flag=True, help="Then wait until every task has an outcome.")
-@click.option("--json", "as_json", is_flag=True, help='Print {"job": ..., "tasks": ...} instead of the id alone.')
+@click.option(
+    "--json", "as_json", is_flag=True, help='Print {"job": ..., "tasks": ..., "repeats": ...} instead of the id alone.'
+)
 @common
-def submit(*, tasks: tuple[str, ...], job: str | None, wait: bool, as_json: bool, url: str | None, group: str) -> None:
+def submit(
+    *,
+    tasks: tuple[str, ...],
+    job: str | None,
+    skip_repeats: bool,
+    wait: bool,
+    as_json: bool,
+    url: str | None,
+    group: str,
+) -> None:  # parameters: the options of the command
     """Submit tasks as a job.
 
     The command prints the job's id once all tasks are in the store.
@@ -42,7 +58,7 @@ def submit(*, tasks: tuple[str, ...], job: str | None, wait: bool, as_json: bool
 
     Tasks already in the job are skipped, so an interrupted submit can be repeated with the same --job.
     """
-    feed = Feed(tasks)
+    feed = Feed(tasks, skip_repeats=skip_repeats)
     name = check_name("job", job) if job is not None else secrets.token_hex(6)
     with opened(url) as backend:
         cluster = Cluster(backend, group)
@@ -53,7 +69,10 @@ def submit(*, tasks: tuple[str, ...], job: str | None, wait: bool, as_json: bool
             _hand_in(cluster, feed, name, bar)
         if not feed.count:
             click.echo(f"the arguments hold no task, so job {name} got none", err=True)
-        print(json.dumps({"job": name, "tasks": feed.count}) if as_json else name, flush=True)
+        if feed.repeats:
+            click.echo(f"{feed.repeats} repeated tasks were skipped", err=True)
+        answer = json.dumps({"job": name, "tasks": feed.count, "repeats": feed.repeats}) if as_json else name
+        print(answer, flush=True)
         if wait:
             watch(cluster.job(name))
 

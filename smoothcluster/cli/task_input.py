@@ -24,35 +24,48 @@ class Feed:
 
     A name is an http(s) URL, which becomes a task, or a file with a task on each line: a URL, or a JSON object with
     the fields of a `Task`. The name ``-`` is standard input. Empty lines are skipped. Anything else raises UsageError.
+
+    A task with the id of an earlier task is skipped and counted in *repeats*, if *skip_repeats* is true, or if a name
+    can be read only once: then a repeat would be found too late for an error that submits nothing.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], *, skip_repeats: bool = False) -> None:
         self._names = list(names)
         self.place = ""
         """File and line, or the URL; empty before the first task."""
-        self.count = 0
+        self.count = self.repeats = 0
         if self._names.count(STDIN_ARGUMENT) > 1:
             raise UsageError("standard input can be read only once; give - once")
         self.repeatable = not [name for name in self._names if not _can_be_read_again(name)]
         """Whether every name can be read more than once."""
+        self._skip_repeats = skip_repeats or not self.repeatable
 
     def __iter__(self) -> Iterator[Task]:
+        seen: set[bytes] = set()
         for name in self._names:
             for task in self._tasks(name):
+                if self._skip_repeats:
+                    mark = digest(task.id)
+                    if mark in seen:
+                        self.repeats += 1
+                        continue
+                    seen.add(mark)
                 self.count += 1
                 yield task
 
     def check(self) -> int:
-        """Read and count all tasks, then start over. Raise UsageError for a line without a task, and for repeats."""
+        """Read and count all tasks, then start over. Raise UsageError for a line without a task, and for a repeat."""
         places: dict[bytes, str] = {}
         for task in self:
             encode_task(task)
             mark = digest(task.id)
             if mark in places:
-                raise UsageError(f"this task repeats the task at {places[mark]}; remove one of the two")
+                raise UsageError(
+                    f"this task repeats the task at {places[mark]}; remove one of the two, or give --skip-repeats"
+                )
             places[mark] = self.place
         count = self.count
-        self.place, self.count = "", 0
+        self.place, self.count, self.repeats = "", 0, 0
         return count
 
     def _tasks(self, name: str) -> Iterator[Task]:

@@ -68,6 +68,7 @@ def test_submit_names_the_job_and_adds_to_it(invoke: Invoke, url: str) -> None:
     assert json.loads(invoke("submit", "--job", "j", "--json", "http://h/2", "http://h/3").stdout) == {
         "job": "j",
         "tasks": 2,
+        "repeats": 0,
     }
     with ClusterCrawler(backend=connect(url), runner=1, handler=lambda task, context: None):
         assert Cluster(connect(url)).job("j").wait(DEADLINE).done == 3
@@ -106,10 +107,30 @@ def test_submit_checks_files_before_it_hands_in_anything(
 
 def test_submit_says_how_to_go_on_after_a_mistake_in_a_stream(invoke: Invoke, url: str) -> None:
     """What cannot be read twice is not checked before: the error names the job, to be completed later."""
-    told = one_line(invoke("submit", "--job", "j", "-", stdin="http://h/1\nhttp://h/2\nhttp://h/1\n"), 2)
+    told = one_line(invoke("submit", "--job", "j", "-", stdin="http://h/1\nhttp://h/2\nwww.h\n"), 2)
     assert "standard input, line 3: " in told
     assert "--job j" in told
     assert Cluster(connect(url)).jobs() == {"j": "open"}
+
+
+def test_submit_skips_repeats_if_told_to(invoke: Invoke, url: str, tmp_path: Path) -> None:
+    """A seed list with a line that stands twice is refused as a whole, with the remedy; or the repeats are counted."""
+    file = tmp_path / "tasks"
+    file.write_text("http://h/1\nhttp://h/2\nhttp://h/1\n")
+    told = one_line(invoke("submit", str(file)), 2)
+    assert "line 3: this task repeats the task at" in told
+    assert "remove one of the two, or give --skip-repeats" in told
+    result = invoke("submit", "--json", "--skip-repeats", str(file), "http://h/2")
+    assert (json.loads(result.stdout)["tasks"], json.loads(result.stdout)["repeats"]) == (2, 2)
+    assert result.stderr == "2 repeated tasks were skipped\n"
+    assert sorted(str(task.url) for task in submitted(url)) == ["http://h/1", "http://h/2"]
+
+
+def test_submit_skips_repeats_on_standard_input(invoke: Invoke, url: str) -> None:
+    """What can be read only once has no check before the first task is handed in."""
+    result = invoke("submit", "-", stdin="http://h/1\nhttp://h/2\nhttp://h/1\n")
+    assert (result.exit_code, result.stderr) == (0, "1 repeated tasks were skipped\n")
+    assert sorted(str(task.url) for task in submitted(url)) == ["http://h/1", "http://h/2"]
 
 
 @pytest.mark.parametrize(
