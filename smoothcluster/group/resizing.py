@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 from smoothcluster.backend import Change, Committed, Update
 from smoothcluster.errors import OutcomeUnknownError, UsageError
-from smoothcluster.group.spec import MOST_RUNNERS, check_number, numbers
+from smoothcluster.group.spec import check_number, numbers
 from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
-from smoothcluster.records.group import Member, Seat, Spec
+from smoothcluster.records.group import MOST_RUNNERS, Member, Seat, Spec
 from smoothcluster.records.keys import Keys
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from smoothcluster.errors import SpecMismatchError, UsageError
 from smoothcluster.model import check_name
-from smoothcluster.records.group import Spec
+from smoothcluster.records.group import MOST_RUNNERS, MOST_SHARDS, Spec
 
 INDEX_PLACEHOLDER = "<index>"
 """Placeholder in a name for the smallest number not in use by a living member."""
@@ -16,10 +16,6 @@ DEFAULT_SHARDS = 32
 
 SHARDS_PER_RUNNER = 4
 """Shards for each Runner, so the shares of Runners differ by a quarter at most."""
-
-
-MOST_RUNNERS = 4096
-"""The most Runners of a group: a typing error must not fill the store with shards."""
 
 
 def check_number(what: str, number: int | None, least: int, most: int) -> None:
@@ -51,7 +47,7 @@ class Wanted:
             )
         check_number("runner", self.runner, 1, MOST_RUNNERS)
         check_number("backup", self.backup, 0, MOST_RUNNERS)
-        check_number("shards", self.shards, 1, MOST_RUNNERS * SHARDS_PER_RUNNER)
+        check_number("shards", self.shards, 1, MOST_SHARDS)
         check_name("name", self.name.replace(INDEX_PLACEHOLDER, "0"))
         return self
 

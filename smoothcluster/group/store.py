@@ -96,8 +96,12 @@ class GroupStore:
                 self.report(entry.key, str(error))
         return members
 
-    def read_ownership(self, spec: Spec | None) -> Ownership | None:
-        """Read the spec and the records of ownership, in a single step if the numbers of *spec* are still valid."""
+    def read_ownership(self, spec: Spec | None, version: str | None = None) -> Ownership | None:
+        """Read the spec and the records of ownership, in a single step if the numbers of *spec* are still valid.
+
+        If the spec in the store is unreadable, report that and go on with *spec* at *version*, the last good one: the
+        store refuses commits that compare this version. Without a last good spec, raise GarbageError.
+        """
         while True:
             if spec is None:
                 read = self.read_spec()
@@ -110,7 +114,11 @@ class GroupStore:
             first, second, *entries = self.backend.get_many(
                 [self.keys.spec, self.keys.breaker, *shard_keys, *seat_keys]
             )
-            read = parse_spec(first)
+            try:
+                read = parse_spec(first)
+            except GarbageError as error:
+                self.report(self.keys.spec, str(error))
+                read = Versioned(spec, version)
             if read is not None and (read.record.seats, read.record.shards) == (spec.seats, spec.shards):
                 shards = [_shard(entry, self.report) for entry in entries[: spec.shards]]
                 seats = [_seat(entry, self.report) for entry in entries[spec.shards :]]
@@ -130,7 +138,7 @@ class GroupStore:
         joined before the seat, so an owner missing in a *later* read has gone. In the opposite order a newcomer would
         look dead.
         """
-        found = self.read_ownership(last.spec.record if last else None)
+        found = self.read_ownership(last.spec.record, last.spec.version) if last else self.read_ownership(None)
         if found is None:
             return None
         members = self.read_members()

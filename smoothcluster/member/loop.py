@@ -26,6 +26,7 @@ from smoothcluster.member.settings import Settings
 from smoothcluster.model import Role
 from smoothcluster.pool import Run
 from smoothcluster.recipes.session import Session
+from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Member
 from smoothcluster.records.keys import Keys
 
@@ -162,7 +163,8 @@ class MemberLoop:
         except MisplacedKeyError as error:
             self._report(error.key, error.what)
             return self._stay_away()
-        except BackendError as error:
+        except (BackendError, GarbageError) as error:
+            # Garbage: the spec is unreadable, so this member cannot join again yet.
             self._warn_away(str(error))
             if self.life is not None:
                 self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))

@@ -1,8 +1,9 @@
 """Encode records as JSON for the store, and decode them: every value read is checked, the rest is garbage."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
-from typing import Any, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from smoothcluster.errors import SmoothclusterError
 
@@ -55,18 +56,25 @@ class Record:
 
     __slots__ = ()
 
+    LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    """The least and the largest value of numbers in the store, by field; a 64-bit number is allowed elsewhere."""
+
     def to_json(self) -> bytes:
         return dump(asdict(self))  # type: ignore[call-overload]  # every subclass is a dataclass
 
     @classmethod
     def from_json(cls, value: bytes) -> Self:
-        """The record in *value*; unknown fields are ignored, a field of a wrong type raises GarbageError."""
+        """The record in *value*. A wrong type, or a value beyond `LIMITS`, raises GarbageError."""
         data = load(value)
         wanted: dict[str, Any] = {}
         for each in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
             found = data.get(each.name, None if each.default is MISSING else each.default)
             if type(found) not in _SIMPLE_TYPES[each.type]:
                 raise GarbageError(f"{cls.__name__}.{each.name} cannot be {found!r:.80}")
+            if type(found) is int:
+                least, most = cls.LIMITS.get(each.name, (-(2**63), 2**63 - 1))
+                if not least <= found <= most:
+                    raise GarbageError(f"{cls.__name__}.{each.name} cannot be {found!r:.80}")
             wanted[each.name] = found
         return cls(**wanted)
 

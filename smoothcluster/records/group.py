@@ -1,8 +1,15 @@
 """Records of a group: the numbers (spec), the members and the seats."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from smoothcluster.records.codec import Record
+
+MOST_RUNNERS = 4096
+"""The most Runners of a group: a typing error must not fill the store with shards."""
+
+MOST_SHARDS = 4 * MOST_RUNNERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +23,13 @@ class Spec(Record):
     joins: int
     """Counter of joins and of changes to the numbers, which orders all of them."""
     id: str
+
+    LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {
+        "runner": (1, MOST_RUNNERS),
+        "backup": (0, MOST_RUNNERS),
+        "shards": (1, MOST_SHARDS),
+        "joins": (0, 2**53),
+    }
 
     @property
     def seats(self) -> int:
@@ -48,6 +62,8 @@ class Member(Record):
     """Whether the member expects to run suspects in child processes; if False, they run alone in its own process."""
     checked: int | None = None
     """Time of the member's last check for fitness to take over, in seconds since 1970 by its clock. For people."""
+
+    LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {"port": (0, 65535), "seat": (0, MOST_RUNNERS - 1)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from smoothcluster.records.blame import count_starts
 from smoothcluster.records.codec import GarbageError, dump, expect, expect_array, expect_object, expect_or_none, load
 
+MOST_CHUNK_TASKS = 65536
+"""The most tasks of a chunk in a record from the store. The present version writes fewer."""
+
 CHUNK_NAME_PATTERN = re.compile(r"(?!\.\.?-[^-]+$)([A-Za-z0-9_.][A-Za-z0-9_.-]{0,99})-([A-Za-z0-9_.:@+=]{1,100})")
 """A chunk's name: the job, a ``-``, and the chunk's own part without a ``-``. The job must be usable in a key."""
 
@@ -128,6 +131,8 @@ def _open(data: object) -> OpenChunk:
         {int(k): [expect(str, each) for each in expect_array(v)] for k, v in expect_object(blame).items()},
     )
     # A negative bitmap has endless set bits, and a set bit beyond the chunk's size leads to no task.
+    if not 0 < chunk.size <= MOST_CHUNK_TASKS:
+        raise ValueError(f"a chunk cannot have {size!r:.40} tasks")
     if any(bitmap < 0 or bitmap.bit_length() > chunk.size for bitmap in (chunk.closed, chunk.run)):
         raise ValueError("a bitmap does not fit its chunk")
     if any(not 0 <= index < chunk.size for index in (*chunk.fails, *chunk.blame)):

@@ -155,9 +155,8 @@ class Workload:
         finished = self._pool.finished
         count = 0
         while finished:
-            run = finished.popleft()
+            self._return(finished.popleft(), now)
             count += 1
-            self._return(run, now)
         self._pace.count(count, now)
 
     def _return(self, run: Run, now: float) -> None:
@@ -176,7 +175,8 @@ class Workload:
                 self._return(run, now)
             else:
                 again.append(run)
-        self._pool.put(again)
+        if again:
+            self._pool.put(again)
 
     def _due(self, work: ShardWork, now: float) -> bool:
         verdict = work.suspects.next_verdict()

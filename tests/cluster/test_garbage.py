@@ -51,6 +51,23 @@ def test_garbage_that_was_there_before(new_group: NewGroup, value: bytes) -> Non
     group.eventually(lambda: seen <= reported(group))
 
 
+@pytest.mark.parametrize("value", [JUNK, b'{"runner":3,"backup":2,"shards":30000000,"joins":9,"id":""}'])
+def test_garbage_in_place_of_the_numbers(group: Group, value: bytes) -> None:
+    """The last good numbers stand: all members live, and do the tasks that are there."""
+    members = group.start(5)
+    group.converged()
+    job = group.submit(40, nap=0.01)
+    spec = group.backend.get(f"{group.name}/spec")
+    assert spec is not None
+    key = spoil(group, "spec", value)
+    group.eventually(lambda: group.ended() >= 40)
+    group.eventually(lambda: key in {str(event["key"]) for event in group.events("garbage")})
+    assert all(member.alive for member in members)
+    group.backend.commit([], [Update(key, spec.value)])
+    group.finish(job, named(40))
+    group.converged()
+
+
 def test_garbage_where_a_handlers_results_are(group: Group) -> None:
     """What is no result is left out of the results, and reported."""
     group.start(2)

@@ -137,14 +137,14 @@ BUGS = (
         "members are read before what they own",
         "group/store.py",
         """\
-        found = self.read_ownership(last.spec.record if last else None)
+        found = self.read_ownership(last.spec.record, last.spec.version) if last else self.read_ownership(None)
         if found is None:
             return None
         members = self.read_members()
 """,
         """\
         members = self.read_members()
-        found = self.read_ownership(last.spec.record if last else None)
+        found = self.read_ownership(last.spec.record, last.spec.version) if last else self.read_ownership(None)
         if found is None:
             return None
 """,
@@ -469,8 +469,8 @@ BUGS = (
     Bug(
         "a store that is away ends the member",
         "member/loop.py",
-        "        except BackendError as error:\n            self._warn_away(str(error))\n",
-        "        except OutcomeUnknownError as error:\n            self._warn_away(str(error))\n",
+        "        except (BackendError, GarbageError) as error:\n",
+        "        except OutcomeUnknownError as error:\n",
         10,
         "UnavailableError: ",
         "outage",

@@ -229,6 +229,32 @@ def test_whoever_knows_buries_a_dead_one_whose_heir_does_not() -> None:
     assert incarnation(loops[0]) not in group.view().members
 
 
+@pytest.mark.parametrize("value", [b"nonsense", b'{"runner":1,"backup":0,"shards":30000000,"joins":2,"id":""}'])
+def test_an_unreadable_spec_stops_nobody(value: bytes) -> None:
+    """The last good numbers stand; a member that must join anew waits until the numbers can be read again."""
+    group = Group(runner=2)
+    first, second = group.member(), group.member()
+    group.turn(first, second)
+    cluster = submit(group, 10)
+    good = group.backend.get(KEYS.spec)
+    assert good is not None
+    put(group.backend, KEYS.spec, value)
+    assert second.session is not None
+    second.session.lease.revoke()
+    for _ in range(10):
+        group.clock.advance(1.0)
+        group.renew(first)
+        group.turn(first, second, times=2)
+        group.pool(first).finish()
+    assert (first.role, second.role) == (Role.RUNNER, None)
+    assert "garbage" in group.kinds("m_0")
+    put(group.backend, KEYS.spec, good.value)
+    group.clock.advance(LONGEST_RETRY_PAUSE_SECONDS)
+    work_off(group, first, second)
+    assert second.role is Role.RUNNER
+    assert cluster.job("j").progress().finished
+
+
 @pytest.mark.promise(9)
 def test_while_the_store_is_away_outcomes_wait() -> None:
     """Nothing crashes, the pauses grow to a limit, and all is recorded when it is back."""

@@ -75,6 +75,32 @@ def test_true_is_not_a_number() -> None:
         Spec.from_json(dump({"runner": 1, "backup": None, "shards": True, "joins": 0, "id": ""}))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("shards", 30_000_000),
+        ("shards", 0),
+        ("runner", 0),
+        ("runner", 4097),
+        ("backup", -1),
+        ("joins", -1),
+        ("joins", 2**53 + 1),
+    ],
+)
+def test_a_number_beyond_its_limits_is_garbage(field: str, value: int) -> None:
+    """Whoever believes it reads as many keys, or waits for ever."""
+    spec = {"runner": 1, "backup": 0, "shards": 32, "joins": 0, "id": ""} | {field: value}
+    with pytest.raises(GarbageError, match=rf"Spec\.{field} cannot be {value}"):
+        Spec.from_json(dump(spec))
+
+
+@pytest.mark.parametrize("value", [-(2**63) - 1, 2**63])
+def test_every_number_has_at_most_64_bits(value: int) -> None:
+    """Arithmetic on longer ones takes ever longer."""
+    with pytest.raises(GarbageError, match=r"Job\.tasks"):
+        Job.from_json(dump({"state": "open", "tasks": value, "chunks": 0, "at": "", "id": ""}))
+
+
 WRONG: list[tuple[str, object]] = [
     ("owner", 1),
     ("name", []),
@@ -91,6 +117,8 @@ WRONG: list[tuple[str, object]] = [
     ("open", {"j-0": [1, "0", "0", {"0": "1"}, {}]}),
     ("open", {"j-0": [1, "0", "0", {}, {"0": "a"}]}),
     ("open", {"j-0": [1, "0", "0", {}, {"0": [1]}]}),
+    ("open", {"j-0": [0, "0", "0", {}, {}]}),
+    ("open", {"j-0": [10**9, "0", "0", {}, {}]}),
     ("open", {"j-0": [2, "-1", "0", {}, {}]}),
     ("open", {"j-0": [2, "0", "-1", {}, {}]}),
     ("open", {"j-0": [2, "4", "0", {}, {}]}),
