@@ -144,7 +144,8 @@ class MemberLoop:
     def step(self, *, leaving: bool = False) -> float:
         """Make one turn. Return the seconds until the next turn is due, unless `wake` is set before.
 
-        Errors of the store end the turn: a lost lease also ends the incarnation, other errors begin a pause.
+        Errors of the store end the turn: a lost lease also ends the incarnation, other errors begin a pause. So does a
+        spec that is unreadable when the member must join again.
         """
         # Clear the signal before the turn reads any flag or queue: a wake-up in between then leads to another turn.
         self.inbox.wake.clear()
@@ -164,7 +165,6 @@ class MemberLoop:
             self._report(error.key, error.what)
             return self._stay_away()
         except (BackendError, GarbageError) as error:
-            # Garbage: the spec is unreadable, so this member cannot join again yet.
             self._warn_away(str(error))
             if self.life is not None:
                 self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))

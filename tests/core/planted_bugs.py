@@ -205,8 +205,12 @@ BUGS = (
     Bug(
         "a join does not compare the counter",
         "group/joining.py",
-        "spec.version if spec else None)",
-        "spec.version if spec else None) if spec is None else Update(store.keys.spec, after.to_json())",
+        "    counter = put(store.keys.spec, after.to_json(), spec.version if spec else None)\n",
+        """\
+    from smoothcluster.backend import Create, Update
+    first = spec is None
+    counter = Create(store.keys.spec, after.to_json()) if first else Update(store.keys.spec, after.to_json())
+""",
         60,
         "P1: ",
     ),
