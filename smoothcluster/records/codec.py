@@ -56,7 +56,7 @@ class Record:
 
     __slots__ = ()
 
-    LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {}
+    FIELD_LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {}
     """The least and the largest value of numbers in the store, by field; a 64-bit number is allowed elsewhere."""
 
     def to_json(self) -> bytes:
@@ -64,7 +64,7 @@ class Record:
 
     @classmethod
     def from_json(cls, value: bytes) -> Self:
-        """The record in *value*. A wrong type, or a value beyond `LIMITS`, raises GarbageError."""
+        """The record in *value*. A wrong type, or a value beyond `FIELD_LIMITS`, raises GarbageError."""
         data = load(value)
         wanted: dict[str, Any] = {}
         for each in fields(cls):  # type: ignore[arg-type]  # every subclass is a dataclass
@@ -72,7 +72,7 @@ class Record:
             if type(found) not in _SIMPLE_TYPES[each.type]:
                 raise GarbageError(f"{cls.__name__}.{each.name} cannot be {found!r:.80}")
             if type(found) is int:
-                least, most = cls.LIMITS.get(each.name, (-(2**63), 2**63 - 1))
+                least, most = cls.FIELD_LIMITS.get(each.name, (-(2**63), 2**63 - 1))
                 if not least <= found <= most:
                     raise GarbageError(f"{cls.__name__}.{each.name} cannot be {found!r:.80}")
             wanted[each.name] = found

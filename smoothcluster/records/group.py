@@ -24,7 +24,7 @@ class Spec(Record):
     """Counter of joins and of changes to the numbers, which orders all of them."""
     id: str
 
-    LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {
+    FIELD_LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {
         "runner": (1, MOST_RUNNERS),
         "backup": (0, MOST_RUNNERS),
         "shards": (1, MOST_SHARDS),
@@ -63,7 +63,7 @@ class Member(Record):
     checked: int | None = None
     """Time of the member's last check for fitness to take over, in seconds since 1970 by its clock. For people."""
 
-    LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {"port": (0, 65535), "seat": (0, MOST_RUNNERS - 1)}
+    FIELD_LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {"port": (0, 65535), "seat": (0, MOST_RUNNERS - 1)}
 
 
 @dataclass(frozen=True, slots=True)
