@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from core_kit import put
+from core_kit import member, put
 
 from smoothcluster.backend import Change, Committed, Condition, Delete, Refused
 from smoothcluster.cluster import Cluster
@@ -27,7 +27,7 @@ from smoothcluster.errors import (
 )
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.model import Role, Task, TaskContext
-from smoothcluster.records.codec import GarbageError
+from smoothcluster.records.group import Spec
 from smoothcluster.testing import Faulty, eventually
 
 
@@ -326,12 +326,15 @@ def test_a_store_that_answers_and_takes_nobody_in_is_not_asked_for_ever(store: M
 
 
 def test_what_ends_a_member_in_the_background_is_raised_by_stop(store: MemoryStore, crawlers: Make) -> None:
-    """Once: here the group's numbers have become garbage."""
+    """Once: here the group has another shape by the time at which the member must join anew."""
     crawler = crawlers(lease_ttl=0.5).start()
-    put(MemoryBackend(store), "default/spec", b"garbage")
-    thread = crawler._thread  # pyright: ignore[reportPrivateUsage]
+    put(MemoryBackend(store), "default/spec", Spec(1, None, 32, 9, "").to_json())
+    put(MemoryBackend(store), "default/members/other", member("other").to_json())
+    thread, session = crawler._thread, crawler._loop.session  # pyright: ignore[reportPrivateUsage]
     assert thread is not None
+    assert session is not None
+    session.lease.revoke()
     thread.join(30)
-    with pytest.raises(GarbageError, match="default/spec"):
+    with pytest.raises(SpecMismatchError, match="the living group has runner=1"):
         crawler.stop()
     crawler.stop()

@@ -229,7 +229,7 @@ def test_status_shows_people_what_matters(invoke: Invoke, url: str, crawler: Clu
 def test_status_tells_when_standbys_last_checked_themselves(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:
     """And what they found; a time that is none is shown as such."""
     backend = connect(url)
-    times = (None, 1_700_000_000, 10**30)
+    times = (None, 1_700_000_000, 2**62)
     for number, checked in enumerate(times):
         card = Member(f"s{number}", f"s{number}", 9 + number, "h", 1, "", 0, 1, True, None, "", checked=checked)
         card = replace(card, unfit="warm_up raised OSError: no route" if checked else None)
