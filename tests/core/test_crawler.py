@@ -328,13 +328,13 @@ def test_a_store_that_answers_and_takes_nobody_in_is_not_asked_for_ever(store: M
 def test_what_ends_a_member_in_the_background_is_raised_by_stop(store: MemoryStore, crawlers: Make) -> None:
     """Once: here the group has another shape by the time at which the member must join anew."""
     crawler = crawlers(lease_ttl=0.5).start()
-    put(MemoryBackend(store), "default/spec", Spec(1, None, 32, 9, "").to_json())
+    put(MemoryBackend(store), "default/spec", Spec(1, 1, 32, 9, "").to_json())
     put(MemoryBackend(store), "default/members/other", member("other").to_json())
     thread, session = crawler._thread, crawler._loop.session  # pyright: ignore[reportPrivateUsage]
     assert thread is not None
     assert session is not None
     session.lease.revoke()
     thread.join(30)
-    with pytest.raises(SpecMismatchError, match="the living group has runner=1"):
+    with pytest.raises(SpecMismatchError, match="the living group has runner=1, backup=1"):
         crawler.stop()
     crawler.stop()
