@@ -757,7 +757,7 @@ def guarded() -> Iterator[RedisServer]:
         ({"username": "crawler", "password": "guessed"}, "username or password"),
         ({"username": "nobody", "password": SECRET}, "username or password"),
         ({"username": "weak", "password": "secret-of-acl"}, "must be allowed XADD"),
-        ({"username": "elsewhere", "password": "secret-of-acl"}, r"NOPERM|lacks a permission"),
+        ({"username": "elsewhere", "password": "secret-of-acl"}, r"NOPERM|the user lacks a permission"),
     ],
     ids=["none", "wrong", "wrong for a user", "unknown user", "a command missing", "other keys"],
 )

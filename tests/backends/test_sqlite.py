@@ -627,12 +627,12 @@ def test_a_file_that_was_replaced_is_not_taken_for_the_old_one(
     for file in path.parent.glob("cluster.db*"):
         file.unlink()
     copy.rename(path)
-    with pytest.raises(UnavailableError, match="was replaced"):
+    with pytest.raises(UnavailableError, match="was replaced by another file or by an older copy"):
         backend.get("a")
     for file in path.parent.glob("cluster.db*"):
         file.unlink()
     create(open_client(), "a")
-    with pytest.raises(UnavailableError, match="was replaced"):
+    with pytest.raises(UnavailableError, match="was replaced by another file or by an older copy"):
         backend.commit([], [Update("a", b"new")])
 
 

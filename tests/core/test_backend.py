@@ -52,7 +52,7 @@ def test_a_good_key_is_returned(key: str) -> None:
 )
 def test_a_bad_key_is_a_value_error(key: str) -> None:
     """Anything else is ValueError, which shows the key and says what is allowed."""
-    with pytest.raises(ValueError, match=r"key .* is not valid") as caught:
+    with pytest.raises(ValueError, match=r"key .* is not valid: use ") as caught:
         check_key(key)
     assert repr(key) in str(caught.value)
 

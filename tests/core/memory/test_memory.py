@@ -64,7 +64,7 @@ def test_a_malformed_key_is_not_looked_for(key: str) -> None:
     """Reading or watching what cannot be a key is ValueError: it is always a mistake."""
     backend = held()
     for call in (backend.get, backend.keys, backend.list, partial(backend.watch, notify=lambda: None)):
-        with pytest.raises(ValueError, match=r"key .* is not valid"):
+        with pytest.raises(ValueError, match=r"key .* is not valid: use "):
             call(key)
 
 
