@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,64 @@ JSON = (
 
 LARGEST_VALUE = 256 * 1024
 """Most bytes of JSON in one task, or in one handler's return value."""
+
+
+MOST_NESTING = 100
+"""Most levels of lists and dicts in a value. JSON readers have limits of their own, which depend on the caller."""
+
+_MOST_INT_BITS = 14_000
+"""Most bits of an int. Python reads numbers of up to 4300 digits."""
+
+_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+
+def _keeps_surrogates(text: str) -> bool:
+    """Whether JSON returns *text* unchanged: two surrogates in a row would come back as a single character."""
+    return not _SURROGATE_PAIR.search(text)
+
+
+def why_not_json(value: object) -> str | None:
+    """Return why *value*, written as JSON and read again, would not equal *value*; None if it would.
+
+    Subclasses of the JSON types, such as the text of a parser, are read again as the plain types.
+    """
+    left: list[tuple[object, int]] = [(value, 0)]
+    count = 1
+    while left:
+        item, depth = left.pop()
+        if isinstance(item, dict):
+            table = cast("dict[object, object]", item)
+            for key in table:
+                if not _is_text(key):
+                    return f"a key is no text: {key!r:.80}"
+            parts: Iterable[object] = table.values()
+        elif isinstance(item, list):
+            parts = cast("list[object]", item)
+        else:
+            why = _why_not_plain(item)
+            if why is not None:
+                return why
+            continue
+        if depth == MOST_NESTING:
+            return f"it has more than {MOST_NESTING} levels of lists and dicts"
+        count += len(item)
+        if count > LARGEST_VALUE:
+            return f"it has more than {LARGEST_VALUE} parts, or holds itself"
+        left += [(part, depth + 1) for part in parts]
+    return None
+
+
+def _why_not_plain(value: object) -> str | None:
+    if isinstance(value, str):
+        return None if value.isascii() or _keeps_surrogates(value) else "a text has two surrogates in a row"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{value!r} is no JSON number"
+    if isinstance(value, int):
+        return None if value.bit_length() <= _MOST_INT_BITS else "an int has more than 4200 digits"
+    if value is None:
+        return None
+    hint = "; use a list" if isinstance(value, tuple | set | frozenset) else ""
+    return f"{type(value).__name__} is no JSON type{hint}"
 
 
 class Role(StrEnum):
@@ -66,12 +125,38 @@ class Task:
     meta: object = None
 
     def __post_init__(self) -> None:
+        """Raise UsageError, naming the field, for a value that the store would not return as it is."""
+        if not self._is_plain_get():
+            self._check_fields()
+        if self.meta is not None and (why := why_not_json(self.meta)) is not None:
+            raise UsageError(f"a Task's meta must be a JSON value: {why}")
         if not self.id:
             if self.url is None:
                 raise UsageError("a Task needs an id or a url")
             object.__setattr__(self, "id", self._derived_id())
         elif len(self.id) > 512:
             raise UsageError(f"a Task's id is at most 512 characters long, not {len(self.id)}")
+
+    def _is_plain_get(self) -> bool:
+        """Whether no field can be wrong: a fast answer for most tasks."""
+        url = self.url
+        return (
+            type(self.id) is str
+            and self.id.isascii()
+            and (url is None or (type(url) is str and url.isascii()))
+            and type(self.method) is str
+            and self.method == "GET"
+            and self.params is None
+            and self.headers is None
+            and self.body is None
+        )
+
+    def _check_fields(self) -> None:
+        for name, (holds, wanted) in _FIELD_CHECKS.items():
+            value = getattr(self, name)
+            if not holds(value):
+                hint = f"; use str(id), {str(value)!r:.80}" if name == "id" and isinstance(value, int) else ""
+                raise UsageError(f"a Task's {name} must be {wanted}, not {value!r:.80}{hint}")
 
     def _derived_id(self) -> str:
         request = {name: value for name, value in self.to_json().items() if name not in ("id", "meta")}
@@ -100,40 +185,40 @@ class Task:
     def from_json(cls, data: Mapping[str, object]) -> "Task":
         """The task in *data*, written by `to_json` or by a person. Raise UsageError for an unknown or wrong field."""
         for name, value in data.items():
-            if name not in _FIELD_CHECKS:
+            if name not in _JSON_FIELDS:
                 raise UsageError(f"a task has no field {name!r:.40}")
-            if not _FIELD_CHECKS[name](value):
-                raise UsageError(f"a task's {name} cannot be {value!r:.80}")
+            if value is None and name != "meta":
+                raise UsageError(f"a task's {name} cannot be null; leave the field out")
         fields: dict[str, Any] = dict(data)
         if "body64" in fields:
             try:
                 fields["body"] = base64.b64decode(fields.pop("body64"), validate=True)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 raise UsageError(f"a task's body64 is not base64: {error}") from None
         return cls(**fields)
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+    return isinstance(value, str) and (value.isascii() or _keeps_surrogates(value))
 
 
-def _maps_text(value: object) -> bool:
+def _is_table(value: object) -> bool:
     if not isinstance(value, dict):
-        return False
-    return all(isinstance(part, str) for pair in cast("dict[object, object]", value).items() for part in pair)
+        return value is None
+    return all(_is_text(part) for pair in cast("dict[object, object]", value).items() for part in pair)
 
 
-_FIELD_CHECKS: dict[str, Callable[[object], bool]] = {
-    "id": _is_text,
-    "url": _is_text,
-    "method": _is_text,
-    "params": _maps_text,
-    "headers": _maps_text,
-    "body": _is_text,
-    "body64": _is_text,
-    "meta": lambda value: True,  # Any JSON value is allowed.
+_FIELD_CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
+    "id": (_is_text, "text"),
+    "url": (lambda value: value is None or _is_text(value), "text or None"),
+    "method": (_is_text, "text"),
+    "params": (_is_table, "a dict of text to text, or None"),
+    "headers": (_is_table, "a dict of text to text, or None"),
+    "body": (lambda value: value is None or isinstance(value, bytes) or _is_text(value), "text, bytes or None"),
 }
-"""For each field of a task in JSON, a check of the value's type."""
+"""For each field but ``meta``: a check of the value, and the allowed values, for messages."""
+
+_JSON_FIELDS = {*_FIELD_CHECKS, "body64", "meta"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from smoothcluster.errors import UsageError
-from smoothcluster.model import LARGEST_VALUE, Task
+from smoothcluster.model import LARGEST_VALUE, Task, why_not_json
 from smoothcluster.records.codec import GarbageError, parse
 from smoothcluster.records.shard import CHUNK_NAME_PATTERN
 
@@ -52,6 +52,9 @@ def job_of(chunk: str) -> str:
 
 def encode_task(task: Task) -> str:
     """Encode a task for a chunk; raise UsageError if the task cannot be written as JSON or is too large."""
+    why = why_not_json(task.meta)  # Once more: the value may have changed since the task was made.
+    if why is not None:
+        raise UsageError(f"task {task.id!r:.100} cannot be written as JSON: {why}")
     try:
         text = _to_json(task.to_json())
     except (TypeError, ValueError, RecursionError) as error:

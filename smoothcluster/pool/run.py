@@ -6,7 +6,7 @@ import logging
 from enum import StrEnum
 from typing import final
 
-from smoothcluster.model import LARGEST_VALUE, Task, TaskContext
+from smoothcluster.model import LARGEST_VALUE, Task, TaskContext, why_not_json
 
 _log = logging.getLogger(__name__)
 
@@ -110,6 +110,9 @@ def _encoded_task(task: object) -> str:
 
 def _encoded(value: object, deed: str) -> str:
     try:
+        why = why_not_json(value)
+        if why is not None:
+            raise ValueError(why)
         text = _to_json(value)
     except BaseException as error:  # noqa: BLE001 - the value's own code may run here, and raise anything
         if inspect.iscoroutine(value):

@@ -88,7 +88,7 @@ def test_submit_names_the_job_and_adds_to_it(invoke: Invoke, url: str) -> None:
         ('{"id": "1", "headers": {"a": 1}}', "the line is no task: headers cannot be"),
         ('{"id": "9", "body64": "a"}', "not base64"),
         ('{"id": "1", "uri": "http://h/"}', "uri"),
-        ('{"id": "1", "meta": NaN}', "cannot be written as JSON"),
+        ('{"id": "1", "meta": NaN}', "a Task's meta must be a JSON value: nan is no JSON number"),
         ("\udcff", "the line is not UTF-8"),
         ("http://h/2", "line 2"),
     ],

@@ -1,5 +1,7 @@
 """Tasks in chunks: where each belongs, and how many become few."""
 
+from typing import cast
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,17 +54,20 @@ def test_what_holds_no_tasks_is_garbage(value: bytes) -> None:
 
 @pytest.mark.parametrize("meta", [object(), float("nan"), {1, 2}], ids=repr)
 def test_a_task_that_is_no_json_is_refused_by_its_id(meta: object) -> None:
-    """Before anything is written."""
+    """Before anything is written, even if the value became so after the task was made."""
+    task = Task(id="mine", meta=[])
+    cast("list[object]", task.meta).append(meta)
     with pytest.raises(UsageError, match="'mine'"):
-        encode_task(Task(id="mine", meta=meta))
+        encode_task(task)
 
 
 def test_a_task_that_contains_itself_is_refused() -> None:
     """Its JSON would have no end."""
     meta: list[object] = []
+    task = Task(id="mine", meta=meta)
     meta.append(meta)
     with pytest.raises(UsageError, match="'mine'"):
-        encode_task(Task(id="mine", meta=meta))
+        encode_task(task)
 
 
 def test_a_task_that_is_too_large_is_refused_with_the_limit() -> None:
