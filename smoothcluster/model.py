@@ -49,7 +49,7 @@ def why_not_json(value: object) -> str | None:
             for key in table:
                 if not _is_text(key):
                     return f"a key is no text: {key!r:.80}"
-            parts: Iterable[object] = table.values()
+            parts = [*table.values()]
         elif isinstance(item, list):
             parts = cast("list[object]", item)
         else:
@@ -59,7 +59,7 @@ def why_not_json(value: object) -> str | None:
             continue
         if depth == MOST_NESTING:
             return f"it has more than {MOST_NESTING} levels of lists and dicts"
-        count += len(item)
+        count += len(parts)
         if count > LARGEST_VALUE:
             return f"it has more than {LARGEST_VALUE} parts, or holds itself"
         left += [(part, depth + 1) for part in parts]
@@ -75,8 +75,9 @@ def _why_not_plain(value: object) -> str | None:
         return None if value.bit_length() <= _MOST_INT_BITS else "an int has more than 4200 digits"
     if value is None:
         return None
+    name = type(value).__name__
     hint = "; use a list" if isinstance(value, tuple | set | frozenset) else ""
-    return f"{type(value).__name__} is no JSON type{hint}"
+    return f"{name} is no JSON type{hint}"
 
 
 class Role(StrEnum):

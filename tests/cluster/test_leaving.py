@@ -101,7 +101,7 @@ def test_a_second_signal_ends_it_at_once(five: Group, first: signal.Signals, sec
     leaver = five.runners()[0]
     five.busy(*five.runners(), tasks=8)
     leaver.signal(first)
-    five.eventually(lambda: "leaving" in leaver.errors)
+    five.eventually(lambda: "the member leaves the group" in leaver.errors)
     leaver.signal(second)
     assert leaver.status() == -second
     five.open("gate")

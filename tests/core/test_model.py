@@ -162,17 +162,15 @@ VALUES = st.recursive(
 )
 
 
-def same(one: object, other: object) -> bool:
+def same(one: Any, other: Any) -> bool:
     """Whether both are equal, type for type."""
     if type(one) is not type(other):
         return False
     if isinstance(one, list):
-        assert isinstance(other, list)
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(same, one, other))  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(one, dict):
-        assert isinstance(other, dict)
-        return [*one] == [*other] and all(same(one[key], other[key]) for key in one)
-    return one == other
+        return [*one] == [*other] and all(same(one[key], other[key]) for key in one)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return bool(one == other)
 
 
 @given(
