@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import click
 
@@ -18,6 +18,9 @@ from smoothcluster.errors import UsageError
 
 SUPERVISOR_VARIABLE = "SMOOTHCLUSTER_SUPERVISOR_FD"
 """The environment variable with the number of the file descriptor of the member's end of the line."""
+
+DEPARTURE, WRONG_CALL = b"left", b"usage"
+"""The announcements of an end: the member has left its group; the call is wrong, so a restart would not help."""
 
 
 @contextmanager
@@ -32,9 +35,14 @@ def supervised() -> Generator[None]:
         try:
             yield
         except (UsageError, click.UsageError):
-            line.sendall(b"usage")
+            _announce(line, WRONG_CALL)
             raise
-        line.sendall(b"left")
+        _announce(line, DEPARTURE)
+
+
+def _announce(line: socket.socket, end: bytes) -> None:
+    with suppress(OSError):  # The supervisor has ended.
+        line.sendall(end)
 
 
 def _line() -> socket.socket | None:

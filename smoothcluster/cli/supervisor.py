@@ -15,7 +15,7 @@ from typing import final
 
 from smoothcluster.cli.common import Exit
 from smoothcluster.cli.logs import log
-from smoothcluster.cli.supervised import SUPERVISOR_VARIABLE
+from smoothcluster.cli.supervised import SUPERVISOR_VARIABLE, WRONG_CALL
 from smoothcluster.clock import SYSTEM_CLOCK
 
 CHILD_POLL_SECONDS = 0.1
@@ -36,7 +36,8 @@ class Child:
         self._command, self._again = command, again
         self._pause = FIRST_RESTART_PAUSE_SECONDS
         self._due: float | None = None
-        self._ended_for_good = False
+        self.announced = b""
+        """The announcement with which the member ended for good; empty before."""
         self._start()
 
     def _start(self) -> None:
@@ -61,9 +62,9 @@ class Child:
         """Restart a dead process when the pause is over. Return False if the child has ended for good."""
         if self._process.poll() is None:
             return True
-        if self._due is None and not self._ended_for_good:
-            self._ended_for_good = self._announced()
-        if leaving or self._ended_for_good:
+        if self._due is None and not self.announced:
+            self.announced = self._last_words()
+        if leaving or self.announced:
             return False
         now = SYSTEM_CLOCK.monotonic()
         if self._due is None:
@@ -80,14 +81,14 @@ class Child:
             self._start()
         return True
 
-    def _announced(self) -> bool:
-        """Whether the process announced its end. A process that a task ended announced nothing, whatever the status."""
+    def _last_words(self) -> bytes:
+        """Return the announcement of the ended process. A process that a task ended announced nothing."""
         with self._line:
             self._line.setblocking(False)
             try:
-                return self._line.recv(16) != b""
+                return self._line.recv(16)
             except OSError:
-                return False
+                return b""
 
     @property
     def status(self) -> int:
@@ -126,8 +127,9 @@ class Supervisor:
 
     @property
     def status(self) -> int:
-        """The exit status: USAGE if a child ended with it, as a restart would not help, or DONE."""
-        return next((child.status for child in self._children if child.status == Exit.USAGE), Exit.DONE)
+        """The exit status: USAGE if a member announced a wrong call, or DONE."""
+        wrong = any(child.announced == WRONG_CALL for child in self._children)
+        return Exit.USAGE if wrong else Exit.DONE
 
 
 def supervise(arguments: Sequence[str], again: str, members: int) -> int:
