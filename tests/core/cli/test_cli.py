@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
+from cli_kit import DEADLINE, Invoke, one_line, started
 from click.testing import CliRunner
 from core_kit import store_of
 
@@ -25,18 +24,6 @@ from smoothcluster.group.events import EVENTS_KEPT_PER_MEMBER, EventLog
 from smoothcluster.records.group import Member
 from smoothcluster.records.keys import Keys
 from smoothcluster.testing import eventually
-
-
-@pytest.fixture
-def url() -> str:
-    """A store of this process that no other test uses."""
-    return f"memory://{secrets.token_hex(8)}"
-
-
-@pytest.fixture
-def invoke(url: str) -> Invoke:
-    """Run a command on the store at *url*."""
-    return invoke_on(url)
 
 
 def crawl(task: Task, context: TaskContext) -> object:

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import secrets
 import signal
 import sys
 from collections import Counter
@@ -12,25 +11,12 @@ from textwrap import dedent
 
 import click
 import pytest
-from cli_kit import DEADLINE, Invoke, invoke_on, one_line, started
+from cli_kit import DEADLINE, Invoke, one_line, started
 
 from smoothcluster import Cluster, ClusterCrawler, Task, connect
 from smoothcluster.cli.run import Narrator, handover, run
 from smoothcluster.options import Retries
 from smoothcluster.testing import eventually
-
-
-@pytest.fixture
-def url() -> str:
-    """A store of this process that no other test uses."""
-    return f"memory://{secrets.token_hex(8)}"
-
-
-@pytest.fixture
-def invoke(url: str) -> Invoke:
-    """Run a command on the store at *url*."""
-    return invoke_on(url)
-
 
 HANDLER = """
     import os, threading
@@ -287,17 +273,30 @@ def test_a_member_that_a_task_ends_is_started_again(module: Callable[[str], None
         assert process.returncode == 0
 
 
+def test_the_status_of_a_task_is_not_taken_for_a_wrong_call(module: Callable[[str], None], tmp_path: Path) -> None:
+    """Only a member that announces a wrong call ends the command with status 2."""
+    module("import os, sys\nif '--members' not in sys.argv: os._exit(2)\ndef handler(task, context): ...\n")
+    options = ("--runner", "1", "--members", "2", "--backend", f"sqlite:///{tmp_path}/group.db")
+    with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, _, err):
+        assert "ended with status 2; a new process starts in" in err.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0
+
+
 def test_members_leave_when_their_supervisor_is_killed(module: Callable[[str], None], tmp_path: Path) -> None:
     """Nobody would start them again, or pass a signal on."""
     module(HANDLER)
     url = f"sqlite:///{tmp_path}/group.db"
     options = ("--runner", "2", "--members", "2", "--backend", url)
-    with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, out, _):
+    with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, out, err):
         assert all(out.readline() for _ in range(2))
         cluster = Cluster(connect(url))
         eventually(lambda: len(cluster.status()["members"]) == 2, DEADLINE)
         process.kill()
         eventually(lambda: cluster.status()["members"] == [], DEADLINE)
+        told = err.read()
+        assert ("Error" in told, told.count("left group default")) == (False, 2)
     assert [event for event in cluster.events() if event["kind"] == "lease_lost"] == []
 
 

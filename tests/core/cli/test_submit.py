@@ -2,31 +2,17 @@
 
 import json
 import os
-import secrets
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_kit import DEADLINE, Invoke, counts, invoke_on, on_terminal, one_line, started
+from cli_kit import DEADLINE, Invoke, counts, on_terminal, one_line, started
 
 from smoothcluster import Cluster, ClusterCrawler, Task, connect
 from smoothcluster.errors import JobClosedError, UnavailableError
 from smoothcluster.records.keys import Keys
-
-
-@pytest.fixture
-def url() -> str:
-    """A store of this process that no other test uses."""
-    return f"memory://{secrets.token_hex(8)}"
-
-
-@pytest.fixture
-def invoke(url: str) -> Invoke:
-    """Run a command on the store at *url*."""
-    return invoke_on(url)
-
 
 LINES = [
     '{"id": "1", "url": "http://h/1", "meta": {"any": ["json"]}}',

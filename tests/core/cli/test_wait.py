@@ -1,29 +1,16 @@
 """``smoothcluster wait`` and ``submit --wait``: until every task has its outcome."""
 
 import json
-import secrets
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
-from cli_kit import Invoke, counts, invoke_on, on_terminal, one_line
+from cli_kit import Invoke, counts, on_terminal, one_line
 
 from smoothcluster import Cluster, ClusterCrawler, JobHandle, Task, TaskContext, connect
 from smoothcluster.cli.progress_bar import shown
-
-
-@pytest.fixture
-def url() -> str:
-    """A store of this process that no other test uses."""
-    return f"memory://{secrets.token_hex(8)}"
-
-
-@pytest.fixture
-def invoke(url: str) -> Invoke:
-    """Run a command on the store at *url*."""
-    return invoke_on(url)
 
 
 def crawl(task: Task, context: TaskContext) -> None:

@@ -4,7 +4,7 @@ import errno
 import json
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from neighbours import DEADLINE, LOOPBACK, Process, call, greeting, heard, not_apart
@@ -13,29 +13,6 @@ from smoothcluster.errors import UsageError
 from smoothcluster.failure_detector import Listener, sockets
 from smoothcluster.failure_detector import listener as listening
 from smoothcluster.testing.clock import eventually
-
-
-@pytest.fixture
-def processes() -> Iterator[Callable[..., Process]]:
-    """Starts members that end with the test."""
-    made: list[Process] = []
-
-    def start(incarnation: str = "i1", host: str = LOOPBACK, *, apart: bool = True) -> Process:
-        made.append(Process(incarnation, host, apart=apart))
-        return made[-1]
-
-    yield start
-    for process in made:
-        process.end()
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    """Greets as incarnation i1 of m in g."""
-    made = Listener(LOOPBACK)
-    made.announce("g", "m", "i1")
-    yield made
-    made.close()
 
 
 def test_everybody_is_greeted_and_held(listener: Listener) -> None:

@@ -29,29 +29,6 @@ def watcher() -> Iterator[Watcher]:
 
 
 @pytest.fixture
-def processes() -> Iterator[Callable[..., Process]]:
-    """Starts members that end with the test."""
-    made: list[Process] = []
-
-    def start(incarnation: str = "i1", host: str = LOOPBACK, *, apart: bool = True) -> Process:
-        made.append(Process(incarnation, host, apart=apart))
-        return made[-1]
-
-    yield start
-    for process in made:
-        process.end()
-
-
-@pytest.fixture
-def listener() -> Iterator[Listener]:
-    """Greets as incarnation i1 of m in g."""
-    made = Listener(LOOPBACK)
-    made.announce("g", "m", "i1")
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def stranger() -> Iterator[Stranger]:
     """A port on which the test itself answers."""
     made = Stranger()
