@@ -13,13 +13,11 @@ from smoothcluster.group.events import read_events
 from smoothcluster.group.resizing import Resize, try_change
 from smoothcluster.group.spec import SHARDS_PER_RUNNER
 from smoothcluster.group.status import group_status, numbers_of
-from smoothcluster.jobs.access import CLIENT_RETRY_SECONDS, Access
+from smoothcluster.jobs.access import CLIENT_RETRY_SECONDS, Access, read_jobs
 from smoothcluster.jobs.handle import JobHandle
 from smoothcluster.jobs.submission import Submission
 from smoothcluster.model import Task, check_name
-from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.job import Job
-from smoothcluster.records.keys import last_part
 from smoothcluster.records.quarantine import QuarantinedTask, name_of_release
 
 log = logging.getLogger("smoothcluster")
@@ -80,13 +78,7 @@ class Cluster:
         return {name: job.state for name, job in self._jobs().items()}
 
     def _jobs(self) -> dict[str, Job]:
-        found: dict[str, Job] = {}
-        for entry in self._access.ask(lambda: self._access.store.backend.list(self._access.store.keys.jobs)):
-            try:
-                found[last_part(entry.key)] = Job.from_json(entry.value)
-            except GarbageError as error:
-                self._access.report(entry.key, str(error))
-        return found
+        return self._access.ask(lambda: read_jobs(self._access.store))
 
     def absent(self) -> bool:
         """Whether the group does not exist: no member has ever joined, and no client has submitted."""
@@ -131,13 +123,11 @@ class Cluster:
 
     def quarantine(self) -> list[QuarantinedTask]:
         """Return the quarantined tasks with the evidence for each, oldest first."""
-        found: list[QuarantinedTask] = []
-        for entry in self._access.ask(lambda: self._access.store.backend.list(self._access.store.keys.quarantine)):
-            try:
-                found.append(QuarantinedTask.from_json(entry.value))
-            except GarbageError as error:
-                self._access.report(entry.key, str(error))
-        return sorted(found, key=lambda each: (each.at, each.id))
+        store = self._access.store
+        found = self._access.ask(
+            lambda: store.read_records(store.keys.quarantine, lambda entry: QuarantinedTask.from_json(entry.value))
+        )
+        return sorted(found.values(), key=lambda each: (each.at, each.id))
 
     def release(self, *numbers: str) -> list[JobHandle]:
         """Release tasks from quarantine: submit copies of them, in a new job for each of their former jobs.

@@ -30,9 +30,9 @@ _MOST_INT_BITS = 14_000
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
-def _keeps_surrogates(text: str) -> bool:
-    """Whether JSON returns *text* unchanged: two surrogates in a row would come back as a single character."""
-    return not _SURROGATE_PAIR.search(text)
+def _is_text(value: object) -> bool:
+    """Whether *value* is text that JSON returns unchanged: two surrogates in a row would become a single character."""
+    return isinstance(value, str) and (value.isascii() or not _SURROGATE_PAIR.search(value))
 
 
 def why_not_json(value: object) -> str | None:
@@ -68,7 +68,7 @@ def why_not_json(value: object) -> str | None:
 
 def _why_not_plain(value: object) -> str | None:
     if isinstance(value, str):
-        return None if value.isascii() or _keeps_surrogates(value) else "a text has two surrogates in a row"
+        return None if _is_text(value) else "a text has two surrogates in a row"
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{value!r} is no JSON number"
     if isinstance(value, int):
@@ -197,10 +197,6 @@ class Task:
             except (TypeError, ValueError) as error:
                 raise UsageError(f"a task's body64 is not base64: {error}") from None
         return cls(**fields)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and (value.isascii() or _keeps_surrogates(value))
 
 
 def _is_table(value: object) -> bool:

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, final
+from typing import NamedTuple, TypeVar, final
 
 from smoothcluster.backend import Change, CoordinationBackend, Create, Entry, Update
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
@@ -24,6 +24,9 @@ def parse_spec(entry: Entry | None) -> Versioned[Spec] | None:
         return Versioned(Spec.from_json(entry.value), entry.version)
     except GarbageError as error:
         raise GarbageError(f"{entry.key} holds the numbers of the group and cannot be read: {error}") from None
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +86,19 @@ class GroupStore:
         """The spec; None without a group. Raise GarbageError if it is unreadable: a group needs numbers."""
         return parse_spec(self.backend.get(self.keys.spec))
 
-    def read_members(self) -> dict[str, Versioned[Member]]:
-        """All members with readable records; report the garbage."""
-        members: dict[str, Versioned[Member]] = {}
-        for entry in self.backend.list(self.keys.members):
+    def read_records(self, directory: str, decode: Callable[[Entry], T]) -> dict[str, T]:
+        """The readable records directly in *directory*, by name; report the garbage, for which *decode* raises."""
+        found: dict[str, T] = {}
+        for entry in self.backend.list(directory):
             try:
-                member = Member.from_json(entry.value)
-                if member.incarnation != last_part(entry.key):
-                    raise GarbageError(f"the record names another incarnation: {member.incarnation!r:.40}")
-                members[member.incarnation] = Versioned(member, entry.version)
+                found[last_part(entry.key)] = decode(entry)
             except GarbageError as error:
                 self.report(entry.key, str(error))
-        return members
+        return found
+
+    def read_members(self) -> dict[str, Versioned[Member]]:
+        """All members with readable records; report the garbage."""
+        return self.read_records(self.keys.members, _member)
 
     def read_ownership(self, spec: Spec | None, version: str | None = None) -> Ownership | None:
         """Read the spec and the records of ownership, in a single step if the numbers of *spec* are still valid.
@@ -166,6 +170,13 @@ class GroupStore:
             seats[seat] = _seat(entries[-1], self.report)
         view = replace(last, seats=seats, shards=shards, complete=False, breaker=_breaker(first, self.report))
         return view, {entry.key: entry for entry in chunks if entry is not None}
+
+
+def _member(entry: Entry) -> Versioned[Member]:
+    member = Member.from_json(entry.value)
+    if member.incarnation != last_part(entry.key):
+        raise GarbageError(f"the record names another incarnation: {member.incarnation!r:.40}")
+    return Versioned(member, entry.version)
 
 
 def _opened(keys: Keys, view: View, numbers: Sequence[int]) -> list[str]:

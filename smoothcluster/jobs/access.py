@@ -42,6 +42,11 @@ def read_job(store: GroupStore, job: str) -> Versioned[Job] | None:
     return None if entry is None else Versioned(Job.from_json(entry.value), entry.version)
 
 
+def read_jobs(store: GroupStore) -> dict[str, Job]:
+    """The readable records of all jobs, by id; report the garbage."""
+    return store.read_records(store.keys.jobs, lambda entry: Job.from_json(entry.value))
+
+
 class Access:
     """A client's access to a group: retries while the store is unavailable, and notes garbage."""
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from smoothcluster.backend import Change, Create, HasHistory, Refused, Update
+from smoothcluster.backend import Change, Create, HasHistory, Refused
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
-from smoothcluster.group.store import GroupStore
+from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import ensure_spec, read_job
 from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task
@@ -130,7 +130,7 @@ class Submission:
 
     def _changes(self, before: Versioned[Job] | None, job: Job, packets: list[Packet]) -> list[Change]:
         key = self._keys.job(self._job)
-        record: Change = Create(key, job.to_json()) if before is None else Update(key, job.to_json(), before.version)
+        record: Change = put(key, job.to_json(), before.version if before else None)
         first = job.chunks - len(packets)
         changes: list[Change] = [record]
         for number, packet in enumerate(packets, start=first):

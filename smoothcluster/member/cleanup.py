@@ -9,23 +9,11 @@ from collections.abc import Mapping
 
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import View
+from smoothcluster.jobs.access import read_jobs
 from smoothcluster.jobs.progress import mark_finished
-from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Spec
-from smoothcluster.records.job import JOB_FINISHED, JOB_SEALED, Job
-from smoothcluster.records.keys import last_part
+from smoothcluster.records.job import JOB_FINISHED, JOB_SEALED
 from smoothcluster.work import ShardWork
-
-
-def states(store: GroupStore) -> dict[str, str]:
-    """Return the state of each job. Report unreadable records and leave them out."""
-    found: dict[str, str] = {}
-    for entry in store.backend.list(store.keys.jobs):
-        try:
-            found[last_part(entry.key)] = Job.from_json(entry.value).state
-        except GarbageError as error:
-            store.report(entry.key, str(error))
-    return found
 
 
 def finished_jobs(store: GroupStore, spec: Spec | None) -> set[str]:
@@ -34,8 +22,10 @@ def finished_jobs(store: GroupStore, spec: Spec | None) -> set[str]:
     A job that another member marks at the same moment is returned next time. Raise any BackendError.
     """
     finished: set[str] = set()
-    for job, state in states(store).items():
-        if state == JOB_FINISHED or (state == JOB_SEALED and spec is not None and mark_finished(store, job, spec)):
+    for job, record in read_jobs(store).items():
+        if record.state == JOB_FINISHED or (
+            record.state == JOB_SEALED and spec is not None and mark_finished(store, job, spec)
+        ):
             finished.add(job)
     return finished
 

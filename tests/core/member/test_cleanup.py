@@ -4,7 +4,8 @@ import pytest
 from core_kit import KEYS, Bench, Garbage, done, put, store_of
 
 from smoothcluster.cluster import Cluster
-from smoothcluster.member.cleanup import finished_jobs, states, tidy
+from smoothcluster.jobs.access import read_jobs
+from smoothcluster.member.cleanup import finished_jobs, tidy
 from smoothcluster.model import Task
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import JOB_FINISHED, Job
@@ -42,7 +43,8 @@ def test_a_finished_job_is_found_and_marked(bench: Bench) -> None:
     finish(bench)
     assert look(bench, None) == set()
     assert look(bench) == {"j"}
-    assert (look(bench, None), states(store_of(bench.backend))) == ({"j"}, {"j": JOB_FINISHED})
+    jobs = read_jobs(store_of(bench.backend))
+    assert (look(bench, None), {name: job.state for name, job in jobs.items()}) == ({"j"}, {"j": JOB_FINISHED})
 
 
 def test_a_job_that_still_runs_is_left_alone(bench: Bench) -> None:
