@@ -19,7 +19,7 @@ from smoothcluster.errors import UsageError
 SUPERVISOR_VARIABLE = "SMOOTHCLUSTER_SUPERVISOR_FD"
 """The environment variable with the number of the file descriptor of the member's end of the line."""
 
-DEPARTURE, WRONG_CALL = b"left", b"usage"
+DEPARTURE_WORD, WRONG_CALL_WORD = b"left", b"usage"
 """The announcements of an end: the member has left its group; the call is wrong, so a restart would not help."""
 
 
@@ -35,9 +35,9 @@ def supervised() -> Generator[None]:
         try:
             yield
         except (UsageError, click.UsageError):
-            _announce(line, WRONG_CALL)
+            _announce(line, WRONG_CALL_WORD)
             raise
-        _announce(line, DEPARTURE)
+        _announce(line, DEPARTURE_WORD)
 
 
 def _announce(line: socket.socket, end: bytes) -> None:

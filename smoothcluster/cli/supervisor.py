@@ -15,7 +15,7 @@ from typing import final
 
 from smoothcluster.cli.common import Exit
 from smoothcluster.cli.logs import log
-from smoothcluster.cli.supervised import SUPERVISOR_VARIABLE, WRONG_CALL
+from smoothcluster.cli.supervised import SUPERVISOR_VARIABLE, WRONG_CALL_WORD
 from smoothcluster.clock import SYSTEM_CLOCK
 
 CHILD_POLL_SECONDS = 0.1
@@ -128,7 +128,7 @@ class Supervisor:
     @property
     def status(self) -> int:
         """The exit status: USAGE if a member announced a wrong call, or DONE."""
-        wrong = any(child.announced == WRONG_CALL for child in self._children)
+        wrong = any(child.announced == WRONG_CALL_WORD for child in self._children)
         return Exit.USAGE if wrong else Exit.DONE
 
 
