@@ -16,9 +16,10 @@ def main() -> None:
         if heard := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED_EXIT_STATUS))
         from smoothcluster.cli import main as command
+        from smoothcluster.cli.interrupt import on_interrupt
 
         if heard:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, on_interrupt)
         command()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED_EXIT_STATUS)

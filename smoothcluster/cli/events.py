@@ -8,6 +8,7 @@ import click
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.event_tail import Tail
 from smoothcluster.cli.formatting import plain
+from smoothcluster.cli.interrupt import pause
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.group.events import line
@@ -40,4 +41,4 @@ def events(follow: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
                 sys.stdout.flush()
                 if not follow:
                     break
-                SYSTEM_CLOCK.sleep(FOLLOW_POLL_SECONDS)
+                pause(FOLLOW_POLL_SECONDS)

@@ -11,7 +11,7 @@ import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import plain, ranges, shape, table
-from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.cli.interrupt import pause
 from smoothcluster.cluster import Cluster
 from smoothcluster.model import Role
 
@@ -36,7 +36,7 @@ def status(as_json: bool, watch: bool, url: str | None, group: str) -> None:  # 
             show(json.dumps(found) if as_json else "\n".join(report(found)))
             if not watch:
                 break
-            SYSTEM_CLOCK.sleep(WATCH_POLL_SECONDS)
+            pause(WATCH_POLL_SECONDS)
 
 
 def _interruptible(*, watch: bool) -> AbstractContextManager[None]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, opened
+from smoothcluster.cli.interrupt import pause
 from smoothcluster.cli.progress_bar import shown
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
@@ -41,7 +42,7 @@ def watch(job: JobHandle, timeout: float | None = None) -> Progress:
                 bar.show(progress.total - progress.pending, progress.total)
                 if end is not None and SYSTEM_CLOCK.monotonic() >= end:
                     raise Failure(f"job {job.id} is not finished after {timeout:g} s: {summary(progress)}", Exit.FAILED)
-                SYSTEM_CLOCK.sleep(PROGRESS_POLL_SECONDS)
+                pause(PROGRESS_POLL_SECONDS)
             bar.show(progress.total, progress.total)
     except KeyboardInterrupt:
         again = f"the job continues; to wait again, run: smoothcluster wait {job.id}"

@@ -340,6 +340,28 @@ def test_following_a_group_that_is_not_there_says_so_and_waits() -> None:
         assert process.wait(DEADLINE) == 0
 
 
+LOSES_AN_INTERRUPT = """
+    import os, signal
+
+    class Loser:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                pass  # The interrupt arrives here, where Python cannot raise.
+
+    signal.signal(signal.SIGUSR1, lambda *_: Loser())
+"""
+
+
+def test_a_ctrl_c_that_python_loses_ends_the_command_at_the_next_poll() -> None:
+    """No exception leaves a finalizer: Python prints the exception and goes on."""
+    with started("events", "--follow", "--group", "g", code=LOSES_AN_INTERRUPT) as (process, _, err):
+        assert "group g does not exist yet" in err.readline()
+        process.send_signal(signal.SIGUSR1)
+        assert "KeyboardInterrupt" in process.communicate(timeout=DEADLINE)[1]
+        assert process.returncode == 0
+
+
 def test_following_ends_quietly_with_ctrl_c() -> None:
     """Events come as they happen; Ctrl-C is the way to end it, so it is no failure."""
     with started("events", "--follow", code=GROUP_AT_WORK) as (process, out, _):
