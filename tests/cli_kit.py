@@ -40,7 +40,9 @@ def one_line(result: Result, status: int) -> str:
 
 
 def _command(args: tuple[str, ...], code: str) -> list[str]:
-    start = ["-c", f"{dedent(code)}\nfrom smoothcluster.__main__ import main; main()"] if code else ["-m", "smoothcluster"]
+    start = (
+        ["-c", f"{dedent(code)}\nfrom smoothcluster.__main__ import main; main()"] if code else ["-m", "smoothcluster"]
+    )
     return [sys.executable, *start, *args]
 
 

@@ -21,7 +21,7 @@ from smoothcluster.member.settings import Settings
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.model import Evidence, Stopping, Task
 from smoothcluster.options import Retries
-from smoothcluster.pool import Apart, Pool, Run, RunState
+from smoothcluster.pool import Apart, NoChildren, Pool, Run, RunState
 from smoothcluster.pool.protocol import always
 from smoothcluster.recipes.session import Session
 from smoothcluster.records.breaker import CLOSED_BREAKER, Breaker
@@ -348,6 +348,7 @@ class Group:
         join: bool = True,
         grace: float = 0.0,
         capacity: int | None = None,
+        apart: Apart | None = None,
     ) -> MemberLoop:
         """One more member, joined unless told otherwise."""
         mark = f"p{len(self.pools)}"
@@ -370,6 +371,7 @@ class Group:
             make_pool=make_pool,
             keep_alive=lambda session: None,
             inbox=Inbox(self.clock),
+            apart=apart or NoChildren(),
         )
         wanted = Wanted(name, self.runner, self.backup, self.shards)
         settings = Settings("g", wanted, 2, self.ttl, grace=grace, capacity=capacity, pacing=self.pacing)

@@ -18,11 +18,14 @@ from smoothcluster.group.election import SeatClaim
 from smoothcluster.group.store import Stamp, put
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.model import Evidence
-from smoothcluster.records.blame import format_entry
+from smoothcluster.records.blame import format_entry, parse_entries
 from smoothcluster.records.breaker import Breaker
 from smoothcluster.records.group import Member, Seat
 from smoothcluster.records.keys import Keys
 from smoothcluster.records.shard import Shard, bits
+
+_ENDS_OF_OWNERS = frozenset(Evidence)
+"""The ends of a start with the end of the owner: no child process ran the task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +78,30 @@ def _parted(shard: Shard, evidence: Evidence, commit_id: str, at: float | None =
     return after
 
 
-def mark(shard: Shard, most: int) -> int:
-    """Mark as running up to *most* of the open tasks that never started; return how many.
+def in_flight(shard: Shard) -> int:
+    """How many open tasks of the shard were running when the owner died, or were started before."""
+    return sum(len({*bits(chunk.run & ~chunk.closed), *chunk.blame}) for chunk in shard.open.values())
 
-    Tasks that started before are left for later, because such a task may have caused the owner's death.
+
+def mark(shard: Shard, restarts: int, starts: int) -> tuple[int, int]:
+    """Mark open tasks as running: up to *restarts* that ran in a former owner, and up to *starts* that never started.
+
+    Return how many of each. Tasks that ended a child process, or ran alone, are left for later.
     """
-    marked = 0
+    before = restarts, starts
     for chunk in shard.open.values():
         for index in range(chunk.size):
-            if marked == most:
-                return marked
-            if not (chunk.closed >> index & 1 or chunk.attempts(index)):
-                chunk.run |= 1 << index
-                marked += 1
-    return marked
+            if not (restarts or starts):
+                break
+            blame = chunk.blame.get(index)
+            if blame and restarts and all(entry.evidence in _ENDS_OF_OWNERS for entry in parse_entries(blame)):
+                restarts -= 1
+            elif starts and not (chunk.closed >> index & 1 or chunk.attempts(index)):
+                starts -= 1
+            else:
+                continue
+            chunk.run |= 1 << index
+    return before[0] - restarts, before[1] - starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +110,11 @@ class ClaimRequest:
 
     seat: SeatClaim | None
     shards: Iterable[int]
+    restarts: int = 0
+    """Most tasks to mark as running of those that ran in the former owners. Marked tasks start without another commit,
+    once they are read."""
     starts: int = 0
-    """Most tasks of the shards to mark as running: these tasks start once they are read, without another commit."""
+    """Most tasks to mark as running of those that never started."""
     breaker: Breaker | None = None
     """The breaker's record afterwards, if there are deaths to record."""
     spare: tuple[int, Versioned[Shard]] | None = None
@@ -109,7 +125,7 @@ def claim(
     keys: Keys, view: View, me: Versioned[Member], wanted: ClaimRequest, limits: Guarantees, stamp: Stamp
 ) -> Move:
     """Claim the wanted seat, if any, and as many of the wanted shards as fit into a commit."""
-    seat, starts, commit_id = wanted.seat, wanted.starts, stamp.id
+    seat, restarts, starts, commit_id = wanted.seat, wanted.restarts, wanted.starts, stamp.id
     mine = replace(me.record, id=commit_id, seat=me.record.seat if seat is None else seat.number)
     changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]
     conditions = _compare_breaker(keys, view, wanted.breaker, changes)
@@ -122,13 +138,13 @@ def claim(
     rest: list[int] = []
     for number in wanted.shards:
         after = succeed(_read(view, number).record, mine, _evidence(view, number), commit_id, stamp.at)
-        marked = mark(after, starts)
+        marked = mark(after, restarts, starts)
         change = put(keys.shard(number), after.to_json(), _read(view, number).version)
         if rest or not _fits([*changes, change], limits):
             rest.append(number)
             continue
         changes.append(change)
-        taken[number], starts = after, starts - marked
+        taken[number], restarts, starts = after, restarts - marked[0], starts - marked[1]
     former = {number: _read(view, number).record.owner for number in taken}
     holder = seat.holder if seat is not None else None
     emptied = {name for name in (holder, *former.values()) if name is not None}

@@ -10,7 +10,7 @@ from smoothcluster.backend import Committed, Delete, Refused
 from smoothcluster.errors import MisplacedKeyError
 from smoothcluster.group.assignment import Plan, orphaned, room
 from smoothcluster.group.election import SeatClaim
-from smoothcluster.group.handover import ClaimRequest, Move, claim, leave
+from smoothcluster.group.handover import ClaimRequest, Move, claim, in_flight, leave
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.adoption import Adoption
@@ -59,7 +59,9 @@ class Claims:
         self.tried = True
         backend, stamp = self._store.backend, self._store.stamp()
         breaker = self.adoption.breaker_after(view, now, stamp.id)
-        wanted = ClaimRequest(seat, shards, self.workload.room(), breaker, spare)
+        shards = list(shards)
+        restarts, starts = self.workload.starts_for(sum(_in_flight(view, number) for number in shards))
+        wanted = ClaimRequest(seat, shards, restarts, starts, breaker, spare)
         move = claim(self._store.keys, view, self.me.read, wanted, backend.guarantees, stamp)
         try:
             result = backend.commit(move.conditions, move.changes)
@@ -142,3 +144,8 @@ class Claims:
         for number in move.shards:
             self.workload.drop(number)
         return not move.rest
+
+
+def _in_flight(view: View, number: int) -> int:
+    read = view.shards[number]
+    return 0 if read is None else in_flight(read.record)

@@ -42,7 +42,7 @@ class MemberProcess:
         self._listener = Listener(host)
         self._prober = Prober(self._on_proof)
         self.readiness = Readiness(
-            self._children.check, warm_up, self._is_standing_by, self.inbox.wake.set, SYSTEM_CLOCK
+            self._children.check, warm_up, self._is_standing_by, self.inbox.wake.set, SYSTEM_CLOCK, self._warm_up
         )
         environment = Environment(
             clock=SYSTEM_CLOCK,
@@ -65,6 +65,11 @@ class MemberProcess:
 
     def _is_standing_by(self) -> bool:
         return self.loop.role is Role.BACKUP_RUNNER
+
+    def _warm_up(self) -> None:
+        """Have children ready for a takeover. If all tasks run in children, those of a Runner start with its tasks."""
+        if not self._children.every or self._is_standing_by():
+            self._children.warm_up()
 
     def close(self) -> None:
         """End all threads, sockets and child processes. Call after `MemberLoop.run` has returned."""

@@ -50,6 +50,7 @@ class Readiness:
         warm_up: the user's own check, if any. An exception is the reason not to take over.
         standing_by: returns whether the member is a Backup Runner now.
         changed: called in the checking thread, without arguments.
+        prepare: starts in the background what a takeover needs. Called before each check, in every role.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class Readiness:
         standing_by: Callable[[], bool],
         changed: Callable[[], None],
         clock: Clock,
-    ) -> None:
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:  # parameters: a function for each thing that the checks ask of the member
+        self._prepare = prepare
         self._importing, self._warm_up = importing, warm_up
         self._standing_by, self._changed, self._clock = standing_by, changed, clock
         self._broken: str | None = None
@@ -89,6 +92,7 @@ class Readiness:
     def _run(self) -> None:
         self._over.wait(FIRST_CHECK_DELAY_SECONDS)
         while not self._over.is_set():
+            self._prepare()
             if self._standing_by():
                 self.check()
             self._over.wait(WARM_UP_RETRY_SECONDS if self._cold is not None else CHECK_INTERVAL_SECONDS)

@@ -12,7 +12,7 @@ from typing import cast, final
 from smoothcluster.model import Handler, Task, TaskContext
 from smoothcluster.pool.children.protocol import Apart, NoChildren
 from smoothcluster.pool.fork_guard import count, end_copies
-from smoothcluster.pool.protocol import Pool, always, check_concurrency, emptied
+from smoothcluster.pool.protocol import Pool, always, check_concurrency, emptied, enqueue
 from smoothcluster.pool.run import Run, RunState, raised, record_result
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class AsyncHandlerPool(Pool):
     def put(self, runs: Iterable[Run]) -> None:
         if self._stopping:
             raise RuntimeError("the pool is stopped")
-        self._queue.extend(runs)
+        enqueue(self._queue, runs)
         if not self._summoned:
             self._summoned = True
             self._loop.call_soon_threadsafe(self._start_tasks)

@@ -23,7 +23,10 @@ class Pool(Protocol):
 
     @abstractmethod
     def put(self, runs: Iterable[Run]) -> None:
-        """Start these runs in this order, as soon as there is room. Raise RuntimeError once stopped."""
+        """Start these runs in this order, as soon as there is room. Raise RuntimeError once stopped.
+
+        Urgent runs start before all runs that wait already.
+        """
 
     @abstractmethod
     def take_back(self) -> list[Run]:
@@ -48,6 +51,13 @@ def check_concurrency(concurrency: int) -> int:
 def always(_: Run) -> bool:
     """Allow any run to start."""
     return True
+
+
+def enqueue(queue: deque[Run], runs: Iterable[Run]) -> None:
+    """Put *runs* into *queue*: the urgent runs first of all, the others last."""
+    runs = list(runs)
+    queue.extendleft(reversed([run for run in runs if run.urgent]))
+    queue.extend([run for run in runs if not run.urgent])
 
 
 def emptied(queue: deque[Run]) -> list[Run]:

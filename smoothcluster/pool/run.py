@@ -37,7 +37,7 @@ class Run:
 
     __slots__ = (
         "added", "added_encoded", "alone", "apart", "began", "context", "death", "encoded", "error", "key", "state",
-        "task",
+        "task", "urgent",
     )  # fmt: skip
 
     def __init__(self, task: Task, context: TaskContext, key: object = None) -> None:
@@ -58,6 +58,8 @@ class Run:
         """Whether the task must run in a child process."""
         self.alone = False
         """Whether the child process must run no other task."""
+        self.urgent = False
+        """Whether the run starts before all waiting runs that are not urgent."""
         self.death = ""
         self.began = 0.0
 

@@ -8,7 +8,7 @@ from typing import final
 from smoothcluster.model import Handler
 from smoothcluster.pool.children.protocol import Apart, NoChildren
 from smoothcluster.pool.fork_guard import count, end_copies
-from smoothcluster.pool.protocol import Pool, always, check_concurrency, emptied
+from smoothcluster.pool.protocol import Pool, always, check_concurrency, emptied, enqueue
 from smoothcluster.pool.run import Run, raised, record_result
 
 
@@ -78,7 +78,7 @@ class HandlerPool(Pool):
     def put(self, runs: Iterable[Run]) -> None:
         if self._stopping:
             raise RuntimeError("the pool is stopped")
-        self._queue.extend(runs)
+        enqueue(self._queue, runs)
         if self._queue and not self._waking:
             self._wake_one()
 

@@ -16,6 +16,9 @@ CHILD_KILLED, CHILD_DISTURBED, CHILD_RAISED = "child_killed", "child_disturbed",
 """Ends of a start in a child process: the child was killed; the child and a bystander were killed; the handler raised
 in a child that lived on. The child may have caused such an exception, so the task runs once more as if not suspect."""
 
+CHILD_SHARED = "child_shared"
+"""The child died while it ran several tasks, so its death names none of them."""
+
 _ENTRY_PATTERN = re.compile(r"(.*)@(\d+):(\w+)(?:@(\d+))?")
 
 

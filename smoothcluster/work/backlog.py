@@ -47,6 +47,8 @@ class Backlog:
         arm: Callable[[], None],
         suspicious: Stage = Stage.SUSPECT,
     ) -> None:
+        self.restarts: deque[Place] = deque()
+        """Admitted tasks that were started before, or almost: to be started before all others."""
         self.queue: deque[Place] = deque()
         """Admitted tasks that may be started."""
         self.suspects: deque[Place] = deque()
@@ -71,16 +73,25 @@ class Backlog:
 
     def promising(self) -> bool:
         """Whether there may be tasks to start; `fill` finds out."""
-        return bool(self.queue or self._unread or self._read or self._listed or self.stale)
+        return bool(self.restarts or self.queue or self._unread or self._read or self._listed or self.stale)
+
+    def unread(self) -> list[str]:
+        """The keys of the open chunks of a former owner that are still to be read by `reopen`."""
+        return [self._keys.chunk(self._number, name) for name in self._unread]
+
+    def unread_restarts(self) -> bool:
+        """Whether any of the unread chunks holds a task that was started before."""
+        return any(self._record.open[name].blame for name in self._unread)
 
     def fill(self, want: int) -> None:
         """Read chunks from the store until *want* tasks could be started, or no chunks are left."""
         self.reopen()
-        if len(self.queue) >= want:
+        waiting = len(self.restarts) + len(self.queue)
+        if waiting >= want:
             return
         if self.stale:
             self._list()
-        ready = len(self.queue) + sum(len(tasks) for _, tasks in self._read)
+        ready = waiting + sum(len(tasks) for _, tasks in self._read)
         names: list[str] = []
         while self._listed and ready + len(names) * CHUNK_TASKS < want:
             names.append(self._next_name())
@@ -175,7 +186,7 @@ class Backlog:
                     self.put_back((name, index), first=index in chunk.blame)
 
     def put_back(self, place: Place, *, first: bool = True) -> None:
-        """Queue a task again: among others, apart, or for the quarantine, by blame; before all others if *first*."""
+        """Queue a task again: among others, apart, or for the quarantine, by blame; before fresh tasks if *first*."""
         name, index = place
         found = stage(self._record.open[name].blame.get(index, ()))
         if found is Stage.QUARANTINED:
@@ -183,7 +194,7 @@ class Backlog:
         elif found >= self._suspicious:
             self.suspects.append(place)
         else:
-            (self.queue.appendleft if first else self.queue.append)(place)
+            (self.restarts if first else self.queue).append(place)
 
     def start_again(self, place: Place) -> None:
         """Do the same as `put_back`, for a task marked as running."""

@@ -24,7 +24,7 @@ from smoothcluster.work.backlog import Backlog, Place, place_of
 from smoothcluster.work.commit import CommitBuilder, PendingCommit
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.suspects import Suspects
-from smoothcluster.work.verdict import Stage
+from smoothcluster.work.verdict import Stage, stage
 
 
 class ShardWork:
@@ -70,15 +70,20 @@ class ShardWork:
 
     def resume(self) -> list[Run]:
         """Start the tasks marked by the claim, as far as their chunks could be read. Return the runs."""
-        runs = [self._run(place) for place in self.marked if place[0] in self.backlog.tasks]
+        places = [place for place in self.marked if place[0] in self.backlog.tasks]
         self.marked.clear()
+        runs = [self._run(place) for place in places]
+        self.suspects.report([place_of(run) for run in runs if run.urgent])
         self.outstanding += len(runs)
+        self.suspects.started(runs)
         return runs
 
     def unmark(self) -> None:
         """Unmark the tasks marked by the claim and not started yet: this or another owner starts them later."""
         for name, index in self.marked:
             self.record.open[name].run &= ~(1 << index)
+            if name in self.backlog.tasks:
+                self.backlog.put_back((name, index))
         self.marked.clear()
 
     def forget(self, job: str, seen: list[str]) -> None:
@@ -214,9 +219,10 @@ class ShardWork:
     def _start(self, want: int, draft: CommitBuilder, now: float) -> None:
         """Mark up to *want* tasks as running, admitting chunks as needed."""
         self.backlog.put_back_due(now)
-        while len(draft.starts) < want and (self.backlog.queue or self._admit(draft)):
-            if self.backlog.queue:
-                self._mark(self.backlog.queue.popleft(), draft)
+        waiting = self.backlog
+        while len(draft.starts) < want and (waiting.restarts or waiting.queue or self._admit(draft)):
+            if waiting.restarts or waiting.queue:
+                self._mark((waiting.restarts or waiting.queue).popleft(), draft)
 
     def _admit(self, draft: CommitBuilder) -> bool:
         """Open another chunk, if there is a chunk and the commit has room. Skipped repeats are closed at once."""
@@ -246,7 +252,9 @@ class ShardWork:
         attempt = self.record.open[name].attempts(index) + 1
         context = TaskContext(shared.member, job_of(name), self.number, self.record.epoch, attempt, shared.stopping)
         run = Run(self.backlog.tasks[name][index], context, (self, place))
-        run.apart = shared.apart.every
+        blame = self.record.open[name].blame.get(index, ())
+        run.urgent = bool(blame)
+        run.apart = shared.apart.every or stage(blame) >= Stage.SUSPECT
         return run
 
 

@@ -4,6 +4,7 @@ The module `verdict` decides how much blame makes a task suspect, isolated or qu
 """
 
 from collections import deque
+from collections.abc import Sequence
 
 from smoothcluster.backend import Create
 from smoothcluster.jobs.chunks import job_of
@@ -39,15 +40,20 @@ class Suspects:
         self.in_children = 0
         """Number of suspects that run in children now."""
         self._number, self._record, self._backlog, self._context = number, record, backlog, context
+        self._suspicious = Stage.ISOLATED if context.apart.every else Stage.SUSPECT
         self._died: deque[tuple[float, Run]] = deque()
         """Runs whose child died, each with the time from which the death counts."""
         self._told = False
 
-    def report(self) -> None:
-        """Note the event ``suspect``, once for each shard taken over, with the suspects of the former owner."""
-        if not self._told:
+    def report(self, started: Sequence[Place] = ()) -> None:
+        """Note the event ``suspect``, once for each shard taken over, with the suspects of the former owner.
+
+        The suspects are those that wait, and those *started* that the claim has marked.
+        """
+        places = [place for place in started if self._is_suspect(place)]
+        places += self._backlog.suspects
+        if places and not self._told:
             self._told = True
-            places = list(self._backlog.suspects)
             ids = [self._backlog.tasks[name][index].id for name, index in places[:MOST_TASK_IDS_IN_EVENT]]
             where = "in a child" if self._context.apart.able is not False else "alone in the member"
             self._context.note("suspect", shard=self._number, tasks=ids, count=len(places), run=where)
@@ -76,6 +82,9 @@ class Suspects:
         """Add an entry to the blame of a task: a start failed, or the task is about to run alone."""
         entry = format_entry(self._context.incarnation, self._record.epoch, evidence, self._context.store.clock.wall())
         self._record.open[place[0]].blame.setdefault(place[1], []).append(entry)
+
+    def _is_suspect(self, place: Place) -> bool:
+        return stage(self._record.open[place[0]].blame.get(place[1], ())) >= self._suspicious
 
     def is_isolated(self, place: Place) -> bool:
         """Whether the task must run alone in a child."""

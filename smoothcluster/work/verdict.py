@@ -1,7 +1,8 @@
 """The verdict on a task, from the task's blame: run among others, in a child, alone in a child, or quarantine.
 
-A task is *suspect* if the process died while the task was running. A suspect runs where a death harms no other task.
-If the child of a task dies, the task runs alone in a child from then on. A task is quarantined if the deaths go on.
+A task is *suspect* if the process died while the task was running. Suspects run in a child process, several at once.
+If the child of a task dies, the task runs alone in a child from then on. A task is quarantined if the deaths go on. The
+death of a child with several tasks counts against none of them.
 
 An exit status or a crash comes from the task: the second such death is enough. SIGKILL may come from an operator or
 from a machine short of memory, so `DEATHS_TO_QUARANTINE` deaths are needed. Each but the first must happen beside an
@@ -16,7 +17,14 @@ from collections.abc import Sequence
 from enum import IntEnum
 
 from smoothcluster.model import Evidence
-from smoothcluster.records.blame import CHILD_DISTURBED, CHILD_KILLED, CHILD_RAISED, STARTED_ALONE, parse_entries
+from smoothcluster.records.blame import (
+    CHILD_DISTURBED,
+    CHILD_KILLED,
+    CHILD_RAISED,
+    CHILD_SHARED,
+    STARTED_ALONE,
+    parse_entries,
+)
 
 CRASHES_TO_QUARANTINE = 2
 """Number of crashes of children, exits included, for which a task is quarantined."""
@@ -68,6 +76,8 @@ def stage(blame: Sequence[str]) -> Stage:
             accused = True
             crashes += entry.crash
             kills = 0 if entry.evidence == CHILD_DISTURBED else kills + (entry.evidence == CHILD_KILLED)
+        elif entry.evidence == CHILD_SHARED:
+            accused = True
         alone = (entry.incarnation, entry.epoch) if entry.evidence == STARTED_ALONE else None
     if crashes >= CRASHES_TO_QUARANTINE or crashes + kills >= DEATHS_TO_QUARANTINE or gone or expired >= ALONE_EXPIRED:
         return Stage.QUARANTINED

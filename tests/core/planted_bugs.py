@@ -66,8 +66,8 @@ BUGS = (
     Bug(
         "a claim marks what is recorded already",
         "group/handover.py",
-        "            if not (chunk.closed >> index & 1 or chunk.attempts(index)):\n",
-        "            if not chunk.attempts(index):\n",
+        "            elif starts and not (chunk.closed >> index & 1 or chunk.attempts(index)):\n",
+        "            elif starts and not chunk.attempts(index):\n",
         60,
         "P[35]: ",
         breaks=(5,),

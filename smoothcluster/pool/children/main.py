@@ -8,6 +8,7 @@ error.
 
 import asyncio
 import ctypes
+import logging
 import os
 import queue
 import re
@@ -29,6 +30,8 @@ from smoothcluster.pool.children.messages import Reader, send
 from smoothcluster.pool.fork_guard import count, end_copies
 from smoothcluster.pool.handlers import is_async
 from smoothcluster.pool.run import Run, RunState, raised, record_result
+
+_log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -70,7 +73,15 @@ def main(fd: int, parent: int) -> None:
     if first["memory"] is not None:
         _limit(int(first["memory"]))
     send(link, {"ready": True})
-    _serve(link, inbox, handler, parent)
+    worker = _Worker(link, inbox, handler, parent)
+    if first["width"] is None:
+        worker.serve()
+    elif is_async(handler):
+        worker.serve_in_loop()
+    else:
+        for _ in range(first["width"] - 1):
+            threading.Thread(target=worker.serve, name="smoothcluster-worker", daemon=True).start()
+        worker.serve()
 
 
 def _prepare() -> None:
@@ -93,7 +104,7 @@ def _take_signals_again() -> None:
 
 
 def _end_with(parent: int | None) -> None:
-    """Have the kernel end this process with *parent*; if None, stop this.
+    """Have the kernel end this process with *parent*; if None, stop this. The setting belongs to the calling thread.
 
     The child asks for this while importing or running a task. An idle child instead notices the end of
     the connection and exits a little later: idle children would otherwise all end at the moment at
@@ -137,35 +148,85 @@ class _Inbox:
         os._exit(0)
 
 
-def _serve(link: socket.socket, inbox: _Inbox, handler: Handler, parent: int) -> None:
-    forks = count()
-    loop = asyncio.Runner() if is_async(handler) else None
-    while True:
-        message = inbox.tasks.get()
-        context = TaskContext(**message["context"], stopping=inbox.stopping)
+class _Worker:
+    """Runs the parent's tasks: one after another in each thread that serves, or all at once in an event loop."""
+
+    def __init__(self, link: socket.socket, inbox: _Inbox, handler: Handler, parent: int) -> None:
+        self._link, self._inbox, self._handler, self._parent = link, inbox, handler, parent
+        self._forks = count()
+        self._sending = threading.Lock()
+        self._active: set[asyncio.Task[None]] = set()
+
+    def serve(self) -> None:
+        """Run a task at a time."""
+        loop = asyncio.Runner() if is_async(self._handler) else None
+        while True:
+            message = self._inbox.tasks.get()
+            run = self._begin(message)
+            try:
+                value = self._handler(run.task, run.context)
+                if loop is not None:
+                    value = loop.run(_awaited(cast("Awaitable[object]", value)))
+            except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler is no reason to end the child
+                self._end(message, run, error)
+            else:
+                record_result(run, value)
+                self._end(message, run)
+
+    def serve_in_loop(self) -> None:
+        """Run tasks of an ``async def`` handler at once."""
+        loop = asyncio.Runner().get_loop()
+        threading.Thread(target=self._feed, args=(loop,), name="smoothcluster-feeder", daemon=True).start()
+        while True:
+            try:
+                loop.run_forever()
+            except BaseException:  # noqa: BLE001 - a task that a handler left behind may exit or interrupt
+                _log.exception("an asyncio task of a handler tried to end the event loop")
+
+    def _feed(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            loop.call_soon_threadsafe(self._start, loop, self._inbox.tasks.get())
+
+    def _start(self, loop: asyncio.AbstractEventLoop, message: dict[str, Any]) -> None:
+        task = loop.create_task(self._run(message))
+        self._active.add(task)
+        task.add_done_callback(self._active.discard)
+
+    async def _run(self, message: dict[str, Any]) -> None:
+        run = self._begin(message)
+        try:
+            value = await cast("Awaitable[object]", self._handler(run.task, run.context))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it is this run's
+            self._end(message, run, error)
+        else:
+            record_result(run, value)
+            self._end(message, run)
+
+    def _begin(self, message: dict[str, Any]) -> Run:
+        """Tell the parent that the task begins, and return the run."""
+        context = TaskContext(**message["context"], stopping=self._inbox.stopping)
         run = Run(Task.from_json(message["task"]), context)
-        _end_with(parent)
-        send(link, {"begun": True})
-        exhausted = _call(handler, run, loop)
-        end_copies(forks)
-        _end_with(None)
-        answer: dict[str, object] = {"error": run.error, "exhausted": exhausted}
+        _end_with(self._parent)
+        self._answer(message, {"begun": True})
+        return run
+
+    def _end(self, message: dict[str, Any], run: Run, error: BaseException | None = None) -> None:
+        """Tell the parent the outcome of the task."""
+        if error is not None:
+            raised(run, error)
+        end_copies(self._forks)
+        if len(self._active) <= 1:  # Tasks of an event loop share the thread: the last of them.
+            _end_with(None)
+        answer: dict[str, object] = {"error": run.error, "exhausted": isinstance(error, MemoryError)}
         if run.state is RunState.DONE:
             answer |= {"value": run.encoded, "added": run.added_encoded}
-        send(link, answer)
+        self._answer(message, answer)
 
-
-def _call(handler: Handler, run: Run, loop: asyncio.Runner | None) -> bool:
-    """Run the handler and fill in the outcome; return whether the handler ran out of memory."""
-    try:
-        value = handler(run.task, run.context)
-        if loop is not None:
-            value = loop.run(_awaited(cast("Awaitable[object]", value)))
-    except BaseException as error:  # noqa: BLE001 - sys.exit() in a handler is no reason to end the child
-        raised(run, error)
-        return isinstance(error, MemoryError)
-    record_result(run, value)
-    return False
+    def _answer(self, message: dict[str, Any], answer: dict[str, object]) -> None:
+        if "number" in message:
+            answer["number"] = message["number"]
+        with self._sending:
+            send(self._link, answer)
 
 
 async def _awaited(value: Awaitable[object]) -> object:

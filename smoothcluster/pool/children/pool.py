@@ -1,4 +1,4 @@
-"""The pool of a member's child processes: started singly as needed, and kept for later tasks.
+"""The pool of a member's child processes: a host for suspects, or with `Isolation` a child for each running task.
 
 A task to run alone gets a fresh child beside a bystander, a child without a task. A killer that picks
 children at random also kills bystanders, so a dead bystander points to a kill from outside.
@@ -14,6 +14,7 @@ from typing import final
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.options import Isolation
 from smoothcluster.pool.children.handler_ref import Origin
+from smoothcluster.pool.children.host import Host
 from smoothcluster.pool.children.process import LONGEST_START_SECONDS, Child, UnableError
 from smoothcluster.pool.children.protocol import Apart
 from smoothcluster.pool.children.spawner import Spawner
@@ -22,8 +23,8 @@ from smoothcluster.pool.run import Run, RunState
 
 log = logging.getLogger("smoothcluster")
 
-GROWTH_INTERVAL_SECONDS = 0.1
-"""Seconds since the last new child before the pool doubles the number of children for suspects, if all are busy."""
+RESTART_PAUSE_SECONDS = 0.1
+"""Seconds between the failed start of a child and the next start."""
 
 MOST_FAILED_STARTS = 3
 """The number of children in a row to die before they are ready, until the pool concludes that all will."""
@@ -37,7 +38,9 @@ def _ignore() -> None:
 
 @final
 class Children(Apart):
-    """At most *most* children at once, besides bystanders and children for tasks that run alone.
+    """A host for *most* suspects; or, if all tasks run in children, *most* children for a task each.
+
+    Bystanders and children for tasks that run alone come on top.
 
     Args:
         origin: where children find the handler; None if they cannot.
@@ -59,6 +62,7 @@ class Children(Apart):
     ) -> None:
         self.every = isolation is not None
         limits = isolation or Isolation()
+        self._width = None if self.every else most
         self._origin, self._most, self._timeout, self._memory = origin, most, limits.timeout, limits.memory
         self._wake, self._clock, self._spawn = wake, clock, spawn
         self._able: bool | None = None if origin is not None else False
@@ -66,8 +70,9 @@ class Children(Apart):
         self._idle: list[Child] = []
         self._all: set[Child] = set()
         """Every child not known to be dead."""
+        self._host: Host | None = None
         self._working = 0
-        """The number of idle, busy and starting children, without children for tasks that run alone."""
+        """The number of idle, busy and starting children, if all tasks run in children."""
         self._coming = 0
         self._failures = 0
         """The number of children in a row to fail before they were ready, without a kill from outside."""
@@ -75,7 +80,7 @@ class Children(Apart):
         self._bystander: Child | None = None
         self._spare: Child | None = None
         """A child in reserve for the next task to run alone."""
-        self._disturbed_at = self._grown_at = -1e9
+        self._disturbed_at = -1e9
         self._closed = False
         self._spawner = Spawner()
 
@@ -85,24 +90,32 @@ class Children(Apart):
 
     def ready(self, waiting: int) -> int:
         with self._change:
-            now = self._clock.monotonic()
             if self._able is False or self._closed:
                 return 0
             if self.every:
                 return max(1, self._most // 2)  # Suspects run alone, beside the other tasks.
-            up = self._working - self._coming
-            lacking = up == 0 or (not self._idle and now >= self._grown_at + GROWTH_INTERVAL_SECONDS)
-            if not self._coming and lacking:
-                wanted = min(self._most, waiting + up - len(self._idle))
-                for _ in range(min(max(1, up), wanted - self._working)):
-                    self._bring_up()
-            return up
+            if self._usable_host() is not None:
+                return self._most
+            if waiting:
+                self._bring_up_host()
+            return 0
+
+    def warm_up(self) -> None:
+        """Start what a takeover needs, in the background: the host, or all the children. Any thread may call this."""
+        with self._change:
+            if self._able is False or self._closed:
+                return
+            if not self.every:
+                self._bring_up_host()
+            elif not self._coming and self._working < self._most:
+                self._bring_up(self._most - self._working)
 
     def disturbed(self, since: float) -> bool:
         with self._change:
             quiet = [*self._idle, *([self._bystander] if self._bystander is not None else [])]
             if not all(child.alive() for child in quiet):
                 self._disturbed_at = self._clock.monotonic()
+            self._usable_host()
             self._idle = [child for child in self._idle if child.alive() or self._forget(child)]
             if self._bystander is not None and not self._bystander.alive():
                 self._all.discard(self._bystander)
@@ -111,6 +124,9 @@ class Children(Apart):
             return self._disturbed_at >= since
 
     def run(self, run: Run, can_start: Callable[[Run], bool] = always) -> None:
+        if not (run.alone or self.every):
+            self._run_in_host(run, can_start)
+            return
         child = self._alone() if run.alone else self._lease()
         if child is None:
             return
@@ -128,8 +144,7 @@ class Children(Apart):
     def check(self) -> str | None:
         """Return why no child can import a handler that has an origin; None if children can.
 
-        At the first call, and after a failure, this starts a child as a test. Where all tasks run in
-        children the pool keeps the child.
+        At the first call, and after a failure, this starts a child, which the pool keeps.
         """
         if self._origin is None or self._able:
             return None
@@ -137,12 +152,8 @@ class Children(Apart):
         if child is None:
             return why
         with self._change:
-            if self.every:
-                self._working += 1
-                self._idle.append(child)
-                return None
-            self._all.discard(child)
-        child.end()
+            self._working += self.every
+            self._keep(child)
         return None
 
     def close(self) -> None:
@@ -163,11 +174,35 @@ class Children(Apart):
         self._working -= 1
         return False
 
-    def _bring_up(self) -> None:
-        """Start another child in the background."""
-        self._working += 1
-        self._coming += 1
-        threading.Thread(target=self._grow, name="smoothcluster-child", daemon=True).start()
+    def _bring_up(self, number: int = 1) -> None:
+        """Start *number* further children, one after another, in the background."""
+        self._working += number if self.every else 0
+        self._coming += number
+        threading.Thread(target=self._grow, args=(number,), name="smoothcluster-child", daemon=True).start()
+
+    def _bring_up_host(self) -> None:
+        """Start a host in the background, unless there is one."""
+        if self._usable_host() is None and not self._coming:
+            self._bring_up()
+
+    def _usable_host(self) -> Host | None:
+        """Return the host; None if dead or spent. The death of an idle host shows that kills come from outside."""
+        host = self._host
+        if host is None or host.usable:
+            return host
+        if host.died_idle:
+            self._disturbed_at = self._clock.monotonic()
+        self._host = None
+        self._all.discard(host.child)
+        return None
+
+    def _keep(self, child: Child) -> None:
+        """Keep a ready child: for any task, or as the host."""
+        if self.every:
+            self._idle.append(child)
+        else:
+            self._host = Host(child, self._clock)
+        self._change.notify_all()
 
     def _failed(self, child: Child | None, why: str) -> None:
         """Count a child that failed to start. A kill from outside counts only after `LONGEST_START_SECONDS`."""
@@ -181,6 +216,17 @@ class Children(Apart):
 
     # The caller of these methods does not hold the lock
 
+    def _run_in_host(self, run: Run, can_start: Callable[[Run], bool]) -> None:
+        with self._change:
+            while (host := self._usable_host()) is None and self._able is not False and not self._closed:
+                self._bring_up_host()
+                self._change.wait(1.0)
+        if host is None or not can_start(run):
+            return
+        host.run(run)
+        if run.state is RunState.DIED and self._spare is None:
+            self._spare = self._spawned()  # The spare gets ready during the wait until the death counts.
+
     def _lease(self) -> Child | None:
         with self._change:
             while not self._closed and self._able is not False:
@@ -190,7 +236,7 @@ class Children(Apart):
                         return child
                     self._disturbed_at = self._clock.monotonic()
                     self._forget(child)
-                if self._working < self._most and not (self._coming and not self.every):
+                if self._working < self._most:
                     self._bring_up()
                 self._change.wait(1.0)
             return None
@@ -205,22 +251,22 @@ class Children(Apart):
                 self._idle.append(child)
             self._change.notify()
 
-    def _grow(self) -> None:
-        """Start a child, wait until ready, and notify the waiting threads."""
-        child = None
-        with suppress(UnableError):
-            child = self._made()
-        with self._change:
-            self._coming -= 1
-            if child is not None:
-                self._grown_at = self._clock.monotonic()
-                self._idle.append(child)
-            else:
-                self._working -= 1
-            self._change.notify_all()
-        if child is None:
-            self._clock.sleep(GROWTH_INTERVAL_SECONDS)
-        self._wake()
+    def _grow(self, number: int) -> None:
+        """Start children, wait until each is ready, and notify the waiting threads."""
+        for _ in range(number):
+            child = None
+            with suppress(UnableError):
+                child = self._made(width=self._width)
+            with self._change:
+                self._coming -= 1
+                if child is not None:
+                    self._keep(child)
+                else:
+                    self._working -= self.every
+                    self._change.notify_all()
+            if child is None:
+                self._clock.sleep(RESTART_PAUSE_SECONDS)
+            self._wake()
 
     def _alone(self) -> Child | None:
         """Return a fresh child, beside a bystander. The bystander need not get ready, because only a death counts."""
@@ -236,18 +282,20 @@ class Children(Apart):
         """Return a ready child after a few attempts, or None and the reason."""
         for _ in range(MOST_FAILED_STARTS):  # A kill from outside may end a child.
             try:
-                child = self._made(patient=not self.every)
+                child = self._made(width=self._width)
             except UnableError as error:
                 return None, str(error)
             if child is not None:
                 return child, ""
         return None, START_FAILURE_REASON
 
-    def _made(self, *, patient: bool = False) -> Child | None:
+    def _made(self, *, width: int | None = None) -> Child | None:
         """Return a new, ready child; None if the child died first. Raise UnableError if the import fails."""
-        with self._change:
-            child, self._spare = self._spare, None
-        child = child or self._spawned(patient=patient)
+        child = None
+        if width is None:
+            with self._change:
+                child, self._spare = self._spare, None
+        child = child or self._spawned(width=width)
         error: UnableError | None = None
         try:
             ready = child is not None and child.greet()
@@ -263,10 +311,10 @@ class Children(Apart):
             raise error
         return None
 
-    def _spawned(self, *, patient: bool = False) -> Child | None:
+    def _spawned(self, *, width: int | None = None) -> Child | None:
         """Spawn a child; None if no child can be spawned now."""
         assert self._origin is not None
-        child = self._spawner.spawned(partial(self._spawn, self._origin, self._memory, self._clock, patient=patient))
+        child = self._spawner.spawned(partial(self._spawn, self._origin, self._memory, self._clock, width=width))
         if child is not None:
             with self._change:
                 self._all.add(child)

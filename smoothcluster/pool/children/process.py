@@ -17,18 +17,17 @@ from smoothcluster.pool.run import Run, RunState
 from smoothcluster.records.blame import CHILD_KILLED
 
 _START_SCRIPT = """\
-import json, os, sys
-os.nice(int(sys.argv[4]))
+import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from smoothcluster.pool.children.main import main
 main(int(sys.argv[2]), int(sys.argv[3]))
 """
 
-PATIENT_NICENESS = 19
-"""The niceness of a patient child (see `Child`): the takeover of a busy member goes first."""
-
 STOP_CHECK_SECONDS = 0.2
 """Seconds between two checks, while waiting for a child, whether the child must be told to stop."""
+
+DEATH_SECONDS = 1.0
+"""Seconds that a process may live on after the end of its connection. A dying process may write a core dump."""
 
 LONGEST_START_SECONDS = 60.0
 """Seconds that a child may take to import its handler."""
@@ -44,37 +43,37 @@ class UnableError(Exception):
 class Child:
     """A process for a single task at a time. Use a child in one thread at a time, and spawn in a lasting thread.
 
-    A *patient* child only checks whether children get ready, and gives way to all other processes.
+    A child with a *width* runs up to so many tasks at once, and belongs to a `Host`.
     """
 
-    def __init__(self, origin: Origin, memory: int | None, clock: Clock, *, patient: bool = False) -> None:
+    def __init__(self, origin: Origin, memory: int | None, clock: Clock, *, width: int | None = None) -> None:
         self._clock = clock
-        self._link, theirs = socket.socketpair()
+        self.link, theirs = socket.socketpair()
         with theirs:
-            told = [json.dumps(sys.path), *map(str, (theirs.fileno(), os.getpid(), PATIENT_NICENESS if patient else 0))]
+            told = [json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())]
             command = [sys.executable, "-c", _START_SCRIPT, *told]
             try:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
                 )
             except OSError:
-                self._link.close()
+                self.link.close()
                 raise
         self.pid = self._process.pid
         self.spent = False
         """Whether the child must not be used again: told to stop, out of memory, out of time, or dead."""
         self.killed = False
         """Whether a signal from outside ended the child early, which does not show that children fail to get ready."""
-        self._reader = Reader(self._link)
+        self.reader = Reader(self.link)
         self._limited = memory is not None
-        self._link.settimeout(LONGEST_START_SECONDS)
+        self.link.settimeout(LONGEST_START_SECONDS)
         with suppress(OSError):  # The child has died: `greet` will report the death.
-            send(self._link, {"origin": origin.to_json(), "memory": memory})
+            send(self.link, {"origin": origin.to_json(), "memory": memory, "width": width})
 
     def greet(self) -> bool:
         """Wait until the child is ready; False if the child died. Raise UnableError if the import fails."""
         try:
-            answer = self._reader.next()
+            answer = self.reader.next()
         except (OSError, EOFError):
             with suppress(subprocess.TimeoutExpired):
                 self.killed = -self._process.wait(1.0) in _OUTSIDE_SIGNALS
@@ -83,25 +82,30 @@ class Child:
         if "ready" not in answer:
             self.end()
             raise UnableError(str(answer.get("unable")))
-        self._link.settimeout(STOP_CHECK_SECONDS)
+        self.link.settimeout(STOP_CHECK_SECONDS)
         return True
 
     def alive(self) -> bool:
         """Whether the process still runs."""
         return self._process.poll() is None
 
-    def run(self, run: Run, timeout: float | None) -> None:
-        """Run a task in the child, and fill in the outcome or the death."""
+    @staticmethod
+    def order(run: Run) -> dict[str, object]:
+        """Return the message that starts *run* in a child."""
         context = run.context
         told = {name: getattr(context, name) for name in ("member", "job", "shard", "epoch", "attempt")}
+        return {"task": run.task.to_json(), "context": told}
+
+    def run(self, run: Run, timeout: float | None) -> None:
+        """Run a task in the child, and fill in the outcome or the death."""
         begun = None
         try:
-            send(self._link, {"task": run.task.to_json(), "context": told})
+            send(self.link, self.order(run))
             self._next(run, "begun", None)
             begun = run.began = self._clock.monotonic()
             answer = self._next(run, "error", None if timeout is None else begun + timeout)
         except (OSError, EOFError):
-            death = self._died()
+            death = self.died()
             if begun is not None:
                 run.state, run.death = RunState.DIED, death
             return
@@ -109,14 +113,14 @@ class Child:
             self.end()
             run.fail(f"the task took longer than its timeout of {timeout:g} seconds and was ended")
         else:
-            self._fill_in(run, answer)
+            self.fill_in(run, answer)
 
     def _next(self, run: Run, what: str, deadline: float | None) -> dict[str, Any] | None:
         """Return the next message, which must hold *what*; None after the deadline. Raise EOFError for a dead child."""
         dead = False
         while deadline is None or self._clock.monotonic() < deadline:
             try:
-                if what in (message := self._reader.next()):
+                if what in (message := self.reader.next()):
                     return message
                 self._process.kill()  # The task has meddled with the connection.
                 raise EOFError
@@ -127,10 +131,11 @@ class Child:
                 dead = not self.alive()
                 if run.context.stopping.is_set() and not self.spent:
                     self.spent = True
-                    send(self._link, {"stop": True})
+                    send(self.link, {"stop": True})
         return None
 
-    def _fill_in(self, run: Run, answer: dict[str, Any]) -> None:
+    def fill_in(self, run: Run, answer: dict[str, Any]) -> None:
+        """Fill in the outcome of *run* from the child's answer."""
         if answer["error"] is not None:
             limit = " (more than the memory limit of a task allows)" if answer["exhausted"] and self._limited else ""
             run.fail(str(answer["error"]) + limit)
@@ -140,11 +145,15 @@ class Child:
         run.added = [Task.from_json(json.loads(text)) for text in run.added_encoded]
         run.state = RunState.DONE
 
-    def _died(self) -> str:
+    def died(self) -> str:
         """Return the cause of death of a child whose connection has ended."""
         self.spent = True
-        status = self._process.wait()
-        self._link.close()
+        try:
+            status = self._process.wait(DEATH_SECONDS)
+        except subprocess.TimeoutExpired:  # Only the connection has ended.
+            self._process.kill()
+            status = self._process.wait()
+        self.link.close()
         if status >= 0:
             return f"child_exit_{status}"
         if -status in _OUTSIDE_SIGNALS:
@@ -153,9 +162,13 @@ class Child:
             return f"child_signal_{signal.Signals(-status).name}"
         return f"child_signal_{-status}"
 
+    def kill(self) -> None:
+        """Kill the child if still alive. The thread that reads from the child notices the end."""
+        self._process.kill()
+
     def end(self) -> None:
         """Kill the child if still alive, and leave no zombie."""
         self.spent = True
         self._process.kill()
         self._process.wait()
-        self._link.close()
+        self.link.close()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, final
 
 from smoothcluster.pool import Apart, Run
 from smoothcluster.pool.protocol import always
+from smoothcluster.records.blame import CHILD_KILLED, CHILD_SHARED
 from smoothcluster.work.verdict import DEATHS_TO_QUARANTINE
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ class SimChildren(Apart):
 
     def __init__(self, member: "SimMember", isolation: str, wake: Callable[[], None]) -> None:
         self.every = isolation == "every"
-        self.busy: dict[Run, Callable[[], None]] = {}
-        """The runs in child processes, each with the callback for a killed child."""
+        self.busy: dict[Run, Callable[[str], None]] = {}
+        """The runs in child processes, each with the callback for the death of the child."""
         self._able = isolation != "none"
         world = member.world
         self._scheduler, self._process, self._clock = world.scheduler, member.process, member.clock
         self._most, self._hits, self._wake = world.scenario.concurrency, world.hits, wake
-        self._up = 0
-        self._coming = False
+        self._up = self._coming = False
+        """Whether the host of suspects runs, and whether it starts."""
         self._bystander = False
         self._disturbed_at = -1.0
 
@@ -41,14 +42,13 @@ class SimChildren(Apart):
     def ready(self, waiting: int) -> int:
         if self.every:
             return max(1, self._most // 2)
-        if self._able and not self._coming and self._up < min(self._most, waiting + len(self.busy)):
+        if self._able and waiting and not (self._up or self._coming):
             self._coming = True
             self._scheduler.at(0.3 * self._scheduler.random.random(), self._come_up, self._process)
-        return self._up
+        return self._most if self._up else 0
 
     def _come_up(self) -> None:
-        self._coming = False
-        self._up += 1
+        self._up, self._coming = True, False
         self._wake()
 
     def disturbed(self, since: float) -> bool:
@@ -57,36 +57,43 @@ class SimChildren(Apart):
     def run(self, run: Run, can_start: Callable[[Run], bool] = always) -> None:
         raise NotImplementedError  # The simulated pool runs tasks.
 
-    def begin(self, run: Run, killed: Callable[[], None]) -> None:
+    def begin(self, run: Run, died: Callable[[str], None]) -> None:
         """A child has begun to run *run*."""
         run.began = self._clock.monotonic()
-        self.busy[run] = killed
+        self.busy[run] = died
         self._bystander |= run.alone
 
-    def end(self, run: Run) -> bool:
-        """The task of *run* has ended; return False if the child was killed before."""
-        return self.busy.pop(run, None) is not None
+    def _guests(self) -> list[Run]:
+        """The runs in the host of suspects."""
+        return [] if self.every else [run for run in self.busy if not run.alone]
 
-    def die(self, run: Run) -> None:
-        """The child that ran *run* has ended."""
-        self.busy.pop(run, None)
-        self._up -= not run.alone and not self.every
+    def die(self, run: Run, death: str) -> None:
+        """The child that runs *run* ends in this way, and all runs in the child with it."""
+        guests = self._guests()
+        died = guests if run in guests else [run]
+        self._up = self._up and run not in guests
+        calls = [self.busy.pop(each) for each in died]
+        for call in calls:
+            call(death if len(died) == 1 else CHILD_SHARED)
 
     def kill_one(self) -> bool:
         """Kill any child; return whether there was a child to kill."""
-        busy = 0 if self.every else sum(not run.alone for run in self.busy)
-        idle = [*["bystander"] * self._bystander, *["idle"] * (self._up - busy)]
-        victims = [*(run for run in self.busy if self._hits[run.task.id] < MOST_RANDOM_KILLS), *idle]
+        guests = self._guests()
+        alone = [run for run in self.busy if run not in guests and self._hits[run.task.id] < MOST_RANDOM_KILLS]
+        # A kill counts against the only task of a child.
+        shared = guests[:1] if len(guests) > 1 or (guests and self._hits[guests[0].task.id] < MOST_RANDOM_KILLS) else []
+        idle = [*["bystander"] * self._bystander, *["host"] * (self._up and not guests)]
+        victims = [*alone, *shared, *idle]
         if not victims:
             return False
         victim = self._scheduler.random.choice(victims)
         if isinstance(victim, Run):
-            self._hits[victim.task.id] += 1
-            self.busy[victim]()
+            self._hits[victim.task.id] += len(guests) < 2 or victim not in guests
+            self.die(victim, CHILD_KILLED)
             return True
         self._disturbed_at = self._clock.monotonic()
         if victim == "bystander":
             self._bystander = False
         else:
-            self._up -= 1
+            self._up = False
         return True

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, final
 from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.model import Task
 from smoothcluster.pool import Pool, Run, RunState
+from smoothcluster.pool.protocol import enqueue
 from smoothcluster.records.blame import CHILD_KILLED
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class SimPool(Pool):
         self._running = 0
 
     def put(self, runs: Iterable[Run]) -> None:
-        self._queue.extend(runs)
+        enqueue(self._queue, runs)
         self._scheduler.at(0.0, self._next, self._process)
 
     def take_back(self) -> list[Run]:
@@ -84,27 +85,27 @@ class SimPool(Pool):
             pace = LONGEST_RUN_SECONDS_BY_KIND[int(run.context.job[1:]) % len(LONGEST_RUN_SECONDS_BY_KIND)]
             takes = random.choice(pace) * random.random()
             if run.apart:
-                self._children.begin(run, partial(self._die, run, CHILD_KILLED))
+                self._children.begin(run, partial(self._die, run))
             self._scheduler.at(takes, partial(self._finish, run), self._process)
 
     def _die(self, run: Run, death: str) -> None:
         """The child process that ran *run* has ended."""
-        self._children.die(run)
         self._running -= 1
         run.state, run.death = RunState.DIED, death
         self._end(run)
         self._next()
 
     def _finish(self, run: Run) -> None:
-        if run.apart and not self._children.end(run):
-            return
+        if run.apart and run not in self._children.busy:
+            return  # The child was killed before.
         death = kills(run.task.id)
         if death is not None:
             if run.apart:
-                self._die(run, death)
+                self._children.die(run, death)
             else:
                 self._member.dies(run)
             return
+        self._children.busy.pop(run, None)
         self._running -= 1
         if fails(run.task.id):
             run.fail("ValueError: it ends in 7")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from core.by_hand import incarnation, submit, work_off
 from core.children_kit import new_run
-from core_kit import KEYS, Group, put
+from core_kit import KEYS, Group, Kennel, put
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import NameInUseError, UnavailableError
@@ -106,7 +106,7 @@ def test_the_first_backup_takes_seat_and_shards_of_one_proved_dead() -> None:
 def test_a_takeover_takes_one_reading_and_one_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then tasks start: what they are read from came with the reading."""
     group = Group(runner=1, backup=1, shards=1)
-    first, second = group.member(), group.member()
+    first, second = group.member(), group.member(apart=Kennel(up=9))
     submit(group, 10)
     group.turn(first)
     group.clock.advance(4.0)

@@ -27,7 +27,8 @@ from smoothcluster.options import LEAST_TASK_MEMORY_BYTES, Isolation
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
 from smoothcluster.pool.children.handler_ref import CHILD_MAIN_MODULE, NoOriginError, Origin, load, origin_of
 from smoothcluster.pool.children.pool import MOST_FAILED_STARTS, Children
-from smoothcluster.pool.children.process import LONGEST_START_SECONDS, PATIENT_NICENESS, Child
+from smoothcluster.pool.children.process import LONGEST_START_SECONDS, Child
+from smoothcluster.records.blame import CHILD_SHARED
 from smoothcluster.testing import HeldClock, eventually
 
 Make = Callable[..., Children]
@@ -133,6 +134,13 @@ def test_a_child_is_used_again_and_a_task_that_runs_alone_has_one_of_its_own(mak
     assert children._bystander in children._all - {first}
 
 
+def _kill_host(children: Children) -> None:
+    host = children._host
+    assert host is not None
+    host.child.kill()
+    eventually(lambda: not host.usable)
+
+
 def test_a_bystander_that_dies_is_noticed(make: Make) -> None:
     """So is an idle child, by whoever asks, and by whoever wants to use it."""
     children = make(most=2)
@@ -147,36 +155,69 @@ def test_a_bystander_that_dies_is_noticed(make: Make) -> None:
     assert children.disturbed(since)
     since = SYSTEM_CLOCK.monotonic()
     assert not children.disturbed(since)
-    children._idle[0].end()
+    _kill_host(children)
     assert children.disturbed(since)
-    assert children._idle == []
+    assert children._host is None
     ran(children)
     since = SYSTEM_CLOCK.monotonic()
-    children._idle[0].end()
+    _kill_host(children)
     assert ran(children).state is RunState.DONE
     assert children.disturbed(since)
 
 
-def test_children_come_up_as_they_are_needed(make: Make) -> None:
-    """None before there is a suspect; one then, one more when all have been busy for a while, no more than may be."""
+def test_suspects_share_a_host_that_comes_up_when_it_is_needed(make: Make) -> None:
+    """No child exists before there is a suspect; the host that comes up then runs as many suspects as may run."""
     woken = threading.Event()
     children = make(most=2, wake=woken.set)
     assert (children.able, children.ready(0), children.ready(5)) == (None, 0, 0)
     assert woken.wait(30.0)
-    assert (children.able, children.ready(5)) == (True, 1)
+    assert (children.able, children.ready(5), len(children._all)) == (True, 2, 1)
     busy = [new_run(act="wait"), new_run(act="wait")]
     threads = [threading.Thread(target=children.run, args=(run,)) for run in busy]
-    threads[0].start()
-    eventually(lambda: children.ready(1) == 2)  # One that waits needs one more than those that are busy.
-    threads[1].start()
-    eventually(lambda: not children._idle)
-    assert children.ready(5) == 2
+    for thread in threads:
+        thread.start()
+    eventually(lambda: all(run.began for run in busy))
+    assert len(children._all) == 1
     for run in busy:
         run.context.stopping.set()  # type: ignore[attr-defined]  # an event, in this test
     for thread in threads:
         thread.join()
     assert [run.encoded for run in busy] == ["true", "true"]
-    eventually(lambda: not children._all)  # What was told to stop is not used again.
+    assert children.ready(5) == 0, "a host that was told to stop is not used again"
+
+
+@pytest.mark.parametrize("handler", [handle, handle_async])
+def test_the_death_of_a_host_names_its_only_task(make: Make, handler: Handler, tmp_path: Path) -> None:
+    """With several tasks, the death names none of them; a task of which the host has told the outcome is done."""
+    children = make(handler, most=3)
+    assert ran(children).state is RunState.DONE
+    gate = tmp_path / "gate"
+    act = "hold" if handler is handle_async else "show"
+    others = [new_run(act=act, file=str(tmp_path / str(number)), gate=str(gate)) for number in range(2)]
+    threads = [threading.Thread(target=children.run, args=(run,)) for run in others]
+    for thread in threads:
+        thread.start()
+    eventually(lambda: all(run.began for run in others))
+    killer = ran(children, act="exit")
+    for thread in threads:
+        thread.join()
+    assert [(run.state, run.death) for run in (killer, *others)] == [(RunState.DIED, CHILD_SHARED)] * 3
+    assert ran(children, act="exit").death == "child_exit_4"
+
+
+@pytest.mark.parametrize("isolation", [None, Isolation()])
+def test_children_warm_up_for_a_takeover(make: Make, isolation: Isolation | None) -> None:
+    """A host, or where all tasks run in children all of them; none is started twice, and a dead host is replaced."""
+    children = make(most=3, isolation=isolation)
+    size = 1 if isolation is None else 3
+    for _ in range(3):
+        children.warm_up()
+        eventually(lambda: children._coming == 0)
+        assert len(children._all) == size
+    if isolation is None:
+        _kill_host(children)
+        children.warm_up()
+        eventually(lambda: children.ready(1) == 3)
 
 
 def test_a_task_that_takes_too_long(make: Make) -> None:
@@ -225,31 +266,14 @@ def test_a_handler_that_children_cannot_import() -> None:
 
 
 def test_whether_children_can_import_the_handler_is_found_out_once(make: Make) -> None:
-    """By one that is ended then, unless all tasks run in children. Where they need not, nothing is tried."""
-    asked: list[bool] = []
-
-    def spawn(*origin: Any, patient: bool) -> Child:
-        asked.append(patient)
-        return Child(*origin, patient=patient)
-
-    children = make(spawn=spawn)
-    assert (children.able, children.check(), children.able, children._all) == (None, None, True, set())
-    assert asked == [True], "whoever works goes first"
-    children._origin = Origin("no_such_module", "handle", None)
-    assert children.check() is None
-    kept = make(isolation=Isolation())
-    assert (kept.check(), len(kept._all)) == (None, 1)
+    """By a child that is kept. Where children need not import the handler, nothing is tried."""
+    for isolation in (None, Isolation()):
+        children = make(isolation=isolation)
+        assert (children.able, children.check(), children.able, len(children._all)) == (None, None, True, 1)
+        children._origin = Origin("no_such_module", "handle", None)
+        assert (children.check(), len(children._all)) == (None, 1)
     unnamed = Children(None, 1)
     assert (unnamed.check(), unnamed.able) == (None, False)
-
-
-@pytest.mark.parametrize(("patient", "nice"), [(True, PATIENT_NICENESS), (False, 0)])
-def test_a_child_that_is_patient_stands_back(patient: bool, nice: int) -> None:
-    """By the kernel's own account, as far as we do not stand back ourselves."""
-    child = Child(origin_of(handle), None, SYSTEM_CLOCK, patient=patient)
-    assert child.greet()
-    assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + nice)
-    child.end()
 
 
 def test_an_import_that_fails_is_tried_again_when_asked(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -268,8 +292,8 @@ def killer(times: float) -> Callable[..., Child]:
     """Makes children and kills the first ones before they are ready."""
     made = count()
 
-    def spawn(*origin: Any, patient: bool) -> Child:
-        child = Child(*origin, patient=patient)
+    def spawn(*origin: Any, **options: Any) -> Child:
+        child = Child(*origin, **options)
         if next(made) < times:
             child._process.kill()
         return child
@@ -375,7 +399,7 @@ def test_pools_run_tasks_apart(make: Make, handler: Handler, every: bool) -> Non
     eventually(lambda: len(pool.finished) == 2)
     assert {run.state for run in runs} == {RunState.DONE}
     assert [run.encoded.endswith("true]") for run in runs] == [True, every]
-    assert children.ready(9) == 1
+    assert children.ready(9) == (1 if every else 2)
     pool.stop(5.0)
 
 
