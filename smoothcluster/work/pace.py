@@ -6,6 +6,10 @@ from typing import final
 COMMIT_INTERVAL_SECONDS = 0.05
 """Seconds for which an outcome may wait to share a commit with others."""
 
+SLOW_TASK_SECONDS = 1.0
+"""Duration of tasks from which outcomes do not wait: few commits could be shared, and a successor would run again, in
+place of a task that ran, a task that was finished."""
+
 SHARD_TURN_SECONDS = 0.2
 """Seconds until the turn of the next shard: long enough for outcomes to share commits."""
 
@@ -15,24 +19,42 @@ MOST_MARKED_TASKS = 8192
 
 @final
 class Pace:
-    """The rate at which tasks finished during the last interval."""
+    """How fast tasks finish: over the last finishes of each worker, and over no less than an interval.
 
-    def __init__(self, now: float) -> None:
-        self.rate = 0.0
-        """Tasks per second."""
-        self._finished, self._since = 0, now
+    A shorter time would take eight slow tasks that happen to end together for fast tasks.
+    """
+
+    def __init__(self, now: float, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._finished: deque[tuple[float, int]] = deque([(now, 0)])
+        """Times at which tasks finished, and how many; the first time is the start of the measurement."""
+        self._total = 0
 
     def count(self, finished: int, now: float) -> None:
-        """Add *finished* tasks; measure the rate anew once the interval is over."""
-        self._finished += finished
-        passed = now - self._since
-        if passed >= COMMIT_INTERVAL_SECONDS:
-            self.rate = self._finished / passed
-            self._finished, self._since = 0, now
+        """Add *finished* tasks."""
+        if not finished:
+            return
+        self._finished.append((now, finished))
+        self._total += finished
+        while len(self._finished) > 1:
+            since, number = self._finished[1]
+            if self._total - number < 2 * self._concurrency or now - since < COMMIT_INTERVAL_SECONDS:
+                break
+            self._finished.popleft()
+            self._total -= number
 
-    def ahead(self) -> int:
+    def ahead(self, now: float) -> int:
         """Return how many tasks will probably finish within an interval, and so are marked ahead of their start."""
-        return min(MOST_MARKED_TASKS, int(self.rate * COMMIT_INTERVAL_SECONDS))
+        return min(MOST_MARKED_TASKS, int(self._rate(now) * COMMIT_INTERVAL_SECONDS))
+
+    def outcomes_wait(self, now: float) -> bool:
+        """Whether outcomes wait for others. If not, a successor finds no finished tasks among those that ran."""
+        return self._rate(now) * SLOW_TASK_SECONDS > self._concurrency
+
+    def _rate(self, now: float) -> float:
+        """Tasks per second; 0 during the first interval."""
+        passed = now - self._finished[0][0]
+        return self._total / passed if passed >= COMMIT_INTERVAL_SECONDS else 0.0
 
 
 @final

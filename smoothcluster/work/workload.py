@@ -40,7 +40,7 @@ class Workload:
         self._apart, self._concurrency = context.apart, concurrency
         self._preloaded: Mapping[str, Entry] = {}
         now = self._clock.monotonic()
-        self._turns, self._pace = Turns(now), Pace(now)
+        self._turns, self._pace = Turns(now), Pace(now, concurrency)
         self._watches: dict[int, Watch] = {}
         self._alone = self._solitary = False
         """Whether a suspect runs alone in this process; whether a suspect does or waits to: nothing else may start."""
@@ -150,7 +150,8 @@ class Workload:
         """The latest time for the next `turn`, if nothing else happens; None if there is no need."""
         now = self._clock.monotonic()
         works = [work for work in self.works.values() if work.pending is None]
-        times = [work.oldest + COMMIT_INTERVAL_SECONDS for work in works if work.oldest is not None]
+        wait = COMMIT_INTERVAL_SECONDS if self._pace.outcomes_wait(now) else 0.0
+        times = [work.oldest + wait for work in works if work.oldest is not None]
         # A retry that is due already waits for a free worker, whose finished run wakes the loop.
         retries = [work.backlog.next_retry() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
@@ -205,6 +206,7 @@ class Workload:
         return (
             len(work.finished) >= FULL_COMMIT_OUTCOMES
             or now >= work.oldest + COMMIT_INTERVAL_SECONDS
+            or not self._pace.outcomes_wait(now)
             or not self.outstanding
         )
 
@@ -229,7 +231,7 @@ class Workload:
         """Start more tasks if the pool runs low. Stay with one shard until the turn ends or no tasks are left."""
         for work in [work for work in self.works.values() if work.backlog.restarts and work.free()]:
             self._commit(work, len(work.backlog.restarts), now)
-        ahead = self._pace.ahead()
+        ahead = self._pace.ahead(now)
         window = self._concurrency + ahead
         have = self.outstanding + self._reserved
         if have >= self._concurrency + ahead // 4:

@@ -11,7 +11,7 @@ from smoothcluster.errors import OutcomeUnknownError, UnavailableError
 from smoothcluster.options import Retries
 from smoothcluster.records.shard import Shard
 from smoothcluster.testing import Faulty
-from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS, MOST_MARKED_TASKS, SHARD_TURN_SECONDS
+from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS, MOST_MARKED_TASKS, SHARD_TURN_SECONDS, Pace
 from smoothcluster.work.workload import FULL_COMMIT_OUTCOMES, Workload
 
 
@@ -53,10 +53,31 @@ def test_no_more_is_started_than_concurrency_while_tasks_are_slow(desk: Desk) ->
     assert desk.load.outstanding == 2
 
 
+def _finish_at(desk: Desk, rate: float) -> None:
+    """Have the workload believe that tasks finish at this *rate*."""
+    pace = desk.load._pace = Pace(desk.clock.monotonic() - 1.0, 2)  # pyright: ignore[reportPrivateUsage]
+    pace.count(round(rate), desk.clock.monotonic())
+
+
+def test_slow_tasks_that_end_together_are_slow() -> None:
+    """Eight tasks of two seconds end within a moment: no ninth is marked, and no outcome waits for others."""
+    pace = Pace(0.0, 8)
+    for round_ in range(1, 9):
+        for number in range(4):
+            now = 2.0 * round_ + 0.06 * number
+            pace.count(2, now)
+            assert (pace.ahead(now), pace.outcomes_wait(now)) == (0, False)
+    fast = Pace(0.0, 8)
+    for number in range(1, 400):
+        fast.count(8, 0.001 * number)
+    assert (fast.ahead(0.4) > 300, fast.outcomes_wait(0.4)) == (True, True)
+    assert (fast.ahead(100.0), fast.outcomes_wait(100.0)) == (0, False), "nothing has finished for long"
+
+
 def test_fast_tasks_are_marked_as_many_as_end_within_one_interval(desk: Desk) -> None:
     """So that commits are shared."""
     desk.bench.chunk("j-0", *(f"t{number}" for number in range(250)))
-    desk.load._pace.rate = 2000.0  # pyright: ignore[reportPrivateUsage]
+    _finish_at(desk, 2000.0)
     desk.load.step()
     assert desk.load.outstanding == 2 + 2000 * COMMIT_INTERVAL_SECONDS
     assert MOST_MARKED_TASKS > 2000 * COMMIT_INTERVAL_SECONDS
@@ -93,8 +114,9 @@ def test_nothing_starts_while_stopping(desk: Desk) -> None:
 
 
 def test_outcomes_wait_a_little_for_others(desk: Desk) -> None:
-    """One commit carries what came within an interval."""
+    """One commit carries what came within an interval, where tasks are fast."""
     desk.bench.chunk("j-0", *"ab")
+    _finish_at(desk, 10.0)
     desk.load.step()
     first, second = desk.pool.start()
     desk.pool.finished.append(done(first))
@@ -113,7 +135,7 @@ def test_many_outcomes_do_not_wait(desk: Desk) -> None:
     """A full batch goes at once."""
     for chunk in range(4):
         desk.bench.chunk(f"j-{chunk}", *(f"t{chunk}.{number}" for number in range(200)))
-    desk.load._pace.rate = 598 / COMMIT_INTERVAL_SECONDS  # pyright: ignore[reportPrivateUsage]
+    _finish_at(desk, 598 / COMMIT_INTERVAL_SECONDS)
     desk.load.step()
     runs = desk.pool.start()
     assert len(runs) == 600
