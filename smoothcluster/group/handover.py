@@ -80,7 +80,9 @@ def _parted(shard: Shard, evidence: Evidence, commit_id: str, at: float | None =
 
 def in_flight(shard: Shard) -> int:
     """How many open tasks of the shard were running when the owner died, or were started before."""
-    return sum(len({*bits(chunk.run & ~chunk.closed), *chunk.blame}) for chunk in shard.open.values())
+    return sum(
+        len({*bits(chunk.run & ~chunk.closed), *chunk.blame} - chunk.waits.keys()) for chunk in shard.open.values()
+    )
 
 
 def mark(shard: Shard, restarts: int, starts: int) -> tuple[int, int]:
@@ -93,6 +95,8 @@ def mark(shard: Shard, restarts: int, starts: int) -> tuple[int, int]:
         for index in range(chunk.size):
             if not (restarts or starts):
                 break
+            if index in chunk.waits:
+                continue
             blame = chunk.blame.get(index)
             if blame and restarts and all(entry.evidence in _ENDS_OF_OWNERS for entry in parse_entries(blame)):
                 restarts -= 1

@@ -59,7 +59,7 @@ class Claims:
         self.tried = True
         backend, stamp = self._store.backend, self._store.stamp()
         breaker = self.adoption.breaker_after(view, now, stamp.id)
-        shards = list(shards)
+        shards, self.workload.coming = list(shards), 0
         restarts, starts = self.workload.starts_for(sum(_in_flight(view, number) for number in shards))
         wanted = ClaimRequest(seat, shards, restarts, starts, breaker, spare)
         move = claim(self._store.keys, view, self.me.read, wanted, backend.guarantees, stamp)
@@ -72,6 +72,7 @@ class Claims:
         self._schedule.read_again()
         if isinstance(result, Refused):
             return
+        self.workload.coming = sum(_in_flight(view, number) for number in move.rest)
         if spare is not None:
             self.workload.drop(spare[0])
         self._take_up(move, result, view)
@@ -97,7 +98,7 @@ class Claims:
         if pair is None:
             return False
         number, drained = pair
-        self.claim(view, None, [number], now, spare=(drained.number, Versioned(drained.record, drained.version)))
+        self.claim(view, None, [number], now, spare=(drained.number, drained.present()))
         return True
 
     def remove_dead(self, view: View, now: float) -> None:
@@ -137,7 +138,7 @@ class Claims:
         works, store = self.workload.works, self._store
         # A pending commit may have landed or not, but its changes are in `work.record` already: leave such a shard as
         # the store has it, to the successor.
-        held = {n: Versioned(work.record, work.version) for n, work in works.items() if work.pending is None}
+        held = {n: work.present() for n, work in works.items() if work.pending is None}
         move = leave(store.keys, view, self.me.read, held, store.new_id(), store.backend.guarantees)
         if isinstance(store.backend.commit([], move.changes), Refused):
             return False

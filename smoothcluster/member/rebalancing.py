@@ -70,7 +70,7 @@ class Rebalancer:
             # without an answer may have landed or not, but the record in memory contains the changes already. A
             # transfer of this record could count outcomes without results in the store.
             if work is not None and (work.quiet() or (late and not work.unsaid())):
-                gifts.setdefault(target, {})[number] = Versioned(work.record, work.version)
+                gifts.setdefault(target, {})[number] = work.present()
         for target, gift in gifts.items():
             self._transfer_to(view, me, target, gift)
         return bool(gifts)

@@ -10,6 +10,9 @@ from smoothcluster.records.codec import GarbageError, dump, expect, expect_array
 MOST_CHUNK_TASKS = 65536
 """The most tasks of a chunk in a record from the store. The present version writes fewer."""
 
+LONGEST_WAIT_SECONDS = 366 * 86400.0
+"""Most seconds that a task in a record from the store waits."""
+
 CHUNK_NAME_PATTERN = re.compile(r"(?!\.\.?-[^-]+$)([A-Za-z0-9_.][A-Za-z0-9_.-]{0,99})-([A-Za-z0-9_.:@+=]{1,100})")
 """A chunk's name: the job, a ``-``, and the chunk's own part without a ``-``. The job must be usable in a key."""
 
@@ -27,12 +30,13 @@ class OpenChunk:
     """By task: failed runs after which the task is retried."""
     blame: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
     """By task: starts that ended without an outcome. `smoothcluster.work.verdict` reads these entries."""
+    waits: dict[int, float] = field(default_factory=dict[int, float])
+    """By task: seconds until the task may start, as of the last commit. `smoothcluster.work.pauses` counts them."""
 
     def copy(self) -> "OpenChunk":
         """Return a deep copy, so that changes leave the original alone."""
-        return OpenChunk(
-            self.size, self.closed, self.run, dict(self.fails), {k: list(v) for k, v in self.blame.items()}
-        )
+        blame = {index: list(entries) for index, entries in self.blame.items()}
+        return OpenChunk(self.size, self.closed, self.run, dict(self.fails), blame, dict(self.waits))
 
     def attempts(self, index: int) -> int:
         """How often the task was started. A present mark in ``run`` does not count."""
@@ -89,7 +93,8 @@ class Shard:
                 "seq": self.seq,
                 "id": self.id,
                 "open": {
-                    name: [o.size, f"{o.closed:x}", f"{o.run:x}", o.fails, o.blame] for name, o in self.open.items()
+                    name: [o.size, f"{o.closed:x}", f"{o.run:x}", o.fails, o.blame, o.waits]
+                    for name, o in self.open.items()
                 },
                 "counts": self.counts,
             }
@@ -121,20 +126,27 @@ def _chunk(name: str) -> str:
     return name
 
 
+def _seconds(data: object) -> float:
+    if isinstance(data, bool) or not isinstance(data, int | float) or not 0 <= data <= LONGEST_WAIT_SECONDS:
+        raise ValueError(f"{data!r:.40} is not a number of seconds to wait")
+    return float(data)
+
+
 def _open(data: object) -> OpenChunk:
-    size, closed, run, fails, blame = expect_array(data)
+    size, closed, run, fails, blame, waits = expect_array(data)
     chunk = OpenChunk(
         expect(int, size),
         int(closed, 16),
         int(run, 16),
         {int(k): expect(int, v) for k, v in expect_object(fails).items()},
         {int(k): [expect(str, each) for each in expect_array(v)] for k, v in expect_object(blame).items()},
+        {int(k): _seconds(v) for k, v in expect_object(waits).items()},
     )
     # A negative bitmap has endless set bits, and a set bit beyond the chunk's size leads to no task.
     if not 0 < chunk.size <= MOST_CHUNK_TASKS:
         raise ValueError(f"a chunk cannot have {size!r:.40} tasks")
     if any(bitmap < 0 or bitmap.bit_length() > chunk.size for bitmap in (chunk.closed, chunk.run)):
         raise ValueError("a bitmap does not fit its chunk")
-    if any(not 0 <= index < chunk.size for index in (*chunk.fails, *chunk.blame)):
+    if any(not 0 <= index < chunk.size for index in (*chunk.fails, *chunk.blame, *chunk.waits)):
         raise ValueError("a task is not in its chunk")
     return chunk

@@ -6,7 +6,6 @@ ids to ``seen`` in the same commit. The owner keeps only the name of a listed ch
 memory. Jobs take turns, a chunk each.
 """
 
-import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -21,10 +20,8 @@ from smoothcluster.pool import Run
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.keys import last_part
 from smoothcluster.records.shard import OpenChunk, Shard
+from smoothcluster.work.pauses import Pauses, Place
 from smoothcluster.work.verdict import Stage, stage
-
-Place = tuple[str, int]
-"""A task of the shard: the name of the chunk, and the index of the task in the chunk."""
 
 
 def place_of(run: Run) -> Place:
@@ -61,7 +58,8 @@ class Backlog:
         """Whether the store may hold unlisted chunks."""
         self._arm = arm
         self._armed = False
-        self._delayed: list[tuple[float, Place]] = []
+        self.pauses = Pauses(record, store.clock.monotonic())
+        """Admitted tasks that wait for their next try."""
         self._unread = deque(record.open)
         self._read: deque[tuple[str, list[Task]]] = deque()
         self._listed: dict[str, deque[str]] = {}
@@ -181,8 +179,9 @@ class Backlog:
                 self._abandon(name, chunk)
                 continue
             self.tasks[name] = tasks
+            self.pauses.resume(name, chunk)
             for index in range(chunk.size):
-                if not (chunk.closed | chunk.run) >> index & 1:
+                if not ((chunk.closed | chunk.run) >> index & 1 or index in chunk.waits):
                     self.put_back((name, index), first=index in chunk.blame)
 
     def put_back(self, place: Place, *, first: bool = True) -> None:
@@ -201,18 +200,10 @@ class Backlog:
         self._record.open[place[0]].run &= ~(1 << place[1])
         self.put_back(place)
 
-    def put_off(self, place: Place, until: float) -> None:
-        """Start a failed task again, but not before *until*."""
-        heapq.heappush(self._delayed, (until, place))
-
-    def next_retry(self) -> float | None:
-        """The time of the next retry of a failed task; None if there is none."""
-        return self._delayed[0][0] if self._delayed else None
-
     def put_back_due(self, now: float) -> None:
-        """Queue failed tasks whose delay is over. They had a turn already, so they go to the end."""
-        while self._delayed and self._delayed[0][0] <= now:
-            self.put_back(heapq.heappop(self._delayed)[1], first=False)
+        """Queue failed tasks whose pause is over. They had a turn already, so they go to the end."""
+        for place in self.pauses.ended(now):
+            self.put_back(place, first=False)
 
     def _abandon(self, name: str, chunk: OpenChunk) -> None:
         """Skip the tasks of an open chunk that a stranger deleted or overwrote: they cannot run."""

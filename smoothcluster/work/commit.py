@@ -10,8 +10,9 @@ from smoothcluster.pool import Run
 from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.results import encode_outcome, encode_outcomes
 from smoothcluster.records.shard import Shard
-from smoothcluster.work.backlog import Backlog, Place, place_of
+from smoothcluster.work.backlog import Backlog, place_of
 from smoothcluster.work.context import Mark, WorkContext
+from smoothcluster.work.pauses import Place
 
 RECORD_GROWTH_BYTES = 16 * 1024
 """Bytes of a commit kept free for growth of the shard's record."""
@@ -100,6 +101,7 @@ class CommitBuilder:
         chunk.closed |= 1 << index
         chunk.fails.pop(index, None)
         chunk.blame.pop(index, None)
+        chunk.waits.pop(index, None)
         self.drop_if_finished(name)
 
     def drop_if_finished(self, name: str) -> None:

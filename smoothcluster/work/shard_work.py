@@ -20,9 +20,10 @@ from smoothcluster.model import State, TaskContext
 from smoothcluster.pool import Run, RunState
 from smoothcluster.records.blame import CHILD_RAISED, STARTED_ALONE
 from smoothcluster.records.shard import Shard, bits
-from smoothcluster.work.backlog import Backlog, Place, place_of
+from smoothcluster.work.backlog import Backlog, place_of
 from smoothcluster.work.commit import CommitBuilder, PendingCommit
 from smoothcluster.work.context import WorkContext
+from smoothcluster.work.pauses import Place
 from smoothcluster.work.suspects import Suspects
 from smoothcluster.work.verdict import Stage, stage
 
@@ -100,7 +101,7 @@ class ShardWork:
         """Whether there may be tasks to start; the store may have to be asked."""
         if not self.free():
             return False
-        retry = self.backlog.next_retry()
+        retry = self.backlog.pauses.next_end()
         return self.backlog.promising() or (retry is not None and retry <= now)
 
     def unsaid(self) -> bool:
@@ -115,6 +116,16 @@ class ShardWork:
         """Whether the shard has no task left, as far as known."""
         return self.quiet() and not self.record.open and not self.backlog.promising()
 
+    def needs_refresh(self, now: float) -> bool:
+        """Whether the remaining times of pauses in the store are too old."""
+        due = self.backlog.pauses.next_refresh(now)
+        return due is not None and due <= now
+
+    def present(self) -> Versioned[Shard]:
+        """Return the shard's record as of now, for a commit that changes the owner."""
+        self.backlog.pauses.note(self._context.store.clock.monotonic())
+        return Versioned(self.record, self.version)
+
     def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> PendingCommit | None:
         """Build the next commit, which starts up to *want* tasks; return None if there is no news.
 
@@ -122,7 +133,7 @@ class ShardWork:
         """
         assert self.pending is None, "settle it first"
         draft = CommitBuilder(self.number, self.record, self.backlog, self._context)
-        spoke = self.suspects.blame_deaths(now) or self.unsaid()
+        spoke = self.suspects.blame_deaths(now) or self.unsaid() or self.needs_refresh(now)
         for place in self._handed_back:
             self.suspects.not_alone(place)
             self.backlog.start_again(place)
@@ -134,6 +145,7 @@ class ShardWork:
             self._start(want, draft, now)
         self._delete_finished_jobs(draft)
         if spoke or draft.changes or draft.starts:
+            self.backlog.pauses.note(now)
             self.pending = draft.built(self.version)
         return self.pending
 
@@ -193,7 +205,7 @@ class ShardWork:
         fails = chunk.fails.get(index, 0) + 1
         if run.error is not None and self._context.retries.allow_another(fails):
             chunk.fails[index] = fails
-            self.backlog.put_off(place, now + self._context.retries.pause(fails))
+            self.backlog.pauses.add(place, now + self._context.retries.pause(fails))
             return
         state = State.DONE if run.error is None else State.FAILED
         draft.record_outcome(place, run.task.id, state, run.encoded, run.error, run.context.attempt)

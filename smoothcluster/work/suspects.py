@@ -21,9 +21,10 @@ from smoothcluster.records.blame import (
 )
 from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.shard import Shard
-from smoothcluster.work.backlog import Backlog, Place, place_of
+from smoothcluster.work.backlog import Backlog, place_of
 from smoothcluster.work.commit import CommitBuilder
 from smoothcluster.work.context import WorkContext
+from smoothcluster.work.pauses import Place
 from smoothcluster.work.verdict import Stage, stage
 
 CONFIRM_DEATH_SECONDS = 1.0

@@ -46,6 +46,8 @@ class Workload:
         """Whether a suspect runs alone in this process; whether a suspect does or waits to: nothing else may start."""
         self._reserved = 0
         """Number of workers kept free for suspects that wait for a child."""
+        self.coming = 0
+        """Number of tasks that ran in a dead member, in shards that the next claim takes: workers are kept free."""
 
     # Ownership
 
@@ -107,7 +109,7 @@ class Workload:
         """How many more fresh tasks could run now; 0 while nothing may start."""
         if self._solitary or not self._may_start():
             return 0
-        return max(0, self._concurrency - self.outstanding - self._reserved)
+        return max(0, self._concurrency - self.outstanding - self._reserved - self.coming)
 
     def starts_for(self, in_flight: int) -> tuple[int, int]:
         """How many tasks a claim may mark that ran in the former owners, *in_flight* in all, and how many fresh tasks.
@@ -153,8 +155,9 @@ class Workload:
         wait = COMMIT_INTERVAL_SECONDS if self._pace.outcomes_wait(now) else 0.0
         times = [work.oldest + wait for work in works if work.oldest is not None]
         # A retry that is due already waits for a free worker, whose finished run wakes the loop.
-        retries = [work.backlog.next_retry() for work in works if not work.moving]
+        retries = [work.backlog.pauses.next_end() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
+        times += [refresh for work in works if (refresh := work.backlog.pauses.next_refresh(now)) is not None]
         # While the lease, and so the shards, may be lost, no death counts against a task.
         verdicts = [verdict for work in works if (verdict := work.suspects.next_verdict()) is not None]
         times += (
@@ -199,6 +202,8 @@ class Workload:
         verdict = work.suspects.next_verdict()
         if verdict is not None and verdict <= now and work.pending is None and self._may_start():
             return True
+        if not work.lost and work.pending is None and work.needs_refresh(now):
+            return True
         if work.lost or not work.unsaid():
             return False
         if work.oldest is None or work.pending is not None:
@@ -233,7 +238,7 @@ class Workload:
             self._commit(work, len(work.backlog.restarts), now)
         ahead = self._pace.ahead(now)
         window = self._concurrency + ahead
-        have = self.outstanding + self._reserved
+        have = self.outstanding + self._reserved + self.coming
         if have >= self._concurrency + ahead // 4:
             return
         self._turns.advance_if_over(now)

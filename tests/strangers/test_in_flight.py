@@ -42,12 +42,13 @@ def test_the_first_free_workers_of_a_busy_survivor_take_the_tasks_in_flight(new_
     group = new_group(runner=2, backup=None, concurrency=2)
     first, second = group.start(2)
     group.converged()
-    job = group.submit(40, hold="gate")
+    # The tasks go on for a while, so that no fresh task takes the place of one whose start is not logged yet.
+    job = group.submit(8, hold="gate", nap=1.0)
     group.busy(first, second, tasks=2)
     in_flight, own = group.running(first), group.running(second)
     since = first.kill()
     group.converged()
     group.open("gate")
-    group.finish(job, named(40))
+    group.finish(job, named(8))
     later = [line.task for line in group.log() if line.what == START and line.at > since and line.task not in own]
     assert set(later[:2]) == in_flight

@@ -4,12 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from core_kit import KEYS, Bench, done, failed, limits, put
+from core_kit import KEYS, Bench, done, failed, limits, member, put
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smoothcluster.backend import Create, Delete, Refused, Update, commit_size
-from smoothcluster.model import Outcome, State, Task
+from smoothcluster.group.handover import succeed
+from smoothcluster.model import Evidence, Outcome, State, Task
 from smoothcluster.options import Retries
 from smoothcluster.pool import Run, RunState
 from smoothcluster.records.results import outcomes
@@ -202,7 +203,7 @@ def test_a_failed_task_is_tried_again_after_a_delay_that_doubles() -> None:
     (run,) = bench.start(work)
     finish(work, failed(run))
     bench.commit(work, 1, now=100.0)
-    assert (recorded(bench), work.backlog.next_retry(), work.startable(109.0), work.startable(110.0)) == (
+    assert (recorded(bench), work.backlog.pauses.next_end(), work.startable(109.0), work.startable(110.0)) == (
         [],
         110.0,
         False,
@@ -213,13 +214,42 @@ def test_a_failed_task_is_tried_again_after_a_delay_that_doubles() -> None:
     (run,) = bench.commit(work, 1, now=110.0)
     finish(work, failed(run))
     bench.commit(work, now=200.0)
-    assert (run.context.attempt, work.backlog.next_retry()) == (2, 220.0)
+    assert (run.context.attempt, work.backlog.pauses.next_end()) == (2, 220.0)
     (run,) = bench.commit(work, 1, now=220.0)
     finish(work, failed(run, "thrice"))
     bench.commit(work, now=220.0)
     (outcome,) = recorded(bench)
     assert (outcome.state, outcome.error, outcome.attempts) == (State.FAILED, "thrice", 3)
-    assert work.backlog.next_retry() is None
+    assert work.backlog.pauses.next_end() is None
+
+
+def test_a_pause_outlives_its_owner() -> None:
+    """The record says how long the pause still lasts; a successor counts this time from its adoption on."""
+    bench = Bench(retries=Retries(attempts=2, delay=60.0))
+    bench.chunk("j-0", "a", "b")
+    work = bench.own()
+    run, _ = bench.start(work)
+    finish(work, failed(run))
+    now = bench.clock.monotonic()
+    bench.commit(work, now=now)
+    assert bench.read().record.open["j-0"].waits == {0: 60.0}
+    for seconds, refresh, remaining in ((4.0, False, 60.0), (6.0, True, 54.0), (9.0, False, 54.0), (25.0, True, 35.0)):
+        assert work.needs_refresh(now + seconds) is refresh
+        if refresh:
+            bench.commit(work, now=now + seconds)
+        assert bench.read().record.open["j-0"].waits == {0: remaining}
+    # Any other commit writes the remaining time, too; so do releases and transfers.
+    bench.clock.advance(30.0)
+    assert work.present().record.open["j-0"].waits == {0: 30.0}
+    bench.clock.advance(1000.0)
+    now = bench.clock.monotonic()
+    successor = bench.own(0, succeed(work.record, member("next"), Evidence.LEFT, "c"))
+    successor.backlog.fill(9)
+    assert [run.task.id for run in bench.commit(successor, 9, now=now + 29.0, apart=9)] == ["b"]
+    assert successor.backlog.pauses.next_end() == now + 30.0
+    (again,) = bench.commit(successor, 9, now=now + 30.0)
+    assert (again.task.id, again.context.attempt) == ("a", 2)
+    assert bench.read().record.open["j-0"].waits == {}
 
 
 def test_starts_that_nothing_came_of_are_no_failures() -> None:
@@ -230,7 +260,7 @@ def test_starts_that_nothing_came_of_are_no_failures() -> None:
     (run,) = bench.start(work)
     finish(work, failed(run))
     bench.commit(work)
-    assert (recorded(bench), work.backlog.next_retry()) == ([], 1.0)
+    assert (recorded(bench), work.backlog.pauses.next_end()) == ([], 1.0)
 
 
 @pytest.mark.parametrize("state", [RunState.NOT_STARTED, RunState.INTERRUPTED])
