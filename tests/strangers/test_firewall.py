@@ -117,7 +117,7 @@ def test_a_proxy_that_ends_costs_each_member_one_incarnation(new_busy_group: New
 
 @pytest.mark.skipif(
     not has_own_iptables(),
-    reason="needs root, iptables, and a network without others (unshare --net, ip link set lo up)",
+    reason="needs root, iptables and an empty network (unshare --net, ip link set lo up)",
 )
 @pytest.mark.parametrize("answer", ["tcp-reset", "icmp-port-unreachable", "icmp-host-prohibited"])
 @pytest.mark.parametrize("shape", [SOME_RUN, ALL_RUN], ids=["some run", "all run"])

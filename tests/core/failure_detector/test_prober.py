@@ -383,8 +383,12 @@ def test_refusal_after_any_error_is_no_proof(
     watcher: Watcher, stranger: Stranger, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """A firewall that rejects by ICMP, a cut cable that keepalive has noticed, a machine that was restarted."""
+
+    def dial_failing(host: str, port: int) -> socket.socket:
+        return Failing(fileno=dial(host, port).detach())
+
     monkeypatch.setattr(Failing, "number", number)
-    monkeypatch.setattr(prober, "dial", lambda host, port: Failing(fileno=dial(host, port).detach()))
+    monkeypatch.setattr(prober, "dial", dial_failing)
     watcher.prober.watch([peer_at(stranger.port)])
     stranger.accept(greeting())
     eventually(lambda: watcher.prober.armed)
