@@ -414,9 +414,13 @@ class Group:
         owners = [read.record.owner if read is not None else None for read in view.shards]
         return [living[owner].name if owner in living else None for owner in owners]
 
+    def events(self, name: str) -> list[Mapping[str, object]]:
+        """The events that a member has written."""
+        return [load(entry.value) for entry in self.backend.list(KEYS.events(name))]
+
     def kinds(self, name: str) -> list[object]:
-        """Kinds of the events that a member has written."""
-        return [load(entry.value)["kind"] for entry in self.backend.list(KEYS.events(name))]
+        """Their kinds."""
+        return [event["kind"] for event in self.events(name)]
 
 
 def session(backend: CoordinationBackend, clock: HeldClock, ttl: float = 10.0) -> Session:

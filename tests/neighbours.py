@@ -5,6 +5,7 @@ import os
 import queue
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from contextlib import suppress
@@ -120,13 +121,18 @@ class Stranger:
     """A port on which the test itself answers. Closes everything when the test ends."""
 
     def __init__(self, backlog: int = 16) -> None:
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind((LOOPBACK, 0))
-        self.socket.listen(backlog)
-        self.socket.settimeout(DEADLINE)
+        self.port = 0
+        self.listen(backlog)
         self.port = int(self.socket.getsockname()[1])
         self.callers: list[socket.socket] = []
+
+    def listen(self, backlog: int = 16) -> None:
+        """Listen on the port, again after it was closed."""
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind((LOOPBACK, self.port))
+        self.socket.listen(backlog)
+        self.socket.settimeout(DEADLINE)
 
     def accept(self, says: bytes = b"") -> socket.socket:
         """Take the next call, and say something."""
@@ -141,6 +147,12 @@ class Stranger:
         self.socket.close()
         for caller in self.callers:
             caller.close()
+
+
+def reset(connection: socket.socket) -> None:
+    """End *connection* by RST, as a firewall does that rejects."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def not_apart(keep: int) -> bool:

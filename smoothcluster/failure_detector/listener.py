@@ -5,8 +5,10 @@ import json
 import os
 import selectors
 import socket
+import struct
 import threading
 import weakref
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import final
 
@@ -15,7 +17,7 @@ from smoothcluster.failure_detector.sockets import Wakeup, closed_first, keep_de
 _MOST_HELD = 64
 """Connections a listener holds.
 
-A few members watch a listener. Beyond this number the listener drops the oldest connection, and the caller may dial
+A few members watch a listener. Beyond this number the listener resets the oldest connection, and the caller may dial
 again.
 """
 
@@ -33,7 +35,8 @@ class Listener:
     (behind an address translation), and for ``0.0.0.0`` and ``::``, the listener listens on every
     interface. Raise UsageError if *host* cannot be resolved.
 
-    The listener never waits for a client and reads nothing: a client that sends data is dropped.
+    The listener never waits for a client and reads nothing: a client that sends data is dropped. While the
+    announced incarnation lives, the listener closes no greeted connection in order, but resets the connection.
 
     Construct the listener early. In a killed process the oldest threads tend to end first. Where the
     sockets can be kept apart, they close with the listener's thread. Otherwise they may close late,
@@ -144,7 +147,14 @@ class Listener:
             return
         self._held[caller] = greeting
         self._selector.register(caller, selectors.EVENT_READ)
-        self._drop(list(self._held)[:-_MOST_HELD])
+        self._evict(list(self._held)[:-_MOST_HELD])
+
+    def _evict(self, callers: list[socket.socket]) -> None:
+        """Reset connections of a living incarnation: to a prober, an orderly close is half of the proof of a death."""
+        for caller in callers:
+            with suppress(OSError):  # The caller may be gone.
+                caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._drop(callers)
 
     def _drop(self, callers: list[socket.socket]) -> None:
         for caller in callers:

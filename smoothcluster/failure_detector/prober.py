@@ -1,4 +1,4 @@
-"""The prober: holds a connection to each watched member, and finds proof of a death when the connection ends."""
+"""The prober: holds a connection to each watched member, and finds proof of a death when the peer closes it."""
 
 import errno
 import json
@@ -38,6 +38,13 @@ _LONGEST_DIAL_PAUSE_SECONDS = 1.0
 """Seconds: the upper limit of the doubling pause."""
 
 
+_PROOF_WINDOW_SECONDS = 10.0
+"""Seconds after the peer closed the held connection during which a refusal proves the death of the process.
+
+The port of a dead process refuses at once. A later refusal may have another cause: a proxy closed an idle connection,
+and is stopped some hours later.
+"""
+
 _FIRST_IN_LINE_HEAD_START_SECONDS = 0.015
 """Seconds that a member waits before examining a death, if another member is first in line to act on deaths."""
 
@@ -46,7 +53,7 @@ class Proof(StrEnum):
     """The observation that proves the end of an incarnation."""
 
     REFUSED = "refused"
-    """Nothing listens at the address that greeted before: the process is gone."""
+    """The peer closed the held connection, and nothing listens at the address any more: the process is gone."""
     REPLACED = "replaced"
     """The member greets there with another incarnation. The process may be the same, after joining again."""
 
@@ -74,7 +81,7 @@ class _Phase(Enum):
 class _Link:
     """A peer, and the state of the connection to the peer."""
 
-    __slots__ = ("due", "failures", "greeted_at", "lost_at", "peer", "phase", "received", "socket")
+    __slots__ = ("due", "failures", "greeted", "greeted_at", "lost_at", "peer", "phase", "received", "socket")
 
     def __init__(self, peer: Peer, now: float) -> None:
         self.peer = peer
@@ -83,6 +90,8 @@ class _Link:
         self.socket: socket.socket | None = None
         self.received = b""
         self.failures = 0
+        self.greeted = False
+        """Whether the peer has greeted, and no greeted connection has ended by an error since: a proof is possible."""
         self.greeted_at: float | None = None
         self.lost_at = now
 
@@ -178,21 +187,32 @@ class Prober:
         if link.phase is _Phase.CONNECTING:
             self._connected(link, connection)
             return
+        heard, closed = b"", False
         try:
             heard = connection.recv(_LONGEST_GREETING_BYTES)
+            closed = not heard
         except BlockingIOError:
             return
-        except OSError:
-            heard = b""
+        except OSError:  # A firewall may have answered in the place of the peer.
+            pass
         if link.phase is _Phase.HELD:
             # Only the end of the connection follows a greeting. A peer that sends more data is no member.
-            link.lost_at = self._clock.monotonic()
-            self._retry(link)
-            link.due += self._pause
+            self._lost(link, closed=closed)
         elif not heard:
             self._retry(link)
         else:
             self._on_data(link, heard)
+
+    def _lost(self, link: _Link, *, closed: bool) -> None:
+        """Dial again after the end of the held connection; forget the greeting unless the peer *closed* it.
+
+        The kernel of a dead process closes the connection in order, because the peer never has unread data. A reset or
+        a timeout comes from a firewall, a restarted machine or a cut cable. Only the held connection tells so much: the
+        kernel also resets connections which the dead process has not accepted yet.
+        """
+        link.lost_at, link.greeted = self._clock.monotonic(), closed
+        self._retry(link)
+        link.due += self._pause
 
     def _connected(self, link: _Link, connection: socket.socket) -> None:
         try:
@@ -225,15 +245,16 @@ class Prober:
                 # The peer was well until now: dial again at once when the connection ends. A peer that
                 # greets and hangs up again and again must not keep two processes busy.
                 link.failures = 0
-            link.greeted_at = now
+            link.greeted, link.greeted_at = True, now
             link.phase = _Phase.HELD
-        elif link.greeted_at is not None and (group, member) == (peer.group, peer.member):
+        elif link.greeted and (group, member) == (peer.group, peer.member):
             self._prove(link, Proof.REPLACED)
         else:
             self._retry(link)
 
     def _failed(self, link: _Link, error: Exception) -> None:
-        if isinstance(error, ConnectionRefusedError) and link.greeted_at is not None:
+        in_time = self._clock.monotonic() - link.lost_at <= _PROOF_WINDOW_SECONDS
+        if isinstance(error, ConnectionRefusedError) and link.greeted and in_time:
             self._prove(link, Proof.REFUSED)
         else:
             self._retry(link)

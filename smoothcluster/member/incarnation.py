@@ -35,6 +35,12 @@ from smoothcluster.records.group import Member
 from smoothcluster.work import SentTasks, WorkContext
 from smoothcluster.work.workload import Workload
 
+WHY_REMOVED = (
+    "another member took this process for dead and removed the member's record, although the lease was alive (a proxy"
+    " may have misled the other member). From now on this process announces no port: other members notice a death of"
+    " this process only when the lease ends"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Joined:
@@ -78,7 +84,7 @@ class Incarnation:
         self._moves = Moves(self._claims, candidacy, self._rebalancer, rollback, schedule)
         self._monitor = Monitor(store, settings, environment, self.id, schedule)
         self._cleanup = Cleanup(store, session.ttl / 3)
-        self.released = False
+        self.released = self.removed = False
         self._given_more = False
         """Whether another member changed our record before the last read, so the view may lack shards of ours."""
         self._hurried = self._unsure = False
@@ -160,7 +166,8 @@ class Incarnation:
             raise
         self._unsure = False
         if view is None or self.id not in view.members:
-            raise LeaseLostError("the member's record is gone: another member took this process for dead")
+            self.removed = view is not None and self._lease_is_alive()
+            raise LeaseLostError(WHY_REMOVED if self.removed else "the member's record is gone")
         mine = view.members[self.id]
         # The shards are read before the members. Another member may transfer a shard to us between the two reads: then
         # the view lacks the shard, but our record has a version unknown to us.
@@ -168,6 +175,13 @@ class Incarnation:
         self.view, self.me.read, self._claims.tried = view, mine, False
         self._schedule.first = first_in_line(view, self.id, self._settings.order)
         return view
+
+    def _lease_is_alive(self) -> bool:
+        """Whether the lease of the missing record is alive, so another member has deleted the record."""
+        if self.workload.stopping:  # The own commit that deletes the record may have landed without an answer.
+            return False
+        self.session.renew_once()  # A store that was rolled back, or emptied, has lost the lease, too.
+        return self.session.held()
 
     def _hurry(self) -> bool:
         """Act at once on proofs of death. Return whether a move was tried; if not, a read of the group is scheduled."""

@@ -54,6 +54,8 @@ class MemberLoop:
         self._store = GroupStore(
             backend.for_group(settings.group), Keys(settings.group), self._report, self._clock, environment.new_id
         )
+        self._address, self._port = environment.address
+        """Numeric host and port in the member record; port 0 after another member has removed a living incarnation."""
         self.session: Session | None = None
         self._incarnation = ""
         self._ended: tuple[str, str] | None = None
@@ -89,9 +91,8 @@ class MemberLoop:
             self._incarnation = self._environment.new_id()
             self._environment.keep_alive(self.session)
         wanted = self._settings.wanted if self.name is None else self._settings.wanted.rejoining(self.name)
-        host, port = self._environment.address
         card = Member(
-            wanted.name, self._incarnation, 0, self._environment.host, self._environment.pid, host, port,
+            wanted.name, self._incarnation, 0, self._environment.host, self._environment.pid, self._address, self._port,
             self._settings.concurrency, self._running, None, "", self._settings.capacity,
             apart=self._environment.apart.able is not False,
         )  # fmt: skip
@@ -207,6 +208,9 @@ class MemberLoop:
         if life is not None:
             log.warning("%s: incarnation %s has ended: %s", life.name, life.id, why)
             self._ended = (life.id, why)
+            if life.removed:
+                # The path to the port misled another member, and may do so again. Without a port the lease decides.
+                self._port = 0
             life.close()
         if session is not None:
             session.close()

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cluster.handlers import be_member, by_name
@@ -17,6 +18,7 @@ from cluster.handlers import be_member, by_name
 from smoothcluster import ClusterCrawler, Isolation, Pacing, Retries, connect
 from smoothcluster.backend import Change, Committed, Condition, CoordinationBackend, Refused
 from smoothcluster.clock import SYSTEM_CLOCK
+from smoothcluster.failure_detector import Listener, sockets
 from smoothcluster.work import suspects
 
 
@@ -42,6 +44,17 @@ def set_clocks(ahead: float, *, wall_only: bool) -> None:
         vars(SYSTEM_CLOCK)["monotonic"] = lambda: monotonic() + ahead
 
 
+def stand_behind(door: Path) -> None:
+    """Announce the port in the name of the file *door*, and write the listener's own port into the file."""
+    address = vars(Listener)["address"].fget
+
+    def announced(listener: Listener) -> tuple[str, int]:
+        door.write_text(str(address(listener)[1]))
+        return "127.0.0.1", int(door.name.removeprefix("door-"))
+
+    setattr(Listener, "address", property(announced))  # noqa: B010 - it is no method
+
+
 def main(options: dict[str, Any]) -> None:
     """Be a member until told to leave."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(name)s: %(message)s", datefmt="%H:%M:%S")
@@ -53,6 +66,11 @@ def main(options: dict[str, Any]) -> None:
             options[name] = kind(**options[name])
     # So that a test can be sure to be faster than the second that a child's death waits to count.
     suspects.CONFIRM_DEATH_SECONDS *= options.pop("patience", 1)
+    if "door" in options:
+        stand_behind(Path(options.pop("door")))
+    if "keepalive" in options:
+        seconds = options.pop("keepalive")
+        sockets._KEEPALIVE_OPTIONS[:] = [(option, seconds) for option, _ in sockets._KEEPALIVE_OPTIONS]  # pyright: ignore[reportPrivateUsage]
     set_clocks(options.pop("ahead", 0.0), wall_only=options.pop("wall_only", True))
     backend = connect(options.pop("url"))
     if "dies_of" in options:

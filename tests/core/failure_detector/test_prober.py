@@ -11,7 +11,7 @@ from contextlib import suppress
 from statistics import median
 
 import pytest
-from neighbours import DEADLINE, LOOPBACK, Process, Stranger, Watcher, greeting, not_apart, peer_at
+from neighbours import DEADLINE, LOOPBACK, Process, Stranger, Watcher, greeting, not_apart, peer_at, reset
 
 import smoothcluster.failure_detector.listener
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -213,9 +213,7 @@ def test_hanging_up_is_no_proof(watcher: Watcher, stranger: Stranger) -> None:
     """A peer that hangs up, gently or not, is dialled again, and proves nothing while it answers."""
     watcher.prober.watch([peer_at(stranger.port)])
     stranger.accept(greeting()).close()
-    caller = stranger.accept(greeting())
-    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    caller.close()
+    reset(stranger.accept(greeting()))
     stranger.accept().close()
     stranger.accept(greeting())
     eventually(lambda: watcher.prober.armed)
@@ -342,6 +340,130 @@ def test_nonsense_for_an_address_is_harmless(watcher: Watcher, listener: Listene
     assert watcher.next() == ("i1", Proof.REFUSED)
 
 
+# Firewalls that begin to reject
+
+
+def refused(watcher: Watcher) -> None:
+    """Wait until the port has refused, again and again, and see that it proves nothing."""
+    eventually(lambda: failures(watcher) > 5)
+    assert watcher.said.empty()
+
+
+def test_refusal_after_a_reset_is_no_proof(watcher: Watcher, stranger: Stranger) -> None:
+    """A firewall resets the held connection and refuses the next. Greeted anew, a death is proven as before."""
+    watcher.prober.watch([peer_at(stranger.port)])
+    for _ in range(3):
+        caller = stranger.accept(greeting())
+        eventually(lambda: watcher.prober.armed)
+        stranger.socket.close()
+        reset(caller)
+        refused(watcher)
+        stranger.listen()
+    stranger.accept(greeting())
+    eventually(lambda: watcher.prober.armed)
+    stranger.close()
+    assert watcher.next() == ("i1", Proof.REFUSED)
+
+
+class Failing(socket.socket):
+    """A connection that breaks by an error of the network, when the other end closes it."""
+
+    number = 0
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Say that the network failed, and not that the peer closed."""
+        heard = super().recv(size, flags)
+        if not heard:
+            raise OSError(self.number, os.strerror(self.number))
+        return heard
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH])
+def test_refusal_after_any_error_is_no_proof(
+    watcher: Watcher, stranger: Stranger, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A firewall that rejects by ICMP, a cut cable that keepalive has noticed, a machine that was restarted."""
+
+    def dial_failing(host: str, port: int) -> socket.socket:
+        return Failing(fileno=dial(host, port).detach())
+
+    monkeypatch.setattr(Failing, "number", number)
+    monkeypatch.setattr(prober, "dial", dial_failing)
+    watcher.prober.watch([peer_at(stranger.port)])
+    stranger.accept(greeting())
+    eventually(lambda: watcher.prober.armed)
+    stranger.close()
+    refused(watcher)
+
+
+def test_reset_of_what_was_not_accepted_hides_no_death(watcher: Watcher, stranger: Stranger) -> None:
+    """The kernel of a dead process resets the connections in its queue; the held one it has closed in order."""
+    watcher.prober.watch([peer_at(stranger.port)])
+    caller = stranger.accept(greeting())
+    eventually(lambda: watcher.prober.armed)
+    caller.close()
+    (link,) = vars(watcher.prober)["_links"].values()
+    eventually(lambda: link.phase is prober._Phase.CONNECTED)  # pyright: ignore[reportPrivateUsage]
+    assert watcher.said.empty()
+    stranger.close()
+    assert watcher.next() == ("i1", Proof.REFUSED)
+
+
+def test_reset_before_the_greeting_hides_no_death(watcher: Watcher, stranger: Stranger) -> None:
+    """The dead process may have accepted once more, and not have greeted."""
+    watcher.prober.watch([peer_at(stranger.port)])
+    stranger.accept(greeting()).close()
+    caller = stranger.accept()
+    (link,) = vars(watcher.prober)["_links"].values()
+    eventually(lambda: link.phase is prober._Phase.CONNECTED)  # pyright: ignore[reportPrivateUsage]
+    stranger.socket.close()
+    reset(caller)
+    assert watcher.next() == ("i1", Proof.REFUSED)
+
+
+def test_new_incarnation_after_a_reset_is_no_proof(watcher: Watcher, stranger: Stranger) -> None:
+    """An error takes the greeting with it: whoever answers now must have greeted anew."""
+    watcher.prober.watch([peer_at(stranger.port)])
+    caller = stranger.accept(greeting())
+    eventually(lambda: watcher.prober.armed)
+    reset(caller)
+    stranger.accept(greeting("i2"))
+    stranger.accept(greeting())
+    eventually(lambda: watcher.prober.armed)
+    assert watcher.said.empty()
+
+
+def test_refusal_after_more_than_the_greeting_is_no_proof(watcher: Watcher, stranger: Stranger) -> None:
+    """It was the prober that hung up, so nothing has ended."""
+    watcher.prober.watch([peer_at(stranger.port)])
+    caller = stranger.accept(greeting())
+    eventually(lambda: watcher.prober.armed)
+    stranger.socket.close()
+    caller.sendall(b"and another thing")
+    refused(watcher)
+
+
+def test_refusal_long_after_the_end_is_no_proof() -> None:
+    """A proxy that closed an idle connection, reached nobody for a while, and then ended."""
+    clock, stranger = HeldClock(), Stranger()
+    watcher = Watcher(clock)
+    watcher.prober.watch([peer_at(stranger.port)])
+    caller = stranger.accept(greeting())
+    eventually(lambda: watcher.prober.armed)
+    caller.close()
+    stranger.accept()
+    clock.advance(11)
+    stranger.close()
+
+    def refused_often() -> bool:
+        clock.advance(1)
+        return failures(watcher) > 5
+
+    eventually(refused_often)
+    assert watcher.said.empty()
+    watcher.prober.close()
+
+
 # Watching
 
 
@@ -390,13 +512,20 @@ def test_time_to_the_proof_is_told() -> None:
     second.close()
 
 
-def test_restless_peer_is_dialled_ever_more_rarely() -> None:
-    """One that greets and hangs up is dialled at once if it was well for a while, and else with pauses."""
+@pytest.mark.parametrize("hang_up", [socket.socket.close, reset])
+def test_restless_peer_is_dialled_ever_more_rarely(hang_up: Callable[[socket.socket], None]) -> None:
+    """One that greets and hangs up, gently or not, is dialled at once if it was well for a while, else with pauses."""
     clock, stranger = HeldClock(), Stranger()
     watcher = Watcher(clock)
     watcher.prober.watch([peer_at(stranger.port)])
+
+    def greet_and_hang_up() -> None:
+        caller = stranger.accept(greeting())
+        eventually(lambda: watcher.prober.armed)  # Otherwise a reset may be faster than the greeting.
+        hang_up(caller)
+
     for _ in range(3):
-        stranger.accept(greeting()).close()
+        greet_and_hang_up()
     (link,) = watcher.prober._links.values()  # pyright: ignore[reportPrivateUsage]
     # The pause begins when the prober has seen the end of the third connection, by a clock that must not move before.
     eventually(lambda: link.phase is prober._Phase.WAITING and link.due > clock.monotonic())  # pyright: ignore[reportPrivateUsage]
@@ -405,8 +534,8 @@ def test_restless_peer_is_dialled_ever_more_rarely() -> None:
         if turn:  # The prober has seen the end of the last connection, and dialled anew.
             eventually(lambda: select.select([stranger.socket], [], [], 0)[0])
         clock.advance(1)
-        stranger.accept(greeting()).close()
-        stranger.accept(greeting()).close()
+        greet_and_hang_up()
+        greet_and_hang_up()
     watcher.prober.close()
     stranger.close()
 

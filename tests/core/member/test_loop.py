@@ -9,7 +9,7 @@ from core.children_kit import new_run
 from core_kit import KEYS, Group, Kennel, put
 
 from smoothcluster.backend import Delete
-from smoothcluster.errors import NameInUseError, UnavailableError
+from smoothcluster.errors import LeaseLostError, NameInUseError, UnavailableError
 from smoothcluster.member.claims import SUCCESSOR_HEAD_START_SECONDS
 from smoothcluster.member.loop import (
     FIRST_RETRY_PAUSE_SECONDS,
@@ -173,6 +173,76 @@ def test_one_taken_for_dead_finds_out_and_joins_anew() -> None:
     assert (first.name, first.role) == ("m_0", Role.BACKUP_RUNNER)
     assert incarnation(first) != before
     assert "lease_lost" in group.kinds("m_0")
+
+
+def port(group: Group, loop: MemberLoop) -> int:
+    """The port in the record of a member."""
+    return group.view().members[incarnation(loop)].record.port
+
+
+def test_one_removed_while_its_lease_was_alive_announces_no_port_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
+    """What misled others once would do so again. Its lease still tells of its end; the log and an event say so."""
+    group = Group(runner=1, backup=1)
+    first, second = group.member(), group.member()
+    group.turn(first, second)
+    assert port(group, first) > 0
+    second.inbox.proved_gone(incarnation(first))
+    group.turn(second, first)
+    assert port(group, first) == 0
+    told = [event["why"] for event in group.events("m_0") if event["kind"] == "lease_lost"]
+    assert len(told) == 1
+    assert "announces no port" in str(told[0])
+    assert str(told[0]) in caplog.text
+    group.clock.advance(group.ttl / 2)
+    group.renew(second)
+    group.clock.advance(group.ttl)
+    group.renew(second)
+    group.turn(first, second)
+    assert port(group, first) == 0, "in every later incarnation"
+    group.turn(second)
+    assert group.watched["p1"] == set()
+    assert port(group, second) > 0
+
+
+def test_one_whose_lease_ran_out_announces_its_port_again() -> None:
+    """Nobody was wrong."""
+    group = Group()
+    loop = group.member()
+    group.turn(loop)
+    before = incarnation(loop)
+    group.clock.advance(2 * group.ttl)
+    group.turn(loop)
+    assert incarnation(loop) != before
+    assert port(group, loop) > 0
+    assert "announces no port" not in str(group.events("m_0"))
+
+
+def test_a_store_that_lost_record_and_lease_costs_nobody_the_port() -> None:
+    """By its own clock the lease is alive, but it is not another member that was wrong."""
+    group = Group()
+    loop = group.member()
+    group.turn(loop)
+    before, session = incarnation(loop), loop.session
+    assert session is not None
+    session.lease.revoke()
+    assert session.held()
+    group.turn(loop)
+    assert incarnation(loop) != before
+    assert port(group, loop) > 0
+
+
+def test_a_record_that_the_member_has_deleted_itself_blames_nobody() -> None:
+    """The answer to its last commit was lost, and it looks again."""
+    group = Group()
+    loop = group.member()
+    group.turn(loop)
+    life = loop.life
+    assert life is not None
+    life.stop_starting()
+    assert life.release()
+    with pytest.raises(LeaseLostError, match="record is gone"):
+        life.release()
+    assert not life.removed
 
 
 @pytest.mark.promise(7)
