@@ -6,12 +6,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from smoothcluster_sqlite import SqliteBackend
+from smoothcluster_sqlite import file as opening
 
 from smoothcluster.backend import Create
 from smoothcluster.errors import UnavailableError, UsageError
 from smoothcluster.testing import eventually
-from smoothcluster_sqlite import SqliteBackend
-from smoothcluster_sqlite import file as opening
 
 STRANGER = 12345
 """A user who is somebody else."""
