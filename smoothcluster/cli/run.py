@@ -17,6 +17,7 @@ from smoothcluster.cli.event_tail import Event, Tail
 from smoothcluster.cli.formatting import ranges
 from smoothcluster.cli.handler_loading import load_handler
 from smoothcluster.cli.logs import log
+from smoothcluster.cli.output import print_data
 from smoothcluster.cli.supervised import supervised
 from smoothcluster.cli.supervisor import supervise
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -111,7 +112,8 @@ def _be_member(call: Handler, url: str | None, *, again: bool, **settings: Any) 
         except KeyboardInterrupt:
             return  # The constructor has given everything back.
         try:
-            print(f"{crawler.name} {crawler.role} in group {crawler.group} at {masked(backend.url)}", flush=True)
+            line = f"{crawler.name} {crawler.role} in group {crawler.group} at {masked(backend.url)}"
+            print_data(line, flush=True)
             with _narrated(crawler, backend):
                 crawler.run()
         except KeyboardInterrupt:
@@ -206,7 +208,8 @@ class Narrator:
 
 def handover(event: Event) -> str:
     """Describe a handover in words. The member is the subject."""
-    numbers = cast("list[object]", event.get("shards") or ())
+    found = event.get("shards")
+    numbers = cast("list[object]", found) if isinstance(found, list) else []
     shards = ranges(number for number in numbers if isinstance(number, int)) or "none"
     if event.get("from") is None:
         return f"took shards {shards}"
