@@ -24,6 +24,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import BackendError, UsageError
+from smoothcluster.failure_detector.listen_address import LISTEN_FORM, ListenAddress
 from smoothcluster.group.spec import INDEX_PLACEHOLDER
 from smoothcluster.model import Handler
 from smoothcluster.options import Isolation, Retries
@@ -77,7 +78,12 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
     metavar="BYTES",
     help="The most that a task may allocate before the task fails; needs --isolation.",
 )
-@click.option("--host", help="Address at which other members reach this machine; found automatically if left out.")
+@click.option(
+    "--listen",
+    metavar=LISTEN_FORM,
+    help="Where this member listens, so that other members notice its death: an address of this machine, a port or a "
+    "range of ports, and the address by which others reach this machine. Found automatically if left out.",
+)
 @common
 def run(handler: str, url: str | None, members: int, again: bool, **settings: Any) -> None:  # noqa: FBT001  # an option
     """Run a member of a group in this process.
@@ -90,6 +96,7 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
     """
     if members > 1:
         load_handler(handler)
+        _check_ports(settings["listen"], members)
         if INDEX_PLACEHOLDER not in settings["name"]:
             raise UsageError(f"{members} members need {members} names: put {INDEX_PLACEHOLDER} into --name")
         options = [] if url is None else ["--backend", url]
@@ -101,6 +108,13 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
         click.get_current_context().exit(supervise(["run", handler, *options], RESTART_OPTION, members))
     with supervised():
         _be_member(load_handler(handler), url, again=again, **_grouped(**settings))
+
+
+def _check_ports(listen: str | None, members: int) -> None:
+    """Raise UsageError if there are fewer ports than *members*."""
+    ports = None if listen is None else ListenAddress.parse(listen).ports
+    if ports is not None and len(ports) < members:
+        raise UsageError(f"{members} members need {members} ports: give a range of ports to --listen ({LISTEN_FORM})")
 
 
 def _be_member(call: Handler, url: str | None, *, again: bool, **settings: Any) -> None:

@@ -6,7 +6,8 @@ a `Prober`, which connects, reads the greeting, holds the connection, and dials 
     WAITING --dial--> CONNECTING --> CONNECTED --greeting--> HELD --connection ends--> WAITING
                       or OVER: REFUSED   or OVER: REPLACED
 
-Parts: `listener` greets, `prober` watches, `sockets` makes the sockets for both.
+Parts: `listener` greets, `prober` watches, `sockets` makes the sockets for both, `listen_address` reads the option
+*listen*.
 
 Invariants: only two observations prove that an incarnation is over, and only to a prober with an earlier
 greeting from the same incarnation at the same address:
@@ -25,7 +26,8 @@ callback is logged, and the other peers stay watched.
 Begin reading with `prober.Prober`, then `listener.Listener`.
 """
 
+from smoothcluster.failure_detector.listen_address import ListenAddress, listen_address
 from smoothcluster.failure_detector.listener import Listener
 from smoothcluster.failure_detector.prober import Peer, Prober, Proof
 
-__all__ = ["Listener", "Peer", "Prober", "Proof"]
+__all__ = ["ListenAddress", "Listener", "Peer", "Prober", "Proof", "listen_address"]

@@ -84,6 +84,10 @@ class MemoryBackend(CoordinationBackend, HasHistory):
         return self.store.guarantees
 
     @property
+    def one_machine(self) -> bool:
+        return True
+
+    @property
     def url(self) -> str:
         return f"memory://{self.store.name}"
 

@@ -8,7 +8,7 @@ import shlex
 import stat
 from pathlib import Path
 
-_SUFFIXES = ("", "-wal", "-shm", "-journal")
+_FILE_SUFFIXES = ("", "-wal", "-shm", "-journal")
 """The files of a store: sqlite reads all of them, whoever made them."""
 
 
@@ -25,7 +25,7 @@ def find_exposure(path: Path) -> str | None:
                 f"could be replaced by every user, because all may write the folder {folder}: use a folder of your own,"
                 f" or run: chmod o-w {_quoted(folder)}"
             )
-    for each in [real.with_name(real.name + suffix) for suffix in _SUFFIXES]:
+    for each in [real.with_name(real.name + suffix) for suffix in _FILE_SUFFIXES]:
         found, user = _stat(each), os.geteuid()
         if found.st_nlink and found.st_uid != user:
             return (

@@ -91,6 +91,10 @@ class FilesBackend(CoordinationBackend):
         return _FILES_GUARANTEES
 
     @property
+    def one_machine(self) -> bool:
+        return True
+
+    @property
     def url(self) -> str:
         return self._folder.path.as_uri().replace("file:", "files:", 1)
 
