@@ -1,6 +1,6 @@
 """Whether other users of the machine could change the store: who owns the files, and who may write or replace a file.
 
-Every member trusts the store, so a user who can write the file, or put another file in its place, controls the group.
+Every member trusts the store, so a user who can write or replace the file controls the group.
 """
 
 import os
@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 _FILE_SUFFIXES = ("", "-wal", "-shm", "-journal")
-"""The files of a store: sqlite reads all of them, whoever made them."""
+"""The files of a store. sqlite reads all of them, without a look at the owners."""
 
 
 def find_exposure(path: Path) -> str | None:
