@@ -243,3 +243,11 @@ def test_a_password_for_a_server_named_by_another_counts_too(
     for host, warned in (("127.0.0.1", 0), ("203.0.113.7", 1), ("203.0.113.8", 1)):
         with pytest.raises(ConnectionRefusedError, match=str(warned)):
             vars(backend)["servers"]._open(host, 1, 0.2)
+
+
+@pytest.mark.parametrize("url", ["{}://me:x@h", "{}://me:p?x@h", "{}://me:p#x%40h", "{}://me:p/x@h?namespace=n"])
+@pytest.mark.parametrize("scheme", SERVERS)
+def test_credentials_are_told_where_they_belong(scheme: str, url: str) -> None:
+    """The error has the options that take them."""
+    with pytest.raises(UsageError, match=r"must not contain credentials; pass username= and password="):
+        opened(url.format(scheme))
