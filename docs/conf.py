@@ -52,7 +52,7 @@ NAVIGATION = {
     "Do": ["docs/howto/*"],
     "Look up": ["docs/reference/*", "docs/reference/api/index"],
     "Understand": ["docs/explanation/*", "docs/decisions/*"],
-    "The project": ["README", "CONTRIBUTING", "CHANGELOG", "changelog.d/README"],
+    "The project": ["README", "CONTRIBUTING", "SECURITY", "CHANGELOG", "changelog.d/README"],
     "Backends": ["backends/README", "backends/*/README", "examples/*/README"],
 }
 """The bar at the side. A page that is in none of these is a warning, and so an error."""

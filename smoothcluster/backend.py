@@ -237,6 +237,11 @@ class CoordinationBackend(Protocol):
     def url(self) -> str:
         """The address of the store, for people and for `connect`; never contains a secret."""
 
+    @property
+    def one_machine(self) -> bool:
+        """Whether all clients of this store run on one machine, so members need to listen on loopback only."""
+        return False
+
     @abstractmethod
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         """Read each of *keys*, None where absent; in order, not as a snapshot of one moment.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from smoothcluster.backend import CoordinationBackend, Delete
+from smoothcluster.backend import CoordinationBackend, Delete, Entry
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
 from smoothcluster.group.events import read_events
@@ -17,7 +17,9 @@ from smoothcluster.jobs.access import CLIENT_RETRY_SECONDS, Access, read_jobs
 from smoothcluster.jobs.handle import JobHandle
 from smoothcluster.jobs.submission import Submission
 from smoothcluster.model import Task, check_name
+from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.job import Job
+from smoothcluster.records.keys import last_part
 from smoothcluster.records.quarantine import QuarantinedTask, name_of_release
 
 log = logging.getLogger("smoothcluster")
@@ -124,9 +126,7 @@ class Cluster:
     def quarantine(self) -> list[QuarantinedTask]:
         """Return the quarantined tasks with the evidence for each, oldest first."""
         store = self._access.store
-        found = self._access.ask(
-            lambda: store.read_records(store.keys.quarantine, lambda entry: QuarantinedTask.from_json(entry.value))
-        )
+        found = self._access.ask(lambda: store.read_records(store.keys.quarantine, _decode_quarantined))
         return sorted(found.values(), key=lambda each: (each.at, each.id))
 
     def release(self, *numbers: str) -> list[JobHandle]:
@@ -167,6 +167,13 @@ class Cluster:
     def events(self) -> list[Mapping[str, object]]:
         """Return the events noted by members, oldest first by their wall clocks; a bounded number for each member."""
         return self._access.ask(lambda: read_events(self._access.store))
+
+
+def _decode_quarantined(entry: Entry) -> QuarantinedTask:
+    found = QuarantinedTask.from_json(entry.value)
+    if found.id != last_part(entry.key):  # Otherwise `drop` would delete another record.
+        raise GarbageError(f"the record names another task in quarantine: {found.id!r:.40}")
+    return found
 
 
 def _remove(backend: CoordinationBackend, change: Delete) -> None:

@@ -66,8 +66,10 @@ class ClusterCrawler:
         grace: seconds for running handlers to finish when the member leaves.
         shards: the number of shards of the group, which never changes; None for 32, and at least
             four for each Runner.
-        host: the address or host name at which other members reach this machine for failure
-            detection; found out if None.
+        listen: where this member listens for the failure detector, as ``ADDRESS[:PORT[-PORT]][@ADVERTISED]``: an
+            address of this machine, a port or a range of ports (the first free port is used), and the address by
+            which other members reach this machine. IPv6 addresses stand in brackets. If None, any free port on the
+            address by which this machine reaches others, or on loopback if the store is on this machine alone.
         order: the key by which candidates for a free seat are sorted; in order of joining if None.
         capacity: how many shards this member takes at most; None for any number. Shards beyond the capacity of all
             members appear as *unassigned* in `status` until a member has room.
@@ -101,7 +103,7 @@ class ClusterCrawler:
         retries: Retries | None = None,
         grace: float = 10.0,
         shards: int | None = None,
-        host: str | None = None,
+        listen: str | None = None,
         order: Order = join_order,
         capacity: int | None = None,
         pacing: Pacing | None = None,
@@ -124,7 +126,7 @@ class ClusterCrawler:
             pacing or Pacing(),
         ).check()  # fmt: skip
         self._backend, self._require, self._lease_ttl = backend, require or {}, lease_ttl
-        self._process = MemberProcess(backend, settings, handler, isolation, warm_up, host)
+        self._process = MemberProcess(backend, settings, handler, isolation, warm_up, listen)
         self._loop = self._process.loop
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None

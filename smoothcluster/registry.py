@@ -47,14 +47,14 @@ def schemes() -> list[str]:
 
 
 def masked(url: str) -> str:
-    """*url* without its possible secrets: all text before the last ``@``, and the query, is replaced.
+    """*url* without its possible secrets: all text before the last ``@`` (or ``%40``), and the query or fragment.
 
     A password may contain any character by mistake, so the function masks too much rather than too little.
     """
     scheme, rest = _split(url)
-    _, at, rest = rest.rpartition("@")
-    rest, query, _ = rest.partition("?")
-    return f"{scheme}{'://' if scheme else ''}{'***@' if at else ''}{rest}{'?***' if query else ''}"
+    *before, rest = re.split("@|%40", rest)
+    rest, *after = re.split("[?#]", rest)
+    return f"{scheme}{'://' if scheme else ''}{'***@' if before else ''}{rest}{'?***' if after else ''}"
 
 
 def _split(url: str) -> tuple[str, str]:

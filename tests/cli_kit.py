@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,12 @@ from smoothcluster.cli import main
 DEADLINE = 60
 """Seconds that anything may take."""
 
+HOSTILE = (
+    "\x1b[2J\x1b]0;owned\x07\r\n2026-01-01 00:00:00,000 INFO forged\v\f\x1c\x85\x9b31m"
+    "\u202e\u2066\u200e\u2028\u2029\ufeff\x7f\x00\ud800 end"
+)
+"""What clears a terminal, names its window, begins a line of its own, or turns the order of letters."""
+
 Invoke = Callable[..., Result]
 
 
@@ -28,6 +35,13 @@ def invoke_on(url: str) -> Invoke:
         return CliRunner(env={"SMOOTHCLUSTER_BACKEND": url}).invoke(main, args, input=stdin)
 
     return invoke
+
+
+def harmful(text: str) -> list[str]:
+    """What of *text* may move the cursor, hide or turn letters, or pass for a line of the log."""
+    bad = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    found = [repr(each) for each in text if each not in "\n\t" and unicodedata.category(each) in bad]
+    return found + [line for line in text.split("\n") if line.startswith("2026-01-01")]
 
 
 def one_line(result: Result, status: int) -> str:

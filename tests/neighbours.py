@@ -3,6 +3,7 @@
 import json
 import os
 import queue
+import random
 import signal
 import socket
 import struct
@@ -22,10 +23,10 @@ LOOPBACK = "127.0.0.1"
 MEMBER = """
 import ctypes, os, resource, sys, time
 libc = ctypes.PyDLL(None)
-from smoothcluster.failure_detector import Listener, listener
+from smoothcluster.failure_detector import ListenAddress, Listener, listener
 if sys.argv[3] == "together":
     listener.keep_descriptors_apart = lambda keep: False
-listener = Listener(sys.argv[1])
+listener = Listener(ListenAddress(sys.argv[1]))
 listener.announce("g", "m", sys.argv[2])
 print(listener.address[1], flush=True)
 for line in sys.stdin:
@@ -168,6 +169,12 @@ def peer_at(port: int, incarnation: str = "i1", host: str = LOOPBACK, member: st
 def greeting(incarnation: str = "i1", member: str = "m", group: str = "g") -> bytes:
     """What a listener says."""
     return json.dumps({"group": group, "member": member, "incarnation": incarnation}).encode() + b"\n"
+
+
+def own_place() -> tuple[str, int]:
+    """An address of the loopback that nobody else uses, and a port there that the kernel gives to nobody."""
+    numbers = [random.randint(1, 254) for _ in range(3)]
+    return f"127.{'.'.join(map(str, numbers))}", random.randint(11_000, 19_000)
 
 
 def call(address: tuple[str, int]) -> socket.socket:

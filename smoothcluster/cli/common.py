@@ -13,6 +13,7 @@ import click
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.cli import logs
 from smoothcluster.cli.backend_options import OPTIONS_VARIABLE, backend_options
+from smoothcluster.cli.output import print_message
 from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.registry import BACKEND_VARIABLE, connect
 
@@ -142,7 +143,7 @@ def _print_error(error: click.ClickException) -> None:
     text = " ".join(error.format_message().split())
     if isinstance(error, click.UsageError) and error.ctx is not None:
         text = f"{text.removesuffix('.')}; see: {error.ctx.command_path} --help"
-    click.echo(f"Error: {logs.scrubbed(text)}", err=True)
+    print_message(f"Error: {text}")
 
 
 def verbose(command: F) -> F:
@@ -179,9 +180,7 @@ def opened(url: str | None) -> Generator[CoordinationBackend]:
     logs.hide(named)
     backend = connect(url, **backend_options())
     if not named:
-        click.echo(
-            f"this command is using {backend.url}; --backend or {BACKEND_VARIABLE} names another store", err=True
-        )
+        print_message(f"this command is using {backend.url}; --backend or {BACKEND_VARIABLE} names another store")
     try:
         with logs.adapter_logging_to_stderr(backend):
             yield backend

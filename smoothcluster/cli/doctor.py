@@ -12,6 +12,7 @@ from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, opened, verbose
 from smoothcluster.cli.formatting import table
 from smoothcluster.cli.logs import adapter_logging_to_stderr
+from smoothcluster.cli.output import print_data
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.registry import masked
 from smoothcluster.retry import patiently
@@ -82,9 +83,10 @@ def doctor(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
     promises = list(assess(guarantees, measured, warnings))
     if as_json:
         found = {"url": where, "measured": asdict(measured), "guarantees": asdict(guarantees), "warnings": warnings}
-        print(json.dumps(found | {"promises": [asdict(promise) for promise in promises]}))
+        print_data(json.dumps(found | {"promises": [asdict(promise) for promise in promises]}))
     else:
-        print("\n".join(report(where, guarantees, measured, promises)))
+        for line in report(where, guarantees, measured, promises):
+            print_data(line)
     if any(promise.verdict == VERDICT_NOT_HELD for promise in promises):
         raise Failure(f"not every promise holds on {where}; the list says which and why", Exit.FAILED)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import final
 
 from smoothcluster.backend import CoordinationBackend, Entry
-from smoothcluster.group.events import EVENTS_KEPT_PER_MEMBER
+from smoothcluster.group.events import EVENTS_KEPT_PER_MEMBER, sortable_number
 from smoothcluster.records.codec import GarbageError, load
 from smoothcluster.records.keys import Keys
 
@@ -61,10 +61,8 @@ def _event(entry: Entry | None) -> Event | None:
 
 
 def _place(event: Event) -> int:
-    number = event.get("n")
-    return number if isinstance(number, int) else -1
+    return max(-1, int(sortable_number(event.get("n"))))
 
 
 def _at(event: Event) -> float:
-    at = event.get("at")
-    return at if isinstance(at, int | float) else 0.0
+    return sortable_number(event.get("at"))

@@ -7,8 +7,8 @@ import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.event_tail import Tail
-from smoothcluster.cli.formatting import plain
 from smoothcluster.cli.interrupt import pause
+from smoothcluster.cli.output import print_data, print_message
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.group.events import line
@@ -34,10 +34,10 @@ def events(follow: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
             if not follow:
                 cluster.spec()  # Raises if the group does not exist. A group without events is no error.
             elif patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, cluster.absent):
-                click.echo(f"group {plain(group)} does not exist yet; the command waits for the first event", err=True)
+                print_message(f"group {group} does not exist yet; the command waits for the first event")
             while True:
                 for event in patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, tail.new):
-                    print(line(event))
+                    print_data(line(event))
                 sys.stdout.flush()
                 if not follow:
                     break

@@ -1,11 +1,32 @@
 """Format values as lines and tables for people."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TextIO
 
 
 def plain(value: object) -> str:
-    """Return *value* as text for a terminal. Characters that could move the cursor or break the line are replaced."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(value))
+    """Return *value* as text for a terminal, of the same length.
+
+    Characters that could move the cursor, break the line, or turn the order of letters are replaced: all controls (with
+    the escapes of terminals), line and paragraph separators, marks of direction, and other invisible characters.
+    """
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def one_line(text: str) -> str:
+    """Return *text* as a single line for a terminal: a space for each line break, and otherwise as `plain` does."""
+    return plain(" ".join(text.splitlines()))
+
+
+def encodable(text: str, stream: TextIO | None) -> str:
+    """Return *text* with escapes for characters that *stream* cannot write, for example on an ASCII terminal."""
+    encoding = getattr(stream, "encoding", None)
+    if text.isascii() or encoding is None:
+        return text
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def cell(value: object) -> str:

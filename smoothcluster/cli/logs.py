@@ -1,15 +1,18 @@
-"""Log lines of commands on standard error, without secrets.
+"""Log lines of commands on standard error, without secrets and without characters that act on a terminal.
 
 This module configures the library's loggers alone. The user's module may configure all other loggers.
 """
 
 import logging
 import re
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import final
 
 import click
+
+from smoothcluster.cli.formatting import encodable, one_line, plain
 
 log = logging.getLogger("smoothcluster.cli")
 """The log of a command at work."""
@@ -45,17 +48,38 @@ def scrubbed(text: str) -> str:
     return _USERINFO_PATTERN.sub("***@", text)
 
 
+_TRACE_MARGIN = "  | "
+"""Before each line of a stack trace, which may hold texts of strangers: such a line must not pass for a record."""
+
+
+@final
+class _LineFormatter(logging.Formatter):
+    """Formats a record as a single line, with a stack trace below, and lets no text act on the terminal."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # as `logging` calls it
+        # Without credentials first: the filter could change a password beyond recognition.
+        return one_line(scrubbed(super().formatMessage(record)))
+
+    def format(self, record: logging.LogRecord) -> str:
+        line, *trace = super().format(record).split("\n")
+        shown = scrubbed("\n".join(trace)).split("\n") if trace else []
+        return "\n".join([line, *(_TRACE_MARGIN + plain(each) for each in shown)])
+
+
 @final
 class _Teller(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # Standard error may be closed, a broken pipe, or on a full disk. The command continues without the log line.
         with suppress(OSError, ValueError):
-            click.echo(scrubbed(self.format(record)), err=True)
+            click.echo(encodable(self.format(record), sys.stderr), err=True)
 
 
 def _new_teller(level: int) -> _Teller:
     teller = _Teller(level)
-    teller.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    teller.setFormatter(_LineFormatter())
     return teller
 
 

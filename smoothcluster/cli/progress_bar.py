@@ -9,9 +9,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, final
 
-import click
-
+from smoothcluster.cli.formatting import one_line
 from smoothcluster.cli.logs import scrubbed
+from smoothcluster.cli.output import print_message
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -37,7 +37,7 @@ class Plain(Bar):
         """Show nothing."""
 
     def print_line(self, text: str) -> None:
-        click.echo(scrubbed(text), err=True)
+        print_message(text)
 
 
 @final
@@ -53,7 +53,7 @@ class Moving(Bar):
         self._progress.update(self._task, completed=done, total=total, pace=f"{pace:,.0f}/s" if pace else "")
 
     def print_line(self, text: str) -> None:
-        self._progress.console.print(scrubbed(text), markup=False)
+        self._progress.console.print(one_line(scrubbed(text)), markup=False)
 
 
 @contextmanager

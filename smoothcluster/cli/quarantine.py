@@ -8,6 +8,7 @@ import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import table
+from smoothcluster.cli.output import print_data
 from smoothcluster.cluster import Cluster
 from smoothcluster.records.quarantine import QuarantinedTask
 
@@ -30,7 +31,7 @@ def list_(as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
         if not found:
             cluster.status()  # Raises if the group does not exist. An empty quarantine is no error.
         for line in (json.dumps(each.as_dict()) for each in found) if as_json else report(found):
-            print(line)
+            print_data(line)
 
 
 def report(found: list[QuarantinedTask]) -> Iterator[str]:
@@ -58,7 +59,7 @@ def release(numbers: tuple[str, ...], url: str | None, group: str) -> None:
     """
     with opened(url) as backend:
         for job in Cluster(backend, group, patience=STORE_RETRY_SECONDS).release(*numbers):
-            print(job.id)
+            print_data(job.id)
 
 
 @quarantine.command()

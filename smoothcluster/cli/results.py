@@ -7,6 +7,7 @@ import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import plain
+from smoothcluster.cli.output import print_data
 from smoothcluster.cluster import Cluster
 from smoothcluster.model import Outcome
 
@@ -33,7 +34,7 @@ def results(job: str | None, form: str, url: str | None, group: str) -> None:
         write = OUTCOME_FORMATTERS[form]
         for each in _jobs(cluster, job):
             for outcome in cluster.job(each).results():
-                print(write(each, outcome))
+                print_data(write(each, outcome))
 
 
 def _jobs(cluster: Cluster, job: str | None) -> Iterable[str]:

@@ -17,12 +17,14 @@ from smoothcluster.cli.event_tail import Event, Tail
 from smoothcluster.cli.formatting import ranges
 from smoothcluster.cli.handler_loading import load_handler
 from smoothcluster.cli.logs import log
+from smoothcluster.cli.output import print_data
 from smoothcluster.cli.supervised import supervised
 from smoothcluster.cli.supervisor import supervise
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import BackendError, UsageError
+from smoothcluster.failure_detector.listen_address import LISTEN_FORM, ListenAddress
 from smoothcluster.group.spec import INDEX_PLACEHOLDER
 from smoothcluster.model import Handler
 from smoothcluster.options import Isolation, Retries
@@ -76,7 +78,12 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
     metavar="BYTES",
     help="The most that a task may allocate before the task fails; needs --isolation.",
 )
-@click.option("--host", help="Address at which other members reach this machine; found automatically if left out.")
+@click.option(
+    "--listen",
+    metavar=LISTEN_FORM,
+    help="Where this member listens, so that other members notice its death: an address of this machine, a port or a "
+    "range of ports, and the address by which others reach this machine. Found automatically if left out.",
+)
 @common
 def run(handler: str, url: str | None, members: int, again: bool, **settings: Any) -> None:  # noqa: FBT001  # an option
     """Run a member of a group in this process.
@@ -89,6 +96,7 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
     """
     if members > 1:
         load_handler(handler)
+        _check_ports(settings["listen"], members)
         if INDEX_PLACEHOLDER not in settings["name"]:
             raise UsageError(f"{members} members need {members} names: put {INDEX_PLACEHOLDER} into --name")
         options = [] if url is None else ["--backend", url]
@@ -102,6 +110,13 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
         _be_member(load_handler(handler), url, again=again, **_grouped(**settings))
 
 
+def _check_ports(listen: str | None, members: int) -> None:
+    """Raise UsageError if there are fewer ports than *members*."""
+    ports = None if listen is None else ListenAddress.parse(listen).ports
+    if ports is not None and len(ports) < members:
+        raise UsageError(f"{members} members need {members} ports: give a range of ports to --listen ({LISTEN_FORM})")
+
+
 def _be_member(call: Handler, url: str | None, *, again: bool, **settings: Any) -> None:
     with opened(url) as backend, _sigterm_interrupts():
         try:
@@ -111,7 +126,8 @@ def _be_member(call: Handler, url: str | None, *, again: bool, **settings: Any) 
         except KeyboardInterrupt:
             return  # The constructor has given everything back.
         try:
-            print(f"{crawler.name} {crawler.role} in group {crawler.group} at {masked(backend.url)}", flush=True)
+            line = f"{crawler.name} {crawler.role} in group {crawler.group} at {masked(backend.url)}"
+            print_data(line, flush=True)
             with _narrated(crawler, backend):
                 crawler.run()
         except KeyboardInterrupt:
@@ -206,7 +222,8 @@ class Narrator:
 
 def handover(event: Event) -> str:
     """Describe a handover in words. The member is the subject."""
-    numbers = cast("list[object]", event.get("shards") or ())
+    found = event.get("shards")
+    numbers = cast("list[object]", found) if isinstance(found, list) else []
     shards = ranges(number for number in numbers if isinstance(number, int)) or "none"
     if event.get("from") is None:
         return f"took shards {shards}"

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ import click
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import plain, ranges, shape, table
 from smoothcluster.cli.interrupt import pause
+from smoothcluster.cli.output import print_data
 from smoothcluster.cluster import Cluster
 from smoothcluster.model import Role
 
@@ -33,7 +34,7 @@ def status(as_json: bool, watch: bool, url: str | None, group: str) -> None:  # 
         cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
         while True:
             found = cluster.status()
-            show(json.dumps(found) if as_json else "\n".join(report(found)))
+            show([json.dumps(found)] if as_json else list(report(found)))
             if not watch:
                 break
             pause(WATCH_POLL_SECONDS)
@@ -44,19 +45,23 @@ def _interruptible(*, watch: bool) -> AbstractContextManager[None]:
     return suppress(KeyboardInterrupt) if watch else nullcontext()
 
 
-def _print(text: str) -> None:
-    print(text, flush=True)
+def _print(lines: Sequence[str]) -> None:
+    for line in lines:
+        print_data(line)
+    sys.stdout.flush()
 
 
 @contextmanager
-def _redrawn() -> Generator[Callable[[str], None]]:
-    """Yield a function that shows a text in place of the previous text."""
+def _redrawn() -> Generator[Callable[[Sequence[str]], None]]:
+    """Yield a function that shows lines in place of the previous lines."""
     from rich.console import Console  # needed on a terminal only
     from rich.live import Live  # as above
     from rich.text import Text  # as above
 
     with Live(console=Console(), auto_refresh=False, vertical_overflow="crop") as live:
-        yield lambda text: live.update(Text(text, no_wrap=True, overflow="ellipsis"), refresh=True)
+        yield lambda lines: live.update(
+            Text("\n".join(map(plain, lines)), no_wrap=True, overflow="ellipsis"), refresh=True
+        )
 
 
 def _checked(member: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, failure, opened
+from smoothcluster.cli.output import print_data, print_message
 from smoothcluster.cli.progress_bar import Bar, shown
 from smoothcluster.cli.task_input import Feed
 from smoothcluster.cli.wait import watch
@@ -68,11 +69,11 @@ def submit(
         with shown("submitting", total) as bar:
             _hand_in(cluster, feed, name, bar)
         if not feed.count:
-            click.echo(f"the arguments hold no task, so job {name} got none", err=True)
+            print_message(f"the arguments hold no task, so job {name} got none")
         if feed.repeats:
-            click.echo(f"{feed.repeats} repeated tasks were skipped", err=True)
+            print_message(f"{feed.repeats} repeated tasks were skipped")
         answer = json.dumps({"job": name, "tasks": feed.count, "repeats": feed.repeats}) if as_json else name
-        print(answer, flush=True)
+        print_data(answer, flush=True)
         if wait:
             watch(cluster.job(name))
 

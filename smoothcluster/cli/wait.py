@@ -7,6 +7,7 @@ import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, opened
 from smoothcluster.cli.interrupt import pause
+from smoothcluster.cli.output import print_data, print_message
 from smoothcluster.cli.progress_bar import shown
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
@@ -30,7 +31,7 @@ def wait(*, job: str, timeout: float | None, as_json: bool, url: str | None, gro
     with opened(url) as backend:
         ended = watch(Cluster(backend, group, patience=STORE_RETRY_SECONDS).job(job), timeout)
     if as_json:
-        print(json.dumps({"job": job} | asdict(ended)))
+        print_data(json.dumps({"job": job} | asdict(ended)))
 
 
 def watch(job: JobHandle, timeout: float | None = None) -> Progress:
@@ -47,7 +48,7 @@ def watch(job: JobHandle, timeout: float | None = None) -> Progress:
     except KeyboardInterrupt:
         again = f"the job continues; to wait again, run: smoothcluster wait {job.id}"
         raise Failure(f"Ctrl-C interrupted the command; {again}", Exit.INTERRUPTED) from None
-    click.echo(f"job {job.id}: {summary(progress)}", err=True)
+    print_message(f"job {job.id}: {summary(progress)}")
     return progress
 
 

@@ -6,7 +6,8 @@ a `Prober`, which connects, reads the greeting, holds the connection, and dials 
     WAITING --dial--> CONNECTING --> CONNECTED --greeting--> HELD --connection ends--> WAITING
                       or OVER: REFUSED   or OVER: REPLACED
 
-Parts: `listener` greets, `prober` watches, `sockets` makes the sockets for both.
+Parts: `listener` greets, `prober` watches, `sockets` makes the sockets for both, `listen_address` reads the option
+*listen*.
 
 Invariants: only two observations prove that an incarnation is over, and only to a prober whose last greeted connection
 to the incarnation was closed in order (by FIN):
@@ -32,7 +33,8 @@ lead only to guarded moves that fence the old owner off. Without a proof the lea
 Begin reading with `prober.Prober`, then `listener.Listener`.
 """
 
+from smoothcluster.failure_detector.listen_address import ListenAddress, listen_address
 from smoothcluster.failure_detector.listener import Listener
 from smoothcluster.failure_detector.prober import Peer, Prober, Proof
 
-__all__ = ["Listener", "Peer", "Prober", "Proof"]
+__all__ = ["ListenAddress", "Listener", "Peer", "Prober", "Proof", "listen_address"]

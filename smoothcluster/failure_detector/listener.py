@@ -12,6 +12,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import final
 
+from smoothcluster.failure_detector.listen_address import ListenAddress
 from smoothcluster.failure_detector.sockets import Wakeup, closed_first, keep_descriptors_apart, listen
 
 _MOST_HELD = 64
@@ -29,11 +30,9 @@ _ACCEPT_PAUSE_SECONDS = 0.1
 class Listener:
     """Greets every caller and holds the connection until this process ends.
 
-    Without *host*, the listener uses the address by which this machine reaches other machines, or
-    loopback if no other machine is reachable. A given *host* is the address, or the name of the
-    address, by which other machines reach this machine. Where *host* is no address of this machine
-    (behind an address translation), and for ``0.0.0.0`` and ``::``, the listener listens on every
-    interface. Raise UsageError if *host* cannot be resolved.
+    Without *where*, the listener uses the address by which this machine reaches other machines, or
+    loopback if no other machine is reachable. Raise UsageError if *where* is no address of this machine,
+    or if no port of *where* is free.
 
     The listener never waits for a client and reads nothing: a client that sends data is dropped. While the
     announced incarnation lives, the listener closes no greeted connection in order, but resets the connection.
@@ -43,8 +42,8 @@ class Listener:
     because the last thread to end frees the memory before.
     """
 
-    def __init__(self, host: str | None = None) -> None:
-        self._host = host
+    def __init__(self, where: ListenAddress | None = None) -> None:
+        self._where = where and where.resolved()
         self._greeting = b""
         self._held: dict[socket.socket, bytes] = {}  # each connection with the greeting sent to it
         self._wakeup = Wakeup()
@@ -94,7 +93,7 @@ class Listener:
     def _run(self) -> None:
         self._apart = keep_descriptors_apart(self._wakeup.socket.fileno())
         try:
-            listening, published = listen(self._host)
+            listening, published = listen(self._where)
             self._socket = closed_first(listening) if self._apart else listening
             self._selector = selectors.DefaultSelector()
             self._selector.register(self._wakeup.socket, selectors.EVENT_READ)

@@ -8,12 +8,10 @@ import socket
 from contextlib import suppress
 from typing import final
 
-from smoothcluster.errors import UsageError
+from smoothcluster.failure_detector.listen_address import WILDCARD_ADDRESSES, ListenAddress
 
 _OUTSIDE_ADDRESSES = ("1.1.1.1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "2606:4700:4700::1111")
 """Addresses for which nearly every network has a route. Nothing is ever sent to these addresses."""
-
-_WILDCARD_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - only where the user asks for it, or names an address that is translated
 
 _KEEPALIVE_OPTIONS = [
     (getattr(socket, option), value)
@@ -109,22 +107,37 @@ def dial(host: str, port: int) -> socket.socket:
     return connection
 
 
-def listen(host: str | None) -> tuple[socket.socket, str]:
-    """Return a listening socket on a free port, and the numeric address to publish."""
-    wanted = None if host is None else _resolve(host)
-    published = outgoing_address() if wanted is None or wanted in _WILDCARD_ADDRESSES else wanted
-    try:
-        return _bind(wanted or published), published
-    except OSError:
-        return _bind(_WILDCARD_ADDRESSES[":" in published]), published
+def listen(where: ListenAddress | None) -> tuple[socket.socket, str]:
+    """Return a listening socket, and the numeric address to publish.
+
+    *where* has numeric addresses, as `ListenAddress.resolved` returns. None stands for the address by which this
+    machine reaches other machines.
+    """
+    if where is None:
+        published = outgoing_address()
+        try:
+            return _bind(published), published
+        except OSError:
+            return _bind(WILDCARD_ADDRESSES[":" in published]), published
+    everywhere = where.address in WILDCARD_ADDRESSES
+    published = where.advertised or (outgoing_address() if everywhere else where.address)
+    for port in where.ports or (0,):
+        try:
+            return _bind(where.address, port), published
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise where.refused(error) from error
+    raise where.taken()
 
 
-def _bind(address: str) -> socket.socket:
+def _bind(address: str, port: int = 0) -> socket.socket:
     listening = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     try:
         if address == "::":
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listening.bind((address, 0))
+        if port:  # Connections of an earlier process on this port may linger. A listening socket still keeps the port.
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((address, port))
         listening.listen(128)
         listening.setblocking(False)
         _keep_alive(listening)  # accepted connections inherit this
@@ -132,15 +145,6 @@ def _bind(address: str) -> socket.socket:
         listening.close()
         raise
     return listening
-
-
-def _resolve(host: str) -> str:
-    try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"cannot find the address of host {host!r}: {error}; give one that others can reach"
-        ) from error
 
 
 def outgoing_address() -> str:

@@ -65,7 +65,7 @@ class EventLog:
             if name.isdecimal():
                 self._slots.add(int(name))
             try:
-                last = max(last, int(_number(load(entry.value).get("n"))))
+                last = max(last, int(sortable_number(load(entry.value).get("n"))))
             except GarbageError:
                 continue  # The ring overwrites this slot in due turn.
         self._next = last + 1
@@ -83,11 +83,11 @@ def read_events(store: GroupStore) -> list[Mapping[str, object]]:
                 events.append(event)
             except GarbageError as error:
                 events.append({"at": 0, "kind": "garbage", "key": entry.key, "what": str(error)})
-    return sorted(events, key=lambda event: (_number(event.get("at")), _number(event.get("n"))))
+    return sorted(events, key=lambda event: (sortable_number(event.get("at")), sortable_number(event.get("n"))))
 
 
-def _number(value: object) -> float:
-    # Neither infinite nor an int too large for a float. The number only serves for sorting, even if garbage.
+def sortable_number(value: object) -> float:
+    """A time or number of an event, which may be garbage; -1 for a number that is infinite or too large for a float."""
     return value if isinstance(value, int | float) and abs(value) < 2**53 else -1.0
 
 

@@ -4,15 +4,17 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from smoothcluster.backend import CoordinationBackend, Create
+from smoothcluster.backend import CoordinationBackend, Create, Entry
 from smoothcluster.clock import Clock
 from smoothcluster.errors import OutcomeUnknownError, UsageError
 from smoothcluster.group.spec import new_spec
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned
+from smoothcluster.model import check_name
+from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import Job
-from smoothcluster.records.keys import Keys
+from smoothcluster.records.keys import Keys, last_part
 from smoothcluster.retry import patiently
 
 log = logging.getLogger("smoothcluster")
@@ -44,7 +46,15 @@ def read_job(store: GroupStore, job: str) -> Versioned[Job] | None:
 
 def read_jobs(store: GroupStore) -> dict[str, Job]:
     """The readable records of all jobs, by id; report the garbage."""
-    return store.read_records(store.keys.jobs, lambda entry: Job.from_json(entry.value))
+    return store.read_records(store.keys.jobs, _job)
+
+
+def _job(entry: Entry) -> Job:
+    try:
+        check_name("job", last_part(entry.key))
+    except UsageError as error:
+        raise GarbageError(str(error)) from None
+    return Job.from_json(entry.value)
 
 
 class Access:

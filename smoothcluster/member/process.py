@@ -11,7 +11,7 @@ from typing import final
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.failure_detector import Listener, Prober, Proof
+from smoothcluster.failure_detector import Listener, Prober, Proof, listen_address
 from smoothcluster.group.store import random_id
 from smoothcluster.member.environment import Environment
 from smoothcluster.member.inbox import Inbox
@@ -29,17 +29,18 @@ from smoothcluster.recipes.session import Session
 class MemberProcess:
     """A member in this process.
 
-    Raise UsageError if *isolation* is given and no child process can import *handler*, or if *host* is no address of
-    this machine.
+    Raise UsageError if *isolation* is given and no child process can import *handler*, or if this machine cannot
+    *listen* there.
     """
 
     def __init__(
         self, backend: CoordinationBackend, settings: Settings, handler: Handler, isolation: Isolation | None,
-        warm_up: Callable[[], object] | None, host: str | None,
+        warm_up: Callable[[], object] | None, listen: str | None,
     ) -> None:  # fmt: skip
+        where = listen_address(listen, one_machine=backend.one_machine)
         self.inbox = Inbox(SYSTEM_CLOCK)
         self._children = make_children(handler, settings.concurrency, isolation, self.inbox.ring)
-        self._listener = Listener(host)
+        self._listener = Listener(where)
         self._prober = Prober(self._on_proof)
         self.readiness = Readiness(
             self._children.check, warm_up, self._is_standing_by, self.inbox.wake.set, SYSTEM_CLOCK, self._warm_up

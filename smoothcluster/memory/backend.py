@@ -69,12 +69,12 @@ class MemoryBackend(CoordinationBackend, HasHistory):
         if name.startswith("/"):
             return SocketBackend(name, timeout=timeout)
         try:
-            known = not name or "/" not in check_key(name)
+            known = not name or not {"/", "@"} & set(check_key(name))  # An @ may be the end of a password.
         except ValueError:
             known = False
         if name == url or not known:
             raise UsageError(
-                f"{url!r} names no store in memory: use memory://, memory://NAME or memory:///path/to/socket"
+                "the URL names no store in memory: use memory://, memory://NAME or memory:///path/to/socket"
             )
         with cls._naming:
             return cls(cls._named.setdefault(name, MemoryStore(name=name)))
@@ -82,6 +82,10 @@ class MemoryBackend(CoordinationBackend, HasHistory):
     @property
     def guarantees(self) -> Guarantees:
         return self.store.guarantees
+
+    @property
+    def one_machine(self) -> bool:
+        return True
 
     @property
     def url(self) -> str:

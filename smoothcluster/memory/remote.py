@@ -78,6 +78,10 @@ class SocketBackend(CoordinationBackend, HasHistory):
         return SOCKET_GUARANTEES
 
     @property
+    def one_machine(self) -> bool:
+        return True
+
+    @property
     def url(self) -> str:
         return f"memory://{self._path}"
 

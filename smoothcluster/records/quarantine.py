@@ -9,11 +9,12 @@ The release removes the records only after the submit.
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from smoothcluster.errors import UsageError
-from smoothcluster.model import Task
+from smoothcluster.model import Task, check_name
 from smoothcluster.records.blame import describe, parse_entries
-from smoothcluster.records.codec import GarbageError, dump, load
+from smoothcluster.records.codec import GarbageError, dump, expect, expect_array, expect_object, load
 
 MOST_EVIDENCE_ENTRIES = 50
 """How many entries of evidence the record keeps: the latest."""
@@ -77,12 +78,17 @@ class QuarantinedTask:
         """The quarantined task in *value*; raise GarbageError if *value* holds anything else."""
         data = load(value)
         try:
+            evidence = [expect_object(each) for each in expect_array(data["evidence"])]
+            for each in evidence:
+                expect(str, each["evidence"])
+            at = float(data["at"])
+            datetime.fromtimestamp(at, UTC)  # Raises an error for a time that no reader could show.
             return cls(
-                str(data["id"]), str(data["job"]), Task.from_json(data["task"]), str(data["error"]),
-                [dict(each) for each in data["evidence"]], int(data["attempts"]), str(data["runner"]),
-                int(data["shard"]), int(data["epoch"]), float(data["at"]),
+                expect(str, data["id"]), check_name("job", expect(str, data["job"])), Task.from_json(data["task"]),
+                expect(str, data["error"]), evidence, expect(int, data["attempts"]), expect(str, data["runner"]),
+                expect(int, data["shard"]), expect(int, data["epoch"]), at,
             )  # fmt: skip
-        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, UsageError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, OSError, UsageError) as error:
             raise GarbageError(f"the record is not a task in quarantine: {error!s:.120}") from None
 
     def report(self, note: Callable[..., object]) -> None:

@@ -25,5 +25,5 @@ def outcomes(value: bytes) -> Iterator[Outcome]:
         runner, epoch = str(data["runner"]), int(data["epoch"])
         for task_id, state, result, error, attempts in data["outcomes"]:
             yield Outcome(str(task_id), State(state), result, error, int(attempts), runner, epoch)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise GarbageError(f"the record is not a result: {error!r:.80}") from None

@@ -132,6 +132,10 @@ class Faulty(CoordinationBackend):
         return self.inner.guarantees
 
     @property
+    def one_machine(self) -> bool:
+        return self.inner.one_machine
+
+    @property
     def url(self) -> str:
         return self.inner.url
 

@@ -61,6 +61,10 @@ class Lagging(CoordinationBackend):
         return self._inner.guarantees
 
     @property
+    def one_machine(self) -> bool:
+        return self._inner.one_machine
+
+    @property
     def url(self) -> str:
         return self._inner.url
 

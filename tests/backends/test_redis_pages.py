@@ -62,6 +62,7 @@ def test_options_in_a_file(server: RedisServer, tmp_path: Path, monkeypatch: pyt
     shown = block("docs/reference/commands.md", "json", '"password"').replace('"..."', f'"{SECRET}"')
     options = shown.replace("/etc/ssl/store-ca.pem", str(tmp_path / "ca.pem"))
     (tmp_path / "options.json").write_text(options)
+    (tmp_path / "options.json").chmod(0o600)
     monkeypatch.setenv("SMOOTHCLUSTER_OPTIONS", str(tmp_path / "options.json"))
     place = Place(tmp_path, f"rediss://{server.hosts}/0")
     place.type("smoothcluster submit --job j --group docs http://h/")

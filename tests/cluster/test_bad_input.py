@@ -51,7 +51,8 @@ def construct(group: Group, /, **options: Any) -> None:
         ({"name": ""}, "name '' is not valid"),
         ({"group": ".."}, "group '..' is not valid"),
         ({"handler": "fetch"}, "handler must be a function"),
-        ({"host": "no.such.host.invalid"}, "no.such.host.invalid"),
+        ({"listen": "no.such.host.invalid"}, "no.such.host.invalid"),
+        ({"listen": "127.0.0.1:0"}, "ADDRESS[:PORT[-PORT]][@ADVERTISED]"),
     ],
 )
 def test_arguments_that_make_no_sense(group: Group, options: dict[str, Any], complaint: str) -> None:

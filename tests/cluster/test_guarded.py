@@ -43,6 +43,7 @@ def command(folder: Path, options: Options, *words: str) -> "subprocess.Popen[st
         (folder / "crawl.py").write_text(HANDLER)
     named = folder / f"options-{uuid.uuid4().hex}.json"
     named.write_text(json.dumps(options))
+    named.chmod(0o600)
     return subprocess.Popen(
         [sys.executable, "-m", "smoothcluster", *words],
         cwd=folder,

@@ -57,7 +57,6 @@ def crawlers(store: MemoryStore) -> Iterator[Callable[..., ClusterCrawler]]:
             "backend": MemoryBackend(store),
             "runner": 1,
             "handler": shout,
-            "host": "127.0.0.1",
             "grace": 5.0,
         }
         made.append(ClusterCrawler(**(given | settings)))

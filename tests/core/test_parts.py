@@ -25,7 +25,7 @@ def parted(stores: dict[str, MemoryStore]) -> CoordinationBackend:
         for part in parts.values():
             part.close()
 
-    client = SimpleNamespace(for_group=for_group, close=close, url="memory://parted")
+    client = SimpleNamespace(for_group=for_group, close=close, url="memory://parted", one_machine=True)
     return cast("CoordinationBackend", client)
 
 

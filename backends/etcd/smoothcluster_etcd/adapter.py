@@ -22,7 +22,8 @@ from smoothcluster.backend import (
     check_commit,
 )
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
-from smoothcluster_etcd.address import DEFAULT_NAMESPACE, Pem, format_url, parse_hosts, parse_url
+from smoothcluster.server_options import TlsOptions, format_server, warn_of_plain_password
+from smoothcluster_etcd.address import DEFAULT_NAMESPACE, STORE_NAME, Pem, check_hosts, format_url, parse_url
 from smoothcluster_etcd.connection import Connection, Credentials
 from smoothcluster_etcd.layout import below, etcd_key, range_end
 from smoothcluster_etcd.lease import EtcdLease, lease_id
@@ -55,7 +56,7 @@ class EtcdBackend(CoordinationBackend):
     """Backend on the servers *hosts*, such as ``h1:2379,h2:2379``; everything lies under *namespace* there.
 
     The backend connects on first use. No call blocks for longer than *timeout* seconds.
-    *use_ssl* or any other TLS option turns TLS on: *ca* (default: the authorities of gRPC),
+    *use_ssl*, *ca* and *certfile* each switch TLS on. Options of TLS: *ca* (default: the authorities of gRPC),
     *certfile* and *keyfile* for a client certificate.
     """
 
@@ -76,12 +77,16 @@ class EtcdBackend(CoordinationBackend):
             raise UsageError("etcd: username and password go together")
         if timeout <= 0:
             raise UsageError("etcd: timeout must be positive")
-        servers = parse_hosts(hosts, namespace)
+        servers = check_hosts(hosts, namespace)
         credentials = None if username is None or password is None else Credentials(username, password)
-        pem = Pem.read(ca, certfile, keyfile) if use_ssl or ca or certfile else None
+        tls = TlsOptions(use_ssl=use_ssl, ca=ca, certfile=certfile, keyfile=keyfile)
+        pem = Pem.read(tls)
+        if credentials is not None and not tls.on:
+            warn_of_plain_password(STORE_NAME, [host for host, _ in servers])
         self._url = format_url(servers, namespace)
         self._namespace = namespace
-        self._connection = Connection(servers, timeout, credentials, pem, probe=f"{namespace}/".encode())
+        addresses = [format_server(*each) for each in servers]
+        self._connection = Connection(addresses, timeout, credentials, pem, probe=f"{namespace}/".encode())
         self._watches = Watches(self._connection)
         self._guarantees = _DEFAULT_GUARANTEES
         self._shortest_known = False

@@ -25,7 +25,8 @@ from smoothcluster.backend import (
     check_key,
 )
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnknownError, UnavailableError
-from smoothcluster_redis.address import DEFAULT_NAMESPACE, Address, parse_url, tls_context
+from smoothcluster.server_options import TlsOptions
+from smoothcluster_redis.address import DEFAULT_NAMESPACE, Address, parse_url
 from smoothcluster_redis.lease import RedisLease
 from smoothcluster_redis.servers import Servers
 from smoothcluster_redis.settings import ClientState, Credentials, Settings
@@ -53,7 +54,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
     connection. No call blocks for longer than *timeout* seconds. *username* (default: Redis's ``default``)
     and *password* are for the server, *sentinel_username* and *sentinel_password* for Sentinels. The
     options *use_ssl*, *ca* and *certfile* each switch TLS on. Options of TLS: *ca* (default: the system's
-    authorities), *certfile* and *keyfile* for a client's certificate, *verify_certs*, *check_hostname*.
+    authorities), *certfile* and *keyfile* for a client's certificate, *verify_certs* and *check_hostname* (both on).
     """
 
     def __init__(  # parameters: each option is a keyword, so that type checkers and the reference know the option
@@ -73,17 +74,19 @@ class RedisBackend(CoordinationBackend, HasHistory):
         certfile: str | None = None,
         keyfile: str | None = None,
         keyfile_password: str | None = None,
-        verify_certs: bool = True,
-        check_hostname: bool = True,
+        verify_certs: bool | None = None,
+        check_hostname: bool | None = None,
     ) -> None:
         credentials = Credentials(username, password)
         sentinel_credentials = Credentials(sentinel_username, sentinel_password)
-        tls = None
-        if use_ssl or ca or certfile:
-            tls = tls_context(ca, certfile, keyfile, keyfile_password, verify=verify_certs, hostname=check_hostname)
-        self._address = Address.of(hosts, db, service, namespace, tls=tls is not None)
-        settings = Settings(self._address, timeout, tls, credentials, sentinel_credentials)
+        tls = TlsOptions(
+            use_ssl=use_ssl, ca=ca, certfile=certfile, keyfile=keyfile, keyfile_password=keyfile_password,
+            verify_certs=verify_certs, check_hostname=check_hostname,
+        )  # fmt: skip
+        self._address = Address.of(hosts, db, service, namespace, tls=tls.on)
+        settings = Settings(self._address, timeout, tls.context(), credentials, sentinel_credentials)
         self.servers = Servers(settings, ClientState())
+        self.servers.warn_of_hosts()
         """The connections of this part of the store; like `watches`, not for users."""
         self.watches = Watches(self.servers)
         self._parts_lock = threading.Lock()
@@ -105,8 +108,8 @@ class RedisBackend(CoordinationBackend, HasHistory):
         certfile: str | None = None,
         keyfile: str | None = None,
         keyfile_password: str | None = None,
-        verify_certs: bool = True,
-        check_hostname: bool = True,
+        verify_certs: bool | None = None,
+        check_hostname: bool | None = None,
     ) -> "RedisBackend":
         """Return the backend at ``redis://h:6379/0``, ``rediss://h:6379/0`` or ``redis+sentinel://s1,s2/service/0``."""
         hosts, address = parse_url(url, namespace)

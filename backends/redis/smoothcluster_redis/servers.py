@@ -10,10 +10,11 @@ from redis.exceptions import MovedError, RedisError, ResponseError
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
-from smoothcluster_redis.address import format_address
+from smoothcluster.server_options import format_server, warn_of_plain_password
+from smoothcluster_redis.address import STORE_NAME
 from smoothcluster_redis.connection import StoreConnection, seconds_left
 from smoothcluster_redis.errors import WRONG_SERVER_MESSAGES, error_code, translate_error, unreachable
-from smoothcluster_redis.settings import ClientState, Settings
+from smoothcluster_redis.settings import ClientState, Credentials, Settings
 
 _REDIS_LOG = logging.getLogger("smoothcluster_redis")
 
@@ -109,6 +110,20 @@ class Servers:
         self.state.closed.set()
         self._close_idle()
 
+    def warn_of_hosts(self) -> None:
+        """Log a warning if a password for the servers that the user named is going to be sent over plain TCP."""
+        sentinels = self.address.service is not None
+        credentials = self.settings.sentinel_credentials if sentinels else self.settings.credentials
+        self._warn_of_plain_password([host for host, _ in self.address.hosts], credentials)
+
+    def _warn_of_plain_password(self, hosts: Sequence[str], credentials: Credentials) -> None:
+        """Log a warning, once for each client, before a password is sent to *hosts* over plain TCP."""
+        if credentials.password is None or self.settings.tls is not None:
+            return
+        with self.state.lock:
+            if not self.state.warned_of_password:
+                self.state.warned_of_password = warn_of_plain_password(STORE_NAME, hosts)
+
     def _candidates(self, deadline: float, failures: list[object]) -> Iterator[tuple[str, int]]:
         """Yield the addresses where the store may be, likeliest first. Add the failures of Sentinels to *failures*."""
         if self.address.service is None:
@@ -127,7 +142,7 @@ class Servers:
                 yield found
             else:
                 failures.append(
-                    f"the Sentinel at {format_address(host, port)} knows no service {self.address.service!r}"
+                    f"the Sentinel at {format_server(host, port)} knows no service {self.address.service!r}"
                 )
 
     def _ask_sentinel(self, host: str, port: int, timeout: float) -> tuple[str, int] | None:
@@ -148,6 +163,8 @@ class Servers:
 
     def _open(self, host: str, port: int, timeout: float) -> StoreConnection:
         deadline = SYSTEM_CLOCK.monotonic() + timeout
+        # Sentinels and nodes of a cluster name other servers than the user did.
+        self._warn_of_plain_password([host], self.settings.credentials)
         connection = StoreConnection(
             host, port, timeout, self.settings.tls, self.settings.credentials, db=self.address.db
         )
@@ -159,7 +176,7 @@ class Servers:
                 new = (host, port) not in self.state.warned_of
                 self.state.warned_of.add((host, port))
             if new:
-                _warn_of_settings(connection, deadline, format_address(host, port))
+                _warn_of_settings(connection, deadline, format_server(host, port))
         except BaseException:
             connection.close()
             raise
@@ -222,7 +239,7 @@ def _warn_of_settings(connection: StoreConnection, deadline: float, where: str) 
 
 def _server_error(error: Exception, host: str, port: int) -> BackendError:
     """Translate *error* of a server. Raise the result if access was denied: other servers would do the same."""
-    problem = translate_error(error, format_address(host, port))
+    problem = translate_error(error, format_server(host, port))
     if isinstance(problem, AccessDeniedError):
         raise problem from error
     return problem

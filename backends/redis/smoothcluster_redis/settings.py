@@ -35,11 +35,13 @@ class Settings:
             raise UsageError("Redis: timeout must be positive")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClientState:
     """State of a client, shared by its parts."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     warned_of: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     """Servers whose settings the client has checked, and warned of in the log; guarded by the lock."""
+    warned_of_password: bool = False
+    """Whether the log has a warning about a password over plain TCP; guarded by the lock."""
     closed: threading.Event = field(default_factory=threading.Event)

@@ -93,6 +93,10 @@ class SqliteBackend(CoordinationBackend):
         return SQLITE_GUARANTEES
 
     @property
+    def one_machine(self) -> bool:
+        return True
+
+    @property
     def url(self) -> str:
         return self._file.url
 

@@ -19,11 +19,11 @@ def parse_url(url: str) -> str | None:
     """Return the path in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; None for ``sqlite://``."""
     host, slash, path = url.removeprefix(URL_PREFIX).partition("/")
     if host or (slash and not path):
-        raise UsageError(f"{url!r} names no file: use sqlite:///relative.db, sqlite:////absolute/path.db or sqlite://")
-    if found := re.search(r"\?\w+=", path):
+        raise UsageError("the URL names no file: use sqlite:///relative.db, sqlite:////absolute/path.db or sqlite://")
+    if re.search(r"\?\w+=", path):
         raise UsageError(
-            f"{url!r}: the URL of a file takes no options, such as {found[0]}...; "
-            "an option would become part of the file's name"
+            "sqlite: the URL of a file takes no options, such as ?name=...; an option would become part of the file's"
+            " name"
         )
     return path or None
 

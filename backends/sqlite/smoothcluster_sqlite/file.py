@@ -13,6 +13,7 @@ from typing import final
 from urllib.parse import quote
 
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError, UsageError
+from smoothcluster_sqlite.access import find_exposure
 from smoothcluster_sqlite.address import URL_PREFIX, check_shared_here, default_path, make_folder
 from smoothcluster_sqlite.transaction import TRANSACTION_SCRIPT
 
@@ -87,6 +88,7 @@ class StoreFile:
         # The inode first: if another file appears in between, the noted inode is no longer the inode at the path, and
         # the next use opens the file again. In the other order the old file would pass for the new one.
         inode = self.inode()
+        self._check_access()
         connection = sqlite3.connect(
             f"file:{quote(self.path)}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
         )
@@ -114,6 +116,7 @@ class StoreFile:
         path = Path(self.path)
         if self._is_default:
             make_folder(path.parent)
+        self._check_access()
         if path.is_dir():
             raise UsageError(f"{self.url} is a folder: name a file in the folder")
         check_shared_here(path.resolve())
@@ -130,6 +133,12 @@ class StoreFile:
             denied = isinstance(error, PermissionError)
             reason = f"{self.url} cannot be created: {error.strerror}"
             raise (AccessDeniedError if denied else UnavailableError)(reason) from error
+
+    def _check_access(self) -> None:
+        """Raise an error if other users of the machine could change the store."""
+        exposure = find_exposure(Path(self.path))
+        if exposure:
+            raise self._unusable(exposure)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         objects = _single_value(connection, "SELECT count(*) FROM sqlite_master")
@@ -149,6 +158,7 @@ class StoreFile:
         if version != _FORMAT_VERSION:
             raise self._unusable(f"is of version {version}, but this smoothcluster needs version {_FORMAT_VERSION}")
         connection.executescript(TRANSACTION_SCRIPT)
+        self._check_access()  # Again: another user may have put a log beside the file before sqlite opened the log.
         self._check_identity(*connection.execute("SELECT store, number FROM clock").fetchone())
 
     def _check_identity(self, store: str, number: int) -> None:

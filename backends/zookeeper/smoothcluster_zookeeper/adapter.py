@@ -19,7 +19,8 @@ from smoothcluster.backend import (
     check_commit,
 )
 from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
-from smoothcluster_zookeeper.address import Address, parse_url, tls_context
+from smoothcluster.server_options import TlsOptions, warn_of_plain_password
+from smoothcluster_zookeeper.address import STORE_NAME, Address, parse_url
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead
@@ -45,9 +46,9 @@ class ZookeeperBackend(CoordinationBackend):
     """Backend on the servers *hosts*, such as ``h1:2181,h2:2181/chroot``; everything lies under *namespace* there.
 
     The backend connects on first use. No call blocks for longer than *timeout* seconds.
-    With *username* and *password* (digest), only these credentials have access to the created znodes. *use_ssl* or
-    any other TLS option turns TLS on: *ca* (default: the system's), *certfile* and *keyfile* for a client
-    certificate, *verify_certs*, *check_hostname*.
+    With *username* and *password* (digest), only these credentials have access to the created znodes. *use_ssl*,
+    *ca* and *certfile* each switch TLS on. Options of TLS: *ca* (default: the system's authorities), *certfile* and
+    *keyfile* for a client certificate, *verify_certs* and *check_hostname* (both on).
     """
 
     def __init__(  # parameters: each option is a keyword, so that type checkers and the reference know the option
@@ -63,14 +64,17 @@ class ZookeeperBackend(CoordinationBackend):
         certfile: str | None = None,
         keyfile: str | None = None,
         keyfile_password: str | None = None,
-        verify_certs: bool = True,
-        check_hostname: bool = True,
+        verify_certs: bool | None = None,
+        check_hostname: bool | None = None,
     ) -> None:
         self._address = Address.of(hosts, namespace)
-        tls = None
-        if use_ssl or ca or certfile:
-            tls = tls_context(ca, certfile, keyfile, keyfile_password, verify=verify_certs, hostname=check_hostname)
-        settings = Settings.of(self._address.hosts, timeout, username, password, tls)
+        tls = TlsOptions(
+            use_ssl=use_ssl, ca=ca, certfile=certfile, keyfile=keyfile, keyfile_password=keyfile_password,
+            verify_certs=verify_certs, check_hostname=check_hostname,
+        )  # fmt: skip
+        settings = Settings.of(self._address.hosts, timeout, username, password, tls.context())
+        if settings.credentials and not tls.on:
+            warn_of_plain_password(STORE_NAME, [host for host, _ in self._address.servers])
         self._layout = Layout(self._address.root)
         access = Access.of(authenticated=bool(settings.credentials))
         directories = Directories(self._layout, access)
@@ -96,8 +100,8 @@ class ZookeeperBackend(CoordinationBackend):
         certfile: str | None = None,
         keyfile: str | None = None,
         keyfile_password: str | None = None,
-        verify_certs: bool = True,
-        check_hostname: bool = True,
+        verify_certs: bool | None = None,
+        check_hostname: bool | None = None,
     ) -> "ZookeeperBackend":
         """Return the backend at ``zookeeper://h1:2181,h2:2181/chroot``, with the constructor's options."""
         hosts, named = parse_url(url)

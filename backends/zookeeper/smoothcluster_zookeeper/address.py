@@ -1,12 +1,13 @@
-"""Parse server addresses, URLs and TLS files."""
+"""Parse server addresses and URLs."""
 
-import ssl
 from dataclasses import dataclass
-from urllib.parse import parse_qs, urlsplit
 
+from smoothcluster import server_options
 from smoothcluster.backend import check_key
 from smoothcluster.errors import UsageError
+from smoothcluster.server_options import format_server, namespace_query, parse_servers
 
+STORE_NAME = "ZooKeeper"
 _URL_PREFIX = "zookeeper://"
 
 
@@ -14,30 +15,31 @@ _URL_PREFIX = "zookeeper://"
 class Address:
     """Servers, and the root znode of all data."""
 
-    hosts: str
+    servers: list[tuple[str, int]]
     chroot: str
     namespace: str
 
     @classmethod
     def of(cls, hosts: str, namespace: str) -> "Address":
         """Parse ``h1:2181,h2:2181/chroot``. Raise UsageError with the reason if the text is invalid."""
-        if "://" in hosts:
-            raise UsageError(
-                "ZookeeperBackend takes hosts, not a URL: use ZookeeperBackend.from_url or connect for a URL"
-            )
-        if "@" in hosts or "?" in hosts:
-            raise UsageError("ZooKeeper: hosts must not contain credentials or options; pass username= and password=")
+        server_options.refuse_credentials(STORE_NAME, hosts)
         servers, _, chroot = hosts.strip().partition("/")
+        if "://" in hosts:
+            servers = hosts  # `parse_servers` tells the correction.
+        pairs = parse_servers(STORE_NAME, servers, 2181)
         try:
-            pairs = [_server(each) for each in servers.split(",")]
             for part in (namespace, *filter(None, [chroot.strip("/")])):
                 check_key(part)
             if f"{chroot.strip('/')}/{namespace}".lstrip("/").partition("/")[0] == "zookeeper":
                 raise ValueError("the znode /zookeeper is reserved by ZooKeeper")
         except ValueError as error:
-            raise UsageError(f"ZooKeeper: invalid hosts {hosts!r} or namespace {namespace!r}: {error}") from None
-        names = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in pairs]
-        return cls(",".join(names), f"/{chroot.strip('/')}".rstrip("/"), namespace)
+            raise UsageError(f"{STORE_NAME}: invalid chroot or namespace: {error}") from None
+        return cls(pairs, f"/{chroot.strip('/')}".rstrip("/"), namespace)
+
+    @property
+    def hosts(self) -> str:
+        """The servers as text: ``h1:2181,h2:2181``."""
+        return ",".join(format_server(*pair) for pair in self.servers)
 
     @property
     def root(self) -> str:
@@ -46,39 +48,12 @@ class Address:
 
     def url(self, default_namespace: str) -> str:
         """Return a URL for `parse_url`."""
-        query = "" if self.namespace == default_namespace else f"?namespace={self.namespace}"
-        return f"{_URL_PREFIX}{self.hosts}{self.chroot}{query}"
-
-
-def _server(text: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{text.strip()}")
-    if not parts.hostname or parts.path:
-        raise ValueError(f"{text!r} is not host:port")
-    return parts.hostname, parts.port or 2181
+        return f"{_URL_PREFIX}{self.hosts}{self.chroot}{namespace_query(self.namespace, default_namespace)}"
 
 
 def parse_url(url: str) -> tuple[str, str | None]:
     """Return the hosts and the namespace, if given, of a ``zookeeper://`` URL."""
     if not url.startswith(_URL_PREFIX):
         raise UsageError(f"a ZooKeeper URL begins with {_URL_PREFIX}")
-    parts = urlsplit(url)
-    query = parse_qs(parts.query, keep_blank_values=True)
-    if query.keys() - {"namespace"} or parts.fragment:
-        raise UsageError(f"a ZooKeeper URL takes only the option namespace, not {', '.join(sorted(query)) or '#'}")
-    return parts.netloc + parts.path, query.get("namespace", [None])[-1]
-
-
-def tls_context(
-    ca: str | None, certfile: str | None, keyfile: str | None, password: str | None, *, verify: bool, hostname: bool
-) -> ssl.SSLContext:
-    """Return the TLS context. Raise UsageError if a file is unusable."""
-    try:
-        context = ssl.create_default_context(cafile=ca)
-        if certfile:
-            context.load_cert_chain(certfile, keyfile, password)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"TLS: cannot use ca={ca!r}, certfile={certfile!r}, keyfile={keyfile!r}: {error}") from None
-    context.check_hostname = verify and hostname
-    if not verify:
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    parts = server_options.parse_url(STORE_NAME, url, f"{_URL_PREFIX}h1:2181,h2:2181/chroot")
+    return parts.hosts + parts.path, parts.namespace

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from smoothcluster.backend import (
     Change,
@@ -80,14 +80,19 @@ class FilesBackend(CoordinationBackend):
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> "FilesBackend":
         """Return the backend at ``files:///absolute/folder``."""
-        parts = urlsplit(url)
-        if parts.netloc or not parts.path.strip("/") or parts.query or parts.fragment:
-            raise UsageError(f"{url!r} names no folder: use files:///absolute/folder")
-        return cls(unquote(parts.path), timeout=timeout)
+        path = url.removeprefix("files://")
+        # The error does not repeat the URL, which may hold a password meant for another store.
+        if not path.startswith("/") or not path.strip("/") or "?" in path or "#" in path:
+            raise UsageError("the URL names no folder: use files:///absolute/folder")
+        return cls(unquote(path), timeout=timeout)
 
     @property
     def guarantees(self) -> Guarantees:
         return _FILES_GUARANTEES
+
+    @property
+    def one_machine(self) -> bool:
+        return True
 
     @property
     def url(self) -> str:

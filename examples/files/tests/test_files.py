@@ -70,11 +70,14 @@ def test_its_url_leads_to_it(tmp_path: Path) -> None:
     assert entry.value == b"1"
 
 
-@pytest.mark.parametrize("url", ["files://", "files:///", "files://host/folder", "files:///folder?x=1"])
+@pytest.mark.parametrize(
+    "url", ["files://", "files:///", "files://host/folder", "files:///folder?x=1", "files://me:se[cret@h"]
+)
 def test_a_url_that_names_no_folder(url: str) -> None:
-    """The error shows a valid URL."""
-    with pytest.raises(UsageError, match="use files:///absolute/folder"):
+    """The error shows a valid URL, and no part of this one: it may be a password."""
+    with pytest.raises(UsageError, match="use files:///absolute/folder") as caught:
         connect(url)
+    assert "cret" not in str(caught.value)
 
 
 def test_a_group(tmp_path: Path) -> None:

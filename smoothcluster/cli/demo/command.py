@@ -15,6 +15,7 @@ from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, opened,
 from smoothcluster.cli.demo import crawl
 from smoothcluster.cli.demo.site import INDEX_PATH, Site, pages
 from smoothcluster.cli.demo.stage import BACKUP_COUNT, RUNNER_COUNT, Stage, StuckError, until
+from smoothcluster.cli.output import print_data, print_message
 from smoothcluster.cli.progress_bar import Bar, shown
 from smoothcluster.cli.run import handover
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -64,13 +65,10 @@ def demo(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
             found = _play(url or f"sqlite:///{folder}/demo.db", Path(folder))
         except StuckError as error:
             raise Failure(str(error), Exit.FAILED) from None
-    print(json.dumps(asdict(found)) if as_json else _table(found))
+    for line in [json.dumps(asdict(found))] if as_json else _table(found):
+        print_data(line)
     if not found.as_promised:
         raise Failure("smoothcluster did not keep its promise: please report this", Exit.FAILED)
-
-
-def _print_message(text: str) -> None:
-    click.echo(text, err=True)
 
 
 def _play(url: str, folder: Path) -> Reckoning:
@@ -78,13 +76,13 @@ def _play(url: str, folder: Path) -> Reckoning:
     with opened(url) as backend, Site(content) as site:
         cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
         cluster.absent()  # Fails before any process starts if the store is out of reach.
-        _print_message(
+        print_message(
             f"a site of {len(content)} pages at {site.url}{INDEX_PATH}, and group {group} at {masked(backend.url)}"
         )
         with Stage(url, group, cluster, folder) as stage:
             until(stage.formed, f"{RUNNER_COUNT} Runners and {BACKUP_COUNT} Backup Runners")
             for member in stage.members():
-                _print_message(
+                print_message(
                     f"  {member['name']}  {member['role']}, process {member['pid']}, {member['shards']} shards"
                 )
             began = SYSTEM_CLOCK.monotonic()
@@ -151,7 +149,7 @@ def reckon(
     )
 
 
-def _table(found: Reckoning) -> str:
+def _table(found: Reckoning) -> list[str]:
     rows = [
         ("pages done", f"{found.done} of {found.pages}, in {found.seconds} s"),
         ("lost", f"{found.lost}"),
@@ -163,4 +161,4 @@ def _table(found: Reckoning) -> str:
         ("evidence", found.evidence),
         ("started twice", f"{found.started_twice}: tasks that were running when the Runner was killed"),
     ]
-    return "\n".join(f"{name:<16}{value}" for name, value in rows)
+    return [f"{name:<16}{value}" for name, value in rows]

@@ -118,6 +118,24 @@ def test_limits_of_tasks_need_isolation(invoke: Invoke, module: Callable[[str], 
     assert "need --isolation process" in told
 
 
+@pytest.mark.parametrize(
+    ("listen", "members", "says"),
+    [
+        ("127.0.0.1:x", 1, "ADDRESS[:PORT[-PORT]][@ADVERTISED]"),
+        ("127.0.0.1:x", 2, "ADDRESS[:PORT[-PORT]][@ADVERTISED]"),
+        ("0.0.0.0", 1, "all members of this store are on this machine"),
+        ("127.0.0.1:4000-4001", 3, "3 members need 3 ports"),
+    ],
+)
+def test_run_says_what_is_wrong_with_where_to_listen(
+    invoke: Invoke, module: Callable[[str], None], listen: str, members: int, says: str
+) -> None:
+    """Before anything is joined or started."""
+    module(HANDLER)
+    words = ("run", "crawl:handler", "--runner", "3", "--listen", listen, "--members", str(members))
+    assert says in one_line(invoke(*words), 2)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_run_works_until_it_is_told_to_leave(
     module: Callable[[str], None], tmp_path: Path, number: signal.Signals

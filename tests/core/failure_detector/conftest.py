@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from neighbours import LOOPBACK, Process
 
-from smoothcluster.failure_detector import Listener
+from smoothcluster.failure_detector import ListenAddress, Listener
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def processes() -> Iterator[Callable[..., Process]]:
 @pytest.fixture
 def listener() -> Iterator[Listener]:
     """Greets as incarnation i1 of m in g."""
-    made = Listener(LOOPBACK)
+    made = Listener(ListenAddress(LOOPBACK))
     made.announce("g", "m", "i1")
     yield made
     made.close()

@@ -7,10 +7,10 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from neighbours import DEADLINE, LOOPBACK, Process, call, greeting, heard, not_apart, reset
+from neighbours import DEADLINE, LOOPBACK, Process, call, greeting, heard, not_apart, own_place, reset
 
 from smoothcluster.errors import UsageError
-from smoothcluster.failure_detector import Listener, sockets
+from smoothcluster.failure_detector import ListenAddress, Listener, sockets
 from smoothcluster.failure_detector import listener as listening
 from smoothcluster.testing.clock import eventually
 
@@ -45,7 +45,7 @@ def test_repeated_announcement_drops_nobody(listener: Listener) -> None:
 
 def test_nobody_is_greeted_before_the_announcement() -> None:
     """A listener without an incarnation says nothing, and those who wait may dial again when it has one."""
-    listener = Listener(LOOPBACK)
+    listener = Listener(ListenAddress(LOOPBACK))
     with call(listener.address) as early:
         listener.announce("g", "m", "i1")
         assert heard(early) in {b"", greeting()}
@@ -167,7 +167,7 @@ def test_failures_to_accept_are_passed_over(listener: Listener, monkeypatch: pyt
 
 def test_closed_listener_refuses() -> None:
     """After `close` nobody is held and the port refuses; closing twice is harmless."""
-    listener = Listener(LOOPBACK)
+    listener = Listener(ListenAddress(LOOPBACK))
     listener.announce("g", "m", "i1")
     with call(listener.address) as held:
         assert heard(held) == greeting()
@@ -179,10 +179,10 @@ def test_closed_listener_refuses() -> None:
     listener.announce("g", "m", "i2")
 
 
-@pytest.mark.parametrize("host", [None, "0.0.0.0", "::", LOOPBACK, "localhost"])
-def test_published_address_is_numeric_and_reaches_it(host: str | None) -> None:
+@pytest.mark.parametrize("address", [None, "0.0.0.0", "::", LOOPBACK, "localhost"])
+def test_published_address_is_numeric_and_reaches_it(address: str | None) -> None:
     """Wherever a listener is told to listen, what it publishes is a number that leads to it."""
-    listener = Listener(host)
+    listener = Listener(None if address is None else ListenAddress(address))
     listener.announce("g", "m", "i1")
     assert listener.address[0] not in {"0.0.0.0", "::"}
     socket.getaddrinfo(*listener.address, flags=socket.AI_NUMERICHOST)
@@ -191,15 +191,59 @@ def test_published_address_is_numeric_and_reaches_it(host: str | None) -> None:
     listener.close()
 
 
-def test_translated_address_is_published_as_it_is() -> None:
-    """An address that is not this machine's own is published all the same, and every interface listened on."""
-    listener = Listener("203.0.113.77")
+@pytest.mark.parametrize("address", ["0.0.0.0", LOOPBACK, "::"])
+def test_translated_address_is_published_as_it_is(address: str) -> None:
+    """An address that is not this machine's own is published all the same, and listened on is what was asked for."""
+    listener = Listener(ListenAddress.parse(f"{f'[{address}]' if ':' in address else address}@203.0.113.77"))
     listener.announce("g", "m", "i1")
     host, port = listener.address
     assert host == "203.0.113.77"
     with call((LOOPBACK, port)) as caller:
         assert heard(caller) == greeting()
     listener.close()
+
+
+def test_address_of_another_machine_is_no_address_to_listen_on() -> None:
+    """Every interface would be more than was asked for; the error shows how to advertise it."""
+    with pytest.raises(
+        UsageError, match=r"203\.0\.113\.77 is no address of this machine; .* 0\.0\.0\.0@203\.0\.113\.77"
+    ):
+        Listener(ListenAddress("203.0.113.77"))
+
+
+def test_first_free_port_of_a_range_is_taken() -> None:
+    """And where none is free, the error says so."""
+    address, first = own_place()
+    where = ListenAddress.parse(f"{address}:{first}-{first + 2}")
+    taken = [Listener(where) for _ in range(3)]
+    try:
+        assert [listener.address for listener in taken] == [(address, port) for port in range(first, first + 3)]
+        with pytest.raises(UsageError, match=f"all ports from {first} to {first + 2} are in use at {address}"):
+            Listener(where)
+        with pytest.raises(UsageError, match=f"port {first + 1} is in use"):
+            Listener(ListenAddress.parse(f"{address}:{first + 1}"))
+        taken[1].close()
+        again = Listener(where)
+        assert again.address == (address, first + 1)
+        again.close()
+    finally:
+        for listener in taken:
+            listener.close()
+
+
+def test_port_is_had_again_after_its_process(processes: Callable[..., Process]) -> None:
+    """Connections of the earlier process linger in the kernel, and keep nobody from its port."""
+    address, port = place = own_place()
+    code = f"again = Listener(ListenAddress.parse('{address}:{port}')); again.announce('g', 'm', 'i1')"
+    first = processes()
+    first.run(code)
+    with call(place) as held:
+        assert heard(held) == greeting()
+        first.run("again.close()")  # This side closes first, so the connection lingers on this side.
+        assert heard(held) == b""
+    processes().run(code)
+    with call(place) as held:
+        assert heard(held) == greeting()
 
 
 def test_machine_without_network_listens_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,11 +254,11 @@ def test_machine_without_network_listens_on_loopback(monkeypatch: pytest.MonkeyP
     listener.close()
 
 
-@pytest.mark.parametrize("host", ["no.such.host.invalid", "x" * 300, ""])
-def test_host_that_cannot_be_found_is_an_error(host: str) -> None:
-    """A host that has no address is an error that says so."""
+@pytest.mark.parametrize("name", ["no.such.host.invalid", "x" * 300, "0.0.0.0@no.such.host.invalid"])
+def test_name_that_cannot_be_found_is_an_error(name: str) -> None:
+    """A name that has no address is an error that says so."""
     with pytest.raises(UsageError, match="cannot find the address"):
-        Listener(host)
+        Listener(ListenAddress.parse(name))
 
 
 def test_port_that_cannot_be_had_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +269,7 @@ def test_port_that_cannot_be_had_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(socket.socket, "listen", fail)
     with pytest.raises(OSError, match="no room"):
-        Listener(LOOPBACK)
+        Listener(ListenAddress(LOOPBACK))
 
 
 @pytest.fixture

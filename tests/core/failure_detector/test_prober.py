@@ -15,7 +15,7 @@ from neighbours import DEADLINE, LOOPBACK, Process, Stranger, Watcher, greeting,
 
 import smoothcluster.failure_detector.listener
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.failure_detector import Listener, Peer, Prober, Proof, prober
+from smoothcluster.failure_detector import ListenAddress, Listener, Peer, Prober, Proof, prober
 from smoothcluster.failure_detector.sockets import dial
 from smoothcluster.testing.clock import HeldClock, eventually
 
@@ -618,7 +618,7 @@ def test_false_alarm_is_no_end(watcher: Watcher, stranger: Stranger, monkeypatch
 def test_held_connections_are_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ends of a held connection look after it, so that no firewall forgets it and none lasts for ever."""
     monkeypatch.setattr(smoothcluster.failure_detector.listener, "keep_descriptors_apart", not_apart)
-    listener = Listener(LOOPBACK)
+    listener = Listener(ListenAddress(LOOPBACK))
     listener.announce("g", "m", "i1")
     with dial(*listener.address) as caller:
         eventually(lambda: vars(listener)["_held"])

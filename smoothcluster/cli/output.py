@@ -1,0 +1,22 @@
+"""The only place where commands write lines: data to standard output, messages to standard error.
+
+Every line passes `formatting.plain`, because texts of tasks, web pages, servers and other members come from strangers.
+Log lines pass the same filter in `logs`.
+"""
+
+import sys
+
+import click
+
+from smoothcluster.cli.formatting import encodable, one_line, plain
+from smoothcluster.cli.logs import scrubbed
+
+
+def print_data(line: str, *, flush: bool = False) -> None:
+    """Print a line of data. Tabs, which separate columns for scripts, stay."""
+    print(encodable("\t".join(map(plain, line.split("\t"))), sys.stdout), flush=flush)
+
+
+def print_message(text: str) -> None:
+    """Print a message for people, without credentials, as a single line on standard error."""
+    click.echo(encodable(one_line(scrubbed(text)), sys.stderr), err=True)
