@@ -35,6 +35,7 @@ class Kind(StrEnum):
 KIND_BY_PATH = {
     "tests/core/testing/test_simulate.py": Kind.SIMULATOR,
     "tests/cluster/": Kind.PROCESSES,
+    "tests/strangers/": Kind.PROCESSES,
     "tests/": Kind.PARTS,
 }
 """The kind of each test, by the beginning of the path; the first match counts."""

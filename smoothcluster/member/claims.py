@@ -59,8 +59,9 @@ class Claims:
         self.tried = True
         backend, stamp = self._store.backend, self._store.stamp()
         breaker = self.adoption.breaker_after(view, now, stamp.id)
-        shards, self.workload.coming = list(shards), 0
-        restarts, starts = self.workload.starts_for(sum(_in_flight(view, number) for number in shards))
+        shards, self.workload.restarts.coming = list(shards), 0
+        in_flight = sum(_in_flight(view, number) for number in shards)
+        restarts, starts = self.workload.restarts.claimable(in_flight, self.workload.room())
         wanted = ClaimRequest(seat, shards, restarts, starts, breaker, spare)
         move = claim(self._store.keys, view, self.me.read, wanted, backend.guarantees, stamp)
         try:
@@ -72,7 +73,7 @@ class Claims:
         self._schedule.read_again()
         if isinstance(result, Refused):
             return
-        self.workload.coming = sum(_in_flight(view, number) for number in move.rest)
+        self.workload.restarts.coming = sum(_in_flight(view, number) for number in move.rest)
         if spare is not None:
             self.workload.drop(spare[0])
         self._take_up(move, result, view)

@@ -199,7 +199,7 @@ class Incarnation:
         # The next turn must read the whole group. Set before the read, which may fail.
         self._schedule.overdue = True
         view, chunks = self._store.refresh(known, target.shards, target.seat)
-        self.workload.preload(chunks)
+        self.workload.restarts.preload(chunks)
         self._moves.act(view, now, given_more=False)
         return True
 

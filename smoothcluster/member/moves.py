@@ -85,7 +85,7 @@ class Moves:
 
     def _tend(self, view: View, todo: Plan, now: float) -> None:
         """Without anything to claim: prepare transfers, and try the moves that serve the group."""
-        self._workload.coming = 0
+        self._workload.restarts.coming = 0
         self._adoption.report_unassigned(view, todo)
         self._schedule.read_by(self._rebalancer.plan(todo), now + RECHECK_SECONDS)
         if not todo.patient or self._candidacy.starting(view, now):

@@ -56,14 +56,12 @@ class Backlog:
         """The tasks of each open chunk, once read."""
         self.stale = True
         """Whether the store may hold unlisted chunks."""
-        self._arm = arm
-        self._armed = False
+        self._arm, self._armed = arm, False
         self.pauses = Pauses(record, store.clock.monotonic())
         """Admitted tasks that wait for their next try."""
-        self._unread = deque(record.open)
+        self._unread, self._known = deque(record.open), set(record.open)
         self._read: deque[tuple[str, list[Task]]] = deque()
         self._listed: dict[str, deque[str]] = {}
-        self._known = set(record.open)
         self._seen: dict[str, set[bytes]] = {}
         self._number, self._record = number, record
         self._backend, self._keys, self._report = store.backend, store.keys, store.report

@@ -5,10 +5,10 @@ worker waits for a commit. If the process dies, slow tasks leave few suspects. F
 little to run again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
-from smoothcluster.backend import Entry, Refused, Watch
+from smoothcluster.backend import Refused, Watch
 from smoothcluster.group.view import Versioned
 from smoothcluster.pool import Pool, Run
 from smoothcluster.records.codec import GarbageError
@@ -16,12 +16,10 @@ from smoothcluster.records.shard import Shard
 from smoothcluster.work import ShardWork, WorkContext, shard_of
 from smoothcluster.work.observer import WorkloadObserver
 from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS, Pace, Turns
+from smoothcluster.work.restarts import CHILD_CHECK_SECONDS, Restarts
 
 FULL_COMMIT_OUTCOMES = 512
 """Number of outcomes of one shard that is recorded without waiting for more."""
-
-CHILD_CHECK_SECONDS = 0.05
-"""Seconds between checks whether waiting suspects could use more children."""
 
 
 class Workload:
@@ -37,17 +35,11 @@ class Workload:
         """The last epoch of each shard in this process."""
         self._backend, self._clock = context.store.backend, context.store.clock
         self._pool, self._context, self._held, self._observer = pool, context, held, observer
-        self._apart, self._concurrency = context.apart, concurrency
-        self._preloaded: Mapping[str, Entry] = {}
+        self._concurrency = concurrency
         now = self._clock.monotonic()
         self._turns, self._pace = Turns(now), Pace(now, concurrency)
         self._watches: dict[int, Watch] = {}
-        self._alone = self._solitary = False
-        """Whether a suspect runs alone in this process; whether a suspect does or waits to: nothing else may start."""
-        self._reserved = 0
-        """Number of workers kept free for suspects that wait for a child."""
-        self.coming = 0
-        """Number of tasks that ran in a dead member, in shards that the next claim takes: workers are kept free."""
+        self.restarts = Restarts(self.works, context, self._commit)
 
     # Ownership
 
@@ -60,10 +52,6 @@ class Workload:
         # Tasks that ran when the former owner died have waited longest: start them first.
         self._turns.add(number, first=bool(read.record.open))
         return work
-
-    def preload(self, chunks: Mapping[str, Entry]) -> None:
-        """Keep *chunks*, by key, which were read before the claim that marks their tasks, until these tasks start."""
-        self._preloaded = chunks
 
     def drop(self, number: int) -> None:
         """Drop a shard that is no longer owned, without waiting for running tasks."""
@@ -107,22 +95,9 @@ class Workload:
 
     def room(self) -> int:
         """How many more fresh tasks could run now; 0 while nothing may start."""
-        if self._solitary or not self._may_start():
+        if self.restarts.solitary or not self._may_start():
             return 0
-        return max(0, self._concurrency - self.outstanding - self._reserved - self.coming)
-
-    def starts_for(self, in_flight: int) -> tuple[int, int]:
-        """How many tasks a claim may mark that ran in the former owners, *in_flight* in all, and how many fresh tasks.
-
-        The former come first: fresh tasks get only workers that those leave free.
-        """
-        room = self.room()
-        if not (in_flight and room):
-            return 0, room
-        if self._apart.able is False:
-            return 0, 0  # Each of them must run alone in this process.
-        ready = room if self._apart.every else self._apart.ready(in_flight)
-        return min(room, ready, in_flight), max(0, room - in_flight)
+        return max(0, self._concurrency - self.outstanding - self.restarts.reserved)
 
     def _may_start(self) -> bool:
         return not self.stopping and self._held()
@@ -138,11 +113,10 @@ class Workload:
         now = self._clock.monotonic()
         self.collect(now)
         if self._may_start():
-            self._reopen()
-            self._start_suspects(now)
-            if not self._alone:
+            self.restarts.step(now)
+            if not self.restarts.alone:
                 self._resume()
-            if not self._solitary:
+            if not self.restarts.solitary:
                 self._top_up(now)
         for work in list(self.works.values()):
             if self._due(work, now):
@@ -215,17 +189,6 @@ class Workload:
             or not self.outstanding
         )
 
-    def _reopen(self) -> None:
-        """Read, with one request, the open chunks of all shards with tasks that must start before fresh tasks."""
-        works = [work for work in self.works.values() if work.marked or work.backlog.unread_restarts()]
-        keys = [key for work in works for key in work.backlog.unread() if key not in self._preloaded]
-        if keys:
-            found = self._backend.get_many(keys)
-            self._preloaded = {**self._preloaded, **{entry.key: entry for entry in found if entry is not None}}
-        for work in works:
-            work.backlog.reopen(self._preloaded)
-        self._preloaded = {}
-
     def _resume(self) -> None:
         """Start the tasks marked in the claims of their shards."""
         for work in self.works.values():
@@ -238,7 +201,7 @@ class Workload:
             self._commit(work, len(work.backlog.restarts), now)
         ahead = self._pace.ahead(now)
         window = self._concurrency + ahead
-        have = self.outstanding + self._reserved + self.coming
+        have = self.outstanding + self.restarts.reserved
         if have >= self._concurrency + ahead // 4:
             return
         self._turns.advance_if_over(now)
@@ -250,45 +213,6 @@ class Workload:
                 if have >= window or work.lost:
                     return
             self._turns.advance()
-
-    def _start_suspects(self, now: float) -> None:
-        """Start suspects in available children; or one suspect alone here, if no child can run the handler."""
-        works = [work for work in self.works.values() if work.backlog.suspects and work.free()]
-        for work in works:
-            work.suspects.report()
-        if self._alone and not self.outstanding:
-            # The lone suspect finished. Until this is recorded, the task would share the blame for the next suspect.
-            self._alone = not self._record(now)
-        self._reserved = 0
-        self._solitary = self._alone or (bool(works) and self._apart.able is False)
-        if self._solitary:
-            self._start_alone(now)
-            return
-        if not works:
-            return
-        waiting = sum(len(work.backlog.suspects) for work in works)
-        room = self._apart.ready(waiting) - sum(work.suspects.in_children for work in self.works.values())
-        for work in works:
-            if room > 0:
-                room -= self._commit(work, 0, now, apart=room)
-        if not self._apart.every:
-            self._reserved = sum(len(work.backlog.suspects) for work in works)
-
-    def _start_alone(self, now: float) -> None:
-        """Start one suspect here, once nothing else runs and all is recorded: a death then is clear evidence."""
-        if self.outstanding or any(work.marked for work in self.works.values()):
-            return
-        recorded = self._record(now)
-        able = [work for work in self.works.values() if work.backlog.suspects and work.free()]
-        if able and recorded:
-            self._alone = self._commit(able[0], 0, now, alone=True) > 0
-
-    def _record(self, now: float) -> bool:
-        """Commit all news at once; return whether the store has everything."""
-        for work in list(self.works.values()):
-            if work.unsaid():
-                self._commit(work, 0, now)
-        return not any(work.unsaid() for work in self.works.values())
 
     def _commit(self, work: ShardWork, want: int, now: float, *, apart: int = 0, alone: bool = False) -> int:
         """Send the shard's next commit, or the unsettled commit; return the number of started tasks."""

@@ -21,7 +21,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.model import Handler, Task, TaskContext
@@ -73,15 +73,16 @@ def main(fd: int, parent: int) -> None:
     if first["memory"] is not None:
         _limit(int(first["memory"]))
     send(link, {"ready": True})
-    worker = _Worker(link, inbox, handler, parent)
-    if first["width"] is None:
-        worker.serve()
-    elif is_async(handler):
+    _serve(_Worker(link, inbox, handler, parent), first["width"])
+
+
+def _serve(worker: "_Worker", width: int | None) -> None:
+    """Run a task at a time; or with a *width*, up to so many tasks at once."""
+    if width is not None and worker.is_async:
         worker.serve_in_loop()
-    else:
-        for _ in range(first["width"] - 1):
-            threading.Thread(target=worker.serve, name="smoothcluster-worker", daemon=True).start()
-        worker.serve()
+    for _ in range((width or 1) - 1):
+        threading.Thread(target=worker.serve, name="smoothcluster-worker", daemon=True).start()
+    worker.serve()
 
 
 def _prepare() -> None:
@@ -153,13 +154,14 @@ class _Worker:
 
     def __init__(self, link: socket.socket, inbox: _Inbox, handler: Handler, parent: int) -> None:
         self._link, self._inbox, self._handler, self._parent = link, inbox, handler, parent
+        self.is_async = is_async(handler)
         self._forks = count()
         self._sending = threading.Lock()
         self._active: set[asyncio.Task[None]] = set()
 
-    def serve(self) -> None:
+    def serve(self) -> NoReturn:
         """Run a task at a time."""
-        loop = asyncio.Runner() if is_async(self._handler) else None
+        loop = asyncio.Runner() if self.is_async else None
         while True:
             message = self._inbox.tasks.get()
             run = self._begin(message)
@@ -173,7 +175,7 @@ class _Worker:
                 record_result(run, value)
                 self._end(message, run)
 
-    def serve_in_loop(self) -> None:
+    def serve_in_loop(self) -> NoReturn:
         """Run tasks of an ``async def`` handler at once."""
         loop = asyncio.Runner().get_loop()
         threading.Thread(target=self._feed, args=(loop,), name="smoothcluster-feeder", daemon=True).start()

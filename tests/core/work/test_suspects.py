@@ -14,9 +14,10 @@ from smoothcluster.records.results import outcomes
 from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.work import ShardWork
 from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS
+from smoothcluster.work.restarts import CHILD_CHECK_SECONDS
 from smoothcluster.work.suspects import CONFIRM_DEATH_SECONDS, MOST_TASK_IDS_IN_EVENT
 from smoothcluster.work.verdict import DEATHS_TO_QUARANTINE
-from smoothcluster.work.workload import CHILD_CHECK_SECONDS, Workload
+from smoothcluster.work.workload import Workload
 
 GONE = "x@1:process_gone"
 
@@ -266,14 +267,14 @@ def test_suspects_of_all_shards_start_at_once() -> None:
 
 def test_a_claim_leaves_workers_to_the_tasks_that_ran() -> None:
     """Those come first; fresh tasks get the rest, and nothing where the tasks that ran must run alone."""
-    desk = Desk(Kennel(up=9), shards=0)
-    assert [desk.load.starts_for(number) for number in (0, 1, 2, 5)] == [(0, 2), (1, 1), (2, 0), (2, 0)]
-    desk = Desk(Kennel(up=0), shards=0)
-    assert [desk.load.starts_for(number) for number in (0, 1, 5)] == [(0, 2), (0, 1), (0, 0)]
-    desk = Desk(Kennel(can=False), shards=0)
-    assert [desk.load.starts_for(number) for number in (0, 1)] == [(0, 2), (0, 0)]
-    desk = Desk(Kennel(every=True), shards=0)
-    assert [desk.load.starts_for(number) for number in (0, 1, 5)] == [(0, 2), (1, 1), (2, 0)]
+    for kennel, wanted in (
+        (Kennel(up=9), {0: (0, 2), 1: (1, 1), 2: (2, 0), 5: (2, 0)}),
+        (Kennel(up=0), {0: (0, 2), 1: (0, 1), 5: (0, 0)}),
+        (Kennel(can=False), {0: (0, 2), 1: (0, 0)}),
+        (Kennel(every=True), {0: (0, 2), 1: (1, 1), 5: (2, 0)}),
+    ):
+        load = Desk(kennel, shards=0).load
+        assert {number: load.restarts.claimable(number, load.room()) for number in wanted} == wanted
 
 
 def test_a_suspect_that_a_claim_has_marked_runs_apart_and_is_told_of() -> None:
