@@ -5,6 +5,7 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     SmoothclusterError
     +-- BackendError                a failure between this process and the store
     |   +-- UnavailableError        nothing was sent: retrying is safe
+    |   |   +-- ClosedError         this client was closed: retrying is in vain
     |   +-- OutcomeUnknownError     something was sent and no answer came: read before retrying
     |   +-- LeaseLostError          the lease is gone for good: begin again with a new lease
     |   +-- CommitTooLargeError     measured before sending: make the commit smaller
@@ -13,12 +14,20 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     +-- UsageError                  the call itself is wrong; the message tells the correction
         +-- MissingDriverError      an adapter's driver is not installed
         +-- UnknownSchemeError      no backend is registered for this URL
+        +-- CredentialsInAddressError   a URL or a host contains credentials, which belong in options
         +-- GuaranteeError          the store promises less than is required
         +-- SpecMismatchError       the living group was set up with other numbers
         +-- NameInUseError          a living member already has this name
         +-- DuplicateTaskError      one submit call names the same task twice
         +-- JobClosedError          the job has finished or was deleted
 """
+
+import re
+
+OPTIONS_VARIABLE = "SMOOTHCLUSTER_OPTIONS"
+"""The environment variable with the path of a file: a JSON object with options of the backend."""
+
+_SECRET_NAME_PATTERN = re.compile("user|pass|pwd|auth|token|secret", re.IGNORECASE)
 
 
 class SmoothclusterError(Exception):
@@ -31,6 +40,13 @@ class BackendError(SmoothclusterError):
 
 class UnavailableError(BackendError):
     """Nothing was sent. Retrying is safe."""
+
+
+class ClosedError(UnavailableError):
+    """This client of the store was closed. Nothing was sent, and no retry will succeed."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"this client of {where} is closed: close() was called before this call")
 
 
 class OutcomeUnknownError(BackendError):
@@ -68,6 +84,26 @@ class MissingDriverError(UsageError):
 
 class UnknownSchemeError(UsageError):
     """No installed backend is registered for the URL's scheme."""
+
+
+class CredentialsInAddressError(UsageError):
+    """An address contains credentials. Logs and lists of processes show addresses, so credentials are options."""
+
+    def __init__(self, store: str) -> None:
+        super().__init__(
+            f"{store}: a URL or host must not contain a username or password: programs pass username= and password= to"
+            f" connect or to the backend; commands read both from the file named by {OPTIONS_VARIABLE}"
+        )
+
+
+def refuse_credentials(store: str, address: str) -> None:
+    """Raise CredentialsInAddressError if *address*, hosts or a URL of *store*, seems to contain credentials."""
+    place, _, query = address.partition("?")
+    names = [option.partition("=")[0] for option in query.split("&")]
+    # A password may contain any character by mistake, such as a question mark.
+    strange = [name for name in names if name != "namespace" and ("@" in query or _SECRET_NAME_PATTERN.search(name))]
+    if "@" in place or strange:
+        raise CredentialsInAddressError(store)
 
 
 class GuaranteeError(UsageError):

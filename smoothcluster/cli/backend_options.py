@@ -6,10 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from smoothcluster.cli import logs
-from smoothcluster.errors import UsageError
-
-OPTIONS_VARIABLE = "SMOOTHCLUSTER_OPTIONS"
-"""The environment variable with the path of a file: a JSON object with options of the backend."""
+from smoothcluster.errors import OPTIONS_VARIABLE, UsageError
 
 
 def backend_options() -> dict[str, object]:

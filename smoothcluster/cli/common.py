@@ -12,8 +12,8 @@ import click
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.cli import logs
-from smoothcluster.cli.backend_options import OPTIONS_VARIABLE, backend_options
-from smoothcluster.errors import BackendError, UsageError
+from smoothcluster.cli.backend_options import backend_options
+from smoothcluster.errors import OPTIONS_VARIABLE, BackendError, UsageError
 from smoothcluster.registry import BACKEND_VARIABLE, connect
 
 HELP_EPILOG = f"""\b

@@ -51,8 +51,8 @@ class Cleanup:
         now = self._store.clock.monotonic()
         if view is None or now < self._next or not any(work.record.counts for work in works.values()):
             return
-        self._next = now + self._every
         judge = view.spec.record if 0 in works else None  # So only one member checks.
         finished = finished_jobs(self._store, judge)
         for work in works.values():
             tidy(self._store, work, finished)
+        self._next = now + self._every  # Only now: after an error, the cleanup stays due.

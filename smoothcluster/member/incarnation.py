@@ -106,6 +106,10 @@ class Incarnation:
         if self.view is not None:
             self.me.set_fitness(self._environment.fitness(), self.view, apart=self._environment.apart.able is not False)
 
+    def can_commit(self) -> bool:
+        """Return whether the store accepts a commit of this member. Raise any BackendError."""
+        return self.me.write_again()
+
     @property
     def settled(self) -> bool:
         """Whether there is no reason to read the group again at once."""

@@ -18,7 +18,7 @@ from smoothcluster.backend import (
     check_key,
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
-from smoothcluster.errors import UnavailableError, UsageError
+from smoothcluster.errors import ClosedError, UsageError
 from smoothcluster.memory.remote import SocketBackend
 from smoothcluster.memory.store import WEAKEST, LeaseRecord, MemoryStore
 
@@ -68,6 +68,8 @@ class MemoryBackend(CoordinationBackend, HasHistory):
         name = url.removeprefix("memory://")
         if name.startswith("/"):
             return SocketBackend(name, timeout=timeout)
+        if "@" in name:
+            raise UsageError("memory: a URL has no host, username or password: use memory:// or memory://NAME")
         try:
             known = not name or "/" not in check_key(name)
         except ValueError:
@@ -90,7 +92,7 @@ class MemoryBackend(CoordinationBackend, HasHistory):
     def reach(self) -> MemoryStore:
         """The store; raise UnavailableError once this client is closed."""
         if self._closed:
-            raise UnavailableError(f"this client of {self.url} is closed")
+            raise ClosedError(self.url)
         return self.store
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from smoothcluster.backend import check_key
-from smoothcluster.errors import UsageError
+from smoothcluster.errors import UsageError, refuse_credentials
 
 _URL_PREFIX = "etcd://"
 DEFAULT_NAMESPACE = "smoothcluster"
@@ -43,8 +43,9 @@ def parse_hosts(hosts: str, namespace: str) -> list[str]:
     """Return the servers in ``h1:2379,h2:2379``. Raise UsageError with the reason if the text is invalid."""
     if "://" in hosts:
         raise UsageError("EtcdBackend takes hosts, not a URL: use EtcdBackend.from_url or connect for a URL")
-    if "@" in hosts or "?" in hosts:
-        raise UsageError("etcd: hosts must not contain credentials or options; pass username= and password=")
+    refuse_credentials("etcd", hosts)
+    if "?" in hosts:
+        raise UsageError("etcd: hosts must not contain options; pass options as keywords")
     try:
         check_key(namespace)
         return [_server(each) for each in hosts.split(",")]
@@ -68,7 +69,11 @@ def parse_url(url: str) -> tuple[str, str | None]:
     """Return the hosts and the namespace, if given, of an ``etcd://`` URL."""
     if not url.startswith(_URL_PREFIX):
         raise UsageError(f"an etcd URL begins with {_URL_PREFIX}")
-    parts = urlsplit(url)
+    refuse_credentials("etcd", url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"etcd: invalid URL: {error}") from None
     query = parse_qs(parts.query, keep_blank_values=True)
     if query.keys() - {"namespace"} or parts.fragment or parts.path.strip("/"):
         raise UsageError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
 from smoothcluster.backend import check_key
-from smoothcluster.errors import UsageError
+from smoothcluster.errors import UsageError, refuse_credentials
 
 DEFAULT_NAMESPACE = "smoothcluster"
 _DEFAULT_PORT = 6379
@@ -28,8 +28,9 @@ class Address:
         """Parse hosts such as ``h1:6379,h2:6379``. Raise UsageError if an argument is not valid."""
         if "://" in hosts:
             raise UsageError("RedisBackend takes hosts, not a URL: use RedisBackend.from_url or connect for a URL")
-        if "@" in hosts or "?" in hosts:
-            raise UsageError("Redis: hosts must not contain credentials or options; pass username= and password=")
+        refuse_credentials("Redis", hosts)
+        if "?" in hosts:
+            raise UsageError("Redis: hosts must not contain options; pass options as keywords")
         try:
             port = _DEFAULT_PORT if service is None else _SENTINEL_PORT
             pairs = tuple(_server(each, port) for each in hosts.split(","))
@@ -75,7 +76,11 @@ def parse_url(url: str, namespace: str | None) -> tuple[str, Address]:
     scheme, _, sentinel = scheme.partition("+")
     if not separator or scheme not in ("redis", "rediss") or sentinel not in ("", "sentinel"):
         raise UsageError("a Redis URL begins with redis://, rediss://, redis+sentinel:// or rediss+sentinel://")
-    parts = urlsplit(f"//{rest}")
+    refuse_credentials("Redis", rest)
+    try:
+        parts = urlsplit(f"//{rest}")
+    except ValueError as error:
+        raise UsageError(f"Redis: invalid URL: {error}") from None
     query = parse_qs(parts.query, keep_blank_values=True)
     if query.keys() - {"namespace"} or parts.fragment:
         raise UsageError(f"a Redis URL takes only the option namespace, not {', '.join(sorted(query)) or '#'}")
