@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
 from smoothcluster.backend import check_key
-from smoothcluster.errors import UsageError
+from smoothcluster.errors import UsageError, refuse_credentials
 
 _URL_PREFIX = "zookeeper://"
 
@@ -25,8 +25,9 @@ class Address:
             raise UsageError(
                 "ZookeeperBackend takes hosts, not a URL: use ZookeeperBackend.from_url or connect for a URL"
             )
-        if "@" in hosts or "?" in hosts:
-            raise UsageError("ZooKeeper: hosts must not contain credentials or options; pass username= and password=")
+        refuse_credentials("ZooKeeper", hosts)
+        if "?" in hosts:
+            raise UsageError("ZooKeeper: hosts must not contain options; pass options as keywords")
         servers, _, chroot = hosts.strip().partition("/")
         try:
             pairs = [_server(each) for each in servers.split(",")]
@@ -61,7 +62,11 @@ def parse_url(url: str) -> tuple[str, str | None]:
     """Return the hosts and the namespace, if given, of a ``zookeeper://`` URL."""
     if not url.startswith(_URL_PREFIX):
         raise UsageError(f"a ZooKeeper URL begins with {_URL_PREFIX}")
-    parts = urlsplit(url)
+    refuse_credentials("ZooKeeper", url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"ZooKeeper: invalid URL: {error}") from None
     query = parse_qs(parts.query, keep_blank_values=True)
     if query.keys() - {"namespace"} or parts.fragment:
         raise UsageError(f"a ZooKeeper URL takes only the option namespace, not {', '.join(sorted(query)) or '#'}")

@@ -24,6 +24,7 @@ from kazoo.exceptions import (
 )
 
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
+from smoothcluster_zookeeper.settings import Settings
 
 NO_NODE = -101
 NO_AUTH = -102
@@ -71,10 +72,19 @@ def translate_error(
     return (expired if isinstance(error, SessionExpiredError) else unknown)(message)
 
 
-def unreachable(where: str, timeout: float, last: str | None, *, tls: bool) -> UnavailableError:
-    """Return the error for a connection timeout: the addresses tried, the last failure, and hints."""
-    speaks = "TLS" if tls else "plain TCP (not TLS)"
+def unreachable(settings: Settings, failures: dict[str, str], refusals: dict[str, str]) -> UnavailableError:
+    """Return the error for a connection timeout.
+
+    If servers were reached, the error names the reasons why they refused a session; otherwise the addresses, the last
+    failure, and hints.
+    """
+    if refusals:
+        reasons = "; ".join(f"{host}: {reason}" for host, reason in sorted(refusals.copy().items()))
+        return UnavailableError(f"ZooKeeper refused a session within {settings.timeout:g} s ({reasons})")
+    speaks = "plain TCP (not TLS)" if settings.tls is None else "TLS"
+    last = "; ".join(f"{host}: {failure}" for host, failure in sorted(failures.copy().items()))
     return UnavailableError(
-        f"no connection to ZooKeeper at {where} within {timeout:g} s ({last or 'no answer'}); check the addresses, "
-        f"that a server runs there and is reachable from here, has a quorum, and that the port speaks {speaks}"
+        f"no connection to ZooKeeper at {settings.hosts} within {settings.timeout:g} s ({last or 'no answer'}); check"
+        " the addresses, that a server runs there and is reachable from here, has a quorum, and that the port speaks"
+        f" {speaks}"
     )
