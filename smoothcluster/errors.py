@@ -11,6 +11,7 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     |   +-- CommitTooLargeError     measured before sending: make the commit smaller
     |   +-- AccessDeniedError       the store refused our credentials or permissions
     |   +-- MisplacedKeyError       a key lies where a directory is to be, or a directory where a key is
+    +-- TasksLostError              the store has lost tasks of a job, so the job cannot finish
     +-- UsageError                  the call itself is wrong; the message tells the correction
         +-- MissingDriverError      an adapter's driver is not installed
         +-- UnknownSchemeError      no backend is registered for this URL
@@ -72,6 +73,10 @@ class MisplacedKeyError(BackendError, ValueError):
         super().__init__(f"{key!r} {what}")
         self.key = key
         self.what = what
+
+
+class TasksLostError(SmoothclusterError):
+    """The store has lost tasks of a job: they have no outcome, and nothing is left to run."""
 
 
 class UsageError(SmoothclusterError):

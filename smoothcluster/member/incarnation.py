@@ -77,7 +77,7 @@ class Incarnation:
         candidacy = Candidacy(self.id, settings.order, session.ttl)
         self._moves = Moves(self._claims, candidacy, self._rebalancer, rollback, schedule)
         self._monitor = Monitor(store, settings, environment, self.id, schedule)
-        self._cleanup = Cleanup(store, session.ttl / 3)
+        self._cleanup = Cleanup(store, session.ttl / 3, self.events)
         self.released = False
         self._given_more = False
         """Whether another member changed our record before the last read, so the view may lack shards of ours."""

@@ -188,6 +188,8 @@ class Connection:
                 self.forget_token()
             elif not is_refusal(error):
                 self.mark_failed(server)
+            if self.closed and not (sending and unknown is not UnavailableError):
+                raise ClosedError(f"etcd at {self.where}") from error
             raise translate_error(error, self.where, unknown if sending else UnavailableError) from error
         except ValueError:
             # gRPC raises ValueError on a closed channel.
