@@ -222,7 +222,8 @@ class ClusterCrawler:
     def _work(self) -> None:
         self._refuse_if_over()
         try:
-            self.join()
+            if self._loop.life is None:  # Otherwise the loop goes on, even if the store has gone away since.
+                self.join()
             self._process.readiness.start()
             self._loop.run()
         finally:

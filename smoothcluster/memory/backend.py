@@ -68,15 +68,14 @@ class MemoryBackend(CoordinationBackend, HasHistory):
         name = url.removeprefix("memory://")
         if name.startswith("/"):
             return SocketBackend(name, timeout=timeout)
-        if "@" in name:
-            raise UsageError("memory: a URL has no host, username or password: use memory:// or memory://NAME")
         try:
-            known = not name or "/" not in check_key(name)
+            known = not name or not {"/", "@"} & set(check_key(name))
         except ValueError:
             known = False
-        if name == url or not known:
+        if name == url or not known:  # The message does not repeat the URL, which may contain a password by mistake.
             raise UsageError(
-                f"{url!r} names no store in memory: use memory://, memory://NAME or memory:///path/to/socket"
+                "a URL of a store in memory has no host, username or password: use memory://, memory://NAME or"
+                " memory:///path/to/socket"
             )
         with cls._naming:
             return cls(cls._named.setdefault(name, MemoryStore(name=name)))

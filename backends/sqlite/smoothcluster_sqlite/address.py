@@ -18,10 +18,12 @@ _LOCKLESS_FILE_SYSTEMS = re.compile(
 def parse_url(url: str) -> str | None:
     """Return the path in ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; None for ``sqlite://``."""
     host, slash, path = url.removeprefix(URL_PREFIX).partition("/")
-    if "@" in host:
-        raise UsageError("sqlite: a URL has no host, username or password: use sqlite:///relative.db or sqlite://")
     if host or (slash and not path):
-        raise UsageError(f"{url!r} names no file: use sqlite:///relative.db, sqlite:////absolute/path.db or sqlite://")
+        # The message does not repeat the URL, which may contain a password by mistake.
+        raise UsageError(
+            "a sqlite URL has no host, username or password, and names a file: use sqlite:///relative.db,"
+            " sqlite:////absolute/path.db or sqlite://"
+        )
     if found := re.search(r"\?\w+=", path):
         raise UsageError(
             f"sqlite: the URL of a file takes no options, such as {found[0]}...; "

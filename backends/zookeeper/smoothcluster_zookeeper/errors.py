@@ -8,6 +8,7 @@ from kazoo.exceptions import (
     AuthFailedError,
     BadArgumentsError,
     ConnectionClosedError,
+    ConnectionLoss,
     EphemeralOnLocalSessionError,
     InvalidACLError,
     MarshallingError,
@@ -46,6 +47,7 @@ _NOT_APPLIED = (
 
 _ERROR_HINTS: dict[type[Exception], str] = {
     AuthFailedError: "the server refused the credentials",
+    ConnectionLoss: "the connection was lost before the answer came",
     NoAuthError: "access denied with these credentials, or without credentials; check username and password",
     SessionClosedRequireSaslError: "the server requires SASL authentication, which this backend does not support",
     UnimplementedError: "the server is too old; ZooKeeper 3.6 or newer is needed",

@@ -164,7 +164,7 @@ class Watches:
             try:
                 self._arm(watches)
             except (BackendError, NoNodeError) as error:
-                _ZOOKEEPER_LOG.info("cannot arm the watches, and will try again: %s", error)
+                _ZOOKEEPER_LOG.debug("cannot arm the watches, and will try again: %s", error)
                 self._rearm_later(watches)
                 self._closed.wait(_REARM_PAUSE_SECONDS)
                 continue
