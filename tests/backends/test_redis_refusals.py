@@ -91,6 +91,7 @@ def test_a_full_server_that_was_restarted_answers_reads(server: RedisServer) -> 
         server.configure({"port": server.port, "dir": server.folder, "appendonly": "yes", "maxmemory": "1mb"})
         server.restart()
         found = eventually(lambda: reached(backend, "a"))
+        assert found is not None
         assert found.value == b"x"
         assert found.version != entry.version, "what was read before the restart may be lost"
         with pytest.raises(UnavailableError, match=FULL):

@@ -4,12 +4,12 @@ import logging
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 from smoothcluster_zookeeper import ZookeeperBackend
-from smoothcluster_zookeeper.refusals import CLOSED_AT_ONCE, NOT_SERVING, OLDER, explain_refusal
+from smoothcluster_zookeeper.refusals import CLOSED_AT_ONCE, NOT_SERVING, OLDER_SERVER, explain_refusal
 from zookeeper_server import ZookeeperServer
 
 from smoothcluster.errors import UnavailableError
@@ -58,7 +58,7 @@ def test_a_server_that_was_emptied_is_named() -> None:
 
 
 @contextmanager
-def impostor(answer: bytes | None) -> Iterator[int]:
+def impostor(answer: bytes | None) -> Generator[int]:
     """A port where a server gives this *answer* to any request; None: it closes each connection before any."""
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -87,7 +87,7 @@ def impostor(answer: bytes | None) -> Iterator[int]:
     [
         (None, 0, CLOSED_AT_ONCE),
         (b"This ZooKeeper instance is not currently serving requests\n", 0, NOT_SERVING),
-        (b"Zookeeper version: 3.8\nZxid: 0x10\nMode: follower\n", 17, OLDER),
+        (b"Zookeeper version: 3.8\nZxid: 0x10\nMode: follower\n", 17, OLDER_SERVER),
         (b"Zookeeper version: 3.8\nZxid: 0x10\nMode: follower\n", 16, "see the server's log"),
         (b"srvr is not executed because it is not in the whitelist.\n", 17, "see the server's log"),
         (b"", 17, "port speaks plain TCP"),

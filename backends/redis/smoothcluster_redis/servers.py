@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, final
@@ -238,7 +239,7 @@ def _memory_settings(connection: StoreConnection, deadline: float) -> str:
         info: bytes = connection.request(deadline, "INFO", "memory")
     except RedisError:
         return "maxmemory"
-    found = dict(line.partition(":")[::2] for line in info.decode(errors="replace").split("\r\n"))
+    found = dict(re.findall(r"(maxmemory_\w+):(\S+)", info.decode(errors="replace")))
     return f"maxmemory {found.get('maxmemory_human', '?')}, {found.get('maxmemory_policy', '?')}"
 
 

@@ -16,6 +16,7 @@ import logging
 import math
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, cast, final
 
 from kazoo.client import KazooClient
@@ -112,10 +113,8 @@ class Driver:
         self.granted = 0.0
         self.zxid = 0
         """The latest transaction id of the store in any answer."""
-        self.failures: dict[str, str] = {}
-        """The last failure to connect to each server since the last connection."""
-        self.refusals: dict[str, str] = {}
-        """For each server that was reached and refused a session: the reason."""
+        self.failures, self.refusals = dict[str, str](), dict[str, str]()
+        """By server, since the last session: the last failure; and, if reached, why the server refused a session."""
         self.closed = False
         """Whether the servers have confirmed the end of the session."""
         self._handler = handler
@@ -199,6 +198,11 @@ class Driver:
         with contextlib.suppress(AttributeError, OSError):  # The socket is closed, or a wake-up is pending.
             self._kazoo._connection._write_sock.send(b"\0", socket.MSG_DONTWAIT)
 
+    def explain_refusal(self, address: tuple[str, int], host: str) -> str:
+        """Return why the server at *address* refuses this session, by another connection."""
+        connect = partial(self._handler.create_connection, address, host)
+        return explain_refusal(connect, self._kazoo.last_zxid, tls=self.settings.tls is not None)
+
     def release(self) -> None:
         """Close file descriptors after the end of the thread."""
         self._kazoo.close()
@@ -243,11 +247,7 @@ class _Connection(ConnectionHandler):
             driver.refusals.pop(name, None)
         elif name not in driver.refusals or SYSTEM_CLOCK.monotonic() >= self._next_explanation:
             self._next_explanation = SYSTEM_CLOCK.monotonic() + _SHORTEST_EXPLANATION_PAUSE_SECONDS
-            driver.refusals[name] = explain_refusal(
-                lambda: self.handler.create_connection((hostip, port), host),
-                self.client.last_zxid,
-                tls=driver.settings.tls is not None,
-            )
+            driver.refusals[name] = driver.explain_refusal((hostip, port), host)
 
     def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:  # noqa: ARG002  # Not kazoo's limit.
         self._reached = True

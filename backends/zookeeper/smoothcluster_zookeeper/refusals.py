@@ -14,11 +14,11 @@ CLOSED_AT_ONCE = (
     " or close connections of other clients"
 )
 NOT_SERVING = "the server does not serve: wait until it has started and is in touch with a quorum"
-OLDER = (
+OLDER_SERVER = (
     "the server has lost data, or was restored from an older copy: this client has seen later transactions than the"
     " server has; restore the data of the servers, or restart this program"
 )
-UNEXPLAINED = (
+UNEXPLAINED_REFUSAL = (
     "the server closed the connection instead of opening a session; check that the port speaks {speaks}, and see the"
     " server's log"
 )
@@ -41,8 +41,8 @@ def explain_refusal(connect: Callable[[], socket.socket], seen: int, *, tls: boo
         return NOT_SERVING
     latest = re.search(rb"Zxid: (0x[0-9a-f]+)", answer)
     if latest and int(latest[1], 16) < seen:
-        return OLDER
-    return UNEXPLAINED.format(speaks="TLS" if tls else "plain TCP (not TLS)")
+        return OLDER_SERVER
+    return UNEXPLAINED_REFUSAL.format(speaks="TLS" if tls else "plain TCP (not TLS)")
 
 
 def _ask(connection: socket.socket) -> bytes | None:
