@@ -19,7 +19,6 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [message.partition(":")[0] for message in caplog.messages]
 
 
-@pytest.mark.promise(9)
 def test_a_store_that_only_reads_is_not_available_again(caplog: pytest.LogCaptureFixture) -> None:
     """A full store answers reads and renewals and refuses commits: that is one outage, which commits alone end."""
     group = Group()
@@ -58,7 +57,6 @@ def test_reasons_that_alternate_are_told_once_each(caplog: pytest.LogCaptureFixt
     assert said(caplog)[-2:] == [UNAVAILABLE, AVAILABLE]
 
 
-@pytest.mark.promise(4)
 def test_a_member_whose_lease_may_be_over_has_no_role() -> None:
     """Another may have its seat. When the store says that the lease is alive, it is a Runner again."""
     group = Group()
