@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
+from cli_kit import invoke_on
 from smoothcluster_zookeeper import ZookeeperBackend
 from smoothcluster_zookeeper.refusals import CLOSED_AT_ONCE, NOT_SERVING, OLDER_SERVER, explain_refusal
 from zookeeper_server import ZookeeperServer
@@ -128,3 +129,11 @@ def test_by_default_kazoo_is_silent(zookeeper_hosts: str, caplog: pytest.LogCapt
         for _ in range(2):
             stack.enter_context(closing(ZookeeperBackend(zookeeper_hosts))).get("a")
     assert [each.getMessage() for each in caplog.records if "kazoo" in each.name] == []
+
+
+def test_a_verbose_command_shows_what_kazoo_does(zookeeper_hosts: str) -> None:
+    """Without --verbose there is the command's own error alone."""
+    invoke = invoke_on(f"zookeeper://{zookeeper_hosts}")
+    assert "Connecting to" not in invoke("status", "--group", "nope").stderr
+    assert "Connecting to" in invoke("status", "--group", "nope", "--verbose").stderr
+    assert "Connecting to" not in invoke("status", "--group", "nope").stderr
