@@ -1,17 +1,18 @@
 """During an outage a log has a line or two, and all of them are ours: drivers keep silent."""
 
 import logging
-import subprocess
-import sys
 from contextlib import closing
+from importlib import import_module
+from pathlib import Path
 
 import pytest
-from cluster.group import Member, NewGroup, child_environment
+from cli_kit import invoke_on
+from cluster.group import Member, NewGroup
 from cluster.stores import Kind, Store
 
 from smoothcluster import connect
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError
+from smoothcluster.errors import OPTIONS_VARIABLE, BackendError
 from smoothcluster.member.outage import MOST_REASONS_PER_REMINDER
 
 OUTAGE = 3.0
@@ -46,13 +47,14 @@ def test_a_members_log_of_an_outage_is_short(new_group: NewGroup, own_store: Sto
 
 
 @pytest.mark.quick
-def test_a_command_says_one_line(kind: Kind) -> None:
+def test_a_command_says_one_line(kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error; no driver speaks before."""
-    done = subprocess.run(
-        [sys.executable, "-m", "smoothcluster", "status", "--backend", kind.nowhere()],
-        env=child_environment(), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode in (1, 2, 3)
+    monkeypatch.setattr(import_module("smoothcluster.cli.status"), "STORE_RETRY_SECONDS", 0.5)
+    options = tmp_path / "options.json"
+    options.write_text('{"timeout": 0.5}')
+    monkeypatch.setenv(OPTIONS_VARIABLE, str(options))
+    done = invoke_on(kind.nowhere())("status")
+    assert done.exit_code != 0
     assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
