@@ -13,8 +13,10 @@ from smoothcluster.group.events import read_events
 from smoothcluster.group.resizing import Resize, try_change
 from smoothcluster.group.spec import SHARDS_PER_RUNNER
 from smoothcluster.group.status import group_status, numbers_of
+from smoothcluster.group.view import Versioned, View
 from smoothcluster.jobs.access import CLIENT_RETRY_SECONDS, Access, read_jobs
 from smoothcluster.jobs.handle import JobHandle
+from smoothcluster.jobs.progress import Loss, find_loss, sum_counts
 from smoothcluster.jobs.submission import Submission
 from smoothcluster.model import Task, check_name
 from smoothcluster.records.codec import GarbageError
@@ -116,12 +118,31 @@ class Cluster:
         return numbers_of(spec)
 
     def status(self) -> dict[str, Any]:
-        """Return the state of the group, as in ``status --json``: numbers, members, tasks, unassigned shards."""
+        """Return the state of the group, as in ``status --json``: numbers, members, tasks, unassigned shards.
+
+        If the store has lost tasks, the jobs that cannot finish have the state *lost*, with numbers under ``lost``.
+        """
         access = self._access
         view = access.ask(lambda: access.store.read_view({}))
         if view is None:
             raise UsageError(f"there is no group {self.group!r} at {access.store.backend.url}")
-        return group_status(self.group, view, self._jobs(), access.garbage)
+        jobs = self._jobs()
+        losses = {name: loss for name, job in jobs.items() if (loss := self._loss(name, job, view)) is not None}
+        found = group_status(self.group, view, jobs, access.garbage)
+        if losses:
+            found["jobs"] |= dict.fromkeys(losses, "lost")
+            found["lost"] = {name: loss.numbers() for name, loss in losses.items()}
+        return found
+
+    def _loss(self, name: str, job: Job, view: View) -> Loss | None:
+        """Return the loss of a job that *view* shows without an open chunk, if the store has lost tasks."""
+        access = self._access
+        if sum_counts(name, Versioned(job, None), view.shards).loss() is None:
+            return None
+        try:
+            return access.ask(lambda: find_loss(access.store, name, view.spec.record))
+        except UsageError:
+            return None  # The record of the job was deleted meanwhile.
 
     def quarantine(self) -> list[QuarantinedTask]:
         """Return the quarantined tasks with the evidence for each, oldest first."""

@@ -145,7 +145,10 @@ class ClusterCrawler:
 
     @property
     def role(self) -> Role | None:
-        """This member's present role; None before joining, and while the member joins anew after a lost lease."""
+        """This member's present role; None before joining, and from the moment at which the lease may be lost.
+
+        While the store is out of reach for longer than the lease, another member may take the seat.
+        """
         return self._loop.role
 
     def join(self) -> Role:
@@ -221,7 +224,8 @@ class ClusterCrawler:
     def _work(self) -> None:
         self._refuse_if_over()
         try:
-            self.join()
+            if self._loop.life is None:  # Otherwise the loop goes on, even if the store has gone away since.
+                self.join()
             self._process.readiness.start()
             self._loop.run()
         finally:
@@ -251,14 +255,17 @@ class ClusterCrawler:
         """Leave the group: finish or hand back running tasks within the grace period. May be called repeatedly.
 
         If another thread is in `run`, `stop` only asks to leave, and `run` returns when done. If the background
-        thread of `start` has ended with an error, raise this error.
+        thread of `start` has ended with an error, raise this error. Call `stop` before the backend is closed: after
+        that, `stop` raises UsageError, and the lease must run out.
         """
         self._process.inbox.ask_to_leave()
         if self._thread is not None:
             self._thread.join()
         elif not self._loop.working:
-            self._loop.run()
-            self._close()
+            try:
+                self._loop.run()
+            finally:
+                self._close()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure

@@ -5,11 +5,13 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     SmoothclusterError
     +-- BackendError                a failure between this process and the store
     |   +-- UnavailableError        nothing was sent: retrying is safe
+    |   |   +-- ClosedError         this client was closed: retrying is in vain
     |   +-- OutcomeUnknownError     something was sent and no answer came: read before retrying
     |   +-- LeaseLostError          the lease is gone for good: begin again with a new lease
     |   +-- CommitTooLargeError     measured before sending: make the commit smaller
     |   +-- AccessDeniedError       the store refused our credentials or permissions
     |   +-- MisplacedKeyError       a key lies where a directory is to be, or a directory where a key is
+    +-- TasksLostError              the store has lost tasks of a job, so the job cannot finish
     +-- UsageError                  the call itself is wrong; the message tells the correction
         +-- MissingDriverError      an adapter's driver is not installed
         +-- UnknownSchemeError      no backend is registered for this URL
@@ -31,6 +33,13 @@ class BackendError(SmoothclusterError):
 
 class UnavailableError(BackendError):
     """Nothing was sent. Retrying is safe."""
+
+
+class ClosedError(UnavailableError):
+    """This client of the store was closed. Nothing was sent, and no retry will succeed."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(f"this client of {where} is closed: close() was called before this call")
 
 
 class OutcomeUnknownError(BackendError):
@@ -56,6 +65,10 @@ class MisplacedKeyError(BackendError, ValueError):
         super().__init__(f"{key!r} {what}")
         self.key = key
         self.what = what
+
+
+class TasksLostError(SmoothclusterError):
+    """The store has lost tasks of a job: they have no outcome, and nothing is left to run."""
 
 
 class UsageError(SmoothclusterError):

@@ -19,6 +19,9 @@ from urllib.parse import parse_qs, quote
 
 from smoothcluster.errors import UsageError
 
+OPTIONS_VARIABLE = "SMOOTHCLUSTER_OPTIONS"
+"""The environment variable with the path of a file: a JSON object with options of the backend."""
+
 _log = logging.getLogger("smoothcluster")
 
 _SERVER_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s\[\]:@/\\?#%,]+)(?::([0-9]{1,5}))?")
@@ -42,8 +45,9 @@ def refuse_credentials(store: str, text: str) -> None:
     """
     if "@" in text or "%40" in text.partition("?")[0]:
         raise UsageError(
-            f"{store}: a URL or hosts must not contain credentials; pass username= and password= (in a namespace, write"
-            " %40 in place of an at sign)"
+            f"{store}: a URL or hosts must not contain a username or password: programs pass username= and password= to"
+            f" connect or to the backend; commands read both from the file named by {OPTIONS_VARIABLE}. In a namespace,"
+            " write %40 in place of an at sign"
         )
 
 

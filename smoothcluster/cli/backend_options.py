@@ -9,9 +9,7 @@ from typing import cast
 
 from smoothcluster.cli import logs
 from smoothcluster.errors import UsageError
-
-OPTIONS_VARIABLE = "SMOOTHCLUSTER_OPTIONS"
-"""The environment variable with the path of a file: a JSON object with options of the backend."""
+from smoothcluster.server_options import OPTIONS_VARIABLE
 
 
 def backend_options() -> dict[str, object]:

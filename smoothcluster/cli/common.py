@@ -12,10 +12,11 @@ import click
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.cli import logs
-from smoothcluster.cli.backend_options import OPTIONS_VARIABLE, backend_options
+from smoothcluster.cli.backend_options import backend_options
 from smoothcluster.cli.output import print_message
 from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.registry import BACKEND_VARIABLE, connect
+from smoothcluster.server_options import OPTIONS_VARIABLE
 
 HELP_EPILOG = f"""\b
 {BACKEND_VARIABLE} is the default for --backend. If neither is given, the

@@ -113,8 +113,13 @@ def adapter_logging_to_stderr(backend: object) -> Generator[list[str]]:
                 warnings.append(scrubbed(record.getMessage()))
 
     adapter = logging.getLogger(type(backend).__module__.partition(".")[0])
-    # Drivers log every connection, so the driver's debug lines appear with --verbose only.
-    teller = _new_teller(logging.DEBUG if log.isEnabledFor(logging.DEBUG) else logging.WARNING)
+    # Drivers log every connection, so the driver's own lines appear with --verbose only.
+    verbose = log.isEnabledFor(logging.DEBUG)
+    teller = _new_teller(logging.DEBUG if verbose else logging.WARNING)
+    drivers = _loggers_below(adapter.name) if verbose and adapter.name != "smoothcluster" else []
+    levels = [driver.level for driver in drivers]
+    for driver in drivers:
+        driver.setLevel(logging.INFO)
     handlers = [Collector()] if adapter.name == "smoothcluster" else [Collector(), teller]
     before, adapter.propagate = adapter.propagate, False
     for handler in handlers:
@@ -123,8 +128,16 @@ def adapter_logging_to_stderr(backend: object) -> Generator[list[str]]:
         yield warnings
     finally:
         adapter.propagate = before
+        for driver, level in zip(drivers, levels, strict=True):
+            driver.setLevel(level)
         for handler in handlers:
             adapter.removeHandler(handler)
+
+
+def _loggers_below(name: str) -> list[logging.Logger]:
+    """Return the loggers that adapters make for their drivers, such as ``smoothcluster_zookeeper.kazoo``."""
+    known = [each for each in logging.root.manager.loggerDict if each.startswith(f"{name}.")]
+    return [logging.getLogger(each) for each in known]
 
 
 def log_everything() -> None:

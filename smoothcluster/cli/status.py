@@ -14,6 +14,7 @@ from smoothcluster.cli.formatting import plain, ranges, shape, table
 from smoothcluster.cli.interrupt import pause
 from smoothcluster.cli.output import print_data
 from smoothcluster.cluster import Cluster
+from smoothcluster.jobs.progress import Loss
 from smoothcluster.model import Role
 
 MEMBER_COLUMNS = ("NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING")
@@ -88,6 +89,8 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"no child process can run the handler of {', '.join(alone)}: each suspect runs alone in the member"
     yield "tasks: " + ", ".join(f"{count} {state}" for state, count in found["tasks"].items())
     yield "jobs: " + (", ".join(f"{plain(job)} ({plain(state)})" for job, state in found["jobs"].items()) or "none")
+    for job, loss in found.get("lost", {}).items():
+        yield Loss(loss["written"], loss["accounted"]).describe(plain(job))
     yield "unassigned shards: " + (ranges(found["unassigned"]) or "none")
     standing_by = [member for member in found["members"] if member["role"] == Role.BACKUP_RUNNER]
     if standing_by:

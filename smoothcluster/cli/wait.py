@@ -1,7 +1,7 @@
 """``smoothcluster wait``: wait until a job is finished."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
@@ -12,10 +12,18 @@ from smoothcluster.cli.progress_bar import shown
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.jobs.handle import JobHandle
-from smoothcluster.jobs.progress import Progress
+from smoothcluster.jobs.progress import LossCheck, Progress
 
 PROGRESS_POLL_SECONDS = 0.2
 """Seconds between two reads of the progress."""
+
+
+class TasksLost(Failure):
+    """The job cannot finish: the store has lost tasks."""
+
+    def __init__(self, message: str, progress: Progress) -> None:
+        super().__init__(message, Exit.FAILED)
+        self.progress = progress
 
 
 @click.command()
@@ -26,23 +34,36 @@ PROGRESS_POLL_SECONDS = 0.2
 def wait(*, job: str, timeout: float | None, as_json: bool, url: str | None, group: str) -> None:
     """Wait until every task of a job has an outcome.
 
-    A failure is an outcome, too. The job continues if the command is interrupted.
+    A failure is an outcome, too. The job continues if the command is interrupted. If the store has lost
+    tasks, the job cannot finish, and the command fails.
     """
+    lost: TasksLost | None = None
     with opened(url) as backend:
-        ended = watch(Cluster(backend, group, patience=STORE_RETRY_SECONDS).job(job), timeout)
+        try:
+            ended = watch(Cluster(backend, group, patience=STORE_RETRY_SECONDS).job(job), timeout)
+        except TasksLost as error:
+            ended, lost = error.progress, error
     if as_json:
-        print_data(json.dumps({"job": job} | asdict(ended)))
+        numbers = asdict(ended)
+        if not ended.lost:
+            del numbers["lost"]
+        print_data(json.dumps({"job": job} | numbers))
+    if lost is not None:
+        raise lost
 
 
 def watch(job: JobHandle, timeout: float | None = None) -> Progress:
     """Wait for *job*, with a progress bar on a terminal; print and return the numbers of outcomes."""
     end = None if timeout is None else SYSTEM_CLOCK.monotonic() + timeout
+    check = LossCheck(SYSTEM_CLOCK)
     try:
         with shown(f"job {job.id}", None) as bar:
             while not (progress := job.progress()).finished:
                 bar.show(progress.total - progress.pending, progress.total)
                 if end is not None and SYSTEM_CLOCK.monotonic() >= end:
                     raise Failure(f"job {job.id} is not finished after {timeout:g} s: {summary(progress)}", Exit.FAILED)
+                if check.due(progress) and (loss := job.loss()) is not None:
+                    raise TasksLost(loss.describe(job.id), replace(progress, lost=loss.lost))
                 pause(PROGRESS_POLL_SECONDS)
             bar.show(progress.total, progress.total)
     except KeyboardInterrupt:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from smoothcluster.errors import TasksLostError
 from smoothcluster.jobs.access import Access
-from smoothcluster.jobs.progress import Progress, read_progress
+from smoothcluster.jobs.progress import Loss, LossCheck, Progress, find_loss, read_progress
 from smoothcluster.jobs.results import read_outcomes
 from smoothcluster.model import Outcome
 
@@ -23,14 +24,27 @@ class JobHandle:
         access, spec = self._access, self._access.spec()
         return access.ask(lambda: read_progress(access.store, self.id, spec))
 
+    def loss(self) -> Loss | None:
+        """Return how many tasks the store has lost, if the job cannot finish for this reason; otherwise None.
+
+        The search reads the names of all waiting chunks, so call this only for a job without progress.
+        """
+        access, spec = self._access, self._access.spec()
+        return access.ask(lambda: find_loss(access.store, self.id, spec))
+
     def wait(self, timeout: float | None = None) -> Progress:
-        """Wait until every task has an outcome; raise TimeoutError after *timeout* seconds."""
+        """Wait until every task has an outcome; raise TimeoutError after *timeout* seconds.
+
+        Raise TasksLostError if the store has lost tasks of the job, so the job cannot finish.
+        """
         clock = self._access.store.clock
         deadline = None if timeout is None else clock.monotonic() + timeout
-        pause = 0.01
+        pause, check = 0.01, LossCheck(clock)
         while not (progress := self.progress()).finished:
             if deadline is not None and clock.monotonic() >= deadline:
                 raise TimeoutError(f"job {self.id!r} is not finished after {timeout} s: {progress}")
+            if check.due(progress) and (loss := self.loss()) is not None:
+                raise TasksLostError(loss.describe(self.id))
             clock.sleep(pause)
             pause = min(pause * 1.5, 0.25)
         return progress

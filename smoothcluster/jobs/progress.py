@@ -1,14 +1,31 @@
-"""Progress of a job: exact task counts, read without listing the tasks."""
+"""Progress of a job: exact task counts, read without listing the tasks; and the tasks that the store has lost.
 
+A store that evicts or loses keys may lose the chunks of waiting tasks. Such tasks never get an outcome. They are proved
+lost by two equal readings of the counts, and in between a search that finds no readable chunk of the job: no count
+changed, so no chunk was written or finished during the search.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from smoothcluster.backend import Refused, Update
+from smoothcluster.clock import Clock
 from smoothcluster.errors import UsageError
 from smoothcluster.group.store import GroupStore
+from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import read_job
+from smoothcluster.jobs.chunks import decode_chunk, job_of
+from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import JOB_FINISHED, JOB_SEALED, Job
-from smoothcluster.records.shard import COUNT_NAMES
+from smoothcluster.records.keys import last_part
+from smoothcluster.records.shard import COUNT_NAMES, Shard
+
+LOSS_CHECK_SECONDS = 5.0
+"""Seconds without progress after which a waiting client searches for lost tasks, and between two searches."""
+
+CHUNKS_PER_READ = 16
+"""How many chunks of a job one read fetches in the search for a readable chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +39,13 @@ class Progress:
     quarantined: int
     finished: bool
     """Every task has an outcome, and no submitter is still writing."""
+    lost: int = 0
+    """Tasks that the store has lost, as found by a wait without progress: the job cannot finish."""
 
     @property
     def pending(self) -> int:
         """Tasks without an outcome: waiting or running."""
-        return self.total - self.done - self.failed - self.quarantined
+        return self.total - self.done - self.failed - self.quarantined - self.lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +57,8 @@ class JobCounts:
     counts: tuple[int, ...]
     whole: bool = True
     """False if the record of a shard was unreadable: the counts of this shard are missing from the sums."""
+    open_chunks: int = 0
+    """How many chunks of the job members have admitted and not finished."""
 
     def progress(self, *, finished: bool) -> Progress:
         added, skipped, done, failed, quarantined = self.counts
@@ -47,20 +68,62 @@ class JobCounts:
         added, skipped, *ended = self.counts
         return self.whole and self.job.state == JOB_SEALED and self.job.tasks + added == skipped + sum(ended)
 
+    def loss(self) -> "Loss | None":
+        """The loss if no chunk of the job waits in the store; None if open chunks or submitters explain the rest."""
+        added, skipped, *ended = self.counts
+        written, accounted = self.job.tasks + added, skipped + sum(ended)
+        if not self.whole or self.open_chunks or self.job.state != JOB_SEALED or written <= accounted:
+            return None
+        return Loss(written, accounted)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Tasks of a job that the store has lost, so the job cannot finish."""
+
+    written: int
+    """Tasks written by submitters, or added by handlers."""
+    accounted: int
+    """Tasks with an outcome, or skipped as repeats."""
+
+    @property
+    def lost(self) -> int:
+        """Tasks without an outcome, of which nothing is left to run."""
+        return self.written - self.accounted
+
+    def numbers(self) -> dict[str, int]:
+        """The numbers by name, for ``status --json`` and events."""
+        return {"written": self.written, "accounted": self.accounted, "lost": self.lost}
+
+    def describe(self, job: str) -> str:
+        """Say what was lost, and what to do."""
+        return (
+            f"the store has lost {self.lost} tasks of job {job}: {self.written} were written, {self.accounted} are"
+            " accounted for, and nothing readable is left, so the job cannot finish: submit the lost tasks again as"
+            " another job"
+        )
+
 
 def read_counts(store: GroupStore, job: str, spec: Spec) -> JobCounts:
     """Read all counts of a job once. Raise UsageError if there is no such job."""
     found = store.read_ownership(spec)
     shards = found.shards if found is not None else []
-    tallies = [read.record.counts.get(job, {}) for read in shards if read is not None]
     # Read the job's record last: once the job is finished, the sums in this record are final.
     record = read_job(store, job)
     if record is None:
         raise UsageError(f"there is no job {job!r}")
     if record.record.state == JOB_FINISHED:
         return JobCounts(record.version, record.record, tuple(getattr(record.record, what) for what in COUNT_NAMES))
+    return sum_counts(job, record, shards)
+
+
+def sum_counts(job: str, record: Versioned[Job], shards: Sequence[Versioned[Shard] | None]) -> JobCounts:
+    """Return the sums of the counts of a job in the records of all shards."""
+    readable = [read.record for read in shards if read is not None]
+    tallies = [shard.counts.get(job, {}) for shard in readable]
     sums = tuple(sum(tally.get(what, 0) for tally in tallies) for what in COUNT_NAMES)
-    return JobCounts(record.version, record.record, sums, whole=len(tallies) == len(shards))
+    chunks = sum(job_of(name) == job for shard in readable for name in shard.open)
+    return JobCounts(record.version, record.record, sums, len(readable) == len(shards), chunks)
 
 
 def read_progress(store: GroupStore, job: str, spec: Spec) -> Progress:
@@ -88,3 +151,56 @@ def mark_finished(store: GroupStore, job: str, spec: Spec) -> bool:
     return not isinstance(
         store.backend.commit([], [Update(store.keys.job(job), after.to_json(), counted.version)]), Refused
     )
+
+
+def find_loss(store: GroupStore, job: str, spec: Spec) -> Loss | None:
+    """Return the loss if the store has lost all that is left of the job; None if the job can finish.
+
+    Raise UsageError if there is no such job, or any BackendError.
+    """
+    counted = read_counts(store, job, spec)
+    loss = counted.loss()
+    # In this order: between two equal readings no chunk was written or finished, so the search misses no chunk.
+    if loss is None or any(_has_readable_chunk(store, job, shard) for shard in range(spec.shards)):
+        return None
+    return loss if counted == read_counts(store, job, spec) else None
+
+
+def _has_readable_chunk(store: GroupStore, job: str, shard: int) -> bool:
+    keys = [key for key in store.backend.keys(store.keys.tasks(shard)) if _is_of(last_part(key), job)]
+    for first in range(0, len(keys), CHUNKS_PER_READ):
+        entries = store.backend.get_many(keys[first : first + CHUNKS_PER_READ])
+        if any(entry is not None and _is_readable(entry.value) for entry in entries):
+            return True
+    return False
+
+
+def _is_of(chunk: str, job: str) -> bool:
+    try:
+        return job_of(chunk) == job
+    except GarbageError:
+        return False
+
+
+def _is_readable(value: bytes) -> bool:
+    try:
+        return bool(decode_chunk(value))
+    except GarbageError:
+        return False
+
+
+class LossCheck:
+    """Tell a waiting client when to search for lost tasks: only after a time without progress."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: Progress | None = None
+        self._next = 0.0
+
+    def due(self, progress: Progress) -> bool:
+        """Return whether to search now, given the latest *progress*."""
+        now = self._clock.monotonic()
+        if progress == self._last and now < self._next:
+            return False
+        due, self._last, self._next = progress == self._last, progress, now + LOSS_CHECK_SECONDS
+        return due

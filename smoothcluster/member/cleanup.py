@@ -3,17 +3,24 @@
 The owner of shard 0 checks from time to time whether a sealed job has finished, and marks the job's record, with the
 sums of the counts. Then the owner of each shard drops the job's data of this shard: the counts in the shard's record,
 and the digests under ``seen``. The owner does so in fenced commits. The results stay.
+
+The owner of shard 0 also reports jobs that cannot finish, because the store has lost tasks.
 """
 
+import logging
 from collections.abc import Mapping
 
+from smoothcluster.errors import UsageError
+from smoothcluster.group.events import EventLog
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import View
 from smoothcluster.jobs.access import read_jobs
-from smoothcluster.jobs.progress import mark_finished
+from smoothcluster.jobs.progress import find_loss, mark_finished
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import JOB_FINISHED, JOB_SEALED
 from smoothcluster.work import ShardWork
+
+log = logging.getLogger("smoothcluster")
 
 
 def finished_jobs(store: GroupStore, spec: Spec | None) -> set[str]:
@@ -39,9 +46,11 @@ def tidy(store: GroupStore, work: ShardWork, finished: set[str]) -> None:
 class Cleanup:
     """The cleanup of one incarnation: every *every* seconds, and only if a shard of ours has counts of a job."""
 
-    def __init__(self, store: GroupStore, every: float) -> None:
-        self._store, self._every = store, every
+    def __init__(self, store: GroupStore, every: float, events: EventLog) -> None:
+        self._store, self._every, self._events = store, every, events
         self._next = 0.0
+        self._reported: set[str] = set()
+        """Jobs whose lost tasks are in an event of this incarnation."""
 
     def run(self, view: View | None, works: Mapping[int, ShardWork]) -> None:
         """Clean up the shards *works*, if the time has come. Called in each turn, except while leaving.
@@ -51,8 +60,24 @@ class Cleanup:
         now = self._store.clock.monotonic()
         if view is None or now < self._next or not any(work.record.counts for work in works.values()):
             return
-        self._next = now + self._every
         judge = view.spec.record if 0 in works else None  # So only one member checks.
         finished = finished_jobs(self._store, judge)
         for work in works.values():
             tidy(self._store, work, finished)
+        if judge is not None:
+            self._report_losses(judge)
+        self._next = now + self._every  # Only now: after an error, the cleanup stays due.
+
+    def _report_losses(self, spec: Spec) -> None:
+        """Report the jobs that cannot finish because the store has lost tasks, once each."""
+        for job, record in read_jobs(self._store).items():
+            if record.state != JOB_SEALED or job in self._reported:
+                continue
+            try:
+                loss = find_loss(self._store, job, spec)
+            except UsageError:
+                continue  # The store has lost the record of the job.
+            if loss is not None:
+                self._reported.add(job)
+                log.warning("%s", loss.describe(job))
+                self._events.add("tasks_lost", job=job, **loss.numbers())

@@ -83,7 +83,7 @@ class Incarnation:
         candidacy = Candidacy(self.id, settings.order, session.ttl)
         self._moves = Moves(self._claims, candidacy, self._rebalancer, rollback, schedule)
         self._monitor = Monitor(store, settings, environment, self.id, schedule)
-        self._cleanup = Cleanup(store, session.ttl / 3)
+        self._cleanup = Cleanup(store, session.ttl / 3, self.events)
         self.released = self.removed = False
         self._given_more = False
         """Whether another member changed our record before the last read, so the view may lack shards of ours."""
@@ -111,6 +111,10 @@ class Incarnation:
             self.me.set_running()
         if self.view is not None:
             self.me.set_fitness(self._environment.fitness(), self.view, apart=self._environment.apart.able is not False)
+
+    def can_commit(self) -> bool:
+        """Return whether the store accepts a commit of this member. Raise any BackendError."""
+        return self.me.write_again()
 
     @property
     def settled(self) -> bool:

@@ -13,15 +13,18 @@ import logging
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.errors import (
     BackendError,
+    ClosedError,
     LeaseLostError,
     MisplacedKeyError,
     NameInUseError,
     OutcomeUnknownError,
+    UsageError,
 )
 from smoothcluster.group.joining import try_join
 from smoothcluster.group.store import GroupStore
 from smoothcluster.member.environment import Environment
 from smoothcluster.member.incarnation import Incarnation, Joined
+from smoothcluster.member.outage import Outage
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Role
 from smoothcluster.pool import Run
@@ -34,9 +37,6 @@ log = logging.getLogger("smoothcluster")
 
 FIRST_RETRY_PAUSE_SECONDS, LONGEST_RETRY_PAUSE_SECONDS = 0.02, 1.0
 """Seconds between two attempts to reach an unreachable store: the first pause, doubled each time, and the longest."""
-
-OUTAGE_REMINDER_SECONDS = 60.0
-"""Seconds between two warnings that the store is away for the same reason."""
 
 
 class MemberLoop:
@@ -62,8 +62,7 @@ class MemberLoop:
         """The last incarnation and the reason for the end, until an event reports both."""
         self._running = False
         self._away_until, self._pause = 0.0, FIRST_RETRY_PAUSE_SECONDS
-        self._away, self._say_again = "", 0.0
-        """The last reported reason why the store is away; empty while the store answers."""
+        self._outage = Outage(self._clock)
 
     def _may_start(self, _: Run) -> bool:
         session = self.session  # Read once: a worker's thread asks, while the loop ends the session.
@@ -71,9 +70,9 @@ class MemberLoop:
 
     @property
     def role(self) -> Role | None:
-        """The role in the last view; None without an incarnation, or before the first view."""
+        """The role in the last view; None without an incarnation or a view, and once the lease may be over."""
         life = self.life  # Read once: any thread may ask, while the loop ends the incarnation.
-        return life.role() if life is not None and life.view is not None else None
+        return life.role() if life is not None and life.view is not None and life.session.held() else None
 
     # Joining
 
@@ -133,12 +132,21 @@ class MemberLoop:
     # The loop
 
     def run(self) -> None:
-        """Work until asked to leave, then leave. Raise SpecMismatchError if the group refuses the numbers at a join."""
+        """Work until asked to leave, then leave. Raise SpecMismatchError if the group refuses the numbers at a join.
+
+        Raise UsageError if the backend was closed before the member has left.
+        """
         self.working = self._running = True
         try:
             while not self.inbox.leaving.is_set():
                 self.inbox.wake.wait(self.step())
             self._leave()
+        except ClosedError as error:
+            self._drop_incarnation()
+            raise UsageError(
+                f"the backend was closed before {self.name} left the group, and the group waits until the lease runs"
+                " out: call stop() first, and then close the backend"
+            ) from error
         finally:
             self.working = False
 
@@ -146,7 +154,8 @@ class MemberLoop:
         """Make one turn. Return the seconds until the next turn is due, unless `wake` is set before.
 
         Errors of the store end the turn: a lost lease also ends the incarnation, other errors begin a pause. So does a
-        spec that is unreadable when the member must join again.
+        spec that is unreadable when the member must join again. An outage is over once all that was due has succeeded,
+        and a commit, too: a full store answers reads and renewals, and refuses commits. Raise ClosedError.
         """
         # Clear the signal before the turn reads any flag or queue: a wake-up in between then leads to another turn.
         self.inbox.wake.clear()
@@ -157,6 +166,8 @@ class MemberLoop:
             return self._away_until - now
         try:
             self._turn(leaving=leaving)
+        except ClosedError:
+            raise
         except LeaseLostError as error:
             self._end(str(error))
             return 0.0
@@ -166,14 +177,11 @@ class MemberLoop:
             self._report(error.key, error.what)
             return self._stay_away()
         except (BackendError, GarbageError) as error:
-            self._warn_away(str(error))
+            self._outage.warn(str(error))
             if self.life is not None:
                 self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))
             return self._stay_away()
         self._away_until, self._pause = 0.0, FIRST_RETRY_PAUSE_SECONDS
-        if self._away:
-            log.warning("the store is available again")
-            self._away = ""
         if self.life is None or self.inbox.wake.is_set():
             return 0.0
         return max(0.0, self.life.next_time() - self._clock.monotonic())
@@ -188,12 +196,8 @@ class MemberLoop:
             self.life.proved_gone(*self.inbox.proofs.popleft())
         self.life.publish(running=self._running)
         self.life.step(leaving=leaving)
-
-    def _warn_away(self, why: str) -> None:
-        now = self._clock.monotonic()
-        if why != self._away or now >= self._say_again:
-            log.warning("the store is unavailable: %s", why)
-            self._away, self._say_again = why, now + OUTAGE_REMINDER_SECONDS
+        if not self._outage.lasts or self.life.can_commit():
+            self._outage.end()
 
     def _stay_away(self) -> float:
         self._away_until = self._clock.monotonic() + self._pause
@@ -202,12 +206,16 @@ class MemberLoop:
 
     def _end(self, why: str) -> None:
         """End the incarnation, and drop all shards. The next turn joins again, unless the member is leaving."""
+        if self.life is not None:
+            log.warning("%s: incarnation %s has ended: %s", self.life.name, self.life.id, why)
+            self._ended = (self.life.id, why)
+        self._drop_incarnation()
+
+    def _drop_incarnation(self) -> None:
         # Clear both before the rest is closed: without a session, `_may_start` lets the pool start no further runs.
         life, self.life = self.life, None
         session, self.session = self.session, None
         if life is not None:
-            log.warning("%s: incarnation %s has ended: %s", life.name, life.id, why)
-            self._ended = (life.id, why)
             if life.removed:
                 # The path to the port misled another member, and may do so again. Without a port the lease decides.
                 self._port = 0
@@ -238,10 +246,12 @@ class MemberLoop:
         self.life = self.session = None
 
     def _released(self) -> bool:
-        """Try to release everything. Return whether the member record is deleted; log errors of the store."""
+        """Try to release everything. Return whether the member record is deleted; log other errors than ClosedError."""
         assert self.life is not None
         try:
             return self.life.release()
+        except ClosedError:
+            raise
         except BackendError as error:
             log.warning("%s could not leave the group yet: %s", self.life.name, error)
             return False

@@ -60,6 +60,16 @@ class OwnRecord:
             self._events.add("fitness", unfit=found.unfit)
         self._schedule.read_again()
 
+    def write_again(self) -> bool:
+        """Write the record again, with a new id alone. Return False if the store refused: then read the group again.
+
+        The loop does so at the end of an outage, because reads alone do not show that the store accepts commits.
+        """
+        if self._rewrite(replace(self.record, id=self._store.new_id())):
+            return True
+        self._schedule.read_again()
+        return False
+
     def _rewrite(self, after: Member, *others: Change) -> bool:
         """Replace the record by *after*, and apply *others* in the same commit. Return False if the store refused.
 

@@ -18,7 +18,7 @@ from smoothcluster.backend import (
     check_key,
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
-from smoothcluster.errors import UnavailableError, UsageError
+from smoothcluster.errors import ClosedError, UsageError
 from smoothcluster.memory.remote import SocketBackend
 from smoothcluster.memory.store import WEAKEST, LeaseRecord, MemoryStore
 
@@ -72,9 +72,10 @@ class MemoryBackend(CoordinationBackend, HasHistory):
             known = not name or not {"/", "@"} & set(check_key(name))  # An @ may be the end of a password.
         except ValueError:
             known = False
-        if name == url or not known:
+        if name == url or not known:  # The message does not repeat the URL, which may contain a password by mistake.
             raise UsageError(
-                "the URL names no store in memory: use memory://, memory://NAME or memory:///path/to/socket"
+                "a URL of a store in memory has no host, username or password: use memory://, memory://NAME or"
+                " memory:///path/to/socket"
             )
         with cls._naming:
             return cls(cls._named.setdefault(name, MemoryStore(name=name)))
@@ -94,7 +95,7 @@ class MemoryBackend(CoordinationBackend, HasHistory):
     def reach(self) -> MemoryStore:
         """The store; raise UnavailableError once this client is closed."""
         if self._closed:
-            raise UnavailableError(f"this client of {self.url} is closed")
+            raise ClosedError(self.url)
         return self.store
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:

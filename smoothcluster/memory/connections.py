@@ -6,7 +6,7 @@ from typing import final
 from weakref import finalize
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError, UnavailableError, UsageError
+from smoothcluster.errors import BackendError, ClosedError, UnavailableError, UsageError
 from smoothcluster.memory.wire import Frame, FrameReader, frame
 
 _LONGEST_PATH_BYTES = 107
@@ -109,7 +109,7 @@ class ConnectionPool:
 
     def _acquire(self, deadline: float) -> Connection:
         if self._closed:
-            raise UnavailableError(f"this client of memory://{self._path} is closed")
+            raise ClosedError(f"memory://{self._path}")
         try:
             return self._idle.pop()
         except IndexError:

@@ -17,7 +17,7 @@ from typing import final
 
 from smoothcluster.backend import Watch, check_key
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import UnavailableError
+from smoothcluster.errors import ClosedError, UnavailableError
 from smoothcluster.memory.connections import Connection
 from smoothcluster.memory.wire import frame
 
@@ -65,7 +65,7 @@ class RemoteWatches:
         # on the connection that `_receive` has set.
         with self._lock:
             if self._closed.is_set():
-                raise UnavailableError(f"this client of memory://{self._path} is closed")
+                raise ClosedError(f"memory://{self._path}")
             self._watches[watch.number] = watch
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-memory-watches", daemon=True)

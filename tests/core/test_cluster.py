@@ -5,8 +5,9 @@ import threading
 import pytest
 from core_kit import KEYS, Bench, Group, done, failed, member, put
 
+from smoothcluster.backend import Delete
 from smoothcluster.cluster import Cluster
-from smoothcluster.errors import DuplicateTaskError, JobClosedError, UnavailableError, UsageError
+from smoothcluster.errors import DuplicateTaskError, JobClosedError, TasksLostError, UnavailableError, UsageError
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Outcome, State, Task
 from smoothcluster.records.codec import GarbageError, dump
@@ -132,6 +133,7 @@ def test_status_tells_numbers_members_tasks_and_what_nobody_owns(bench: Bench, c
     put(bench.backend, KEYS.shard(0), Shard(owner="a", counts={"j": {"done": 2, "added": 1}}).to_json())
     put(bench.backend, KEYS.shard(1), Shard(owner="gone").to_json())
     put(bench.backend, KEYS.job("j"), Job("sealed", 5, 1, "", "").to_json())
+    bench.chunk("j-1", "c", "d", "e", "f", shard=1)
     old = Job("finished", 3, 1, "", "", done=2, failed=1)
     put(bench.backend, KEYS.job("old"), old.to_json())
     assert cluster.status() == {
@@ -147,6 +149,47 @@ def test_status_tells_numbers_members_tasks_and_what_nobody_owns(bench: Bench, c
         "breaker": "closed",
         "garbage": {},
     }
+
+
+def lose_chunks(bench: Bench) -> None:
+    """What a store does that evicts: the chunks of all waiting tasks go."""
+    for shard in range(bench.shards):
+        bench.backend.commit([], [Delete(key) for key in bench.backend.keys(KEYS.tasks(shard))])
+
+
+def test_a_job_whose_tasks_are_lost_is_told_from_one_that_waits(bench: Bench, cluster: Cluster) -> None:
+    """By its state, with numbers; waiting for it ends with an error."""
+    job = cluster.submit([Task(id=name) for name in "abc"], "j")
+    assert (cluster.status()["jobs"], job.loss()) == ({"j": "sealed"}, None)
+    lose_chunks(bench)
+    found = cluster.status()
+    assert found["jobs"] == {"j": "lost"}
+    assert found["lost"] == {"j": {"written": 3, "accounted": 0, "lost": 3}}
+    told: list[str] = []
+
+    def wait() -> None:
+        try:
+            job.wait()
+        except TasksLostError as error:
+            told.append(str(error))
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+
+    def ended() -> bool:
+        bench.clock.advance(0.3)
+        return not thread.is_alive()
+
+    eventually(ended)
+    assert "lost 3 tasks of job j: 3 were written, 0 are accounted for" in told[0]
+
+
+def test_tasks_that_run_are_not_lost(bench: Bench, cluster: Cluster) -> None:
+    """Their chunk is open: the owner of the shard has them in memory, though the store has them no more."""
+    cluster.submit([Task(id="a"), Task(id="b")], "j")
+    bench.start(bench.own(), 1)
+    lose_chunks(bench)
+    assert "lost" not in cluster.status()
 
 
 def test_running_tasks_are_counted(bench: Bench, cluster: Cluster) -> None:

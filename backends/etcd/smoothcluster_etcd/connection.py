@@ -15,7 +15,7 @@ import grpc
 from etcd3 import etcdrpc
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster.errors import BackendError, ClosedError, UnavailableError
 from smoothcluster_etcd.address import Pem
 from smoothcluster_etcd.errors import is_refusal, is_stale, translate_error
 
@@ -142,7 +142,9 @@ class Connection:
             else:
                 server.proven = True
                 return server
-        raise failure or UnavailableError(f"this client of etcd at {self.where} is closed")
+        if self.closed or failure is None:
+            raise ClosedError(f"etcd at {self.where}")
+        raise failure
 
     def metadata(self, server: Server, deadline: float) -> tuple[tuple[str, str], ...]:
         """Return the metadata of a call. May raise gRPC's errors."""
@@ -186,9 +188,11 @@ class Connection:
                 self.forget_token()
             elif not is_refusal(error):
                 self.mark_failed(server)
+            if self.closed and not (sending and unknown is not UnavailableError):
+                raise ClosedError(f"etcd at {self.where}") from error
             raise translate_error(error, self.where, unknown if sending else UnavailableError) from error
         except ValueError:
             # gRPC raises ValueError on a closed channel.
-            raise UnavailableError(f"this client of etcd at {self.where} is closed") from None
+            raise ClosedError(f"etcd at {self.where}") from None
         self.revision = max(self.revision, answer.header.revision)
         return answer

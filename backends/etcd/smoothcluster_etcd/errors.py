@@ -40,6 +40,17 @@ _ACCESS_DENIED_MESSAGES = {
 }
 
 
+_REFUSAL_HINTS = {
+    "etcdserver: mvcc: database space exceeded": "the database is full (alarm NOSPACE), and the servers refuse changes:"
+    " compact the history, run etcdctl defrag, and then etcdctl alarm disarm; or raise --quota-backend-bytes",
+    "etcdserver: corrupt cluster": "the data of a server is damaged (alarm CORRUPT): restore the server, and then run"
+    " etcdctl alarm disarm",
+    "etcdserver: no leader": "the servers have no leader: check that a majority of them runs and is connected",
+    "etcdserver: too many requests": "the servers are overloaded",
+}
+"""Advice for refusals with a cause that users can mend."""
+
+
 def translate_error(error: Any, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
     """Translate *error* of the servers *where*; return *unknown* if the request may have been applied."""
     code, said = error.code(), error.details() or error.code().name
@@ -48,9 +59,11 @@ def translate_error(error: Any, where: str, unknown: type[BackendError] = Unavai
     if said in _ACCESS_DENIED_MESSAGES:
         return AccessDeniedError(f"etcd at {where}: {_ACCESS_DENIED_MESSAGES[said]}")
     if said == _NO_LEADER or is_refusal(error):
-        return UnavailableError(f"etcd at {where}: {said}")
+        return UnavailableError(f"etcd at {where}: {_REFUSAL_HINTS.get(said, said)}")
     if said.startswith(_SERVER_PREFIX):
-        return unknown(f"etcd at {where}: {said}")
+        return unknown(f"etcd at {where}: {_REFUSAL_HINTS.get(said, said)}")
+    if code is _Code.UNIMPLEMENTED:
+        return UnavailableError(f"the server at {where} is no etcd 3.4 or newer: {said}")
     return (UnavailableError if said.startswith(_NOT_SENT) else unknown)(
         f"no answer from etcd at {where} ({code.name}: {said}); check the addresses, that a server runs there and is"
         " reachable from here, and whether the port speaks TLS"

@@ -17,7 +17,7 @@ from etcd3 import etcdrpc
 
 from smoothcluster.backend import Watch
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster.errors import BackendError, ClosedError
 from smoothcluster_etcd.connection import Connection, Server
 from smoothcluster_etcd.errors import is_refusal
 from smoothcluster_etcd.layout import below, range_end
@@ -117,7 +117,7 @@ class Watches:
         watch = EtcdWatch(self, key, notify, revision + 1 if revision else 0, values=values)
         with self._lock:
             if self._closing.is_set():
-                raise UnavailableError("this client of etcd is closed")
+                raise ClosedError(f"etcd at {self._connection.where}")
             self._watches.add(watch)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-etcd-watches", daemon=True)

@@ -270,6 +270,11 @@ def _entries(keys: Sequence[str], head: str, values: Sequence[bytes]) -> "list[E
         raise UnavailableError(f"the store holds data that smoothcluster did not write: {error}") from None
 
 
-def _entry(key: str, mark: str, value: bytes, since: str) -> Entry:
+def _entry(key: str, mark: str, value: bytes | None, since: str) -> Entry:
+    if value is None:
+        raise UnavailableError(
+            f"Redis has lost the value of {key}: the server evicted keys (set maxmemory-policy noeviction), or another"
+            " program deleted them; delete the other keys of the group, too, and submit the jobs again"
+        )
     number, created, lease = mark.split(" ")
     return Entry(key, value, f"{number}-{since}", int(created), lease or None)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar, final
@@ -9,11 +10,11 @@ from typing import Any, TypeVar, final
 from redis.exceptions import MovedError, RedisError, ResponseError
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
+from smoothcluster.errors import AccessDeniedError, BackendError, ClosedError, UnavailableError
 from smoothcluster.server_options import format_server, warn_of_plain_password
 from smoothcluster_redis.address import STORE_NAME
 from smoothcluster_redis.connection import StoreConnection, seconds_left
-from smoothcluster_redis.errors import WRONG_SERVER_MESSAGES, error_code, translate_error, unreachable
+from smoothcluster_redis.errors import WRONG_SERVER_MESSAGES, error_code, has_answered, no_server, translate_error
 from smoothcluster_redis.settings import ClientState, Credentials, Settings
 
 _REDIS_LOG = logging.getLogger("smoothcluster_redis")
@@ -67,8 +68,9 @@ class Servers:
         except RedisError as error:
             if not isinstance(error, ResponseError) or error_code(error) in WRONG_SERVER_MESSAGES:
                 raise self.drop_failed(connection, error, unknown) from error
+            memory = _memory_settings(connection, deadline) if error_code(error) == "OOM" else ""
             self._release(connection)
-            raise translate_error(error, self.address.where, unknown) from error
+            raise translate_error(error, self.address.where, unknown, memory) from error
         except BaseException:
             connection.close()  # The answer may still arrive, and would be taken for the answer to a later command.
             raise
@@ -91,17 +93,15 @@ class Servers:
 
     def connect(self, deadline: float) -> StoreConnection:
         """Open a connection to the server that holds the store."""
-        failures: list[object] = []
+        failures: list[BackendError | str] = []
         for tried, (host, port) in enumerate(self._candidates(deadline, failures)):
             try:
                 return self._open_redirected(
                     host, port, seconds_left(deadline) / max(1, len(self.address.hosts) - tried)
                 )
             except (RedisError, OSError) as error:
-                failures.append(_server_error(error, host, port))
-        raise unreachable(
-            self.address.where, self.timeout, failures[-1] if failures else None, tls=self.settings.tls is not None
-        )
+                failures.append(_failure(error, host, port))
+        raise no_server(self.address.where, failures, self.timeout, tls=self.settings.tls is not None)
 
     def close(self) -> None:
         """Close all idle connections now, and the connections in use, here and in other parts, after their command."""
@@ -124,7 +124,7 @@ class Servers:
             if not self.state.warned_of_password:
                 self.state.warned_of_password = warn_of_plain_password(STORE_NAME, hosts)
 
-    def _candidates(self, deadline: float, failures: list[object]) -> Iterator[tuple[str, int]]:
+    def _candidates(self, deadline: float, failures: list[BackendError | str]) -> Iterator[tuple[str, int]]:
         """Yield the addresses where the store may be, likeliest first. Add the failures of Sentinels to *failures*."""
         if self.address.service is None:
             last = self._last
@@ -136,13 +136,15 @@ class Servers:
             try:
                 found = self._ask_sentinel(host, port, share)
             except (RedisError, OSError) as error:
-                failures.append(_server_error(error, host, port))
+                failures.append(_failure(error, host, port))
                 continue
             if found:
                 yield found
             else:
                 failures.append(
-                    f"the Sentinel at {format_server(host, port)} knows no service {self.address.service!r}"
+                    UnavailableError(
+                        f"the Sentinel at {format_server(host, port)} knows no service {self.address.service!r}"
+                    )
                 )
 
     def _ask_sentinel(self, host: str, port: int, timeout: float) -> tuple[str, int] | None:
@@ -186,7 +188,7 @@ class Servers:
     def _acquire(self, deadline: float) -> StoreConnection:
         with self._lock:
             if self.state.closed.is_set():
-                raise UnavailableError("this client of Redis is closed")
+                raise ClosedError(f"Redis at {self.address.where}")
             if self._owner != os.getpid():  # A forked child must not use the connections of the parent.
                 self._owner, self._idle = os.getpid(), []
             connection = self._idle.pop() if self._idle else None
@@ -215,34 +217,47 @@ class Servers:
 
 def _warn_of_settings(connection: StoreConnection, deadline: float, where: str) -> None:
     """Log a warning if the server has no persistence, or may evict keys of the store."""
+    # Most hosted servers permit INFO and forbid CONFIG.
+    policy = _memory_settings(connection, deadline).rpartition(" ")[2]
+    if policy not in ("noeviction", "maxmemory", "?"):
+        _REDIS_LOG.warning(
+            "Redis at %s evicts keys when memory is short (maxmemory-policy %s), and tasks or whole groups may be "
+            "lost; set noeviction",
+            where,
+            policy,
+        )
     try:
-        words = [
-            connection.request(deadline, "CONFIG", "GET", name) for name in ("appendonly", "save", "maxmemory-policy")
-        ]
+        words = [connection.request(deadline, "CONFIG", "GET", name) for name in ("appendonly", "save")]
     except ResponseError:
-        return  # CONFIG is not permitted, as on most hosted servers.
-    appendonly, save, policy = (pair[1] if pair else b"?" for pair in words)
+        return
+    appendonly, save = (pair[1] if pair else b"?" for pair in words)
     if appendonly == b"no" and not save:
         _REDIS_LOG.warning(
             "Redis at %s has no persistence (appendonly no, save ''): a restart loses every acknowledged commit; "
             "set appendonly yes",
             where,
         )
-    if policy.startswith(b"allkeys"):
-        _REDIS_LOG.warning(
-            "Redis at %s evicts any key when memory is short (maxmemory-policy %s), and whole groups may be lost; "
-            "set noeviction",
-            where,
-            policy.decode(),
-        )
 
 
-def _server_error(error: Exception, host: str, port: int) -> BackendError:
-    """Translate *error* of a server. Raise the result if access was denied: other servers would do the same."""
+def _failure(error: Exception, host: str, port: int) -> BackendError | str:
+    """Return the answer of a server as an error, or text for no answer.
+
+    Raise the answer if access was denied: other servers would do the same.
+    """
     problem = translate_error(error, format_server(host, port))
     if isinstance(problem, AccessDeniedError):
         raise problem from error
-    return problem
+    return problem if has_answered(error) else f"{format_server(host, port)}: {str(error) or type(error).__name__}"
+
+
+def _memory_settings(connection: StoreConnection, deadline: float) -> str:
+    """Describe the settings for memory of the server, for messages."""
+    try:
+        info: bytes = connection.request(deadline, "INFO", "memory")
+    except RedisError:
+        return "maxmemory"
+    found = dict(re.findall(r"(maxmemory_\w+):(\S+)", info.decode(errors="replace")))
+    return f"maxmemory {found.get('maxmemory_human', '?')}, {found.get('maxmemory_policy', '?')}"
 
 
 def _redirection(moved: MovedError) -> tuple[str, int]:

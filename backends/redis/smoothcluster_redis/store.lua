@@ -9,6 +9,25 @@ local META = KEYS[1]
 local prefix = string.sub(META, 1, -5)
 local VALUES, MARKS, CHILDREN = prefix .. 'values', prefix .. 'marks', prefix .. 'children:'
 
+-- Before any other command, so that the refusal names the first command that the user lacks.
+if act == 'hello' then
+    if not redis.acl_check_cmd then return redis.error_reply('OLDSERVER the server lacks acl_check_cmd') end
+    local key = prefix .. 'x'
+    for _, each in ipairs({
+        {'INFO', 'server'}, {'TIME'}, {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HGET', key, 'x'},
+        {'HGETALL', key}, {'HMGET', key, 'x'}, {'HSET', key, 'x', 'x'}, {'PEXPIRE', key, 1}, {'SADD', key, 'x'},
+        {'SMEMBERS', key}, {'SREM', key, 'x'}, {'XADD', key, '*', 'x', 'x'}, {'XREAD', 'STREAMS', key, '0'},
+        {'ZADD', key, 1, 'x'}, {'ZRANGEBYSCORE', key, 0, 1}, {'ZREM', key, 'x'}, {'ZSCORE', key, 'x'},
+    }) do
+        local known, allowed = pcall(redis.acl_check_cmd, unpack(each))
+        if not known then return redis.error_reply('NOCOMMAND ' .. each[1]) end
+        if not allowed then
+            local where = (each[1] == 'INFO' or each[1] == 'TIME') and '' or ' on keys ' .. prefix .. '*'
+            return redis.error_reply('NOPERM this user must be allowed ' .. each[1] .. where)
+        end
+    end
+end
+
 local time = call('TIME')
 local stamp = time[1] * 1000 + math.floor(time[2] / 1000)
 local known = call('HMGET', META, 'clock', 'stamp', 'number', 'store', 'since')
@@ -16,9 +35,25 @@ local clock = tonumber(known[1] or 0)
 local number = tonumber(known[3] or 0)  -- Of the last commit. Below 2^53, where Lua's numbers are exact.
 local store = known[4]
 local since = known[5]  -- The number with which the present history begins. Part of every version: older versions fail.
+local reads = act == 'get' or act == 'list' or act == 'keys'
 
 local function whole(n)
     return string.format('%.0f', n)
+end
+
+-- Whether the act may need memory: a grant of a lease, or a commit that puts a value.
+local function grows()
+    if act ~= 'commit' then return act == 'lease' end
+    for i = 3, #ARGV - 3, 4 do
+        if ARGV[i] ~= 'if' and ARGV[i] ~= 'delete' then return true end
+    end
+end
+
+-- A full server refuses the first write of a script if the command may need memory, and then no further write. So an act
+-- that needs no memory begins with a write that needs none, and goes through. Return the server's refusal, if any.
+local function begin_writing()
+    local answer = not grows() and redis.pcall('HDEL', META, 'none')
+    return type(answer) == 'table' and answer or nil
 end
 
 -- The lease clock follows the server's clock, never back, and by no more than CAP between two commands.
@@ -27,9 +62,15 @@ local moved = false
 if passed >= 0 and passed < STEP then
     clock = clock + passed  -- Not worth writing down.
 elseif store then
-    moved = true
-    clock = clock + math.max(0, math.min(passed, CAP))
-    call('HSET', META, 'clock', whole(clock), 'stamp', whole(stamp))
+    local refusal = begin_writing()
+    if not refusal then
+        moved = true
+        clock = clock + math.max(0, math.min(passed, CAP))
+        call('HSET', META, 'clock', whole(clock), 'stamp', whole(stamp))
+    -- While the server cannot save, the clock stands still, and reading goes on.
+    elseif not (string.find(refusal.err, 'MISCONF') and (reads or act == 'hello' or act == 'tick')) then
+        return refusal
+    end
 end
 
 -- Reading. A mark is "version created lease", and the empty string for an absent key. The first part of an answer is a
@@ -59,7 +100,6 @@ local function answer_read()
     return table.concat(call('SMEMBERS', CHILDREN .. ARGV[2]), ' ')
 end
 
-local reads = act == 'get' or act == 'list' or act == 'keys'
 if reads and store and not moved then return answer_read() end
 
 -- Keys and the directories above them.
@@ -149,25 +189,12 @@ local function is_alive(lease)
 end
 
 if act == 'hello' or act == 'tick' then
-    if act == 'hello' then
-        if not redis.acl_check_cmd then return redis.error_reply('OLDSERVER the server lacks acl_check_cmd') end
-        local key = prefix .. 'x'
-        for _, each in ipairs({
-            {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HGET', key, 'x'}, {'HGETALL', key},
-            {'HMGET', key, 'x'}, {'HSET', key, 'x', 'x'}, {'PEXPIRE', key, 1}, {'SADD', key, 'x'}, {'SMEMBERS', key},
-            {'SREM', key, 'x'}, {'XADD', key, '*', 'x', 'x'}, {'XREAD', 'STREAMS', key, '0'}, {'ZADD', key, 1, 'x'},
-            {'ZRANGEBYSCORE', key, 0, 1}, {'ZREM', key, 'x'}, {'ZSCORE', key, 'x'},
-        }) do
-            if not redis.acl_check_cmd(unpack(each)) then
-                return redis.error_reply('NOPERM this user must be allowed ' .. each[1] .. ' on keys ' .. prefix .. '*')
-            end
-        end
-    end
     -- If another server process has taken over, the last acknowledged commits and renewals may be missing. So every
     -- lease gets its full time again, and the numbers jump, so that no number is ever given twice.
     local info = call('INFO', 'server') .. call('INFO', 'replication')
     local run, replication = string.match(info, 'run_id:(%w+)'), string.match(info, 'master_replid:(%w+)')
     if run .. replication ~= store then
+        begin_writing()
         store = run .. replication
         number = math.max(number + tonumber(ARGV[2]), stamp * 1000)
         since = whole(number)
@@ -243,13 +270,12 @@ local function commit(lease)
 
     number = number + 1
     local version = whole(number)
-    local new_marks, new_values, gone, new, attached = {}, {}, {}, {}, {}
+    local new_marks, new_values, gone, new, attached, born = {}, {}, {}, {}, {}, {}
     for i = 1, count do
         local kind, key, mark = ARGV[4 * i - 1], names[i], marks[i]
         if kind == 'delete' then
             gone[#gone + 1] = key
-            local born = string.match(mark, '(%S*)$')
-            if born ~= '' then call('SREM', LEASED .. born, key) end
+            born[key] = string.match(mark, '(%S+)$')
         elseif kind ~= 'if' then
             local place, rest = #new_marks + 1, nil
             if mark then
@@ -268,9 +294,12 @@ local function commit(lease)
             new_values[place], new_values[place + 1] = key, ARGV[4 * i + 2]
         end
     end
-    if #gone > 0 then remove(gone) end
+    -- The values first: a full server refuses this write, and nothing has changed.
+    if #new_marks == 0 then begin_writing() end
     in_slices('HSET', MARKS, new_marks)
     in_slices('HSET', VALUES, new_values)
+    for key, each in pairs(born) do call('SREM', LEASED .. each, key) end
+    if #gone > 0 then remove(gone) end
     in_slices('SADD', LEASED .. lease, attached)
     if #new > 0 then link(new) end
     return 'done ' .. publish() .. '-' .. since
@@ -287,6 +316,9 @@ if act == 'commit' then
     return #ARGV % 4 == 3 and list(answer .. '\n', ARGV[#ARGV]) or answer
 end
 if act == 'lease' then return grant(ARGV[2], ARGV[3]) end
-if act == 'renew' then return is_alive(ARGV[2]) and grant(ARGV[2], ARGV[3]) or 0 end
+if act == 'renew' then
+    if not is_alive(ARGV[2]) then return 0 end
+    return begin_writing() or grant(ARGV[2], ARGV[3])
+end
 if act == 'revoke' then return is_alive(ARGV[2]) and end_lease(ARGV[2]) end
 return {whole(number), store .. ':' .. since, call('HGET', META, 'history')}

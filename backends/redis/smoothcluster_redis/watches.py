@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from smoothcluster.backend import Watch, check_key
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster.errors import BackendError, ClosedError
 from smoothcluster_redis.connection import CLOCK_STEP_CAP_SECONDS, StoreConnection
 from smoothcluster_redis.servers import Servers
 
@@ -63,7 +63,7 @@ class Watches:
         watch = _PathWatch(self, check_key(path), notify, values=values)
         with self._changed:
             if self._closed.is_set():
-                raise UnavailableError("this client of Redis is closed")
+                raise ClosedError(f"Redis at {self._servers.address.where}")
             # No round trip is needed: the thread reads the stream from its position on, which no commit after this line
             # precedes. So the thread meets every later change with the watch registered.
             self._watches.setdefault(path, {})[watch] = None

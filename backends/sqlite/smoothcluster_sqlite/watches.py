@@ -106,7 +106,7 @@ class Watches:
                 self._seen, changes = self._read_changes(self._seen)
             except (BackendError, UsageError) as error:
                 if not away:
-                    _SQLITE_LOG.info("cannot read changes for the watches, and will try again: %s", error)
+                    _SQLITE_LOG.debug("cannot read changes for the watches, and will try again: %s", error)
                 away = True
                 self._closed.wait(_IDLE_POLL_SECONDS)
                 continue

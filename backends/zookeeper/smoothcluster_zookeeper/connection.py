@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import final
 
-from smoothcluster.errors import AccessDeniedError, UnavailableError
+from smoothcluster.errors import AccessDeniedError, ClosedError, UnavailableError
 from smoothcluster_zookeeper.session import Session
 from smoothcluster_zookeeper.settings import Settings
 
@@ -45,7 +45,7 @@ class Connection:
         while True:
             with self._lock:
                 if self._closed:
-                    raise UnavailableError("this client of ZooKeeper is closed")
+                    raise ClosedError(f"ZooKeeper at {self.settings.hosts}")
                 lost = self.session if self.session and self.session.lost else None
                 if self.session is None or lost:
                     self.session = Session(self.settings, _LONGEST_SESSION_SECONDS, ping=True, changed=self._on_change)
@@ -55,7 +55,7 @@ class Connection:
                 lost.abandon()
             try:
                 session.ready(deadline)
-            except AccessDeniedError:
+            except (AccessDeniedError, ClosedError):
                 raise
             except UnavailableError:
                 if not session.lost:

@@ -16,20 +16,47 @@ import logging
 import math
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, cast, final
 
 from kazoo.client import KazooClient
+from kazoo.exceptions import ConnectionDropped
 from kazoo.protocol.connection import CLOSE_RESPONSE, ConnectionHandler
-from kazoo.protocol.serialization import CloseInstance
+from kazoo.protocol.serialization import Auth, CloseInstance, Connect
 from kazoo.security import ACL
 
+from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster_zookeeper.kazoo_handler import Handler
 from smoothcluster_zookeeper.kazoo_requests import RemoveWatches, Request
+from smoothcluster_zookeeper.refusals import explain_refusal
 from smoothcluster_zookeeper.settings import Settings
 
 _KAZOO_LOG = logging.getLogger("smoothcluster_zookeeper.kazoo")
-_KAZOO_LOG.addHandler(logging.NullHandler())
-_KAZOO_LOG.setLevel(logging.INFO)  # At DEBUG kazoo logs credentials.
+
+_SHORTEST_EXPLANATION_PAUSE_SECONDS = 1.0
+"""Seconds between two extra connections to find out why a server refuses sessions."""
+
+
+def _redact(record: logging.LogRecord) -> bool:
+    """Remove credentials and session passwords from kazoo's debug messages. Return False to drop the whole message."""
+    if "passwd" in record.msg:
+        return False
+    if isinstance(record.args, tuple):
+        record.args = tuple(map(_redacted, record.args))
+    return True
+
+
+def _redacted(word: object) -> object:
+    if isinstance(word, Auth):
+        return word._replace(auth="***")
+    return word._replace(passwd=b"***") if isinstance(word, Connect) else word
+
+
+_KAZOO_LOG.addFilter(_redact)
+if _KAZOO_LOG.level == logging.NOTSET:
+    # kazoo logs each attempt to connect, many in a second, and the members of a group log the outage. Users who need
+    # kazoo's own messages set another level.
+    _KAZOO_LOG.setLevel(logging.ERROR)
 
 
 class Event(Protocol):
@@ -86,7 +113,8 @@ class Driver:
         self.granted = 0.0
         self.zxid = 0
         """The latest transaction id of the store in any answer."""
-        self.last_failure: str | None = None
+        self.failures, self.refusals = dict[str, str](), dict[str, str]()
+        """By server, since the last session: the last failure; and, if reached, why the server refused a session."""
         self.closed = False
         """Whether the servers have confirmed the end of the session."""
         self._handler = handler
@@ -170,6 +198,11 @@ class Driver:
         with contextlib.suppress(AttributeError, OSError):  # The socket is closed, or a wake-up is pending.
             self._kazoo._connection._write_sock.send(b"\0", socket.MSG_DONTWAIT)
 
+    def explain_refusal(self, address: tuple[str, int], host: str) -> str:
+        """Return why the server at *address* refuses this session, by another connection."""
+        connect = partial(self._handler.create_connection, address, host)
+        return explain_refusal(connect, self._kazoo.last_zxid, tls=self.settings.tls is not None)
+
     def release(self) -> None:
         """Close file descriptors after the end of the thread."""
         self._kazoo.close()
@@ -182,23 +215,42 @@ class _Connection(ConnectionHandler):
     def __init__(self, driver: Driver, kazoo: KazooClient) -> None:
         super().__init__(kazoo, kazoo._conn_retry.copy(), logger=_KAZOO_LOG)
         self._driver = driver
+        self._reached = False
+        """Whether the connection stands, and the server is to open a session."""
+        self._next_explanation = 0.0
 
     def _expand_client_hosts(self) -> Any:
         addresses = super()._expand_client_hosts()
         if not addresses:
-            self._driver.last_failure = "no such host"
+            self._driver.failures[self._driver.settings.hosts] = "no such host"
         return addresses
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
         longest = self._driver.settings.patience * 1000
+        self._reached = False
         try:
             silence, _ = super()._connect(host, hostip, port)
-        except Exception as error:
-            self._driver.last_failure = f"{host}:{port}: {str(error) or 'no answer'}"
+        except ConnectionDropped as error:
+            self._note_failure(host, hostip, port, error)
             raise
+        except Exception as error:
+            self._driver.failures[f"{host}:{port}"] = str(error) or "no answer"
+            raise
+        self._driver.failures.clear()
+        self._driver.refusals.clear()
         return min(silence, longest), longest
 
+    def _note_failure(self, host: str, hostip: str, port: int, error: Exception) -> None:
+        name, driver = f"{host}:{port}", self._driver
+        driver.failures[name] = str(error)
+        if not self._reached:
+            driver.refusals.pop(name, None)
+        elif name not in driver.refusals or SYSTEM_CLOCK.monotonic() >= self._next_explanation:
+            self._next_explanation = SYSTEM_CLOCK.monotonic() + _SHORTEST_EXPLANATION_PAUSE_SECONDS
+            driver.refusals[name] = driver.explain_refusal((hostip, port), host)
+
     def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:  # noqa: ARG002  # Not kazoo's limit.
+        self._reached = True
         answer = super()._invoke(self._driver.settings.share, request, xid)
         if xid is None:
             self._driver.granted = answer[0].time_out / 1000

@@ -8,6 +8,7 @@ from kazoo.exceptions import (
     AuthFailedError,
     BadArgumentsError,
     ConnectionClosedError,
+    ConnectionLoss,
     EphemeralOnLocalSessionError,
     InvalidACLError,
     MarshallingError,
@@ -24,6 +25,7 @@ from kazoo.exceptions import (
 )
 
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
+from smoothcluster_zookeeper.settings import Settings
 
 NO_NODE = -101
 NO_AUTH = -102
@@ -45,6 +47,7 @@ _NOT_APPLIED = (
 
 _ERROR_HINTS: dict[type[Exception], str] = {
     AuthFailedError: "the server refused the credentials",
+    ConnectionLoss: "the connection was lost before the answer came",
     NoAuthError: "access denied with these credentials, or without credentials; check username and password",
     SessionClosedRequireSaslError: "the server requires SASL authentication, which this backend does not support",
     UnimplementedError: "the server is too old; ZooKeeper 3.6 or newer is needed",
@@ -71,10 +74,19 @@ def translate_error(
     return (expired if isinstance(error, SessionExpiredError) else unknown)(message)
 
 
-def unreachable(where: str, timeout: float, last: str | None, *, tls: bool) -> UnavailableError:
-    """Return the error for a connection timeout: the addresses tried, the last failure, and hints."""
-    speaks = "TLS" if tls else "plain TCP (not TLS)"
+def unreachable(settings: Settings, failures: dict[str, str], refusals: dict[str, str]) -> UnavailableError:
+    """Return the error for a connection timeout.
+
+    If servers were reached, the error names the reasons why they refused a session; otherwise the addresses, the last
+    failure, and hints.
+    """
+    if refusals:
+        reasons = "; ".join(f"{host}: {reason}" for host, reason in sorted(refusals.copy().items()))
+        return UnavailableError(f"ZooKeeper refused a session within {settings.timeout:g} s ({reasons})")
+    speaks = "plain TCP (not TLS)" if settings.tls is None else "TLS"
+    last = "; ".join(f"{host}: {failure}" for host, failure in sorted(failures.copy().items()))
     return UnavailableError(
-        f"no connection to ZooKeeper at {where} within {timeout:g} s ({last or 'no answer'}); check the addresses, "
-        f"that a server runs there and is reachable from here, has a quorum, and that the port speaks {speaks}"
+        f"no connection to ZooKeeper at {settings.hosts} within {settings.timeout:g} s ({last or 'no answer'}); check"
+        " the addresses, that a server runs there and is reachable from here, has a quorum, and that the port speaks"
+        f" {speaks}"
     )

@@ -18,7 +18,7 @@ from kazoo.exceptions import NoNodeError
 
 from smoothcluster.backend import Lease
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UnavailableError
+from smoothcluster.errors import ClosedError, LeaseLostError, OutcomeUnknownError, UnavailableError
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.layout import Access, Layout
 from smoothcluster_zookeeper.session import Session
@@ -135,7 +135,7 @@ class Leases:
             with self._lock:
                 # `close` may have run since the session was opened, and abandons only the leases noted by then.
                 if self._closed:
-                    raise UnavailableError("this client of ZooKeeper is closed")
+                    raise ClosedError(f"ZooKeeper at {self._settings.hosts}")
                 self._leases.add(lease)
         except LeaseLostError as error:
             session.abandon()

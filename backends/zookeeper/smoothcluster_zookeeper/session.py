@@ -9,7 +9,7 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import KazooState, KeeperState
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster.errors import BackendError, ClosedError, UnavailableError
 from smoothcluster_zookeeper.driver import Driver, Pending, Transaction
 from smoothcluster_zookeeper.errors import translate_error, unreachable
 from smoothcluster_zookeeper.kazoo_handler import Handler
@@ -67,12 +67,12 @@ class Session:
         with self._state_changed:
             self._state_changed.wait_for(lambda: self.connected or self.lost, deadline - SYSTEM_CLOCK.monotonic())
             if self._abandoned:
-                raise UnavailableError("this client of ZooKeeper is closed")
+                raise ClosedError(f"ZooKeeper at {self.settings.hosts}")
             if self.lost:
                 raise self._translated(AuthFailedError() if self._denied else SessionExpiredError("session expired"))
             if not self.connected:
-                tls = self.settings.tls is not None
-                raise unreachable(self.settings.hosts, self.settings.timeout, self.kazoo.last_failure, tls=tls)
+                settings, kazoo = self.settings, self.kazoo
+                raise unreachable(settings, kazoo.failures, kazoo.refusals)
 
     def wait(self, pending: Pending, deadline: float, unknown: type[BackendError] = UnavailableError) -> Any:
         """Return the answer; raise NoNodeError, a library error, or, without an answer by *deadline*, *unknown*."""

@@ -15,7 +15,7 @@ from kazoo.exceptions import NoNodeError
 from kazoo.protocol.states import EventType
 
 from smoothcluster.backend import Watch
-from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster.errors import BackendError, ClosedError, UnavailableError
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.driver import Event, Pending
 from smoothcluster_zookeeper.layout import Layout, sort_names
@@ -73,7 +73,7 @@ class Watches:
         watch = _PathWatch(self, path, notify, values=values)
         with self._lock:
             if self._closed.is_set():
-                raise UnavailableError("this client of ZooKeeper is closed")
+                raise ClosedError(f"ZooKeeper at {self._connection.settings.hosts}")
             # Before arming: the ZooKeeper watch may fire before the answer to the request that arms it has been read,
             # and `_fired` must find the watch then.
             for znode in (watch.key, watch.directory):
@@ -164,7 +164,7 @@ class Watches:
             try:
                 self._arm(watches)
             except (BackendError, NoNodeError) as error:
-                _ZOOKEEPER_LOG.info("cannot arm the watches, and will try again: %s", error)
+                _ZOOKEEPER_LOG.debug("cannot arm the watches, and will try again: %s", error)
                 self._rearm_later(watches)
                 self._closed.wait(_REARM_PAUSE_SECONDS)
                 continue

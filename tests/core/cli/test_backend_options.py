@@ -8,7 +8,7 @@ from cli_kit import one_line
 from click.testing import CliRunner, Result
 
 from smoothcluster.cli import logs, main
-from smoothcluster.cli.backend_options import OPTIONS_VARIABLE
+from smoothcluster.server_options import OPTIONS_VARIABLE
 
 
 def status(path: Path, url: str = "sqlite://", mode: int = 0o600) -> Result:

@@ -11,15 +11,15 @@ from smoothcluster.backend import CoordinationBackend, Entry, Guarantees
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster.jobs.access import ensure_spec, read_job
-from smoothcluster.jobs.chunks import decode_chunk
-from smoothcluster.jobs.progress import Progress, mark_finished, read_counts, read_progress
+from smoothcluster.jobs.chunks import decode_chunk, encode_task
+from smoothcluster.jobs.progress import Progress, find_loss, mark_finished, read_counts, read_progress
 from smoothcluster.jobs.submission import Submission
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.model import Task
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import JOB_FINISHED, JOB_OPEN, JOB_SEALED, Job
-from smoothcluster.records.shard import Shard
+from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.testing import Faulty, HeldClock
 
 SHARDS = 3
@@ -356,3 +356,62 @@ def test_an_answer_that_stays_unknown_is_not_taken_for_a_refusal() -> None:
     faulty.cut(OutcomeUnknownError)
     with pytest.raises(OutcomeUnknownError):
         submit(faulty, tasks(1))
+
+
+def lost(backend: CoordinationBackend) -> int | None:
+    """How many tasks the store has lost of a job that cannot finish."""
+    found = find_loss(store_of(backend), "j", SPEC)
+    return None if found is None else found.lost
+
+
+@pytest.mark.parametrize("value", [None, b"garbage", b"[]"], ids=["gone", "garbage", "empty"])
+def test_tasks_of_which_nothing_readable_is_left_are_lost(value: bytes | None) -> None:
+    """Written and added, less what has an outcome or was a repeat."""
+    backend = store()
+    books(backend, 10, {"done": 3, "added": 2}, {"failed": 1, "skipped": 1})
+    if value is not None:
+        put(backend, KEYS.chunk(1, "j-1"), value)
+    assert lost(backend) == 7
+
+
+def test_a_job_with_a_readable_chunk_is_not_lost() -> None:
+    """However few of its chunks are readable; those of others, and names that are none, do not count."""
+    backend = store()
+    books(backend, 10, {"done": 3})
+    for name in ("j-1", "other-1", "stray"):
+        put(backend, KEYS.chunk(1, name), b"garbage" if name == "j-1" else b"[]")
+    assert lost(backend) == 7
+    put(backend, KEYS.chunk(1, "j-2"), f"[{encode_task(Task(id='a'))}]".encode())
+    assert lost(backend) is None
+
+
+@pytest.mark.parametrize("state", [JOB_OPEN, JOB_FINISHED])
+def test_a_job_that_is_written_or_finished_is_not_lost(state: str) -> None:
+    """A submitter may be about to write the rest; a finished job has its sums."""
+    backend = store()
+    books(backend, 10, {"done": 3}, state=state)
+    assert lost(backend) is None
+
+
+def test_a_job_with_an_open_chunk_is_not_lost() -> None:
+    """A member has it in memory, or the next owner counts what it cannot read."""
+    backend = store()
+    books(backend, 10, {"done": 3})
+    put(backend, KEYS.shard(1), Shard(open={"j-1": OpenChunk(7)}).to_json())
+    assert lost(backend) is None
+
+
+def test_a_count_that_changes_during_the_search_proves_nothing_lost() -> None:
+    """The chunk may have moved behind the search."""
+    backend = Faulty(store())
+    books(backend, 10, {"done": 3})
+    keys = backend.keys
+
+    def meanwhile(directory: str) -> list[str]:
+        put(backend, KEYS.shard(0), Shard(counts={"j": {"done": 4}}).to_json())
+        return keys(directory)
+
+    vars(backend)["keys"] = meanwhile
+    assert lost(backend) is None
+    del vars(backend)["keys"]
+    assert lost(backend) == 6

@@ -14,9 +14,9 @@ from smoothcluster.member.claims import SUCCESSOR_HEAD_START_SECONDS
 from smoothcluster.member.loop import (
     FIRST_RETRY_PAUSE_SECONDS,
     LONGEST_RETRY_PAUSE_SECONDS,
-    OUTAGE_REMINDER_SECONDS,
     MemberLoop,
 )
+from smoothcluster.member.outage import OUTAGE_REMINDER_SECONDS
 from smoothcluster.member.schedule import CLAIMANT_HEAD_START_SECONDS, RECHECK_SECONDS
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Role
