@@ -319,7 +319,7 @@ BUGS = (
     Bug(
         "blame is lost when a shard changes hands",
         "records/shard.py",
-        "{k: list(v) for k, v in self.blame.items()}",
+        "{index: list(entries) for index, entries in self.blame.items()}",
         "{}",
         30,
         "P5: ",
@@ -334,11 +334,11 @@ BUGS = (
     ),
     Bug(
         "a suspect is alone in the member while outcomes of others wait",
-        "work/workload.py",
+        "work/restarts.py",
         """\
             if work.unsaid():
                 self._commit(work, 0, now)
-        return not any(work.unsaid() for work in self.works.values())
+        return not any(work.unsaid() for work in self._works.values())
 """,
         """\
             pass

@@ -17,8 +17,9 @@ from smoothcluster.testing.simulate.processes import GROUP_NAME, LEASE_TTL_SECON
 from smoothcluster.testing.simulate.scenario import Jobs, draw
 from smoothcluster.testing.simulate.scheduler import Killed, Scheduler, SimClock
 
-RECOVERY_TIMEOUT_SECONDS = 30.0
-"""Seconds without progress until the wait for recovery fails."""
+RECOVERY_TIMEOUT_SECONDS = 120.0
+"""Seconds without progress until the wait for recovery fails. Where the store is slow, each of the five deaths that
+quarantine a task takes up to fifteen seconds."""
 
 
 @dataclass(frozen=True, slots=True)
