@@ -255,8 +255,10 @@ class ClusterCrawler:
         if self._thread is not None:
             self._thread.join()
         elif not self._loop.working:
-            self._loop.run()
-            self._close()
+            try:
+                self._loop.run()
+            finally:
+                self._close()
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure

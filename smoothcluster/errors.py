@@ -5,6 +5,7 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     SmoothclusterError
     +-- BackendError                a failure between this process and the store
     |   +-- UnavailableError        nothing was sent: retrying is safe
+    |   |   +-- BackendClosedError  this client was closed: make a new backend
     |   +-- OutcomeUnknownError     something was sent and no answer came: read before retrying
     |   +-- LeaseLostError          the lease is gone for good: begin again with a new lease
     |   +-- CommitTooLargeError     measured before sending: make the commit smaller
@@ -31,6 +32,10 @@ class BackendError(SmoothclusterError):
 
 class UnavailableError(BackendError):
     """Nothing was sent. Retrying is safe."""
+
+
+class BackendClosedError(UnavailableError):
+    """This client was closed, so a retry is of no use. Nothing was sent. Make a new backend."""
 
 
 class OutcomeUnknownError(BackendError):

@@ -12,6 +12,7 @@ import logging
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.errors import (
+    BackendClosedError,
     BackendError,
     LeaseLostError,
     MisplacedKeyError,
@@ -132,20 +133,27 @@ class MemberLoop:
     # The loop
 
     def run(self) -> None:
-        """Work until asked to leave, then leave. Raise SpecMismatchError if the group refuses the numbers at a join."""
+        """Work until asked to leave, then leave. Raise SpecMismatchError if the group refuses the numbers at a join.
+
+        Raise BackendClosedError once the backend is closed: the member can no longer work, nor leave the group.
+        """
         self.working = self._running = True
         try:
             while not self.inbox.leaving.is_set():
                 self.inbox.wake.wait(self.step())
             self._leave()
+        except BackendClosedError as error:
+            self._end(str(error))
+            raise
         finally:
             self.working = False
 
     def step(self, *, leaving: bool = False) -> float:
         """Make one turn. Return the seconds until the next turn is due, unless `wake` is set before.
 
-        Errors of the store end the turn: a lost lease also ends the incarnation, other errors begin a pause. So does a
-        spec that is unreadable when the member must join again.
+        Errors of the store end the turn: a lost lease also ends the incarnation, other errors begin a pause. Only
+        BackendClosedError escapes, because a closed backend never comes back. A pause also follows a spec that is
+        unreadable when the member must join again.
         """
         # Clear the signal before the turn reads any flag or queue: a wake-up in between then leads to another turn.
         self.inbox.wake.clear()
@@ -161,14 +169,8 @@ class MemberLoop:
             return 0.0
         except NameInUseError:
             return self._stay_away()
-        except MisplacedKeyError as error:
-            self._report(error.key, error.what)
-            return self._stay_away()
         except (BackendError, GarbageError) as error:
-            self._warn_away(str(error))
-            if self.life is not None:
-                self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))
-            return self._stay_away()
+            return self._pause_after(error)
         self._away_until, self._pause = 0.0, FIRST_RETRY_PAUSE_SECONDS
         if self._away:
             log.warning("the store is available again")
@@ -179,7 +181,7 @@ class MemberLoop:
 
     def _turn(self, *, leaving: bool) -> None:
         if self.session is not None and self.session.lost.is_set():
-            raise LeaseLostError("the lease has run out")
+            raise self.session.loss
         if self.life is None and (leaving or not self.try_join()):
             return
         assert self.life is not None
@@ -187,6 +189,17 @@ class MemberLoop:
             self.life.proved_gone(*self.inbox.proofs.popleft())
         self.life.publish(running=self._running)
         self.life.step(leaving=leaving)
+
+    def _pause_after(self, error: BackendError | GarbageError) -> float:
+        if isinstance(error, BackendClosedError):
+            raise error
+        if isinstance(error, MisplacedKeyError):
+            self._report(error.key, error.what)
+            return self._stay_away()
+        self._warn_away(str(error))
+        if self.life is not None:
+            self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))
+        return self._stay_away()
 
     def _warn_away(self, why: str) -> None:
         now = self._clock.monotonic()

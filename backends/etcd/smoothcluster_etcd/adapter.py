@@ -22,6 +22,7 @@ from smoothcluster.backend import (
     check_commit,
 )
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster_etcd.address import DEFAULT_NAMESPACE, Pem, format_url, parse_hosts, parse_url
 from smoothcluster_etcd.connection import Connection, Credentials
 from smoothcluster_etcd.layout import below, etcd_key, range_end
@@ -81,7 +82,9 @@ class EtcdBackend(CoordinationBackend):
         pem = Pem.read(ca, certfile, keyfile) if use_ssl or ca or certfile else None
         self._url = format_url(servers, namespace)
         self._namespace = namespace
-        self._connection = Connection(servers, timeout, credentials, pem, probe=f"{namespace}/".encode())
+        self._lifetime = ClientLifetime(self, self._url)
+        probe = f"{namespace}/".encode()
+        self._connection = Connection(servers, timeout, credentials, pem, probe, self._lifetime)
         self._watches = Watches(self._connection)
         self._guarantees = _DEFAULT_GUARANTEES
         self._shortest_known = False
@@ -240,7 +243,11 @@ class EtcdBackend(CoordinationBackend):
         return self._watches.add(etcd_key(self._namespace, path), notify, values=values)
 
     def close(self) -> None:
-        self._watches.close()
+        if self._lifetime.end():
+            self._watches.close()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._lifetime.on_close(callback)
 
     def _own(self, lease: Lease | None) -> EtcdLease | None:
         if lease is None:

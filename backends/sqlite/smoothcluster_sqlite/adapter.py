@@ -23,6 +23,7 @@ from smoothcluster.backend import (
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import BackendError, LeaseLostError, MisplacedKeyError, UsageError
+from smoothcluster.lifetime import SPAWN_ADVICE, ClientLifetime
 from smoothcluster_sqlite.address import parse_url
 from smoothcluster_sqlite.connection import FileConnection
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
@@ -74,6 +75,8 @@ class SqliteBackend(CoordinationBackend):
         if str(path) == ":memory:":
             raise UsageError("sqlite: processes cannot share ':memory:'; use memory:// within a single process")
         self._file = StoreFile(None if path is None else Path(path))
+        # A client of the child's own would not work either: see `StoreFile.check_not_inherited`.
+        self._lifetime = ClientLifetime(self, self.url, SPAWN_ADVICE)
         self._timeout = timeout
         self._clock = clock
         self._reads = FileConnection(self._file)
@@ -81,7 +84,7 @@ class SqliteBackend(CoordinationBackend):
         # A connection for leases alone, so that a renewal never waits for a commit. Renewals need not wait for the disk
         # either: a lease does not outlive the machine.
         self._leases = FileConnection(self._file)
-        self._watches = Watches(self._read_changes, self._publish_socket)
+        self._watches = Watches(self._read_changes, self._publish_socket, self._lifetime)
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> "SqliteBackend":
@@ -182,6 +185,7 @@ class SqliteBackend(CoordinationBackend):
         self._write(self._leases, "revoke", lease)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        self._lifetime.check()
         # Registered before the caller reads: the thread meets a commit after that read only later than this line, and
         # finds the watch.
         watch = self._watches.add(check_key(path), notify, values=values)
@@ -232,11 +236,17 @@ class SqliteBackend(CoordinationBackend):
                 self._leases.write(lambda connection: unpublish_sockets(connection, gone), now)
 
     def close(self) -> None:
-        self._watches.close()
-        for connection in (self._reads, self._leases, self._commits):
-            connection.close(SYSTEM_CLOCK.monotonic() + self._timeout)
+        if self._lifetime.end():
+            self._watches.close()
+            for connection in (self._reads, self._leases, self._commits):
+                connection.close(SYSTEM_CLOCK.monotonic() + self._timeout)
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._lifetime.on_close(callback)
 
     def _deadline(self) -> float:
+        """Return the deadline of a call that begins now; raise UsageError or BackendClosedError if none may begin."""
+        self._lifetime.check()
         # The caller may be waiting for a lease to expire, and the thread of the watches advances the lease clock.
         self._watches.start()
         return SYSTEM_CLOCK.monotonic() + self._timeout

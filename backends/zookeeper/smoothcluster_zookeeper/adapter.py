@@ -19,6 +19,7 @@ from smoothcluster.backend import (
     check_commit,
 )
 from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster_zookeeper.address import Address, parse_url, tls_context
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
@@ -70,7 +71,8 @@ class ZookeeperBackend(CoordinationBackend):
         tls = None
         if use_ssl or ca or certfile:
             tls = tls_context(ca, certfile, keyfile, keyfile_password, verify=verify_certs, hostname=check_hostname)
-        settings = Settings.of(self._address.hosts, timeout, username, password, tls)
+        self._lifetime = ClientLifetime(self, self.url)
+        settings = Settings.of(self._lifetime, self._address.hosts, timeout, username, password, tls)
         self._layout = Layout(self._address.root)
         access = Access.of(authenticated=bool(settings.credentials))
         directories = Directories(self._layout, access)
@@ -121,16 +123,18 @@ class ZookeeperBackend(CoordinationBackend):
         # Granted sessions show the servers' bounds of lease times. Not worth waiting for a connection.
         longest = self._connection.live
         if not self._bounds_known and longest is not None:
+            self._lifetime.check_process()
             self._bounds_known = True
+            deadline = self._connection.settings.deadline()
             shortest = Session(self._connection.settings, _SHORTEST_SESSION_SECONDS, ping=False)
             with suppress(BackendError):
-                shortest.ready(self._deadline())
+                shortest.ready(deadline)
                 self._guarantees = replace(
                     self._guarantees,
                     shortest_ttl=shortest.granted * RELIABLE_SHARE_OF_TTL,
                     longest_ttl=longest.granted * RELIABLE_SHARE_OF_TTL,
                 )
-            shortest.close(self._deadline())
+            shortest.close(deadline)
         return self._guarantees
 
     @property
@@ -138,6 +142,8 @@ class ZookeeperBackend(CoordinationBackend):
         return self._address.url(_DEFAULT_NAMESPACE)
 
     def _deadline(self) -> float:
+        """Return the deadline of a call that begins now; raise UsageError or BackendClosedError if none may begin."""
+        self._lifetime.check()
         return self._connection.settings.deadline()
 
     # Reading.
@@ -202,9 +208,15 @@ class ZookeeperBackend(CoordinationBackend):
         return self._watches.add(path, notify, values=values)
 
     def close(self) -> None:
+        if not self._lifetime.end():
+            return
+        self._watches.wake_all()  # First: the end of the connection may take seconds.
         self._connection.close()
         self._leases.close()
         self._watches.close()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._lifetime.on_close(callback)
 
 
 def _guarantees(root: str) -> Guarantees:

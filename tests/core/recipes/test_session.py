@@ -1,6 +1,7 @@
 """A session never believes in its lease for longer than the store has it."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast, final
 
@@ -49,6 +50,10 @@ class Connection:
         lease = self.backend.lease(ttl)
         self.clock.advance(self.coming)
         return _Lease(self, lease)
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """As a backend has it."""
+        return self.backend.on_close(callback)
 
     @property
     def has_lease(self) -> bool:
