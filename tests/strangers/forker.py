@@ -58,6 +58,10 @@ def outcome(call: Callable[[], object]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
+def idle(task: object, context: object) -> None:
+    """A handler with nothing to do."""
+
+
 class Parent:
     """A process with everything a client can have, and a second client that looks on."""
 
@@ -66,15 +70,17 @@ class Parent:
         self.backend = connect(url).for_group(ROOT)
         self.other = connect(url).for_group(ROOT)
         self.backend.commit([], [Create(f"{ROOT}/a", b"parent"), Create(f"{ROOT}/count", b"0")])
-        self.session = Session(self.backend, 10.0)
+        self.session, keeper = Session(self.backend, 60.0), Session(self.backend, 60.0)
         self.session.start()
-        self.lease = self.backend.lease(10.0)
+        keeper.start()  # However long the children take, the lease is renewed.
+        self.lease = keeper.lease
         self.backend.commit([], [Create(f"{ROOT}/leased", b"", self.lease)])
         self.lock = Lock(self.backend, self.session, f"{ROOT}/lock")
         self.lock.acquire()
         self.free_lock = Lock(self.backend, self.session, f"{ROOT}/free")
         self.woken = threading.Event()
         self.watch = self.backend.watch(f"{ROOT}/count", self.woken.set)
+        self.member = ClusterCrawler(backend=self.backend, group=ROOT, runner=1, handler=idle, lease_ttl=60.0).start()
 
     def calls(self) -> dict[str, Callable[[], object]]:
         """Every call of a client, of a lease, of a session and of a lock."""
@@ -108,7 +114,10 @@ class Parent:
             "lock.release": lock.release,
             "lock.acquire": self.free_lock.acquire,
             "client": lambda: Cluster(backend, ROOT).jobs(),
-            "member": lambda: ClusterCrawler(backend=backend, group=ROOT, handler=lambda task, context: None),
+            "member": lambda: ClusterCrawler(backend=backend, group=ROOT, runner=1, handler=idle),
+            "member.start": self.member.start,
+            "member.run": self.member.run,
+            "member.join": self.member.join,
         }
 
     def refused(self) -> dict[str, str]:
@@ -133,12 +142,14 @@ class Parent:
             "the keys are there": hasattr(
                 self.other.commit([Exists(f"{ROOT}/leased")], [Update(f"{ROOT}/count", b"0")]), "versions"
             ),
+            "the member works": self.member.role is not None,
             "nothing came from the child": self.backend.get(f"{ROOT}/child") is None,
         }
         return [name for name, good in fine.items() if not good]
 
     def close(self) -> None:
         """What a child may do on leaving."""
+        self.member.stop()
         self.watch.close()
         self.session.close()
         self.backend.close()
