@@ -272,6 +272,7 @@ class ClusterCrawler:
 
     def _close(self) -> None:
         self._over = True
+        self._loop.close()
         self._process.close()
 
     def __enter__(self) -> Self:

@@ -142,11 +142,13 @@ class MemberLoop:
             while not self.inbox.leaving.is_set():
                 self.inbox.wake.wait(self.step())
             self._leave()
-        except BackendClosedError as error:
-            self._end(str(error))
-            raise
         finally:
             self.working = False
+
+    def close(self) -> None:
+        """End what is left after an error of `run` or of a join: the incarnation and the session. Repeatable."""
+        if self.life is not None or self.session is not None:
+            self._end("the member has stopped")
 
     def step(self, *, leaving: bool = False) -> float:
         """Make one turn. Return the seconds until the next turn is due, unless `wake` is set before.

@@ -10,6 +10,7 @@ import pytest
 
 from smoothcluster.errors import BackendClosedError, UnavailableError, UsageError
 from smoothcluster.lifetime import ClientLifetime, OwnProcess, current_process, keep_alive, notify_all
+from smoothcluster.testing.conformance.forks import WAYS_TO_FORK, in_forked_child
 
 
 class Client:
@@ -120,15 +121,9 @@ def test_the_check_takes_no_lock(lifetime: ClientLifetime, monkeypatch: pytest.M
 
 def test_every_child_is_another_process() -> None:
     """Also a child whose number is that of its parent, as in another PID namespace."""
-    mine, (reading, writing) = current_process(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writing, b"same" if current_process()[1] == mine[1] else b"other")
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(reading, 10) == b"other"
-    os.close(reading)
-    os.close(writing)
+    mine = current_process()
+    said = in_forked_child(WAYS_TO_FORK["os.fork"], lambda: str(current_process()[1] - mine[1]))
+    assert said == "1"
 
 
 def test_what_is_kept_alive_is_never_destroyed() -> None:

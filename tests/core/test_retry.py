@@ -6,7 +6,7 @@ import pytest
 from tenacity import stop_after_attempt
 
 from smoothcluster.clock import Clock, Signal
-from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
+from smoothcluster.errors import BackendClosedError, BackendError, OutcomeUnknownError, UnavailableError
 from smoothcluster.retry import patiently
 
 
@@ -72,3 +72,11 @@ def test_a_caller_may_end_it_sooner() -> None:
     with pytest.raises(UnavailableError):
         patiently(clock, 1e9, failing(9), stop_after_attempt(3))
     assert len(clock.slept) == 2
+
+
+def test_a_closed_backend_is_not_asked_again() -> None:
+    """It never comes back, so there is nothing to wait for."""
+    clock = Sleepless()
+    with pytest.raises(BackendClosedError):
+        patiently(clock, 3600.0, failing(1, BackendClosedError))
+    assert clock.slept == []

@@ -75,8 +75,7 @@ class SqliteBackend(CoordinationBackend):
         if str(path) == ":memory:":
             raise UsageError("sqlite: processes cannot share ':memory:'; use memory:// within a single process")
         self._file = StoreFile(None if path is None else Path(path))
-        # A client of the child's own would not work either: see `StoreFile.check_not_inherited`.
-        self._lifetime = ClientLifetime(self, self.url, SPAWN_ADVICE)
+        self._lifetime = ClientLifetime(self, self.url, SPAWN_ADVICE)  # Also for new clients: see `StoreFile`.
         self._timeout = timeout
         self._clock = clock
         self._reads = FileConnection(self._file)

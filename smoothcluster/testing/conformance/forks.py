@@ -63,5 +63,5 @@ def _multiprocessing_fork(report: Callable[[], None]) -> tuple[int, Callable[[],
     return child.pid, wait
 
 
-FORKS: dict[str, Start] = {"os.fork": _os_fork, "multiprocessing": _multiprocessing_fork}
+WAYS_TO_FORK: dict[str, Start] = {"os.fork": _os_fork, "multiprocessing": _multiprocessing_fork}
 """The ways to fork, by name."""

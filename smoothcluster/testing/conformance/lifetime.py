@@ -12,7 +12,7 @@ from smoothcluster.errors import BackendClosedError, SmoothclusterError, UsageEr
 from smoothcluster.recipes.lock import Lock
 from smoothcluster.recipes.session import Session
 from smoothcluster.testing.clock import eventually
-from smoothcluster.testing.conformance.forks import FORKS, Start, in_forked_child
+from smoothcluster.testing.conformance.forks import WAYS_TO_FORK, Start, in_forked_child
 from smoothcluster.testing.conformance.kit import Kit, Wakes, create, outcome_in_thread
 
 
@@ -105,7 +105,7 @@ class LifetimeRules(Kit):
         assert isinstance(waiting(), BackendClosedError)
         holder.close()
 
-    @pytest.mark.parametrize("fork", FORKS.values(), ids=FORKS)
+    @pytest.mark.parametrize("fork", WAYS_TO_FORK.values(), ids=WAYS_TO_FORK)
     def test_a_forked_child_gets_right_answers_or_is_told(
         self, backend: CoordinationBackend, root: str, fork: Start
     ) -> None:
@@ -131,7 +131,7 @@ class LifetimeRules(Kit):
         assert said == "fine"
         assert lease.renew() is True
 
-    @pytest.mark.parametrize("fork", FORKS.values(), ids=FORKS)
+    @pytest.mark.parametrize("fork", WAYS_TO_FORK.values(), ids=WAYS_TO_FORK)
     def test_a_forked_child_leaves_its_parent_alone(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str, fork: Start
     ) -> None:
@@ -174,7 +174,7 @@ class LifetimeRules(Kit):
         def claim() -> str:
             return "; ".join(_refused(call) for call in (session.held, lock.held, lock.release, session.renew_once))
 
-        assert in_forked_child(FORKS["os.fork"], claim) == "; ".join(["refused"] * 4)
+        assert in_forked_child(WAYS_TO_FORK["os.fork"], claim) == "; ".join(["refused"] * 4)
         assert lock.held()
         lock.release()
         session.close()
