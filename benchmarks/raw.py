@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from smoothcluster.errors import UnavailableError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster.memory.connections import ConnectionPool, check_path
 from smoothcluster.memory.wire import Frame, frame
 
@@ -179,7 +180,7 @@ class RawMemory(Raw):
     def __init__(self, path: str) -> None:
         if not path:
             raise SystemExit("a store in memory has a driver where a process serves it: memory:///path.sock")
-        self._connections = ConnectionPool(check_path(path), 5.0)
+        self._connections = ConnectionPool(check_path(path), 5.0, ClientLifetime(self, f"memory://{path}"))
         self._root = f"raw-{uuid.uuid4().hex}"
         self._lease = str(self._ask(["grant", 60.0]).words[0])
         names = [f"{self._root}/{number}" for number in range(KEYS_PER_COMMIT)]

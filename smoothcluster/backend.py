@@ -13,6 +13,9 @@ Callers rely on these promises, and the conformance kit (`smoothcluster.testing`
 * A watch may merge wake-ups but never misses the last change.
 * No driver's own exception escapes, and no driver retries on its own: a call returns,
   or raises an error of `smoothcluster.errors` within the backend's timeout.
+* `close` tells all waiting threads: every later call raises BackendClosedError, and every watch wakes.
+* A client belongs to the process that made the client. After a fork, every call in the child returns a right answer
+  or raises UsageError at once. No act of the child disturbs the parent: no call, no `close`, no garbage collection.
 
 Beware: a *version* has a meaning only while its key lives. On some stores (ZooKeeper) a key
 that is deleted and created again starts over with an old version, unless
@@ -292,7 +295,21 @@ class CoordinationBackend(Protocol):
 
     @abstractmethod
     def close(self) -> None:
-        """Close connections and end threads; leases not revoked run out. Repeatable."""
+        """Close connections and end threads; leases not revoked run out. Repeatable.
+
+        From the beginning of `close` on, every call through any part raises BackendClosedError, also `Lease.renew` and
+        `Lease.revoke`. Then `close` calls every callback of `on_close`, and *notify* of every open watch. In a forked
+        child of the client's process, `close` does nothing.
+        """
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002  # for adapters
+        """Call *callback* once when any part of this client is closed, at once if already closed.
+
+        Return a function that cancels the callback. The thread that closes the client makes the call, so *callback*
+        must return at once. Every adapter overrides this method (`smoothcluster.lifetime` has an implementation). This
+        default, for older adapters, never calls.
+        """
+        return lambda: None
 
     def for_group(self, group: str) -> "CoordinationBackend":  # noqa: ARG002  # for those who override it
         """The part of the store for *group*, named as the first segment of a key may be.

@@ -26,6 +26,7 @@ from smoothcluster.errors import (
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
 from smoothcluster.group.spec import INDEX_PLACEHOLDER, Wanted
+from smoothcluster.lifetime import SPAWN_ADVICE, OwnProcess
 from smoothcluster.member.process import MemberProcess
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Handler, Role, check_name
@@ -131,6 +132,9 @@ class ClusterCrawler:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._over = False
+        self._own_process = OwnProcess(
+            "this crawler", f"make backend and crawler in the child process, or {SPAWN_ADVICE}"
+        )
         if join:
             try:
                 self.join()
@@ -232,6 +236,7 @@ class ClusterCrawler:
             self._close()
 
     def _refuse_if_over(self) -> None:
+        self._own_process.check()
         if self._over:
             raise UsageError("this crawler has left its group; make a new crawler")
 
@@ -256,8 +261,10 @@ class ClusterCrawler:
 
         If another thread is in `run`, `stop` only asks to leave, and `run` returns when done. If the background
         thread of `start` has ended with an error, raise this error. Call `stop` before the backend is closed: after
-        that, `stop` raises UsageError, and the lease must run out.
+        that, `stop` raises BackendClosedError, and the lease must run out. In a forked child, do nothing.
         """
+        if not self._own_process.is_current:
+            return
         self._process.inbox.ask_to_leave()
         if self._thread is not None:
             self._thread.join()
@@ -272,6 +279,7 @@ class ClusterCrawler:
 
     def _close(self) -> None:
         self._over = True
+        self._loop.close()
         self._process.close()
 
     def __enter__(self) -> Self:

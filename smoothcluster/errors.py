@@ -5,7 +5,7 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     SmoothclusterError
     +-- BackendError                a failure between this process and the store
     |   +-- UnavailableError        nothing was sent: retrying is safe
-    |   |   +-- ClosedError         this client was closed: retrying is in vain
+    |   |   +-- BackendClosedError  this client was closed: make a new backend
     |   +-- OutcomeUnknownError     something was sent and no answer came: read before retrying
     |   +-- LeaseLostError          the lease is gone for good: begin again with a new lease
     |   +-- CommitTooLargeError     measured before sending: make the commit smaller
@@ -35,11 +35,8 @@ class UnavailableError(BackendError):
     """Nothing was sent. Retrying is safe."""
 
 
-class ClosedError(UnavailableError):
-    """This client of the store was closed. Nothing was sent, and no retry will succeed."""
-
-    def __init__(self, where: str) -> None:
-        super().__init__(f"this client of {where} is closed: close() was called before this call")
+class BackendClosedError(UnavailableError):
+    """This client was closed, so a retry is of no use. Nothing was sent. Make a new backend."""
 
 
 class OutcomeUnknownError(BackendError):

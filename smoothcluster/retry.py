@@ -7,7 +7,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, stop_any, w
 from tenacity.stop import stop_base
 
 from smoothcluster.clock import Clock
-from smoothcluster.errors import ClosedError, UnavailableError
+from smoothcluster.errors import BackendClosedError, UnavailableError
 
 T = TypeVar("T")
 
@@ -15,9 +15,8 @@ T = TypeVar("T")
 def patiently(clock: Clock, seconds: float, act: Callable[[], T], stop: stop_base | None = None) -> T:
     """Call *act*, and retry while *act* raises UnavailableError, for at most *seconds*; then raise the last error.
 
-    A client that was closed stays closed, so there is no retry after ClosedError.
-
-    The pauses are random and grow to a second, so many clients do not come back at the same moment.
+    The pauses are random and grow to a second, so many clients do not come back at the same moment. A closed backend
+    never comes back: BackendClosedError is raised at once.
     """
     limit = stop_after_delay(seconds)
     retrying = Retrying(
@@ -31,4 +30,5 @@ def patiently(clock: Clock, seconds: float, act: Callable[[], T], stop: stop_bas
 
 
 def _may_pass(error: BaseException) -> bool:
-    return isinstance(error, UnavailableError) and not isinstance(error, ClosedError)
+    """Whether *error* may be over at the next attempt, and the failed call certainly had no effect."""
+    return isinstance(error, UnavailableError) and not isinstance(error, BackendClosedError)

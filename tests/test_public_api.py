@@ -14,7 +14,9 @@ PUBLIC = {
 }  # fmt: skip
 
 ELSEWHERE = [
+    ("smoothcluster.errors", "BackendClosedError"),
     ("smoothcluster.errors", "SmoothclusterError"),
+    ("smoothcluster.lifetime", "ClientLifetime"),
     ("smoothcluster.memory", "MemoryBackend"),
     ("smoothcluster.memory", "SocketBackend"),
     ("smoothcluster.memory.server", "MemoryServer"),

@@ -59,10 +59,9 @@ class Claims:
         self.tried = True
         backend, stamp = self._store.backend, self._store.stamp()
         breaker = self.adoption.breaker_after(view, now, stamp.id)
-        shards, self.workload.restarts.coming = list(shards), 0
-        in_flight = sum(_in_flight(view, number) for number in shards)
-        restarts, starts = self.workload.restarts.claimable(in_flight, self.workload.room())
-        wanted = ClaimRequest(seat, shards, restarts, starts, breaker, spare)
+        shards = list(shards)
+        marks = self.workload.claimable(_in_flight(view, shards))
+        wanted = ClaimRequest(seat, shards, *marks, breaker, spare)
         move = claim(self._store.keys, view, self.me.read, wanted, backend.guarantees, stamp)
         try:
             result = backend.commit(move.conditions, move.changes)
@@ -73,7 +72,7 @@ class Claims:
         self._schedule.read_again()
         if isinstance(result, Refused):
             return
-        self.workload.restarts.coming = sum(_in_flight(view, number) for number in move.rest)
+        self.workload.restarts.coming = _in_flight(view, move.rest)
         if spare is not None:
             self.workload.drop(spare[0])
         self._take_up(move, result, view)
@@ -148,6 +147,5 @@ class Claims:
         return not move.rest
 
 
-def _in_flight(view: View, number: int) -> int:
-    read = view.shards[number]
-    return 0 if read is None else in_flight(read.record)
+def _in_flight(view: View, numbers: Iterable[int]) -> int:
+    return sum(in_flight(read.record) for number in numbers if (read := view.shards[number]) is not None)

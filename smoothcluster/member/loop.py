@@ -12,13 +12,12 @@ import logging
 
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.errors import (
+    BackendClosedError,
     BackendError,
-    ClosedError,
     LeaseLostError,
     MisplacedKeyError,
     NameInUseError,
     OutcomeUnknownError,
-    UsageError,
 )
 from smoothcluster.group.joining import try_join
 from smoothcluster.group.store import GroupStore
@@ -134,28 +133,34 @@ class MemberLoop:
     def run(self) -> None:
         """Work until asked to leave, then leave. Raise SpecMismatchError if the group refuses the numbers at a join.
 
-        Raise UsageError if the backend was closed before the member has left.
+        Raise BackendClosedError once the backend is closed: the member can no longer work, nor leave the group.
         """
         self.working = self._running = True
         try:
             while not self.inbox.leaving.is_set():
                 self.inbox.wake.wait(self.step())
             self._leave()
-        except ClosedError as error:
+        except BackendClosedError as error:
             self._drop_incarnation()
-            raise UsageError(
+            raise BackendClosedError(
                 f"the backend was closed before {self.name} left the group, and the group waits until the lease runs"
                 " out: call stop() first, and then close the backend"
             ) from error
         finally:
             self.working = False
 
+    def close(self) -> None:
+        """End what is left after an error of `run` or of a join: the incarnation and the session. Repeatable."""
+        if self.life is not None or self.session is not None:
+            self._end("the member has stopped")
+
     def step(self, *, leaving: bool = False) -> float:
         """Make one turn. Return the seconds until the next turn is due, unless `wake` is set before.
 
-        Errors of the store end the turn: a lost lease also ends the incarnation, other errors begin a pause. So does a
-        spec that is unreadable when the member must join again. An outage is over once all that was due has succeeded,
-        and a commit, too: a full store answers reads and renewals, and refuses commits. Raise ClosedError.
+        Errors of the store end the turn: a lost lease also ends the incarnation, other errors begin a pause. Only
+        BackendClosedError escapes, because a closed backend never comes back. A pause also follows a spec that is
+        unreadable when the member must join again. An outage is over once all that was due has succeeded, and a commit,
+        too: a full store answers reads and renewals, and refuses commits.
         """
         # Clear the signal before the turn reads any flag or queue: a wake-up in between then leads to another turn.
         self.inbox.wake.clear()
@@ -166,21 +171,13 @@ class MemberLoop:
             return self._away_until - now
         try:
             self._turn(leaving=leaving)
-        except ClosedError:
-            raise
         except LeaseLostError as error:
             self._end(str(error))
             return 0.0
         except NameInUseError:
             return self._stay_away()
-        except MisplacedKeyError as error:
-            self._report(error.key, error.what)
-            return self._stay_away()
         except (BackendError, GarbageError) as error:
-            self._outage.warn(str(error))
-            if self.life is not None:
-                self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))
-            return self._stay_away()
+            return self._pause_after(error)
         self._away_until, self._pause = 0.0, FIRST_RETRY_PAUSE_SECONDS
         if self.life is None or self.inbox.wake.is_set():
             return 0.0
@@ -188,7 +185,7 @@ class MemberLoop:
 
     def _turn(self, *, leaving: bool) -> None:
         if self.session is not None and self.session.lost.is_set():
-            raise LeaseLostError("the lease has run out")
+            raise self.session.loss
         if self.life is None and (leaving or not self.try_join()):
             return
         assert self.life is not None
@@ -198,6 +195,17 @@ class MemberLoop:
         self.life.step(leaving=leaving)
         if not self._outage.lasts or self.life.can_commit():
             self._outage.end()
+
+    def _pause_after(self, error: BackendError | GarbageError) -> float:
+        if isinstance(error, BackendClosedError):
+            raise error
+        if isinstance(error, MisplacedKeyError):
+            self._report(error.key, error.what)
+            return self._stay_away()
+        self._outage.warn(str(error))
+        if self.life is not None:
+            self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))
+        return self._stay_away()
 
     def _stay_away(self) -> float:
         self._away_until = self._clock.monotonic() + self._pause
@@ -246,11 +254,11 @@ class MemberLoop:
         self.life = self.session = None
 
     def _released(self) -> bool:
-        """Try to release everything. Return whether the member record is deleted; log other errors than ClosedError."""
+        """Try to release everything; log errors of the store. Return whether the member record is deleted."""
         assert self.life is not None
         try:
             return self.life.release()
-        except ClosedError:
+        except BackendClosedError:
             raise
         except BackendError as error:
             log.warning("%s could not leave the group yet: %s", self.life.name, error)

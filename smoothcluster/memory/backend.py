@@ -1,6 +1,5 @@
 """Clients of an in-memory store."""
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import ClassVar, final
 
@@ -18,7 +17,8 @@ from smoothcluster.backend import (
     check_key,
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
-from smoothcluster.errors import ClosedError, UsageError
+from smoothcluster.errors import UsageError
+from smoothcluster.lifetime import ClientLifetime, current_process
 from smoothcluster.memory.remote import SocketBackend
 from smoothcluster.memory.store import WEAKEST, LeaseRecord, MemoryStore
 
@@ -50,14 +50,15 @@ class MemoryLease(Lease):
 class MemoryBackend(CoordinationBackend, HasHistory):
     """A client of *store*, or of a new `MemoryStore`."""
 
-    _named: ClassVar[dict[str, MemoryStore]] = {}
-    _naming: ClassVar[threading.Lock] = threading.Lock()
+    _named: ClassVar[dict[tuple[object, str], MemoryStore]] = {}
+    """The stores with a name, by process and name: a forked child has stores of its own, empty at first."""
 
     def __init__(
         self, store: MemoryStore | None = None, *, clock: Clock = SYSTEM_CLOCK, guarantees: Guarantees = WEAKEST
     ) -> None:
         self.store = store or MemoryStore(clock=clock, guarantees=guarantees)
-        self._closed = False
+        self.store.process.check()
+        self._lifetime = ClientLifetime(self, self.url)
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> "MemoryBackend | SocketBackend":
@@ -77,8 +78,8 @@ class MemoryBackend(CoordinationBackend, HasHistory):
                 "a URL of a store in memory has no host, username or password: use memory://, memory://NAME or"
                 " memory:///path/to/socket"
             )
-        with cls._naming:
-            return cls(cls._named.setdefault(name, MemoryStore(name=name)))
+        # Without a lock, which a forked child might find held: `setdefault` of a dictionary is a single step.
+        return cls(cls._named.setdefault((current_process(), name), MemoryStore(name=name)))
 
     @property
     def guarantees(self) -> Guarantees:
@@ -93,9 +94,8 @@ class MemoryBackend(CoordinationBackend, HasHistory):
         return f"memory://{self.store.name}"
 
     def reach(self) -> MemoryStore:
-        """The store; raise UnavailableError once this client is closed."""
-        if self._closed:
-            raise ClosedError(self.url)
+        """The store; raise BackendClosedError once this client is closed, UsageError in a forked child."""
+        self._lifetime.check()
         return self.store
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
@@ -114,11 +114,18 @@ class MemoryBackend(CoordinationBackend, HasHistory):
         return MemoryLease(self, self.reach().grant(ttl))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
-        return self.reach().watches.add(self, path, notify, values=values)
+        watch = self.reach().watches.add(self, path, notify, values=values)
+        if self._lifetime.closed:  # `close` may have ended all watches before this watch was added.
+            watch.close()
+        self._lifetime.check()
+        return watch
 
     def history(self) -> str:
         return self.reach().history
 
     def close(self) -> None:
-        self._closed = True
-        self.store.watches.remove_all(self)
+        if self._lifetime.end():
+            self.store.watches.remove_all(self)
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._lifetime.on_close(callback)

@@ -6,7 +6,8 @@ from typing import final
 from weakref import finalize
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError, ClosedError, UnavailableError, UsageError
+from smoothcluster.errors import BackendError, UnavailableError, UsageError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster.memory.wire import Frame, FrameReader, frame
 
 _LONGEST_PATH_BYTES = 107
@@ -84,13 +85,13 @@ class Connection:
 class ConnectionPool:
     """The connections of one client: as many as there are threads with a request under way."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
-        self._path, self._timeout = path, timeout
+    def __init__(self, path: Path, timeout: float, lifetime: ClientLifetime) -> None:
+        self._path, self._timeout, self._lifetime = path, timeout, lifetime
         self._idle: list[Connection] = []
-        self._closed = False
 
     def request(self, message: bytes, unknown: type[BackendError]) -> Frame:
         """Like `Connection.request`, within the timeout."""
+        self._lifetime.check()
         deadline = SYSTEM_CLOCK.monotonic() + self._timeout
         connection = self._acquire(deadline)
         try:
@@ -104,12 +105,10 @@ class ConnectionPool:
         return answer
 
     def close(self) -> None:
-        self._closed = True
+        """Close the idle connections of a client with an ended lifetime."""
         self._close_idle()
 
     def _acquire(self, deadline: float) -> Connection:
-        if self._closed:
-            raise ClosedError(f"memory://{self._path}")
         try:
             return self._idle.pop()
         except IndexError:

@@ -27,6 +27,7 @@ from smoothcluster.errors import (
     UnavailableError,
     UsageError,
 )
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster.memory.connections import ConnectionPool, check_path
 from smoothcluster.memory.remote_watches import RemoteWatches
 from smoothcluster.memory.wire import SOCKET_GUARANTEES, Frame, decode_entries, encode_part, frame
@@ -70,8 +71,9 @@ class SocketBackend(CoordinationBackend, HasHistory):
         if not timeout > 0:
             raise UsageError("memory: timeout must be positive")
         self._path = check_path(path)
-        self._connections = ConnectionPool(self._path, timeout)
-        self._watches = RemoteWatches(self._path, timeout)
+        self._lifetime = ClientLifetime(self, self.url)
+        self._connections = ConnectionPool(self._path, timeout, self._lifetime)
+        self._watches = RemoteWatches(self._path, timeout, self._lifetime)
 
     @property
     def guarantees(self) -> Guarantees:
@@ -143,8 +145,12 @@ class SocketBackend(CoordinationBackend, HasHistory):
         return self.ask(lambda got: str(got.words[0]), ["history"])
 
     def close(self) -> None:
-        self._connections.close()
-        self._watches.close()
+        if self._lifetime.end():
+            self._connections.close()
+            self._watches.close()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._lifetime.on_close(callback)
 
     def _granted(self, got: Frame) -> Lease:
         match got.words:

@@ -17,7 +17,8 @@ from typing import final
 
 from smoothcluster.backend import Watch, check_key
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import ClosedError, UnavailableError
+from smoothcluster.errors import UnavailableError
+from smoothcluster.lifetime import ClientLifetime, notify_all
 from smoothcluster.memory.connections import Connection
 from smoothcluster.memory.wire import frame
 
@@ -49,8 +50,8 @@ class RemoteWatch(Watch):
 class RemoteWatches:
     """All watches of a client."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
-        self._path, self._timeout = path, timeout
+    def __init__(self, path: Path, timeout: float, lifetime: ClientLifetime) -> None:
+        self._path, self._timeout, self._lifetime = path, timeout, lifetime
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._watches: dict[int, RemoteWatch] = {}
@@ -60,12 +61,12 @@ class RemoteWatches:
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
         """Add a watch, as in `CoordinationBackend.watch`."""
+        self._lifetime.check_process()
         watch = RemoteWatch(self, next(self._numbers), path, notify, values=values)
         # Under one lock: either `_receive` finds the watch and sends it with all others, or this method sends the watch
         # on the connection that `_receive` has set.
         with self._lock:
-            if self._closed.is_set():
-                raise ClosedError(f"memory://{self._path}")
+            self._lifetime.check()
             self._watches[watch.number] = watch
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-memory-watches", daemon=True)
@@ -80,15 +81,21 @@ class RemoteWatches:
 
     def remove(self, watch: RemoteWatch) -> None:
         """End the wake-ups of *watch*."""
+        if not self._lifetime.in_own_process:
+            return  # The connection is the parent's, and the lock may be held for ever.
         with self._lock:
             if self._watches.pop(watch.number, None) is not None:
                 self._send("unwatch", watch.number)
 
     def close(self) -> None:
+        """End the thread and all watches of a client with an ended lifetime. Wake each watch for the last time."""
         with self._lock:
             self._closed.set()
-            self._watches.clear()
+            watches, self._watches = self._watches, {}
             self._shut_down()
+        for watch in watches.values():
+            watch.confirmed.set()  # A thread in `add` may be waiting for the confirmation.
+        notify_all(watch.notify for watch in watches.values())
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 

@@ -37,6 +37,7 @@ class ServedClient(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio calls it so
         self._connected.discard(self)
+        self._is_reading = False  # First: the close wakes all watches, and nobody hears of the wake-ups any more.
         self._backend.close()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  # asyncio calls it so

@@ -25,6 +25,7 @@ from smoothcluster.backend import (
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock, SystemClock
 from smoothcluster.errors import LeaseLostError
+from smoothcluster.lifetime import OwnProcess
 from smoothcluster.memory.tree import Applied, Tree
 from smoothcluster.memory.watches import PathWatch, Watches, wake_watches
 
@@ -82,6 +83,7 @@ class MemoryStore:
         begin: int = 0,
     ) -> None:
         self.name = name
+        self.process = OwnProcess(f"the store memory://{name}")
         self.clock = clock
         self.guarantees = guarantees
         self.tree = Tree()

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import final
 
 from smoothcluster.backend import Entry, Watch, check_key
+from smoothcluster.lifetime import OwnProcess, notify_all
 from smoothcluster.memory.tree import parent
 
 
@@ -34,6 +35,7 @@ class Watches:
 
     def __init__(self, lock: AbstractContextManager[object]) -> None:
         self._lock = lock
+        self._process = OwnProcess("these watches")
         self._at: dict[str, dict[PathWatch, None]] = {}
 
     def add(self, owner: object, path: str, notify: Callable[[], None], *, values: bool) -> PathWatch:
@@ -44,6 +46,8 @@ class Watches:
         return watch
 
     def remove(self, watch: PathWatch) -> None:
+        if not self._process.is_current:
+            return  # In a forked child the lock may be held for ever.
         with self._lock:
             watch.open = False
             at_path = self._at.get(watch.path, {})
@@ -52,10 +56,12 @@ class Watches:
                 self._at.pop(watch.path, None)
 
     def remove_all(self, owner: object) -> None:
-        """End every watch of *owner*."""
+        """End every watch of *owner*, which is closed: wake each watch for the last time."""
         with self._lock:
-            for watch in [watch for at_path in self._at.values() for watch in at_path if watch.owner is owner]:
+            removed = [watch for watch in self.all() if watch.owner is owner]
+            for watch in removed:
                 self.remove(watch)
+        notify_all(watch.notify for watch in removed)
 
     def all(self) -> "list[PathWatch]":
         """Every watch. Called under the lock."""

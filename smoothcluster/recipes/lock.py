@@ -9,7 +9,8 @@ paused between a check of `held` and the next act. So put `condition` into every
 protects: the store then refuses a late commit. Pass `token`, which rises with each holder, along with writes
 to other systems, and let these systems refuse older tokens.
 
-A `Lock` is for one thread and not reentrant: acquiring twice is an error.
+A `Lock` is for one thread and not reentrant: acquiring twice is an error. A `Lock` is also for one process: in a forked
+child, every call raises UsageError.
 """
 
 import secrets
@@ -32,6 +33,7 @@ from smoothcluster.backend import (
 )
 from smoothcluster.clock import Signal
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.lifetime import SPAWN_ADVICE, OwnProcess
 from smoothcluster.recipes.session import LeaseState, Session
 
 
@@ -59,6 +61,7 @@ class Lock:
         owner: str = "",
         new_id: Callable[[], str] = _unique,
     ) -> None:
+        self._process = OwnProcess("this lock", f"make backend and lock in the child process, or {SPAWN_ADVICE}")
         self._backend = backend
         self._session = session
         self._directory = directory
@@ -74,9 +77,12 @@ class Lock:
         """Wait for the lock; return False after *timeout* seconds without the lock. 0 means no waiting.
 
         Raise LeaseLostError if the session ended or the entry was removed meanwhile; errors of the backend escape.
+        A waiting call ends with BackendClosedError when the backend is closed, and with LeaseLostError when the lease
+        runs out because nobody renews it (`Session.start` was not called).
         The contender leaves the queue again, unless the method returns True. If the store is out of reach then,
         the entry goes with the lease, or with the next call that reaches the store.
         """
+        self._process.check()
         if self._mine is not None:
             raise UsageError("this Lock is already acquired: release the lock first, or make another Lock")
         clock = self._session.clock
@@ -104,6 +110,7 @@ class Lock:
 
         The backend raises an error if the store is out of reach: call `release` again, or close the session.
         """
+        self._process.check()
         if self._mine is not None:
             self._leaving[self._mine.key] = False
             self._mine = None
@@ -111,6 +118,7 @@ class Lock:
 
     def held(self) -> bool:
         """True while this contender certainly holds the lock: acquired, and the session's lease is held."""
+        self._process.check()
         return self._mine is not None and self._session.held()
 
     @property
@@ -134,6 +142,7 @@ class Lock:
         self.release()
 
     def _acquired(self) -> Entry:
+        self._process.check()
         if self._mine is None:
             raise UsageError("this Lock is not acquired; acquire the lock first")
         return self._mine
@@ -194,14 +203,14 @@ class Lock:
             while True:
                 wake.clear()
                 if self._session.lost.is_set():
-                    raise LeaseLostError("the session ended while waiting for the lock")
+                    raise self._session.loss
                 entry = self._backend.get(ahead.key)
                 if entry is None or not entry.value or entry.created != ahead.created:
                     return True
                 left = None if until is None else until - self._session.clock.monotonic()
                 if left is not None and left <= 0:
                     return False
-                wake.wait(left)
+                self._session.wait_for(wake, left)
         finally:
             watch.close()
 
@@ -209,7 +218,7 @@ class Lock:
         if self._session.held() or self._session.renew_once() is LeaseState.RENEWED:
             return
         if self._session.lost.is_set():
-            raise LeaseLostError("the session ended while waiting for the lock")
+            raise self._session.loss
         raise UnavailableError("the lease may have run out, and the store could not be asked")
 
     def _remove_leaving(self) -> None:

@@ -5,6 +5,10 @@ uses this process's own clock: the granted time, counted from *before* the last 
 renewal was sent. The store began to count no earlier, so while `held` is true the store still has
 the lease, even if the network fails. Check `held` before each act that relies on the lease.
 
+A session ends with the backend: after `close` of the backend nobody can renew the lease. A session belongs to the
+process that made the session. After a fork two processes would rely on the same lease, so every call in the child
+raises UsageError.
+
 A session gives no protection for an act in progress: an act that began while `held` was true may reach
 the store after the end of the lease. If this must not happen, let the store refuse the act: name a
 key of the lease, or a version, in the same commit.
@@ -14,11 +18,14 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
+from functools import partial
 from typing import final
+from weakref import WeakMethod
 
 from smoothcluster.backend import CoordinationBackend, Lease
 from smoothcluster.clock import SYSTEM_CLOCK, Clock, Signal
-from smoothcluster.errors import BackendError
+from smoothcluster.errors import BackendClosedError, BackendError, LeaseLostError
+from smoothcluster.lifetime import SPAWN_ADVICE, OwnProcess
 
 
 class LeaseState(StrEnum):
@@ -35,20 +42,44 @@ class LeaseState(StrEnum):
 
 
 @final
+class _LossSignal(Signal):
+    """`Session.lost`: the signal *inner* of *session*, which also ends a session that nobody renews."""
+
+    def __init__(self, session: "Session", inner: Signal) -> None:
+        self._session, self._inner = session, inner
+
+    def set(self) -> None:
+        self._inner.set()
+
+    def clear(self) -> None:
+        self._inner.clear()
+
+    def is_set(self) -> bool:
+        return self._inner.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._session.wait_for(self._inner, timeout)
+
+
+@final
 class Session:
     """One lease, from grant to loss. After a loss, a process starts over with a new `Session`.
 
     The constructor asks the store for the lease and raises UnavailableError or OutcomeUnknownError on failure.
     Then `start` keeps the lease alive in a thread, or `run` in the caller's own.
+
+    A session that nobody keeps alive ends with its lease: a thread that waits for `lost`, or for a `Lock`, closes the
+    session when nobody has tried a renewal for the whole granted time.
     """
 
-    lost: Signal
-    """Set once the lease is gone for good, lost or given back. Any thread may wait for this signal."""
-
     def __init__(self, backend: CoordinationBackend, ttl: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._process = OwnProcess("this session", f"make backend and session in the child process, or {SPAWN_ADVICE}")
         self.clock = clock
         self.backend = backend
-        self.lost = clock.signal()
+        self._lost: Signal = _LossSignal(self, clock.signal())
+        self._loss: tuple[type[BackendError], str] = LeaseLostError, "the session ended, and the lease is gone"
+        self._kept_alive = False
+        self._forget_backend: Callable[[], None] = lambda: None
         self._ended = clock.signal()
         self._lock = threading.Lock()
         self._callbacks: dict[object, Callable[[], None]] = {}
@@ -56,6 +87,22 @@ class Session:
         self._attempted = clock.monotonic()
         self._lease = backend.lease(ttl)
         self._deadline = self._attempted + self._lease.ttl
+        self._forget_backend = backend.on_close(partial(_call, WeakMethod(self._end_with_backend)))
+
+    @property
+    def lost(self) -> Signal:
+        """Set once the lease is gone for good: lost, given back, or without a backend since the backend was closed.
+
+        Any thread may wait for this signal.
+        """
+        self._process.check()
+        return self._lost
+
+    @property
+    def loss(self) -> BackendError:
+        """The reason for the end, as a new error: BackendClosedError or LeaseLostError."""
+        kind, text = self._loss
+        return kind(text)
 
     @property
     def lease(self) -> Lease:
@@ -109,28 +156,43 @@ class Session:
 
         Return once the lease is lost or the session closed.
         """
-        while not self._ended.wait(self._until_next()):
-            self.renew_once()
+        self._process.check()
+        self._kept_alive = True
+        try:
+            while not self._ended.wait(self._until_next()):
+                self.renew_once()
+        finally:
+            self._kept_alive = False
 
     def start(self) -> None:
         """Keep the lease alive in a daemon thread."""
+        self._process.check()
+        self._kept_alive = True
         threading.Thread(target=self.run, name=f"smoothcluster-session-{self._lease.id}", daemon=True).start()
 
     def lose(self) -> None:
         """Record that the lease is gone for good, for example after the store's answer to a commit."""
+        self._process.check()
         with self._lock:
             self._state = LeaseState.LOST
             self.lost.set()
             self._ended.set()
             callbacks, self._callbacks = list(self._callbacks.values()), {}
+        self._forget_backend()
         for callback in callbacks:
             callback()
+
+    def _end_with_backend(self) -> None:
+        if not self._lost.is_set():
+            self._loss = BackendClosedError, f"this client of {self.backend.url} is closed, and the session has ended"
+            self.lose()
 
     def on_lost(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call *callback* once when `lost` is set, at once if already set. Return a function that cancels the callback.
 
         The thread that notices the loss makes the call, so *callback* must return at once.
         """
+        self._process.check()
         token = object()
         with self._lock:
             if not self.lost.is_set():
@@ -143,12 +205,39 @@ class Session:
         with self._lock:
             self._callbacks.pop(token, None)
 
+    def wait_for(self, signal: Signal, timeout: float | None = None) -> bool:
+        """Wait for *signal* as `Signal.wait` does, and close the session if nobody keeps the lease alive meanwhile.
+
+        Nobody keeps the lease alive if neither `start` nor `run` is at work, and no renewal was tried for the whole
+        granted time.
+        """
+        self._process.check()
+        until = None if timeout is None else self.clock.monotonic() + timeout
+        while not signal.is_set():
+            now = self.clock.monotonic()
+            left = [] if until is None else [until - now]
+            if not self._kept_alive and not self._lost.is_set():
+                left.append(self._attempted + self.ttl - now)
+                if left[-1] <= 0:
+                    self._loss = (
+                        LeaseLostError,
+                        "nobody renewed the lease, and the session ended; call Session.start",
+                    )
+                    self.close()
+                    continue
+            if left and min(left) <= 0:
+                break
+            signal.wait(min(left, default=None))
+        return signal.is_set()
+
     def close(self, *, revoke: bool = True) -> None:
         """End the session: `held` is false and `lost` is set from now on. Repeatable.
 
         The session gives the lease back, unless *revoke* is false or the store is out of reach: then the
-        lease runs out on the store.
+        lease runs out on the store. In a forked child, `close` does nothing.
         """
+        if not self._process.is_current:
+            return
         given_up = not self.lost.is_set()
         self.lose()
         if given_up and revoke:
@@ -159,3 +248,10 @@ class Session:
     def _until_next(self) -> float:
         pause = self.ttl / 12 if self._state is LeaseState.UNKNOWN else self.ttl / 3
         return max(0.0, self._attempted + pause - self.clock.monotonic())
+
+
+def _call(method: WeakMethod[Callable[[], None]]) -> None:
+    """Call *method*, unless its object was dropped. A backend must not keep every session dropped without a `close`."""
+    bound = method()
+    if bound is not None:
+        bound()

@@ -182,6 +182,9 @@ class Faulty(CoordinationBackend):
         self._line.muted.clear()
         self.inner.close()
 
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self.inner.on_close(callback)
+
 
 @final
 class _FaultyWatch(Watch):

@@ -98,3 +98,6 @@ class Lagging(CoordinationBackend):
     def close(self) -> None:
         self._inner.close()
         self._watches.remove_all(self)
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._inner.on_close(callback)

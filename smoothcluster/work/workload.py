@@ -99,6 +99,11 @@ class Workload:
             return 0
         return max(0, self._concurrency - self.outstanding - self.restarts.reserved)
 
+    def claimable(self, in_flight: int) -> tuple[int, int]:
+        """How many tasks a claim of shards with so many tasks *in_flight* may mark: tasks in flight, and fresh tasks."""
+        self.restarts.coming = 0  # They come with this claim.
+        return self.restarts.claimable(in_flight, self.room())
+
     def _may_start(self) -> bool:
         return not self.stopping and self._held()
 

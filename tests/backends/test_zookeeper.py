@@ -45,6 +45,7 @@ from smoothcluster.backend import (
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
     AccessDeniedError,
+    BackendClosedError,
     LeaseLostError,
     OutcomeUnknownError,
     UnavailableError,
@@ -579,6 +580,25 @@ def test_an_unreachable_server_is_named_in_time(caplog: pytest.LogCaptureFixture
             backend.get("a")
         assert SYSTEM_CLOCK.monotonic() - start < 1.5
         assert SECRET not in str(caught.value)
+
+
+def test_who_waits_for_a_server_is_told_of_the_close() -> None:
+    """A call that has begun before the close does not wait for the connection any longer."""
+    with closing(ZookeeperBackend(f"127.0.0.1:{free_port()}", timeout=3600.0)) as backend:
+        errors: list[BaseException] = []
+
+        def read() -> None:
+            try:
+                backend.get("a")
+            except BackendClosedError as error:
+                errors.append(error)
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        eventually(lambda: backend._connection.session)  # pyright: ignore[reportPrivateUsage]
+        backend.close()
+        reader.join(60)
+        assert [str(error).endswith("is closed") for error in errors] == [True]
 
 
 def test_a_host_that_does_not_exist_is_named() -> None:

@@ -3,6 +3,7 @@
 # pyright: reportUnknownLambdaType=false
 # Handlers that are refused need no types.
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from smoothcluster.backend import Change, Committed, Condition, Delete, Refused
 from smoothcluster.cluster import Cluster
 from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import (
+    BackendClosedError,
     BackendError,
     GuaranteeError,
     LeaseLostError,
@@ -337,3 +339,30 @@ def test_what_ends_a_member_in_the_background_is_raised_by_stop(store: MemorySto
     with pytest.raises(SpecMismatchError, match="the living group has runner=1, backup=1"):
         crawler.stop()
     crawler.stop()
+
+
+@pytest.mark.parametrize("act", ["run", "start", "stop"])
+def test_on_a_closed_backend_it_ends_with_the_error(store: MemoryStore, crawlers: Make, act: str) -> None:
+    """It cannot go on, and it does not try for ever, nor for its grace period: the error says what was done to it."""
+    backend = MemoryBackend(store)
+    crawler = crawlers(backend=backend, grace=3600.0)
+    if act == "start":
+        crawler.start()
+    backend.close()
+    with pytest.raises(BackendClosedError, match="closed"):
+        (crawler.run if act == "run" else crawler.stop)()
+    assert crawler.role is None
+    with pytest.raises(UsageError, match="has left its group"):
+        crawler.run()
+
+
+def test_in_another_process_it_is_refused(crawlers: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child has no part in its parent's membership; on leaving it changes nothing."""
+    crawler = crawlers().start()
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+    for call in (crawler.run, crawler.start, crawler.join):
+        with pytest.raises(UsageError, match="forked"):
+            call()
+    crawler.stop()
+    monkeypatch.undo()
+    assert crawler.role is Role.RUNNER

@@ -249,5 +249,8 @@ def test_a_password_for_a_server_named_by_another_counts_too(
 @pytest.mark.parametrize("scheme", SERVERS)
 def test_credentials_are_told_where_they_belong(scheme: str, url: str) -> None:
     """The error has the options that take them."""
-    with pytest.raises(UsageError, match=r"must not contain a username or password: programs pass username= and password= .* SMOOTHCLUSTER_OPTIONS"):
+    with pytest.raises(
+        UsageError,
+        match=r"programs pass username= and password= .* SMOOTHCLUSTER_OPTIONS",
+    ):
         opened(url.format(scheme))

@@ -6,7 +6,7 @@ import pytest
 from cluster.stores import Kind, Store
 
 from smoothcluster import ClusterCrawler, Role, connect
-from smoothcluster.errors import ClosedError, UsageError
+from smoothcluster.errors import BackendClosedError, UsageError
 from smoothcluster.model import Task, TaskContext
 from smoothcluster.server_options import OPTIONS_VARIABLE
 from smoothcluster.testing import eventually
@@ -54,11 +54,11 @@ def test_a_backend_closed_before_stop_is_named(store: str) -> None:
     roles = [crawler.role]
     crawler.start()
     backend.close()
-    with pytest.raises(UsageError, match=r"backend was closed before .* call stop\(\) first"):
+    with pytest.raises(BackendClosedError, match=r"backend was closed before .* call stop\(\) first"):
         crawler.stop()
     roles.append(crawler.role)
     assert roles == [Role.RUNNER, None]
-    with pytest.raises(ClosedError, match=r"close\(\) was called"):
+    with pytest.raises(BackendClosedError, match="is closed"):
         backend.get("any")
 
 

@@ -22,6 +22,7 @@ from smoothcluster.backend import (
     check_commit,
 )
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster.server_options import TlsOptions, format_server, warn_of_plain_password
 from smoothcluster_etcd.address import DEFAULT_NAMESPACE, STORE_NAME, Pem, check_hosts, format_url, parse_url
 from smoothcluster_etcd.connection import Connection, Credentials
@@ -61,7 +62,7 @@ class EtcdBackend(CoordinationBackend):
     """
 
     def __init__(  # parameters: each option is a keyword, so that type checkers and the reference know the option
-        self,
+        self,  # long: the signature takes a third of the lines
         hosts: str,
         *,
         namespace: str = DEFAULT_NAMESPACE,
@@ -85,8 +86,9 @@ class EtcdBackend(CoordinationBackend):
             warn_of_plain_password(STORE_NAME, [host for host, _ in servers])
         self._url = format_url(servers, namespace)
         self._namespace = namespace
-        addresses = [format_server(*each) for each in servers]
-        self._connection = Connection(addresses, timeout, credentials, pem, probe=f"{namespace}/".encode())
+        self._lifetime = ClientLifetime(self, self._url)
+        addresses, probe = [format_server(*each) for each in servers], f"{namespace}/".encode()
+        self._connection = Connection(addresses, timeout, credentials, pem, probe, self._lifetime)
         self._watches = Watches(self._connection)
         self._guarantees = _DEFAULT_GUARANTEES
         self._shortest_known = False
@@ -245,7 +247,11 @@ class EtcdBackend(CoordinationBackend):
         return self._watches.add(etcd_key(self._namespace, path), notify, values=values)
 
     def close(self) -> None:
-        self._watches.close()
+        if self._lifetime.end():
+            self._watches.close()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._lifetime.on_close(callback)
 
     def _own(self, lease: Lease | None) -> EtcdLease | None:
         if lease is None:

@@ -15,7 +15,8 @@ import grpc
 from etcd3 import etcdrpc
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError, ClosedError, UnavailableError
+from smoothcluster.errors import BackendClosedError, BackendError, UnavailableError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster_etcd.address import Pem
 from smoothcluster_etcd.errors import is_refusal, is_stale, translate_error
 
@@ -80,10 +81,19 @@ class Server:
 
 @final
 class Connection:
-    """Connection to the servers at *addresses*. A read of the key *probe* shows whether a server works."""
+    """Connection to the servers at *addresses*. A read of the key *probe* shows whether a server works.
+
+    *lifetime* is the lifetime of the client: no call goes out in another process, or after the end.
+    """
 
     def __init__(
-        self, addresses: Sequence[str], timeout: float, credentials: Credentials | None, pem: Pem | None, probe: bytes
+        self,
+        addresses: Sequence[str],
+        timeout: float,
+        credentials: Credentials | None,
+        pem: Pem | None,
+        probe: bytes,
+        lifetime: ClientLifetime,
     ) -> None:
         self.where = f"{','.join(addresses)} ({'TLS' if pem else 'plain TCP, not TLS'})"
         self.timeout = timeout
@@ -97,7 +107,7 @@ class Connection:
         self._lock = threading.Lock()
         self._current = 0
         self._token: str | None = None
-        self.closed = False
+        self.lifetime = lifetime
 
     def deadline(self) -> float:
         """Return the deadline of a call begun now."""
@@ -127,10 +137,11 @@ class Connection:
 
     def ready(self, deadline: float) -> Server:
         """Return a working server; give each server in turn an equal share of the time left."""
+        self.lifetime.check()
         failure: UnavailableError | None = None
         for left in range(len(self._servers), 0, -1):
             server = self._servers[self._current]
-            if self.closed:
+            if self.lifetime.closed:
                 break
             if server.proven:
                 return server
@@ -142,8 +153,8 @@ class Connection:
             else:
                 server.proven = True
                 return server
-        if self.closed or failure is None:
-            raise ClosedError(f"etcd at {self.where}")
+        self.lifetime.check()  # The client may have been closed meanwhile, and this is the cause of the failure.
+        assert failure is not None
         raise failure
 
     def metadata(self, server: Server, deadline: float) -> tuple[tuple[str, str], ...]:
@@ -172,8 +183,7 @@ class Connection:
         self.on_failed(server)
 
     def close(self) -> None:
-        """Cancel all calls under way. Repeatable."""
-        self.closed = True
+        """Cancel all calls under way of a client with an ended lifetime. Repeatable."""
         for server in self._servers:
             server.close()
 
@@ -188,11 +198,11 @@ class Connection:
                 self.forget_token()
             elif not is_refusal(error):
                 self.mark_failed(server)
-            if self.closed and not (sending and unknown is not UnavailableError):
-                raise ClosedError(f"etcd at {self.where}") from error
+            if self.lifetime.closed and not (sending and unknown is not UnavailableError):
+                raise BackendClosedError(f"this client of etcd at {self.where} is closed") from error
             raise translate_error(error, self.where, unknown if sending else UnavailableError) from error
         except ValueError:
             # gRPC raises ValueError on a closed channel.
-            raise ClosedError(f"etcd at {self.where}") from None
+            raise BackendClosedError(f"this client of etcd at {self.where} is closed") from None
         self.revision = max(self.revision, answer.header.revision)
         return answer

@@ -38,6 +38,7 @@ class EtcdLease(Lease):
         return self._ttl
 
     def renew(self) -> bool:
+        self.connection.lifetime.check()
         if self.gone:
             return False
         deadline = self.connection.deadline()
@@ -50,6 +51,7 @@ class EtcdLease(Lease):
         return not self.gone
 
     def revoke(self) -> None:
+        self.connection.lifetime.check()
         if self.gone:
             return
         with suppress(LeaseLostError):

@@ -17,7 +17,8 @@ from etcd3 import etcdrpc
 
 from smoothcluster.backend import Watch
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError, ClosedError
+from smoothcluster.errors import BackendError
+from smoothcluster.lifetime import notify_all
 from smoothcluster_etcd.connection import Connection, Server
 from smoothcluster_etcd.errors import is_refusal
 from smoothcluster_etcd.layout import below, range_end
@@ -111,13 +112,13 @@ class Watches:
 
     def add(self, key: bytes, notify: Callable[[], None], *, values: bool) -> EtcdWatch:
         """Watch from now on."""
+        self._connection.lifetime.check()
         # The latest revision that any read of this backend can have shown. etcd reports every later change, even
         # changes from before the arrival of the request. Without a known revision, the first answer wakes the owner.
         revision = self._connection.revision
         watch = EtcdWatch(self, key, notify, revision + 1 if revision else 0, values=values)
         with self._lock:
-            if self._closing.is_set():
-                raise ClosedError(f"etcd at {self._connection.where}")
+            self._connection.lifetime.check()  # `close` may have taken the watches since, to wake them.
             self._watches.add(watch)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-etcd-watches", daemon=True)
@@ -129,14 +130,21 @@ class Watches:
 
     def remove(self, watch: EtcdWatch) -> None:
         """Watch no longer."""
+        if not self._connection.lifetime.in_own_process:
+            return  # In a forked child the lock may be held for ever.
         with self._lock:
             self._watches.discard(watch)
             self._stream.disarm(self._stream.number_of(watch))
 
     def close(self) -> None:
-        """End the stream, the connection under it, and their threads. Repeatable."""
+        """End the stream, the connection under the stream, and their threads, after the end of the client's lifetime.
+
+        Wake each watch for the last time. Repeatable.
+        """
         with self._lock:
             self._closing.set()
+            watches, self._watches = self._watches, set()
+        notify_all(watch.notify for watch in watches)
         self._end_stream(self._stream)
         self._connection.close()
         if self._thread is not None:

@@ -25,6 +25,7 @@ from smoothcluster.backend import (
     check_key,
 )
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnknownError, UnavailableError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster.server_options import TlsOptions
 from smoothcluster_redis.address import DEFAULT_NAMESPACE, Address, parse_url
 from smoothcluster_redis.lease import RedisLease
@@ -85,7 +86,8 @@ class RedisBackend(CoordinationBackend, HasHistory):
         )  # fmt: skip
         self._address = Address.of(hosts, db, service, namespace, tls=tls.on)
         settings = Settings(self._address, timeout, tls.context(), credentials, sentinel_credentials)
-        self.servers = Servers(settings, ClientState())
+        self._lifetime = ClientLifetime(self, self.url)
+        self.servers = Servers(settings, ClientState(self._lifetime))
         self.servers.warn_of_hosts()
         """The connections of this part of the store; like `watches`, not for users."""
         self.watches = Watches(self.servers)
@@ -143,6 +145,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
     def for_group(self, group: str) -> "RedisBackend":
         if "/" in check_key(group):
             raise ValueError(f"{group!r} is not a valid name of a group: a slash is not allowed")
+        self._lifetime.check_process()  # Before the lock.
         with self._parts_lock:
             if group not in self._parts:
                 part = copy(self)  # The copy shares all other attributes.
@@ -195,13 +198,20 @@ class RedisBackend(CoordinationBackend, HasHistory):
         return self.servers.history()
 
     def close(self) -> None:
+        if not self._lifetime.end():
+            return
         with self._parts_lock:
+            # Before the list of parts is taken: a part made later finds the client closed.
+            self.servers.state.closed.set()
             parts = [*self._parts.values()]
         # All servers first: then the threads of all parts end at the same time while the second loop waits for each.
         for part in parts:
             part.servers.close()
         for part in parts:
             part.watches.close()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._lifetime.on_close(callback)
 
 
 def _commit(servers: Servers, conditions: Sequence[Condition], changes: Sequence[Change]) -> "list[str | bytes]":

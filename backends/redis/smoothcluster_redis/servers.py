@@ -1,7 +1,6 @@
 """Find the server that holds the store, and keep connections to the server."""
 
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from typing import Any, TypeVar, final
 from redis.exceptions import MovedError, RedisError, ResponseError
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import AccessDeniedError, BackendError, ClosedError, UnavailableError
+from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
 from smoothcluster.server_options import format_server, warn_of_plain_password
 from smoothcluster_redis.address import STORE_NAME
 from smoothcluster_redis.connection import StoreConnection, seconds_left
@@ -40,7 +39,6 @@ class Servers:
         """The prefix of every Redis key. The braces put all keys into the same slot of a Redis Cluster."""
         self._lock = threading.Lock()
         self._idle: list[StoreConnection] = []
-        self._owner = os.getpid()
         self._last: tuple[str, int] | None = None
 
     def run(self, act: str, words: Sequence[Any] = (), unknown: type[BackendError] = UnavailableError) -> Any:
@@ -61,6 +59,7 @@ class Servers:
         return self._with_connection(identify, UnavailableError)
 
     def _with_connection(self, act: Callable[[StoreConnection, float], Answer], unknown: type[BackendError]) -> Answer:
+        self.state.lifetime.check()  # Before any lock.
         deadline = SYSTEM_CLOCK.monotonic() + self.timeout
         connection = self._acquire(deadline)
         try:
@@ -104,10 +103,7 @@ class Servers:
         raise no_server(self.address.where, failures, self.timeout, tls=self.settings.tls is not None)
 
     def close(self) -> None:
-        """Close all idle connections now, and the connections in use, here and in other parts, after their command."""
-        # First: a connection released before this line is idle and closed below, and a connection released later is
-        # closed by `_release`.
-        self.state.closed.set()
+        """Close all idle connections of a client with an ended lifetime. `_release` closes the connections in use."""
         self._close_idle()
 
     def warn_of_hosts(self) -> None:
@@ -187,10 +183,6 @@ class Servers:
 
     def _acquire(self, deadline: float) -> StoreConnection:
         with self._lock:
-            if self.state.closed.is_set():
-                raise ClosedError(f"Redis at {self.address.where}")
-            if self._owner != os.getpid():  # A forked child must not use the connections of the parent.
-                self._owner, self._idle = os.getpid(), []
             connection = self._idle.pop() if self._idle else None
         # Checked before sending: a command sent on a connection that the server has closed has an unknown outcome.
         if connection is not None and not connection.stale:
@@ -202,6 +194,7 @@ class Servers:
 
     def _release(self, connection: StoreConnection) -> None:
         with self._lock:
+            # Read under the lock: a connection made idle before the mark is set is closed by `close`.
             if not self.state.closed.is_set():
                 self._idle.append(connection)
                 return

@@ -5,6 +5,7 @@ import threading
 from dataclasses import dataclass, field
 
 from smoothcluster.errors import UsageError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster_redis.address import Address
 
 
@@ -39,9 +40,11 @@ class Settings:
 class ClientState:
     """State of a client, shared by its parts."""
 
+    lifetime: ClientLifetime
     lock: threading.Lock = field(default_factory=threading.Lock)
     warned_of: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     """Servers whose settings the client has checked, and warned of in the log; guarded by the lock."""
     warned_of_password: bool = False
     """Whether the log has a warning about a password over plain TCP; guarded by the lock."""
     closed: threading.Event = field(default_factory=threading.Event)
+    """Set at the end of the lifetime, for the threads of the watches."""

@@ -15,7 +15,8 @@ from redis.exceptions import RedisError
 
 from smoothcluster.backend import Watch, check_key
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError, ClosedError
+from smoothcluster.errors import BackendError
+from smoothcluster.lifetime import notify_all
 from smoothcluster_redis.connection import CLOCK_STEP_CAP_SECONDS, StoreConnection
 from smoothcluster_redis.servers import Servers
 
@@ -61,9 +62,10 @@ class Watches:
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
         """Watch *path* from now on, or, if the store is unavailable, from the store's return on."""
         watch = _PathWatch(self, check_key(path), notify, values=values)
+        lifetime = self._servers.state.lifetime
+        lifetime.check()
         with self._changed:
-            if self._closed.is_set():
-                raise ClosedError(f"Redis at {self._servers.address.where}")
+            lifetime.check()  # `close` may have taken the watches since, to wake them.
             # No round trip is needed: the thread reads the stream from its position on, which no commit after this line
             # precedes. So the thread meets every later change with the watch registered.
             self._watches.setdefault(path, {})[watch] = None
@@ -77,6 +79,8 @@ class Watches:
 
     def remove(self, watch: _PathWatch) -> None:
         """End *watch*."""
+        if not self._servers.state.lifetime.in_own_process:
+            return  # In a forked child the lock may be held for ever.
         with self._changed:
             watches = self._watches.get(watch.path, {})
             watches.pop(watch, None)
@@ -84,11 +88,11 @@ class Watches:
                 self._watches.pop(watch.path, None)
 
     def close(self) -> None:
-        """End all watches and the thread."""
+        """End the thread and all watches of a client with an ended lifetime. Wake each watch for the last time."""
         with self._changed:
-            self._closed.set()
-            self._watches.clear()
+            watches, self._watches = self._all_watches(), {}
             self._changed.notify()
+        notify_all(watch.notify for watch in watches)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 

@@ -23,6 +23,7 @@ from smoothcluster.backend import (
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import BackendError, LeaseLostError, MisplacedKeyError, UsageError
+from smoothcluster.lifetime import SPAWN_ADVICE, ClientLifetime
 from smoothcluster_sqlite.address import parse_url
 from smoothcluster_sqlite.connection import FileConnection
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
@@ -74,6 +75,7 @@ class SqliteBackend(CoordinationBackend):
         if str(path) == ":memory:":
             raise UsageError("sqlite: processes cannot share ':memory:'; use memory:// within a single process")
         self._file = StoreFile(None if path is None else Path(path))
+        self._lifetime = ClientLifetime(self, self.url, SPAWN_ADVICE)  # Also for new clients: see `StoreFile`.
         self._timeout = timeout
         self._clock = clock
         self._reads = FileConnection(self._file)
@@ -81,7 +83,7 @@ class SqliteBackend(CoordinationBackend):
         # A connection for leases alone, so that a renewal never waits for a commit. Renewals need not wait for the disk
         # either: a lease does not outlive the machine.
         self._leases = FileConnection(self._file)
-        self._watches = Watches(self._read_changes, self._publish_socket)
+        self._watches = Watches(self._read_changes, self._publish_socket, self._lifetime)
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> "SqliteBackend":
@@ -186,6 +188,7 @@ class SqliteBackend(CoordinationBackend):
         self._write(self._leases, "revoke", lease)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        self._lifetime.check()
         # Registered before the caller reads: the thread meets a commit after that read only later than this line, and
         # finds the watch.
         watch = self._watches.add(check_key(path), notify, values=values)
@@ -221,11 +224,10 @@ class SqliteBackend(CoordinationBackend):
         """
         wakeup_socket = self._watches.wakeup_socket
         assert wakeup_socket is not None
-        try:
+        with suppress(BackendError):
             self._leases.write(wakeup_socket.publish, SYSTEM_CLOCK.monotonic())
-        except BackendError:
-            return False
-        return True
+            return True
+        return False
 
     def _wake_others(self) -> None:
         """Wake the waiting processes after a change. Errors are ignored: the change itself has succeeded."""
@@ -236,11 +238,17 @@ class SqliteBackend(CoordinationBackend):
                 self._leases.write(lambda connection: unpublish_sockets(connection, gone), now)
 
     def close(self) -> None:
-        self._watches.close()
-        for connection in (self._reads, self._leases, self._commits):
-            connection.close(SYSTEM_CLOCK.monotonic() + self._timeout)
+        if self._lifetime.end():
+            self._watches.close()
+            for connection in (self._reads, self._leases, self._commits):
+                connection.close(SYSTEM_CLOCK.monotonic() + self._timeout)
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._lifetime.on_close(callback)
 
     def _deadline(self) -> float:
+        """Return the deadline of a call that begins now; raise UsageError or BackendClosedError if none may begin."""
+        self._lifetime.check()
         # The caller may be waiting for a lease to expire, and the thread of the watches advances the lease clock.
         self._watches.start()
         return SYSTEM_CLOCK.monotonic() + self._timeout
@@ -251,9 +259,7 @@ class SqliteLease(Lease):
     """A lease in the sqlite file."""
 
     def __init__(self, backend: SqliteBackend, lease: str, ttl: float) -> None:
-        self._backend = backend
-        self._id = lease
-        self._ttl = ttl
+        self._backend, self._id, self._ttl = backend, lease, ttl
 
     @property
     def id(self) -> str:
@@ -271,9 +277,8 @@ class SqliteLease(Lease):
 
 
 def _entry(connection: sqlite3.Connection, key: str) -> Entry | None:
-    row = connection.execute(
-        "SELECT value, version, created, lease FROM entries WHERE directory = ? AND name = ?", split_key(key)
-    ).fetchone()
+    query = "SELECT value, version, created, lease FROM entries WHERE directory = ? AND name = ?"
+    row = connection.execute(query, split_key(key)).fetchone()
     return None if row is None else Entry(key, row[0], str(row[1]), row[2], row[3])
 
 

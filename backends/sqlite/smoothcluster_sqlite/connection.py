@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar, final
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import ClosedError, OutcomeUnknownError, UnavailableError
+from smoothcluster.errors import BackendClosedError, OutcomeUnknownError, UnavailableError
 from smoothcluster_sqlite.errors import is_busy, translate_error
 from smoothcluster_sqlite.file import Inode, StoreFile
 
@@ -94,7 +94,7 @@ class FileConnection:
 
     def _ensure_open(self, deadline: float) -> sqlite3.Connection:
         if self._closed:
-            raise ClosedError(self._file.url)
+            raise BackendClosedError(f"this client of {self._file.url} is closed")
         if self._connection is None or self._inode != self._file.inode():
             self._drop()
             self._connection, self._inode = _retry_while_locked(self._file.open, deadline)

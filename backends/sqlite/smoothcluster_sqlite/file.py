@@ -13,6 +13,7 @@ from typing import final
 from urllib.parse import quote
 
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError, UsageError
+from smoothcluster.lifetime import SPAWN_ADVICE, keep_alive
 from smoothcluster_sqlite.access import find_exposure
 from smoothcluster_sqlite.address import URL_PREFIX, check_shared_here, default_path, make_folder
 from smoothcluster_sqlite.transaction import TRANSACTION_SCRIPT
@@ -37,10 +38,12 @@ CREATE TABLE changes (number INTEGER, key TEXT, came_or_went INTEGER NOT NULL, P
 
 _open: dict[sqlite3.Connection, Inode] = {}
 _inherited: dict[sqlite3.Connection, Inode] = {}
-"""Connections inherited from the parent by a fork. They stay referenced: to close them would drop locks."""
+"""Connections inherited from the parent by a fork. They stay alive: a close would drop locks, or wait for some."""
 
 
 def _note_inherited() -> None:
+    for connection in _open:
+        keep_alive(connection)
     _inherited.update(_open)
     _open.clear()
 
@@ -75,8 +78,7 @@ class StoreFile:
             with suppress(UnavailableError):
                 if self.inode() in _inherited.values():
                     raise UsageError(
-                        f"{self.url} was open when this process was forked, and cannot be used here: "
-                        "start processes without forking, as multiprocessing.get_context('spawn') does"
+                        f"{self.url} was open when this process was forked, and cannot be used here: {SPAWN_ADVICE}"
                     )
 
     def open(self) -> tuple[sqlite3.Connection, Inode]:

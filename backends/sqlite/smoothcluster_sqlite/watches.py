@@ -13,6 +13,7 @@ from typing import final
 
 from smoothcluster.backend import Watch
 from smoothcluster.errors import BackendError, UsageError
+from smoothcluster.lifetime import ClientLifetime, notify_all
 from smoothcluster_sqlite.transaction import split_key
 from smoothcluster_sqlite.wakeups import WakeupSocket
 
@@ -49,9 +50,10 @@ class Watches:
     *read_changes* also advances the lease clock. *publish_socket* tries to write the socket's name into the file.
     """
 
-    def __init__(self, read_changes: ReadChanges, publish_socket: Callable[[], bool]) -> None:
+    def __init__(self, read_changes: ReadChanges, publish_socket: Callable[[], bool], lifetime: ClientLifetime) -> None:
         self._read_changes = read_changes
         self._publish_socket = publish_socket
+        self._lifetime = lifetime
         self.wakeup_socket: WakeupSocket | None = None
         self._lock = threading.Lock()
         self._watches: dict[str, dict[_PathWatch, None]] = {}
@@ -68,14 +70,17 @@ class Watches:
                 self._thread.start()
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
-        """Add a watch of *path*."""
+        """Add a watch of *path*. Raise BackendClosedError if `close` has run: nobody would wake the watch."""
         watch = _PathWatch(self, path, notify, values=values)
         with self._lock:
+            self._lifetime.check()
             self._watches.setdefault(path, {})[watch] = None
         return watch
 
     def remove(self, watch: _PathWatch) -> None:
         """End a watch. Repeatable."""
+        if not self._lifetime.in_own_process:
+            return  # In a forked child the lock may be held for ever.
         with self._lock:
             watches = self._watches.get(watch.path, {})
             watches.pop(watch, None)
@@ -83,11 +88,12 @@ class Watches:
                 self._watches.pop(watch.path, None)
 
     def close(self) -> None:
-        """End all watches and the thread."""
+        """End the thread and all watches of a client with an ended lifetime. Wake each watch for the last time."""
         self._closed.set()
         with self._lock:
-            self._watches.clear()
+            watches, self._watches = self._watches, {}
             thread, own = self._thread, self.wakeup_socket
+        notify_all(watch.notify for at_path in watches.values() for watch in at_path)
         if own is not None:
             own.wake_self()
         if thread is not None and thread is not threading.current_thread():

@@ -19,6 +19,7 @@ from smoothcluster.backend import (
     check_commit,
 )
 from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster.server_options import TlsOptions, warn_of_plain_password
 from smoothcluster_zookeeper.address import STORE_NAME, Address, parse_url
 from smoothcluster_zookeeper.connection import Connection
@@ -72,7 +73,8 @@ class ZookeeperBackend(CoordinationBackend):
             use_ssl=use_ssl, ca=ca, certfile=certfile, keyfile=keyfile, keyfile_password=keyfile_password,
             verify_certs=verify_certs, check_hostname=check_hostname,
         )  # fmt: skip
-        settings = Settings.of(self._address.hosts, timeout, username, password, tls.context())
+        self._lifetime = ClientLifetime(self, self.url)
+        settings = Settings.of(self._lifetime, self._address.hosts, timeout, username, password, tls.context())
         if settings.credentials and not tls.on:
             warn_of_plain_password(STORE_NAME, [host for host, _ in self._address.servers])
         self._layout = Layout(self._address.root)
@@ -125,16 +127,18 @@ class ZookeeperBackend(CoordinationBackend):
         # Granted sessions show the servers' bounds of lease times. Not worth waiting for a connection.
         longest = self._connection.live
         if not self._bounds_known and longest is not None:
+            self._lifetime.check_process()
             self._bounds_known = True
+            deadline = self._connection.settings.deadline()
             shortest = Session(self._connection.settings, _SHORTEST_SESSION_SECONDS, ping=False)
             with suppress(BackendError):
-                shortest.ready(self._deadline())
+                shortest.ready(deadline)
                 self._guarantees = replace(
                     self._guarantees,
                     shortest_ttl=shortest.granted * RELIABLE_SHARE_OF_TTL,
                     longest_ttl=longest.granted * RELIABLE_SHARE_OF_TTL,
                 )
-            shortest.close(self._deadline())
+            shortest.close(deadline)
         return self._guarantees
 
     @property
@@ -142,6 +146,8 @@ class ZookeeperBackend(CoordinationBackend):
         return self._address.url(_DEFAULT_NAMESPACE)
 
     def _deadline(self) -> float:
+        """Return the deadline of a call that begins now; raise UsageError or BackendClosedError if none may begin."""
+        self._lifetime.check()
         return self._connection.settings.deadline()
 
     # Reading.
@@ -206,9 +212,15 @@ class ZookeeperBackend(CoordinationBackend):
         return self._watches.add(path, notify, values=values)
 
     def close(self) -> None:
+        if not self._lifetime.end():
+            return
+        self._watches.wake_all()  # First: the end of the connection may take seconds.
         self._connection.close()
         self._leases.close()
         self._watches.close()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._lifetime.on_close(callback)
 
 
 def _guarantees(root: str) -> Guarantees:

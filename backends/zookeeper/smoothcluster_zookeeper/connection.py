@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import final
 
-from smoothcluster.errors import AccessDeniedError, ClosedError, UnavailableError
+from smoothcluster.errors import AccessDeniedError, BackendClosedError, UnavailableError
 from smoothcluster_zookeeper.session import Session
 from smoothcluster_zookeeper.settings import Settings
 
@@ -32,7 +32,6 @@ class Connection:
         self._lock = threading.Lock()
         self._seen = 0
         """The latest transaction id of the store in any session of the backend."""
-        self._closed = False
 
     @property
     def live(self) -> Session | None:
@@ -42,10 +41,10 @@ class Connection:
 
     def ready(self, deadline: float) -> Session:
         """Return a connected session. Raise UnavailableError at *deadline*."""
+        self.settings.lifetime.check()  # Before the lock.
         while True:
             with self._lock:
-                if self._closed:
-                    raise ClosedError(f"ZooKeeper at {self.settings.hosts}")
+                self.settings.lifetime.check()  # `close` may have taken the session since, and no other may follow.
                 lost = self.session if self.session and self.session.lost else None
                 if self.session is None or lost:
                     self.session = Session(self.settings, _LONGEST_SESSION_SECONDS, ping=True, changed=self._on_change)
@@ -55,7 +54,7 @@ class Connection:
                 lost.abandon()
             try:
                 session.ready(deadline)
-            except (AccessDeniedError, ClosedError):
+            except (AccessDeniedError, BackendClosedError):
                 raise
             except UnavailableError:
                 if not session.lost:
@@ -94,9 +93,8 @@ class Connection:
             self._seen = max(self._seen, session.zxid)
 
     def close(self) -> None:
-        """End the session, and open no other."""
+        """End the session of a client with an ended lifetime: `ready` opens no other session."""
         with self._lock:
-            self._closed = True
             session, self.session = self.session, None
         if session:
             session.close(self.settings.deadline())

@@ -18,7 +18,7 @@ from kazoo.exceptions import NoNodeError
 
 from smoothcluster.backend import Lease
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import ClosedError, LeaseLostError, OutcomeUnknownError, UnavailableError
+from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UnavailableError
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.layout import Access, Layout
 from smoothcluster_zookeeper.session import Session
@@ -58,6 +58,7 @@ class SessionLease(Lease):
         return self._ttl
 
     def renew(self) -> bool:
+        self.session.settings.lifetime.check()
         if self.gone:
             return False
         # Before the request: the leader notes the renewal at a later moment, never at an earlier one.
@@ -88,6 +89,7 @@ class SessionLease(Lease):
         self.session.wait(self.session.kazoo.set(self.znode, b""), deadline, OutcomeUnknownError)
 
     def revoke(self) -> None:
+        self.session.settings.lifetime.check()
         if self.gone:
             return
         # Before the request: no renewal or commit that another thread begins from now on may succeed.
@@ -119,10 +121,10 @@ class Leases:
         self._settings, self._layout, self._access, self._directories = settings, layout, access, directories
         self._lock = threading.Lock()
         self._leases: set[SessionLease] = set()
-        self._closed = False
 
     def grant(self, ttl: float) -> SessionLease:
         """Grant a new lease, for *ttl* seconds if the servers agree."""
+        self._settings.lifetime.check()  # Before any lock.
         deadline = self._settings.deadline()
         self._drop_lost()
         # Before the request: the servers count the session's time from a later moment, so the holder's count is safe.
@@ -134,8 +136,7 @@ class Leases:
             self._create_znode(lease, deadline)
             with self._lock:
                 # `close` may have run since the session was opened, and abandons only the leases noted by then.
-                if self._closed:
-                    raise ClosedError(f"ZooKeeper at {self._settings.hosts}")
+                self._settings.lifetime.check()
                 self._leases.add(lease)
         except LeaseLostError as error:
             session.abandon()
@@ -156,9 +157,8 @@ class Leases:
         return lease
 
     def close(self) -> None:
-        """Abandon all leases, which expire by themselves; grant no more."""
+        """Abandon all leases of a client with an ended lifetime. The leases expire by themselves."""
         with self._lock:
-            self._closed = True
             leases, self._leases = self._leases, set()
         for lease in leases:
             lease.session.abandon()

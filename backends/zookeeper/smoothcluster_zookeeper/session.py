@@ -9,7 +9,7 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import KazooState, KeeperState
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import BackendError, ClosedError, UnavailableError
+from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
 from smoothcluster_zookeeper.driver import Driver, Pending, Transaction
 from smoothcluster_zookeeper.errors import translate_error, unreachable
 from smoothcluster_zookeeper.kazoo_handler import Handler
@@ -64,10 +64,14 @@ class Session:
 
     def ready(self, deadline: float) -> None:
         """Wait for a connection. Raise UnavailableError at *deadline*, or the error for a lost session."""
+        self.settings.lifetime.check()
         with self._state_changed:
-            self._state_changed.wait_for(lambda: self.connected or self.lost, deadline - SYSTEM_CLOCK.monotonic())
+            self._state_changed.wait_for(
+                lambda: self.connected or self.lost or self._abandoned, deadline - SYSTEM_CLOCK.monotonic()
+            )
+            self.settings.lifetime.check()  # The client may have been closed meanwhile.
             if self._abandoned:
-                raise ClosedError(f"ZooKeeper at {self.settings.hosts}")
+                raise UnavailableError("this session of ZooKeeper is closed")
             if self.lost:
                 raise self._translated(AuthFailedError() if self._denied else SessionExpiredError("session expired"))
             if not self.connected:
@@ -122,7 +126,9 @@ class Session:
 
     def abandon(self) -> None:
         """Drop the connection and the thread without telling the servers; the session expires there."""
-        self._abandoned = True
+        with self._state_changed:
+            self._abandoned = True
+            self._state_changed.notify_all()  # A thread in `ready` may be waiting for a connection.
         # The connection breaks last: kazoo's thread then finds the reconnect forbidden, and ends.
         self.kazoo.prevent_reconnect()
         self._handler.abandon()
@@ -143,7 +149,10 @@ class Session:
         return thread is None or not thread.is_alive()
 
     def _translated(self, error: Exception, unknown: type[BackendError] = UnavailableError) -> BackendError:
-        return translate_error(error, self.settings.hosts, unknown=unknown, expired=self._expired)
+        translated = translate_error(error, self.settings.hosts, unknown=unknown, expired=self._expired)
+        if not isinstance(translated, OutcomeUnknownError):
+            self.settings.lifetime.check()  # The client may have been closed meanwhile, and this is the cause.
+        return translated
 
     def _on_state(self, state: str) -> None:
         with self._state_changed:

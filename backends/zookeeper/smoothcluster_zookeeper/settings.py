@@ -1,10 +1,11 @@
-"""Connection settings, shared by all sessions of a backend: servers, credentials, TLS and time limits."""
+"""Connection settings, shared by all sessions of a backend: servers, credentials, TLS, time limits and lifetime."""
 
 from dataclasses import dataclass, field
 from ssl import SSLContext
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UsageError
+from smoothcluster.lifetime import ClientLifetime
 
 _LEAST_SILENCE_SECONDS = 2.0
 """Shortest silence of a server in seconds, with no call waiting, before a change of server: the server may be busy."""
@@ -12,8 +13,9 @@ _LEAST_SILENCE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to reach the servers."""
+    """How to reach the servers, and for how long: no call begins in another process, or after the *lifetime*."""
 
+    lifetime: ClientLifetime
     hosts: str
     timeout: float
     credentials: list[tuple[str, str]] = field(repr=False)
@@ -21,14 +23,20 @@ class Settings:
 
     @classmethod
     def of(
-        cls, hosts: str, timeout: float, username: str | None, password: str | None, tls: SSLContext | None
+        cls,
+        lifetime: ClientLifetime,
+        hosts: str,
+        timeout: float,
+        username: str | None,
+        password: str | None,
+        tls: SSLContext | None,
     ) -> "Settings":
         """Check a user's options. Raise UsageError with the reason if they make no sense."""
         if (username is None) != (password is None):
             raise UsageError("ZooKeeper: username and password go together")
         if timeout <= 0:
             raise UsageError("ZooKeeper: timeout must be positive")
-        return cls(hosts, timeout, [] if username is None else [("digest", f"{username}:{password}")], tls)
+        return cls(lifetime, hosts, timeout, [] if username is None else [("digest", f"{username}:{password}")], tls)
 
     @property
     def share(self) -> float:

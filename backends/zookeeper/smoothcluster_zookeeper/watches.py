@@ -15,7 +15,8 @@ from kazoo.exceptions import NoNodeError
 from kazoo.protocol.states import EventType
 
 from smoothcluster.backend import Watch
-from smoothcluster.errors import BackendError, ClosedError, UnavailableError
+from smoothcluster.errors import BackendClosedError, BackendError, UnavailableError
+from smoothcluster.lifetime import notify_all
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.driver import Event, Pending
 from smoothcluster_zookeeper.layout import Layout, sort_names
@@ -56,7 +57,7 @@ class Watches:
 
     def __init__(self, layout: Layout, connection: Connection) -> None:
         self.layout = layout
-        self._connection = connection
+        self._connection, self._lifetime = connection, connection.settings.lifetime
         connection.disconnected = self._disconnected
         self._lock = threading.Lock()
         self._watches: dict[str, set[_PathWatch]] = {}
@@ -70,10 +71,10 @@ class Watches:
 
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
         """Watch *path* from now on, or from the return of the servers."""
+        self._lifetime.check()
         watch = _PathWatch(self, path, notify, values=values)
         with self._lock:
-            if self._closed.is_set():
-                raise ClosedError(f"ZooKeeper at {self._connection.settings.hosts}")
+            self._lifetime.check()  # `wake_all` may have taken the watches since.
             # Before arming: the ZooKeeper watch may fire before the answer to the request that arms it has been read,
             # and `_fired` must find the watch then.
             for znode in (watch.key, watch.directory):
@@ -83,6 +84,8 @@ class Watches:
                 self._thread.start()
         try:
             self._arm([watch])
+        except BackendClosedError:
+            raise
         except (UnavailableError, NoNodeError):
             self._rearm_later([watch])
         except BaseException:
@@ -95,6 +98,8 @@ class Watches:
 
         A watch on a child fires at the latest when the child is deleted; no removed watch is notified.
         """
+        if not self._lifetime.in_own_process:
+            return  # In a forked child the lock may be held for ever, and the connection is the parent's.
         with self._lock:
             self._awaiting.discard(watch)
             unwanted = [znode for znode in (watch.key, watch.directory) if self._remove_at(znode, watch)]
@@ -111,11 +116,16 @@ class Watches:
             self._watches.pop(znode, None)
         return not watches
 
-    def close(self) -> None:
-        """End all watches and the thread."""
+    def wake_all(self) -> None:
+        """End all watches of a client with an ended lifetime. Wake each watch for the last time."""
         with self._lock:
-            self._closed.set()
+            ended = {watch for watches in self._watches.values() for watch in watches}
             self._watches.clear()
+        notify_all(watch.notify for watch in ended)
+
+    def close(self) -> None:
+        """End the thread. Call after `wake_all`."""
+        self._closed.set()
         self._work.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()

@@ -21,6 +21,7 @@ from smoothcluster.backend import (
     check_key,
 )
 from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UsageError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster_files.folder import Folder
 from smoothcluster_files.state import CLOCK_STEP_CAP_SECONDS, State
 from smoothcluster_files.watches import Watches
@@ -74,7 +75,9 @@ class FilesBackend(CoordinationBackend):
     def __init__(self, folder: str | os.PathLike[str], *, timeout: float = 5.0) -> None:
         if not timeout > 0:
             raise UsageError("files: timeout must be positive")
-        self._folder = Folder(Path(folder).absolute(), timeout)
+        path = Path(folder).absolute()
+        self._lifetime = ClientLifetime(self, str(path))
+        self._folder = Folder(path, timeout, self._lifetime)
         self._watches = Watches(self._folder)
 
     @classmethod
@@ -128,5 +131,8 @@ class FilesBackend(CoordinationBackend):
         return self._watches.add(path, notify, values=values)
 
     def close(self) -> None:
-        self._folder.closed = True
-        self._watches.close()
+        if self._lifetime.end():
+            self._watches.close()
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        return self._lifetime.on_close(callback)

@@ -10,6 +10,7 @@ from typing import TypeVar, final
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster.lifetime import ClientLifetime
 from smoothcluster_files.errors import translate
 from smoothcluster_files.state import CLOCK_STEP_CAP_SECONDS, State
 
@@ -22,9 +23,8 @@ _BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
 class Folder:
     """The store in the folder *path*. A call waits at most *timeout* seconds for the lock, plus time for the disk."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
-        self.path, self.timeout = path, timeout
-        self.closed = False
+    def __init__(self, path: Path, timeout: float, lifetime: ClientLifetime) -> None:
+        self.path, self.timeout, self.lifetime = path, timeout, lifetime
         self._file, self._lock = path / "store.json", path / "lock"
         self._boot = _BOOT_ID_FILE.read_text().strip() if _BOOT_ID_FILE.exists() else "unknown"
         self._known: tuple[object, State] = (None, State())
@@ -52,8 +52,7 @@ class Folder:
 
     def _take(self) -> int:
         """Take the lock and return an open file. The lock excludes other processes and other threads alike."""
-        if self.closed:
-            raise UnavailableError("closed")
+        self.lifetime.check()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -74,8 +73,7 @@ class Folder:
 
     def _read_state(self) -> State:
         """Return the state in the file. Each change makes another file, so a file already known is not read again."""
-        if self.closed:
-            raise UnavailableError("closed")
+        self.lifetime.check()
         try:
             with self._file.open("rb") as file:
                 status = os.fstat(file.fileno())

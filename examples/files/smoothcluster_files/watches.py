@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import final
 
 from smoothcluster.backend import Watch, check_key
-from smoothcluster.errors import BackendError, UnavailableError
+from smoothcluster.errors import BackendError
+from smoothcluster.lifetime import notify_all
 from smoothcluster_files.folder import Folder
 from smoothcluster_files.state import State
 
@@ -46,11 +47,9 @@ class Watches:
         try:
             order.update(self._folder.read())
         except BackendError:
-            if self._closed.is_set():
-                raise
+            self._folder.lifetime.check()  # If the store is only unavailable, its return wakes the owner.
         with self._lock:
-            if self._closed.is_set():
-                raise UnavailableError("closed")
+            self._folder.lifetime.check()  # `close` may have taken the orders since, to wake them.
             self._orders[order] = None
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-files watches", daemon=True)
@@ -59,14 +58,17 @@ class Watches:
 
     def remove(self, order: _Order) -> None:
         """End the watch *order*."""
+        if not self._folder.lifetime.in_own_process:
+            return  # In a forked child the lock may be held for ever.
         with self._lock:
             self._orders.pop(order, None)
 
     def close(self) -> None:
-        """End all watches and the thread."""
+        """End the thread and all watches of a client with an ended lifetime. Wake each watch for the last time."""
         self._closed.set()
         with self._lock:
-            self._orders.clear()
+            orders, self._orders = self._orders, {}
+        notify_all(order.notify for order in orders)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 

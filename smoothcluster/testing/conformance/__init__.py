@@ -9,6 +9,7 @@ of rules for each part of the contract::
       +-- leases                    grants, renewals, expiry, keys on leases
       +-- watches                   no missed last change, wake-ups in time
       +-- connection                servers that stop, pause or come back
+      +-- lifetime, forks           close tells every waiting thread; forked children
       +-- locks, parts              the recipes on top, and for_group
       |
     suite     all rules together: BackendConformance

@@ -159,3 +159,24 @@ def in_parallel(calls: Sequence[Callable[[], Answer]]) -> list[Answer]:
     if errors:
         raise errors[0]
     return [answers[index] for index in range(len(calls))]
+
+
+def outcome_in_thread(call: Callable[[], object]) -> Callable[[], object]:
+    """Start *call* in a thread. The returned function waits for the end, and returns the answer or the error."""
+    outcome: list[object] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:  # noqa: BLE001  # handed to the test
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def end() -> object:
+        thread.join(60)
+        assert outcome, "the thread was not told, and still waits"
+        return outcome[0]
+
+    return end

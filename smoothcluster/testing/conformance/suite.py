@@ -16,6 +16,7 @@ from smoothcluster.testing.conformance.connection import ConnectionRules
 from smoothcluster.testing.conformance.keys import KeyRules
 from smoothcluster.testing.conformance.kit import Ability
 from smoothcluster.testing.conformance.leases import LeaseRules
+from smoothcluster.testing.conformance.lifetime import LifetimeRules
 from smoothcluster.testing.conformance.locks import LockRules
 from smoothcluster.testing.conformance.outcomes import OutcomeRules
 from smoothcluster.testing.conformance.parts import PartRules
@@ -25,6 +26,6 @@ __all__ = ["Ability", "BackendConformance"]
 
 
 class BackendConformance(
-    OutcomeRules, CommitRules, LeaseRules, WatchRules, KeyRules, LockRules, PartRules, ConnectionRules
+    OutcomeRules, CommitRules, LeaseRules, WatchRules, KeyRules, LockRules, PartRules, ConnectionRules, LifetimeRules
 ):
     """Subclass in a test file, provide `connect` and `expire`, and declare the further abilities of the store."""

@@ -79,7 +79,7 @@ class SimBackend(CoordinationBackend):
         self._lagging = Lagging(store)
         self._far = scheduler.random.choice((1, 1, 1, 4))
         self._behind = scheduler.random.choice((1, 1, 1, 20))
-        self._due = False
+        self._due = self._closed = False
         store.observers.append(self._expect)
 
     @property
@@ -209,11 +209,14 @@ class SimBackend(CoordinationBackend):
 
     def _guarded(self, notify: Callable[[], None]) -> Callable[[], None]:
         def deliver() -> None:
+            if self._closed:
+                return  # The wake-up of the close: the process has ended.
             self._scheduler.at(self._takes("news"), notify, self._process)
 
         return deliver
 
     def close(self) -> None:
+        self._closed = True
         self._store.observers.remove(self._expect)
         self._leader.close()
         self._lagging.close()

@@ -4,7 +4,7 @@ import pytest
 from core.by_hand import submit, work_off
 from core_kit import Group
 
-from smoothcluster.errors import ClosedError, UsageError
+from smoothcluster.errors import BackendClosedError
 from smoothcluster.member.loop import LONGEST_RETRY_PAUSE_SECONDS
 from smoothcluster.member.outage import MOST_REASONS_PER_REMINDER, OUTAGE_REMINDER_SECONDS, Outage
 from smoothcluster.memory import MemoryBackend
@@ -80,9 +80,9 @@ def test_a_backend_closed_too_early_ends_the_member(caplog: pytest.LogCaptureFix
     backend = MemoryBackend(group.store)
     loop = group.member(backend=backend, grace=60.0)
     backend.close()
-    with pytest.raises(UsageError, match=r"closed before m_0 left .* call stop\(\) first") as caught:
+    with pytest.raises(BackendClosedError, match=r"closed before m_0 left .* call stop\(\) first") as caught:
         loop.run()
-    assert isinstance(caught.value.__cause__, ClosedError)
+    assert isinstance(caught.value.__cause__, BackendClosedError)
     assert (loop.role, caplog.messages) == (None, [])
 
 
@@ -93,5 +93,5 @@ def test_so_it_does_while_it_leaves() -> None:
     loop = group.member(backend=backend, grace=1e9)
     loop.inbox.ask_to_leave()
     backend.close()
-    with pytest.raises(UsageError, match="closed before"):
+    with pytest.raises(BackendClosedError, match="closed before"):
         loop.run()

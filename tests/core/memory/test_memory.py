@@ -1,14 +1,16 @@
 """What the memory backend does beyond the contract: its history, its time, its names."""
 
+import os
 import threading
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
 from smoothcluster.backend import Committed, Create, Delete, Entry, Exists, Refused, Update, Watch
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import UnavailableError, UsageError
+from smoothcluster.errors import BackendClosedError, UnavailableError, UsageError
 from smoothcluster.memory import WEAKEST, Applied, MemoryBackend, MemoryStore
 from smoothcluster.testing import HeldClock, eventually
 
@@ -272,7 +274,7 @@ def test_a_watch_without_values_ignores_them() -> None:
 
 
 def test_a_closed_client_keeps_nothing_watched() -> None:
-    """Closing a client ends its watches and no other's; its calls raise UnavailableError."""
+    """Closing a client wakes its watches for the last time, and no other's; its calls raise UnavailableError."""
     store = MemoryStore(clock=HeldClock())
     woken: list[str] = []
     closed, stays = MemoryBackend(store), MemoryBackend(store)
@@ -280,8 +282,10 @@ def test_a_closed_client_keeps_nothing_watched() -> None:
     stays.watch("a", lambda: woken.append("stays"))
     lease = closed.lease(5)
     closed.close()
+    closed.close()
+    assert woken == ["closed"]
     stays.commit([], [Create("a", b"")])
-    assert woken == ["stays"]
+    assert woken == ["closed", "stays"]
     for call in (lambda: closed.get("a"), lease.renew, lease.revoke, lambda: closed.watch("a", lambda: None)):
         with pytest.raises(UnavailableError):
             call()
@@ -317,3 +321,41 @@ def test_a_store_of_ones_own_is_shared_with_nobody() -> None:
     assert another.get("a") is None
     with pytest.raises(UsageError):
         MemoryBackend.from_url(one.url)
+
+
+def test_a_watch_added_at_the_moment_of_the_close_is_no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would never wake: its owner is told at once."""
+    backend = held()
+    add = backend.store.watches.add
+
+    def close_first(*args: Any, **options: Any) -> Watch:
+        backend.close()
+        return add(*args, **options)
+
+    monkeypatch.setattr(backend.store.watches, "add", close_first)
+    with pytest.raises(BackendClosedError):
+        backend.watch("a", lambda: None)
+    assert list(backend.store.watches.all()) == []
+
+
+def test_in_another_process_the_store_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forked child has a copy of the store, which is not the store: what it made there nobody would see."""
+    mine = MemoryBackend.from_url("memory://forked")
+    assert isinstance(mine, MemoryBackend)
+    mine.commit([], [Create("a", b"")])
+    watch = mine.watch("a", lambda: None)
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+    with pytest.raises(UsageError, match="forked"):
+        mine.get("a")
+    with pytest.raises(UsageError, match="the store memory://forked belongs to process"):
+        MemoryBackend(mine.store)
+    watch.close()
+    mine.close()
+    child = MemoryBackend.from_url("memory://forked")
+    assert child.get("a") is None
+    assert child.store is MemoryBackend.from_url("memory://forked").store  # type: ignore[union-attr]
+    monkeypatch.undo()
+    assert mine.get("a") is not None
+    assert MemoryBackend.from_url("memory://forked").store is mine.store  # type: ignore[union-attr]
+    assert len(mine.store.watches.all()) == 1
+    mine.close()

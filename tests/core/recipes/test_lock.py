@@ -1,5 +1,6 @@
 """The lock, where the store loses answers, delivers late, and goes away at the worst moment."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,13 @@ import pytest
 
 from smoothcluster.backend import Change, Committed, Condition, Create, Delete, Guarantees, Refused
 from smoothcluster.clock import Clock, Signal
-from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.errors import (
+    BackendClosedError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    UnavailableError,
+    UsageError,
+)
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.recipes.lock import Lock
 from smoothcluster.recipes.session import LeaseState, Session
@@ -316,6 +323,57 @@ def test_a_waiter_is_woken_by_the_loss_of_its_session(bench: Bench) -> None:
     eventually(lambda: bench.clock.waiting == 1)
     session.close()
     assert isinstance(waiting.outcome, LeaseLostError)
+
+
+@pytest.mark.parametrize("of", ["the session", "the lock"])
+def test_a_waiter_is_woken_by_the_close_of_its_backend(bench: Bench, of: str) -> None:
+    """Also where only its watch tells it: the session may be one of another client."""
+    holder, _, _ = bench.contender()
+    holder.acquire()
+    (_, backend, _), (_, another, session) = bench.contender(), bench.contender()
+    waiting = acquiring(bench.lock(backend, session))
+    eventually(lambda: bench.clock.waiting == 1)
+    (another if of == "the session" else backend).close()
+    assert isinstance(waiting.outcome, BackendClosedError)
+    assert "is closed" in str(waiting.outcome)
+
+
+def test_a_waiter_whose_lease_nobody_renews_is_told_when_it_ends(bench: Bench) -> None:
+    """It neither waits for its timeout in vain, nor stays in the queue."""
+    holder, _, held = bench.contender()
+    holder.acquire()
+    waiter, _, session = bench.contender()
+    waiting = acquiring(waiter, timeout=1000 * TTL)
+    eventually(lambda: bench.clock.waiting == 1)
+    held.renew_once()
+    bench.clock.advance(TTL / 2)
+    held.renew_once()
+    bench.clock.advance(TTL / 2)
+    assert isinstance(waiting.outcome, LeaseLostError)
+    assert "call Session.start" in str(waiting.outcome)
+    assert session.lost.is_set()
+    assert holder.held()
+    assert len(bench.queue()) == 1
+
+
+def test_in_another_process_it_is_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that has inherited a lock does not hold it, cannot give it back, and is told so."""
+    lock, backend, session = bench.contender()
+    lock.acquire()
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+    for call in (
+        lock.acquire,
+        lock.release,
+        lock.held,
+        lambda: lock.token,
+        lambda: lock.condition,
+        bench.lock(backend, session).acquire,
+    ):
+        with pytest.raises(UsageError, match="forked"):
+            call()
+    monkeypatch.undo()
+    assert lock.held()
+    assert len(bench.queue()) == 1
 
 
 def test_on_a_lost_session_it_is_not_acquired(bench: Bench) -> None:

@@ -1,6 +1,10 @@
 """A session never believes in its lease for longer than the store has it."""
 
+import gc
+import os
 import threading
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast, final
 
@@ -10,7 +14,14 @@ from hypothesis import strategies as st
 
 from smoothcluster.backend import CoordinationBackend, Create, Lease
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import AccessDeniedError, OutcomeUnknownError, UnavailableError
+from smoothcluster.errors import (
+    AccessDeniedError,
+    BackendClosedError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    UnavailableError,
+    UsageError,
+)
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore
 from smoothcluster.recipes.session import LeaseState, Session
 from smoothcluster.testing import HeldClock, eventually
@@ -49,6 +60,15 @@ class Connection:
         lease = self.backend.lease(ttl)
         self.clock.advance(self.coming)
         return _Lease(self, lease)
+
+    @property
+    def url(self) -> str:
+        """As a backend has it."""
+        return self.backend.url
+
+    def on_close(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """As a backend has it."""
+        return self.backend.on_close(callback)
 
     @property
     def has_lease(self) -> bool:
@@ -312,6 +332,144 @@ def test_starting_runs_in_a_thread() -> None:
     assert backend.get("a") is not None
     session.close()
     assert backend.get("a") is None
+
+
+def _waiting(call: Callable[[], object]) -> Callable[[], object]:
+    """Make *call* in a thread; the function returned waits for what it comes to."""
+    outcome: list[object] = []
+    thread = threading.Thread(target=lambda: outcome.append(call()), daemon=True)
+    thread.start()
+
+    def end() -> object:
+        thread.join(30)
+        return outcome[0]
+
+    return end
+
+
+def test_it_ends_with_its_backend(connection: Connection) -> None:
+    """Nobody can renew the lease any more: it is lost at once, whether or not it was started, and says why."""
+    session = connection.session()
+    called: list[LeaseState] = []
+    session.on_lost(lambda: called.append(session.state))
+    waiting = _waiting(session.lost.wait)
+    eventually(lambda: connection.clock.waiting == 1)
+    connection.backend.close()
+    assert (session.held(), session.state, session.lost.is_set()) == (False, LeaseState.LOST, True)
+    assert called == [LeaseState.LOST]
+    assert waiting() is True
+    assert isinstance(session.loss, BackendClosedError)
+    assert "memory://(private) is closed" in str(session.loss)
+
+
+def test_closed_at_the_moment_of_the_grant_it_is_lost(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session is made, and lost from the start."""
+
+    def lease(ttl: float) -> Lease:
+        granted = Connection.lease(connection, ttl)
+        connection.backend.close()
+        return granted
+
+    monkeypatch.setattr(connection, "lease", lease)
+    session = connection.session()
+    assert session.lost.is_set()
+
+
+def test_what_was_lost_before_the_close_keeps_its_reason(connection: Connection) -> None:
+    """The backend is not to blame for what the store ended."""
+    session = connection.session()
+    connection.store.end(session.lease.id)
+    session.renew_once()
+    connection.backend.close()
+    assert isinstance(session.loss, LeaseLostError)
+
+
+def test_a_backend_keeps_no_session_that_was_dropped(connection: Connection) -> None:
+    """Who forgets to close sessions loses memory only as long as it holds them."""
+    session = weakref.ref(connection.session())
+    gc.collect()
+    assert session() is None
+    connection.backend.close()
+
+
+def test_who_waits_for_a_lease_that_nobody_renews_is_told(connection: Connection) -> None:
+    """When its time is over, a session that was never started is closed by whoever waits, and says what was wrong."""
+    session = connection.session()
+    waiting = _waiting(lambda: session.lost.wait(1000 * TTL))
+    eventually(lambda: connection.clock.waiting == 1)
+    connection.clock.advance(TTL - 0.001)
+    assert not session.lost.is_set()
+    connection.clock.advance(0.001)
+    assert waiting() is True
+    assert not connection.has_lease
+    assert isinstance(session.loss, LeaseLostError)
+    assert "call Session.start" in str(session.loss)
+
+
+def test_who_waits_for_less_than_the_lease_is_not_kept(connection: Connection) -> None:
+    """A timeout is a timeout, and ends no session."""
+    session = connection.session()
+    waiting = _waiting(lambda: session.lost.wait(TTL / 2))
+    eventually(lambda: connection.clock.waiting == 1)
+    connection.clock.advance(TTL / 2)
+    assert waiting() is False
+    assert session.held()
+
+
+@pytest.mark.parametrize("fate", ["answered", "not sent"])
+def test_a_session_that_somebody_renews_by_hand_is_not_closed(connection: Connection, fate: Fate) -> None:
+    """Each attempt to renew counts, also one that fails: the store may be back for the next."""
+    session = connection.session()
+    waiting = _waiting(lambda: session.lost.wait(10 * TTL))
+    eventually(lambda: connection.clock.waiting == 1)
+    connection.fate = fate
+    for _ in range(5):
+        connection.clock.advance(TTL / 2)
+        session.renew_once()
+        eventually(lambda: connection.clock.waiting == 1)
+    assert not session.lost.is_set()
+    session.close()
+    assert waiting() is True
+
+
+def test_a_session_started_while_somebody_waits_is_not_closed(connection: Connection) -> None:
+    """What counts is whether somebody renews when the time is over. A store that is away for long changes nothing."""
+    session = connection.session()
+    waiting = _waiting(session.lost.wait)
+    eventually(lambda: connection.clock.waiting == 1)
+    thread = threading.Thread(target=session.run, daemon=True)
+    thread.start()
+    eventually(lambda: connection.clock.waiting == 2)
+    connection.clock.advance(10 * TTL)  # As after a pause of the whole process: both threads are late.
+    eventually(lambda: session.lost.is_set() or len(connection.renewals) == 1)
+    assert "call Session.start" not in str(session.loss)
+    session.close()
+    assert waiting() is True
+    thread.join(30)
+
+
+def test_in_another_process_it_is_refused(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the session is not the session: nothing in the child may rely on it, renew it or end it."""
+    session = connection.session()
+    lost = session.lost
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+    for call in (
+        session.held,
+        session.renew_once,
+        session.run,
+        session.start,
+        session.lose,
+        lost.wait,
+        lambda: session.lost,
+        lambda: session.state,
+        lambda: session.on_lost(lambda: None),
+    ):
+        with pytest.raises(UsageError, match="forked: make backend and session in the child process"):
+            call()
+    session.close()
+    monkeypatch.undo()
+    assert session.held()
+    assert connection.has_lease
 
 
 @pytest.mark.promise(4)
