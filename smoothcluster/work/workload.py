@@ -100,7 +100,7 @@ class Workload:
         return max(0, self._concurrency - self.outstanding - self.restarts.reserved)
 
     def claimable(self, in_flight: int) -> tuple[int, int]:
-        """How many tasks a claim of shards with so many tasks *in_flight* may mark: tasks in flight, and fresh tasks."""
+        """How many tasks a claim of shards with tasks *in_flight* may mark: tasks in flight, and fresh tasks."""
         self.restarts.coming = 0  # They come with this claim.
         return self.restarts.claimable(in_flight, self.room())
 
