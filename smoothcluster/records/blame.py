@@ -16,6 +16,10 @@ CHILD_KILLED, CHILD_DISTURBED, CHILD_RAISED = "child_killed", "child_disturbed",
 """Ends of a start in a child process: the child was killed; the child and a bystander were killed; the handler raised
 in a child that lived on. The child may have caused such an exception, so the task runs once more as if not suspect."""
 
+CHILD_NONSENSE = "child_nonsense"
+"""End of a start in a child process: the child sent bytes that are no message, or closed its connection, so the member
+ended the child. Only the handler's code can do this."""
+
 _ENTRY_PATTERN = re.compile(r"(.*)@(\d+):(\w+)(?:@(\d+))?")
 
 
@@ -31,8 +35,8 @@ class Entry:
 
     @property
     def crash(self) -> bool:
-        """Whether a child process died by its own doing: an exit status or a crash."""
-        return self.evidence.startswith(("child_exit", "child_signal"))
+        """Whether a child process ended by its own doing: an exit status, a crash, or nonsense sent to the member."""
+        return self.evidence.startswith(("child_exit", "child_signal", CHILD_NONSENSE))
 
 
 def format_entry(incarnation: str | None, epoch: int, evidence: str, at: float | None = None) -> str:

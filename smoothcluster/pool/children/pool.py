@@ -76,7 +76,7 @@ class Children(Apart):
         self._spare: Child | None = None
         """A child in reserve for the next task to run alone."""
         self._disturbed_at = self._grown_at = -1e9
-        self._closed = False
+        self._closed = self._told = False  # *told*: whether a warning has said that no child gets ready.
         self._spawner = Spawner()
 
     @property
@@ -111,19 +111,30 @@ class Children(Apart):
             return self._disturbed_at >= since
 
     def run(self, run: Run, can_start: Callable[[Run], bool] = always) -> None:
-        child = self._alone() if run.alone else self._lease()
-        if child is None:
-            return
-        if can_start(run):
-            child.run(run, self._timeout)
-        if run.state is RunState.DIED and self._spare is None:
-            self._spare = self._spawned()  # The spare gets ready during the wait until the death counts.
-        if run.alone:
+        try:
+            child = self._alone() if run.alone else self._lease()
+            if child is not None:
+                self._run_in(child, run, can_start)
+        except Exception:  # A worker of the pool waits here, and must go on.
+            log.exception("task %r has not run in a child process", run.task.id)
+            self._clock.sleep(GROWTH_INTERVAL_SECONDS)
+
+    def _run_in(self, child: Child, run: Run, can_start: Callable[[Run], bool]) -> None:
+        try:
+            if can_start(run):
+                child.run(run, self._timeout)
+        except BaseException:
             child.end()
-            with self._change:
-                self._all.discard(child)
-        else:
-            self._give_back(child)
+            raise
+        finally:
+            if run.state is RunState.DIED and self._spare is None:
+                self._spare = self._spawned()  # The spare gets ready during the wait until the death counts.
+            if run.alone:
+                child.end()
+                with self._change:
+                    self._all.discard(child)
+            else:
+                self._give_back(child)
 
     def check(self) -> str | None:
         """Return why no child can import a handler that has an origin; None if children can.
@@ -165,9 +176,13 @@ class Children(Apart):
 
     def _bring_up(self) -> None:
         """Start another child in the background."""
+        try:
+            threading.Thread(target=self._grow, name="smoothcluster-child", daemon=True).start()
+        except RuntimeError as error:  # The process has as many threads as it may have.
+            log.warning("no child process can be started: %s", error)
+            return
         self._working += 1
         self._coming += 1
-        threading.Thread(target=self._grow, name="smoothcluster-child", daemon=True).start()
 
     def _failed(self, child: Child | None, why: str) -> None:
         """Count a child that failed to start. A kill from outside counts only after `LONGEST_START_SECONDS`."""
@@ -175,9 +190,14 @@ class Children(Apart):
         self._failing_since = now if self._failing_since is None else self._failing_since
         if child is None or not child.killed or now - self._failing_since > LONGEST_START_SECONDS:
             self._failures += MOST_FAILED_STARTS if why != START_FAILURE_REASON else 1
-        if self._failures >= MOST_FAILED_STARTS and not self.every and self._able is not False and not self._closed:
+        if self._failures < MOST_FAILED_STARTS or self._closed:
+            return
+        if not self.every and self._able is not False:
             self._able = False
             log.warning("no child process can run the handler (%s), so suspect tasks run alone in this process", why)
+        elif self.every and self._able and not self._told:
+            self._told = True
+            log.warning("no child process gets ready (%s); tasks wait while the member tries again", why)
 
     # The caller of these methods does not hold the lock
 
@@ -255,7 +275,7 @@ class Children(Apart):
             ready, error = False, unable
         with self._change:
             if ready:
-                self._able, self._failures, self._failing_since = True, 0, None
+                self._able, self._failures, self._failing_since, self._told = True, 0, None, False
                 return child
             self._failed(child, START_FAILURE_REASON if error is None else str(error))
             self._all -= {child}

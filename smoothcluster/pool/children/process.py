@@ -1,28 +1,35 @@
-"""The parent's side of a child process: spawn the child, send tasks, notice a death, end the child."""
+"""The parent's side of a child process: start the child, send tasks, notice a death, end the child.
+
+The parent trusts nothing that a child sends. A child whose messages make no sense is ended, and the task bears the
+blame. Every wait for a child has a bound, except the wait for the outcome of a handler without a timeout.
+"""
 
 import json
+import logging
 import os
 import signal
-import socket
-import subprocess
 import sys
 from contextlib import suppress
 from typing import Any, final
 
 from smoothcluster.clock import Clock
-from smoothcluster.model import Task
+from smoothcluster.model import LARGEST_VALUE, Task
 from smoothcluster.pool.children.handler_ref import Origin
-from smoothcluster.pool.children.messages import Reader, send
+from smoothcluster.pool.children.messages import LARGEST_MESSAGE_BYTES, NonsenseError, Reader, send
+from smoothcluster.pool.children.os_process import socket_pair, start_process
 from smoothcluster.pool.run import Run, RunState
-from smoothcluster.records.blame import CHILD_KILLED
+from smoothcluster.records.blame import CHILD_KILLED, CHILD_NONSENSE
+
+log = logging.getLogger("smoothcluster")
 
 _START_SCRIPT = """\
-import json, os, sys
-os.nice(int(sys.argv[4]))
-sys.path[:] = json.loads(sys.argv[1])
+import os, sys
+sys.path[:] = sys.argv[4:]
+os.nice(int(sys.argv[3]))
 from smoothcluster.pool.children.main import main
-main(int(sys.argv[2]), int(sys.argv[3]))
+main(int(sys.argv[1]), int(sys.argv[2]))
 """
+"""Sets the module path before the first import from the path."""
 
 PATIENT_NICENESS = 19
 """The niceness of a patient child (see `Child`): the takeover of a busy member goes first."""
@@ -31,7 +38,10 @@ STOP_CHECK_SECONDS = 0.2
 """Seconds between two checks, while waiting for a child, whether the child must be told to stop."""
 
 LONGEST_START_SECONDS = 60.0
-"""Seconds that a child may take to import its handler."""
+"""Seconds that a child may take to import its handler, and to begin a task."""
+
+LONGEST_DEATH_SECONDS = 30.0
+"""Seconds from the end of a child's connection to the end of the child, until the parent kills the child."""
 
 _OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -49,15 +59,12 @@ class Child:
 
     def __init__(self, origin: Origin, memory: int | None, clock: Clock, *, patient: bool = False) -> None:
         self._clock = clock
-        self._link, theirs = socket.socketpair()
+        self._link, theirs = socket_pair()
         with theirs:
-            told = [json.dumps(sys.path), *map(str, (theirs.fileno(), os.getpid(), PATIENT_NICENESS if patient else 0))]
-            command = [sys.executable, "-c", _START_SCRIPT, *told]
+            told = (theirs.fileno(), os.getpid(), PATIENT_NICENESS if patient else 0)
             try:
-                self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
-                )
-            except OSError:
+                self._process = start_process(_START_SCRIPT, [*map(str, told), *origin.search_path()], theirs.fileno())
+            except BaseException:
                 self._link.close()
                 raise
         self.pid = self._process.pid
@@ -65,86 +72,122 @@ class Child:
         """Whether the child must not be used again: told to stop, out of memory, out of time, or dead."""
         self.killed = False
         """Whether a signal from outside ended the child early, which does not show that children fail to get ready."""
-        self._reader = Reader(self._link)
+        self._reader = Reader(self._link, LARGEST_MESSAGE_BYTES)
+        self._runs = 0
         self._limited = memory is not None
-        self._link.settimeout(LONGEST_START_SECONDS)
         with suppress(OSError):  # The child has died: `greet` will report the death.
-            send(self._link, {"origin": origin.to_json(), "memory": memory})
+            self._send({"origin": origin.to_json(), "memory": memory, "argv": [str(each) for each in sys.argv]})
 
     def greet(self) -> bool:
         """Wait until the child is ready; False if the child died. Raise UnableError if the import fails."""
         try:
-            answer = self._reader.next()
-        except (OSError, EOFError):
-            with suppress(subprocess.TimeoutExpired):
-                self.killed = -self._process.wait(1.0) in _OUTSIDE_SIGNALS
+            answer = self._next(None, self._clock.monotonic() + LONGEST_START_SECONDS)
+        except (OSError, EOFError, NonsenseError):
+            if self._process.wait(1.0):
+                status = self._process.status
+                self.killed = status is None or -status in _OUTSIDE_SIGNALS
+            answer = None
+        if answer is None or "ready" not in answer:
             self.end()
+            if answer is not None:
+                raise UnableError(str(answer.get("unable")))
             return False
-        if "ready" not in answer:
-            self.end()
-            raise UnableError(str(answer.get("unable")))
-        self._link.settimeout(STOP_CHECK_SECONDS)
         return True
 
     def alive(self) -> bool:
         """Whether the process still runs."""
-        return self._process.poll() is None
+        return self._process.alive()
 
     def run(self, run: Run, timeout: float | None) -> None:
         """Run a task in the child, and fill in the outcome or the death."""
-        context = run.context
-        told = {name: getattr(context, name) for name in ("member", "job", "shard", "epoch", "attempt")}
-        begun = None
+        began: float | None = None
+        self._runs += 1
         try:
-            send(self._link, {"task": run.task.to_json(), "context": told})
-            self._next(run, "begun", None)
-            begun = run.began = self._clock.monotonic()
-            answer = self._next(run, "error", None if timeout is None else begun + timeout)
+            self._send_task(run)
+            if self._next(run, self._clock.monotonic() + LONGEST_START_SECONDS, "begun") is None:
+                raise TimeoutError
+            began = run.began = self._clock.monotonic()
+            done = self._finish(run, None if timeout is None else began + timeout)
+        except TimeoutError:  # Before the handler's start: a child that somebody has stopped, say.
+            log.warning("child process %d has not taken a task in time, so the member has ended the child", self.pid)
+            self.end()
+            return
         except (OSError, EOFError):
             death = self._died()
-            if begun is not None:
-                run.state, run.death = RunState.DIED, death
-            return
-        if answer is None:
-            self.end()
-            run.fail(f"the task took longer than its timeout of {timeout:g} seconds and was ended")
+        except Exception as error:  # noqa: BLE001 - what a child sends may make no sense in any way
+            death = self._misled(run, error)
         else:
-            self._fill_in(run, answer)
+            if not done:
+                self.end()
+                run.fail(f"the task took longer than its timeout of {timeout:g} seconds and was ended")
+            return
+        if began is not None:
+            run.state, run.death = RunState.DIED, death
 
-    def _next(self, run: Run, what: str, deadline: float | None) -> dict[str, Any] | None:
-        """Return the next message, which must hold *what*; None after the deadline. Raise EOFError for a dead child."""
+    def _send_task(self, run: Run) -> None:
+        context = run.context
+        told = {name: getattr(context, name) for name in ("member", "job", "shard", "epoch", "attempt")}
+        self._send({"task": run.task.to_json(), "context": told, "run": self._runs})
+
+    def _send(self, message: dict[str, object]) -> None:
+        self._link.settimeout(LONGEST_START_SECONDS)  # A long message does not fit into the socket's buffer.
+        send(self._link, message)
+        self._link.settimeout(STOP_CHECK_SECONDS)
+
+    def _next(self, run: Run | None, deadline: float | None, *kinds: str) -> dict[str, Any] | None:
+        """Return the next message, one of *kinds* if *run* is given; None after the deadline.
+
+        Raise EOFError for a dead child, NonsenseError for any other message.
+        """
         dead = False
         while deadline is None or self._clock.monotonic() < deadline:
             try:
-                if what in (message := self._reader.next()):
-                    return message
-                self._process.kill()  # The task has meddled with the connection.
-                raise EOFError
+                message = self._reader.read()
             except TimeoutError:
                 # A process that the child forked may keep the child's end of the connection open for any time.
                 if dead:
                     raise EOFError from None
                 dead = not self.alive()
-                if run.context.stopping.is_set() and not self.spent:
+                if run is not None and run.context.stopping.is_set() and not self.spent:
                     self.spent = True
-                    send(self._link, {"stop": True})
+                    self._send({"stop": True})
+                continue
+            if message is None:
+                continue
+            if run is not None and (message.get("run") != self._runs or not any(kind in message for kind in kinds)):
+                raise NonsenseError("a message out of turn")
+            return message
         return None
 
-    def _fill_in(self, run: Run, answer: dict[str, Any]) -> None:
+    def _finish(self, run: Run, deadline: float | None) -> bool:
+        """Receive the outcome and fill in the run; False after the deadline."""
+        added: list[str] = []
+        while (answer := self._next(run, deadline, "added", "error")) is not None and "added" in answer:
+            added += [_text(each) for each in answer["added"]]
+        if answer is None:
+            return False
+        exhausted = bool(answer["exhausted"])
         if answer["error"] is not None:
-            limit = " (more than the memory limit of a task allows)" if answer["exhausted"] and self._limited else ""
-            run.fail(str(answer["error"]) + limit)
-            self.spent |= bool(answer["exhausted"])
-            return
-        run.encoded, run.added_encoded = str(answer["value"]), [str(text) for text in answer["added"]]
-        run.added = [Task.from_json(json.loads(text)) for text in run.added_encoded]
-        run.state = RunState.DONE
+            limit = " (more than the memory limit of a task allows)" if exhausted and self._limited else ""
+            run.fail(_text(answer["error"]) + limit)
+            self.spent |= exhausted
+            return True
+        encoded, tasks = _text(answer["value"]), [Task.from_json(json.loads(text)) for text in added]
+        # The state comes last: a run with half an outcome is no outcome.
+        run.encoded, run.added_encoded, run.added, run.state = encoded, added, tasks, RunState.DONE
+        return True
 
     def _died(self) -> str:
         """Return the cause of death of a child whose connection has ended."""
-        self.spent = True
-        status = self._process.wait()
-        self._link.close()
+        if not self._process.wait(LONGEST_DEATH_SECONDS):
+            log.warning("child process %d has closed the connection, so the member has ended the child", self.pid)
+            self.end()
+            return CHILD_NONSENSE
+        self.end()
+        status = self._process.status
+        if status is None:
+            log.warning("the exit status of child process %d went to other code of this process", self.pid)
+            return CHILD_KILLED  # The weakest evidence, because the task may not have killed the child.
         if status >= 0:
             return f"child_exit_{status}"
         if -status in _OUTSIDE_SIGNALS:
@@ -153,9 +196,24 @@ class Child:
             return f"child_signal_{signal.Signals(-status).name}"
         return f"child_signal_{-status}"
 
+    def _misled(self, run: Run, error: Exception) -> str:
+        """End a child that sent nonsense."""
+        self.end()
+        log.warning(
+            "the child process of task %r sent bytes that are no message (%s), so the member has ended the child",
+            run.task.id, f"{type(error).__name__}: {error}"[:200],
+        )  # fmt: skip
+        return CHILD_NONSENSE
+
     def end(self) -> None:
         """Kill the child if still alive, and leave no zombie."""
         self.spent = True
-        self._process.kill()
-        self._process.wait()
+        self._process.end()
         self._link.close()
+
+
+def _text(value: object) -> str:
+    """Return *value* if this is text that a run may hold."""
+    if not isinstance(value, str) or len(value) > LARGEST_VALUE:
+        raise NonsenseError("a value that is no text, or too long")
+    return value
