@@ -26,19 +26,21 @@ def handle(task: Task, context: TaskContext) -> object:
 
 
 async def handle_async(task: Task, context: TaskContext) -> object:
-    """Likewise; ``leave``: leave a coroutine behind that exits."""
+    """Likewise; ``leave``: leave a coroutine behind that exits when the next task has begun."""
+    for _, next_began in _left:
+        next_began.set()
     if "leave" in cast("dict[str, Any]", task.meta or {}):
-        _left.append(asyncio.create_task(_exit_soon()))
-    await asyncio.sleep(0.01)
+        next_began = asyncio.Event()
+        _left.append((asyncio.create_task(_exit_after(next_began)), next_began))
+    await asyncio.sleep(0.05)
     return handle(task, context)
 
 
-_left: list[asyncio.Task[None]] = []
+_left: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
 
-async def _exit_soon() -> None:
-    await asyncio.sleep(0.01)
-    await asyncio.sleep(0)
+async def _exit_after(event: asyncio.Event) -> None:
+    await event.wait()
     raise SystemExit(3)
 
 

@@ -1,8 +1,8 @@
 """Child processes for tasks that may kill their process.
 
 A member runs suspects, and with `Isolation` every task, in children. `process` starts a child (`os_process`) and talks
-to the child over a socket (`messages`); `main` is the child's side; `handler_ref` names the handler so that a fresh Python
-can import the same function; `limits` makes the pool as the user's options ask. The states of a child::
+to the child over a socket (`messages`); `main` is the child's side; `handler_ref` names the handler so that a fresh
+Python can import the same function; `limits` makes the pool as the user's options ask. The states of a child::
 
     spawned --the handler is imported--> idle --a task--> busy --outcome--> idle
        |                                  |                |

@@ -121,12 +121,9 @@ def load(data: dict[str, Any]) -> Handler:
 
 def _run_script(module: str, script: str) -> ModuleType:
     """Import the program's script as `multiprocessing` does, under a name which its main guard does not know."""
-    if module == CHILD_MAIN_MODULE:
-        spec = importlib.util.spec_from_file_location(module, script, loader=SourceFileLoader(module, script))
-    else:
-        spec = importlib.util.find_spec(module)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"no module {module!r} for {script}")
+    loader = SourceFileLoader(module, script)  # Also for a script whose name has no suffix.
+    spec = importlib.util.spec_from_file_location(module, script, loader=loader)
+    assert spec is not None
     holder = importlib.util.module_from_spec(spec)
     holder.__name__ = CHILD_MAIN_MODULE
     if module == CHILD_MAIN_MODULE:
@@ -134,7 +131,7 @@ def _run_script(module: str, script: str) -> ModuleType:
     # Before the script runs: an import of `multiprocessing` in the script makes the second entry refer to the first,
     # and pickle finds the script's functions and classes there.
     sys.modules["__main__"] = sys.modules[CHILD_MAIN_MODULE] = holder
-    code = cast("SourceFileLoader", spec.loader).get_code(module)
+    code = loader.get_code(module)
     assert code is not None
     exec(code, vars(holder))  # noqa: S102 - the user's own script
     return holder

@@ -27,12 +27,11 @@ _LONGEST_LOOK_PAUSE_SECONDS = 0.05
 
 def start_process(script: str, arguments: list[str], inherited: int) -> "OsProcess":
     """Start a fresh interpreter like this one, with *script* and the descriptor *inherited*. Raise OSError."""
-    # The flags of this interpreter, such as -O or -W error. -P keeps the current folder, and with this a json.py of
-    # the user, off the module path until *script* sets the path.
+    # The flags of this interpreter, such as -O or -W error, so that a handler does the same here and there.
     flags = cast("Callable[[], list[str]]", vars(subprocess)["_args_from_interpreter_flags"])()
     closed = [each for each in (1, 2) if not _is_open(each)]
     popen = subprocess.Popen(
-        [sys.executable, *flags, "-P", "-c", script, *arguments],
+        [sys.executable, *flags, "-c", script, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL if 1 in closed else None,
         stderr=subprocess.DEVNULL if 2 in closed else None,

@@ -29,7 +29,8 @@ os.nice(int(sys.argv[3]))
 from smoothcluster.pool.children.main import main
 main(int(sys.argv[1]), int(sys.argv[2]))
 """
-"""Sets the module path before the first import from the path."""
+"""Sets the module path before the first import from there: the current folder, which Python puts first, may hold a
+json.py of the user."""
 
 PATIENT_NICENESS = 19
 """The niceness of a patient child (see `Child`): the takeover of a busy member goes first."""
@@ -82,11 +83,13 @@ class Child:
         """Wait until the child is ready; False if the child died. Raise UnableError if the import fails."""
         try:
             answer = self._next(None, self._clock.monotonic() + LONGEST_START_SECONDS)
-        except (OSError, EOFError, NonsenseError):
+        except NonsenseError:
+            answer = None
+        except (OSError, EOFError):
+            answer = None
             if self._process.wait(1.0):
                 status = self._process.status
                 self.killed = status is None or -status in _OUTSIDE_SIGNALS
-            answer = None
         if answer is None or "ready" not in answer:
             self.end()
             if answer is not None:

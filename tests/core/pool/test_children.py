@@ -3,6 +3,7 @@
 # pyright: reportPrivateUsage=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false
 # What children there are is nobody's business but a test's; and handlers that are refused need no types.
 
+import json
 import math
 import os
 import signal
@@ -160,12 +161,22 @@ def test_no_more_is_read_than_a_message_may_have() -> None:
             reader.next()
 
 
-def test_nonsense_between_two_tasks_is_blamed_on_neither(make: Make) -> None:
+def frames(*messages: dict[str, object]) -> bytes:
+    """Messages as they are sent."""
+    texts = [json.dumps(message).encode() for message in messages]
+    return b"".join(len(text).to_bytes(8, "big") + text for text in texts)
+
+
+OLD_ANSWER = frames({"begun": True, "run": 1}, {"error": None, "exhausted": False, "value": '"old"', "run": 1})
+
+
+@pytest.mark.parametrize("nonsense", [b"nonsense", OLD_ANSWER])
+def test_nonsense_between_two_tasks_is_blamed_on_neither(make: Make, nonsense: bytes) -> None:
     """A thread that one has left behind may have sent it: the next is run in another child."""
     children = make()
     ran(children)
     (child,) = children._all
-    child._reader._buffer += b"nonsense"
+    child._reader._buffer += nonsense
     assert ran(children).state is RunState.NOT_STARTED
     assert ran(children).state is RunState.DONE
 
@@ -236,6 +247,15 @@ open({str(file)!r}, "a").write(f"{{copy}} "), os._exit(1)"""
     assert SYSTEM_CLOCK.monotonic() - began < 45, "waited for the copy"
     for pid in file.read_text().split():
         os.kill(int(pid), SIGKILL)
+
+
+def test_a_child_that_sends_nonsense_while_it_imports(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is no child that gets ready."""
+    script = r"import os, sys, time; os.write(int(sys.argv[1]), b'\0\0\0\0\0\0\0\3no!'); time.sleep(50)"
+    monkeypatch.setattr("smoothcluster.pool.children.process._START_SCRIPT", script)
+    began = SYSTEM_CLOCK.monotonic()
+    assert make().check() == "child processes die while they get ready"
+    assert SYSTEM_CLOCK.monotonic() - began < 45, "waited for the child"
 
 
 def test_an_exit_status_that_other_code_takes(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -576,6 +596,20 @@ def test_functions_and_static_methods_are_found() -> None:
     """By the names of their modules and their own."""
     assert origin_of(handle) == Origin("core.children_kit", "handle", None)
     assert load(origin_of(Handlers.handle).to_json()) is Handlers.handle
+
+
+def test_the_path_on_which_a_child_looks_for_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what an import skips; a folder that was on the path by a relative name is there by its own."""
+    whole = ["/here", "/there.zip"]
+    odd: list[Any] = [None, b"/bytes", Path("/path"), "nul\0", "\ud800", *whole]
+    monkeypatch.setattr("sys.path", odd)
+    assert origin_of(handle).search_path() == whole
+    monkeypatch.setattr("sys.path", ["/here", "", "lib", *odd])
+    assert origin_of(handle).search_path() == ["/here", str(ROOT / "tests"), "", "lib", *whole]
+    assert Origin(CHILD_MAIN_MODULE, "handle", "/place/script.py").search_path()[1] == "/place"
+    assert Origin("shop.__main__", "handle", "/place/shop/__main__.py").search_path()[1] == "/place"
+    assert Origin("shop", "handle", "/place/shop/__init__.py").search_path()[1] == "/place"
+    assert Origin("no_such_module", "handle", None).search_path() == ["/here", "", "lib", *whole]
 
 
 @pytest.mark.parametrize(
