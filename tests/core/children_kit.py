@@ -176,6 +176,11 @@ def _ring(orders: dict[str, Any], context: TaskContext) -> object:
     return None
 
 
+def _timer(orders: dict[str, Any], context: TaskContext) -> object:
+    """Return the seconds to the next alarm."""
+    return signal.getitimer(signal.ITIMER_REAL)[0]
+
+
 def _terminate_copies(orders: dict[str, Any], context: TaskContext) -> object:
     """Fork again and again, and send SIGTERM to the copies at once; return how many have not died of it."""
     deaf = 0
@@ -210,7 +215,7 @@ _ACTS = {
     "eat": _eat, "wait": _wait, "nap": _nap, "leave": _leave, "show": _show,
     "fork": _fork, "copy": _copy, "write": _write,
     "start program": _start_program, "use pool": _use_pool, "terminate copies": _terminate_copies,
-    "shout": _shout, "shut": _shut, "close": _close, "submit": _submit, "ring": _ring,
+    "shout": _shout, "shut": _shut, "close": _close, "submit": _submit, "ring": _ring, "timer": _timer,
 }  # fmt: skip
 
 

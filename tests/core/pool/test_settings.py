@@ -87,7 +87,10 @@ ALARM = """
 class LateError(Exception): pass
 
 def ring(number, frame):
+    signal.rung.set()
     raise LateError
+
+signal.rung = threading.Event()
 
 signal.signal(signal.SIGALRM, ring)
 logging.config.dictConfig({
@@ -97,7 +100,7 @@ logging.config.dictConfig({
 RING = """
 if task.id == "1":
     signal.setitimer(signal.ITIMER_REAL, 0.01)
-    context.stopping.wait(0.5)
+    signal.rung.wait(60)
 """
 
 
