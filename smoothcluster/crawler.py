@@ -27,11 +27,13 @@ from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
 from smoothcluster.group.spec import INDEX_PLACEHOLDER, Wanted
 from smoothcluster.lifetime import SPAWN_ADVICE, OwnProcess
+from smoothcluster.member.main_thread import work_beside_main_thread
 from smoothcluster.member.process import MemberProcess
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Handler, Role, check_name
 from smoothcluster.options import Isolation, Retries
 from smoothcluster.pool.children.main import importing
+from smoothcluster.pool.green_threads import refuse_green_threads
 from smoothcluster.pool.handlers import check_handler
 from smoothcluster.retry import patiently
 
@@ -113,6 +115,7 @@ class ClusterCrawler:
         isolation: Isolation | None = None,
         join: bool = True,
     ) -> None:
+        refuse_green_threads()
         if importing():
             raise UsageError("a child process imports this module to find the handler, so make crawlers in functions")
         for keyword, value, kind in (
@@ -201,17 +204,20 @@ class ClusterCrawler:
         """Work until a call of `stop`, or until the process gets SIGTERM or SIGINT; then leave the group and return.
 
         In the main thread, `run` handles the signals. In another thread, only `stop` ends `run`.
-        A second signal ends the process at once.
+        A second signal ends the process at once. If another signal handler of the program raises in the main thread,
+        such as for an alarm, `run` logs the exception, and the member goes on. After SystemExit, KeyboardInterrupt
+        and the like the member leaves the group, and `run` raises the exception.
         """
         if threading.current_thread() is not threading.main_thread():
             self._work()
             return
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            self._work()
+            work_beside_main_thread(self._work, self._process.inbox.ask_to_leave)
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # None stands for a handler that was not installed by Python.
+                    signal.signal(number, handler)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         for each in (signal.SIGTERM, signal.SIGINT):

@@ -22,6 +22,10 @@ Losing a race is never an error: `commit` returns `Refused`. ::
         +-- JobClosedError          the job has finished or was deleted
 """
 
+from smoothcluster.loggers import keep_loggers
+
+keep_loggers()  # Here, because every module with a logger imports this module, adapters included.
+
 
 class SmoothclusterError(Exception):
     """Base of every error raised by this library."""

@@ -5,6 +5,7 @@ import importlib
 import inspect
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -27,9 +28,10 @@ def load_handler(target: str) -> Handler:
         raise UsageError(f"{name!r} is a file; name the module, such as {Path(name).stem}:{path}")
     if not all(part.isidentifier() for part in name.split(".")):
         raise UsageError(f"{name!r} is not the name of a module; write module:function, such as crawl:fetch")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    with suppress(OSError):  # Somebody has removed the current directory: the module may be elsewhere.
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.insert(0, here)
     return _handler(_module(name), target, path)
 
 
@@ -38,12 +40,18 @@ def _module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(
-                f"there is no module {error.name!r} in {Path.cwd()} or among the installed modules"
-            ) from None
+            raise UsageError(f"there is no module {error.name!r} in {_here()} or among the installed modules") from None
         raise _broken(name, error) from error
     except (Exception, SystemExit) as error:
         raise _broken(name, error) from error
+
+
+def _here() -> str:
+    """The current directory, which the module may have changed or removed during the import."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return "the current directory, which somebody has removed,"
 
 
 def _broken(name: str, error: BaseException) -> UsageError:

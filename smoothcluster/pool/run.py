@@ -92,9 +92,14 @@ def record_result(run: Run, value: object) -> None:
 
 def raised(run: Run, error: BaseException) -> None:
     """Fail the run because the handler raised *error*. The traceback goes to the log, not to the store."""
+    run.fail(describe(error))
     _log.info("task %r failed", run.task.id, exc_info=error)
+
+
+def describe(error: BaseException) -> str:
+    """The error's name and text, on a single line."""
     name, words = type(error).__name__, _words(error)
-    run.fail(f"{name}: {words}" if words else name)
+    return f"{name}: {words}" if words else name
 
 
 def _encoded_task(task: object) -> str:

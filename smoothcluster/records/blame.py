@@ -19,6 +19,10 @@ in a child that lived on. The child may have caused such an exception, so the ta
 CHILD_SHARED = "child_shared"
 """The child died while it ran several tasks, so its death names none of them."""
 
+CHILD_NONSENSE = "child_nonsense"
+"""End of a start in a child process: the child sent bytes that are no message, or closed its connection, so the member
+ended the child. Only the handler's code can do this."""
+
 _ENTRY_PATTERN = re.compile(r"(.*)@(\d+):(\w+)(?:@(\d+))?")
 
 
@@ -34,8 +38,8 @@ class Entry:
 
     @property
     def crash(self) -> bool:
-        """Whether a child process died by its own doing: an exit status or a crash."""
-        return self.evidence.startswith(("child_exit", "child_signal"))
+        """Whether a child process ended by its own doing: an exit status, a crash, or nonsense sent to the member."""
+        return self.evidence.startswith(("child_exit", "child_signal", CHILD_NONSENSE))
 
 
 def format_entry(incarnation: str | None, epoch: int, evidence: str, at: float | None = None) -> str:

@@ -449,6 +449,22 @@ def test_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert connect(relative.url).url == relative.url
 
 
+@pytest.mark.parametrize("umask", [0o777, 0])
+def test_files_of_a_process_with_any_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
+    """Their owner can use them, and nobody else."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home" / "state"))
+    before = os.umask(umask)
+    try:
+        with closing(connect("sqlite://")) as client:
+            create(client, "a")
+            folder = tmp_path / "home" / "state" / "smoothcluster"
+            assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {each.stat().st_mode & stat.S_IRWXU for each in (folder.parent, folder.parents[1])} == {stat.S_IRWXU}
+
+
 def test_each_user_has_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a path it is the user's own, in a folder for him alone, made when it is first used."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

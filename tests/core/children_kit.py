@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
@@ -25,12 +26,23 @@ def handle(task: Task, context: TaskContext) -> object:
 
 
 async def handle_async(task: Task, context: TaskContext) -> object:
-    """Likewise."""
-    await asyncio.sleep(0)
+    """Likewise; ``leave``: leave a coroutine behind that exits when the next task has begun."""
+    for _, next_began in _left:
+        next_began.set()
     orders = cast("dict[str, Any]", task.meta or {})
-    if orders.get("act") == "hold":
-        await asyncio.sleep(600)
+    if "leave" in orders:
+        next_began = asyncio.Event()
+        _left.append((asyncio.create_task(_exit_after(next_began)), next_began))
+    await asyncio.sleep(600 if orders.get("act") == "hold" else 0.05)
     return handle(task, context)
+
+
+_left: list[tuple[asyncio.Task[None], asyncio.Event]] = []
+
+
+async def _exit_after(event: asyncio.Event) -> None:
+    await event.wait()
+    raise SystemExit(3)
 
 
 class Handlers:
@@ -114,6 +126,74 @@ def _write(orders: dict[str, Any], context: TaskContext) -> object:
     return None
 
 
+def _links() -> Iterator[socket.socket]:
+    """All open sockets."""
+    for number in sorted(int(name) for name in os.listdir("/proc/self/fd") if int(name) > 2):  # noqa: PTH208  # numbers
+        with suppress(OSError), socket.socket(fileno=number) as found:
+            yield found
+            found.detach()
+
+
+def _shout(orders: dict[str, Any], context: TaskContext) -> object:
+    """Write *text* to all open sockets, *times* times, as long as anybody reads; then return, or wait."""
+    for link in _links():
+        with suppress(OSError):
+            for _ in range(orders.get("times", 1)):
+                link.sendall(orders["text"].encode("latin-1"))
+    return context.stopping.wait(orders.get("seconds", 0.0))
+
+
+def _shut(orders: dict[str, Any], context: TaskContext) -> object:
+    """End the writing side of all sockets, and go on."""
+    for link in _links():
+        link.shutdown(socket.SHUT_WR)
+    return context.stopping.wait(30.0)
+
+
+def _close(orders: dict[str, Any], context: TaskContext) -> object:
+    """Close all descriptors, as a daemon does, and open connections in their place."""
+    os.closerange(3, 100)
+    for _ in range(20):
+        link = socket.socket(socket.AF_UNIX)
+        link.connect(orders["path"])
+        link.detach()
+    return None
+
+
+def _submit(orders: dict[str, Any], context: TaskContext) -> object:
+    """Submit many large tasks."""
+    context.submit(Task(id=str(number), body='"' * orders["size"]) for number in range(orders["count"]))
+    return None
+
+
+def _ring(orders: dict[str, Any], context: TaskContext) -> object:
+    """Leave an alarm behind."""
+
+    def ring(number: int, frame: object) -> None:
+        raise TimeoutError("too late")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, orders["seconds"])
+    return None
+
+
+def _timer(orders: dict[str, Any], context: TaskContext) -> object:
+    """Return the seconds to the next alarm."""
+    return signal.getitimer(signal.ITIMER_REAL)[0]
+
+
+def _terminate_copies(orders: dict[str, Any], context: TaskContext) -> object:
+    """Fork again and again, and send SIGTERM to the copies at once; return how many have not died of it."""
+    deaf = 0
+    for _ in range(orders["count"]):
+        if (copy := os.fork()) == 0:
+            SYSTEM_CLOCK.sleep(orders["seconds"])
+            os._exit(0)
+        os.kill(copy, signal.SIGTERM)
+        deaf += os.waitpid(copy, 0)[1] == 0
+    return deaf
+
+
 def _wait(orders: dict[str, Any], context: TaskContext) -> object:
     return context.stopping.wait(30.0)
 
@@ -135,7 +215,8 @@ _ACTS = {
     "tell": _tell, "raise": _raise, "kill": _kill, "exit": _exit, "crash": _crash,
     "eat": _eat, "wait": _wait, "nap": _nap, "leave": _leave, "show": _show,
     "fork": _fork, "copy": _copy, "write": _write,
-    "start program": _start_program, "use pool": _use_pool,
+    "start program": _start_program, "use pool": _use_pool, "terminate copies": _terminate_copies,
+    "shout": _shout, "shut": _shut, "close": _close, "submit": _submit, "ring": _ring, "timer": _timer,
 }  # fmt: skip
 
 

@@ -43,8 +43,10 @@ def default_path() -> Path:
 def make_folder(folder: Path) -> None:
     """Create the folder of the default file, readable only by this user."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        for each in (*reversed(folder.parents), folder):
+            if not each.exists():
+                each.mkdir(mode=0o700 if each == folder else 0o777, exist_ok=True)
+                each.chmod(each.stat().st_mode | 0o700)  # Whatever the umask of the process forbids to the owner.
     except OSError as error:
         raise UsageError(
             f"cannot create {folder}: {error.strerror}; name a file, as in sqlite:////path/cluster.db"

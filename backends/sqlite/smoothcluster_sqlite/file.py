@@ -124,7 +124,10 @@ class StoreFile:
         check_shared_here(path.resolve())
         try:
             # Only a new file can be closed again: no connection has the file open yet.
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+            with suppress(OSError):  # Some file systems have no modes.
+                os.fchmod(descriptor, 0o600)  # The umask of the process may forbid the owner to read and write.
+            os.close(descriptor)
         except FileExistsError:
             return
         except FileNotFoundError as error:

@@ -1,12 +1,13 @@
 """Child processes for tasks that may kill their process.
 
-A member runs suspects, and with `Isolation` every task, in children. `process` starts a child and talks to
-the child over a socket (`messages`); `main` is the child's side; `handler_ref` names the handler so that a fresh Python
-can import the same function; `limits` makes the pool as the user's options ask. The states of a child::
+A member runs suspects, and with `Isolation` every task, in children. `process` starts a child (`os_process`) and talks
+to the child over a socket (`messages`); `main` is the child's side; `handler_ref` names the handler so that a fresh
+Python can import the same function; `limits` makes the pool as the user's options ask. The states of a child::
 
     spawned --the handler is imported--> idle --a task--> busy --outcome--> idle
        |                                  |                |
        |                                  |                +--timeout, memory, a kill--> dead: the task has died
+       |                                  |                +--nonsense from the child--> dead: the task is blamed
        |                                  +--a kill from outside--> dead: a sign that kills come from outside
        +--the import fails--> dead: no child can run the handler
 
@@ -18,6 +19,9 @@ Invariants:
 - Children are spawned, never forked, because a forked child would hold the member's port open.
 - A permanent thread spawns them (`spawner`), because the kernel's parent-death signal fires when the spawning *thread*
   ends.
+- A child depends on no setting of the parent's process: signals, descriptors, the current folder, flags of Python.
+- The parent trusts no bytes from a child, and waits for no child without a bound, except for the outcome of a handler
+  without a timeout.
 - A child runs one task at a time, and at most as many children run tasks as the member's concurrency.
 
 On failure: the death of a child is the outcome of the task in the child, never of the member. If the member dies, its

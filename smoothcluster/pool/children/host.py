@@ -6,15 +6,17 @@ tasks, the death names none of them: each of them runs alone in a fresh child fr
 """
 
 import itertools
+import logging
 import threading
-from contextlib import suppress
-from typing import final
+from typing import Any, final
 
 from smoothcluster.clock import Clock
-from smoothcluster.pool.children.messages import send
-from smoothcluster.pool.children.process import STOP_CHECK_SECONDS, Child
+from smoothcluster.pool.children.messages import NonsenseError
+from smoothcluster.pool.children.process import LONGEST_START_SECONDS, STOP_CHECK_SECONDS, Child, texts
 from smoothcluster.pool.run import Run, RunState
 from smoothcluster.records.blame import CHILD_SHARED
+
+log = logging.getLogger("smoothcluster")
 
 
 @final
@@ -24,6 +26,7 @@ class _Guest:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.begun = False
+        self.added: list[str] = []
         self.over = threading.Event()
 
 
@@ -37,8 +40,8 @@ class Host:
         self._lock = threading.Lock()
         """Guards sending and the guests: a run is sent, or refused because the host has ended."""
         self._guests: dict[int, _Guest] = {}
-        self._numbers = itertools.count()
-        self._died_idle = False
+        self._numbers = itertools.count(1)
+        self._died_idle = self._given_up = False
         threading.Thread(target=self._read, name="smoothcluster-host", daemon=True).start()
 
     @property
@@ -59,15 +62,22 @@ class Host:
                 return
             number = next(self._numbers)
             self._guests[number] = guest
-            self._send(self.child.order(run) | {"number": number})
+            self._send(self.child.order(run, number))
+        until = self._clock.monotonic() + LONGEST_START_SECONDS
         while not guest.over.wait(STOP_CHECK_SECONDS):
             if run.context.stopping.is_set():
                 self._stop()
+            if not guest.begun and self._clock.monotonic() > until and not self._given_up:
+                log.warning(
+                    "child process %d has not taken a task in time, so the member ends the child", self.child.pid
+                )
+                self._given_up = True
+                self.child.kill()
 
     def _send(self, message: dict[str, object]) -> None:
         """Send *message*; a host that does not read has ended, or is to end, and `_read` tells the guests."""
         try:
-            send(self.child.link, message)
+            self.child.send(message)
         except OSError:
             self.child.kill()
 
@@ -80,35 +90,44 @@ class Host:
 
     def _read(self) -> None:
         """Take the messages of the child to the guests until the child ends."""
-        with suppress(OSError, EOFError):
+        death: str | None = None
+        try:
             while not (self.child.spent and not self._guests):
                 # A process that a task forked may keep the child's end of the connection open for any time.
                 alive = self.child.alive()
                 try:
-                    self._take(self.child.reader.next())
+                    message = self.child.reader.read()
                 except TimeoutError:
                     if not alive:
                         break
-        self._ended()
+                else:
+                    if message is not None:
+                        self._take(message)
+        except (OSError, EOFError):
+            pass
+        except Exception as error:  # noqa: BLE001 - what a child sends may make no sense in any way
+            death = self.child.misled(error, *[guest.run.task.id for guest in self._guests.values()])
+        self._ended(death)
 
-    def _take(self, message: dict[str, object]) -> None:
+    def _take(self, message: dict[str, Any]) -> None:
         """Give *message* to its guest. A message of no guest shows that a task has meddled with the connection."""
-        number = message.get("number")
+        number = message.get("run")
         guest = self._guests.get(number) if isinstance(number, int) else None
         if guest is None:
-            self.child.kill()
-            raise EOFError
+            raise NonsenseError("a message out of turn")
         if "begun" in message:
             guest.run.began = self._clock.monotonic()
             guest.begun = True
-            return
-        self.child.fill_in(guest.run, message)
-        with self._lock:
-            del self._guests[number]  # type: ignore[arg-type]  # checked above
-        guest.over.set()
+        elif "added" in message:
+            guest.added += texts(message)
+        else:
+            self.child.fill_in(guest.run, message, guest.added)
+            with self._lock:
+                self._guests = {key: each for key, each in self._guests.items() if each is not guest}
+            guest.over.set()
 
-    def _ended(self) -> None:
-        """End the child, if it is alive, and tell all guests."""
+    def _ended(self, death: str | None) -> None:
+        """End the child, if it is alive, and tell all guests: it died of *death*, or as its exit status says."""
         with self._lock:
             # First: as soon as the child is spent, `died_idle` depends on this alone.
             self._died_idle = not (self.child.spent or self._guests)
@@ -118,8 +137,8 @@ class Host:
         if not guests:
             self.child.end()
             return
-        death = self.child.died()
+        death = death or self.child.died()
         for run in begun:
-            run.state, run.death = RunState.DIED, death if len(begun) == 1 else CHILD_SHARED
+            run.state, run.death = RunState.DIED, CHILD_SHARED if len(begun) > 1 or self._given_up else death
         for guest in guests:
             guest.over.set()

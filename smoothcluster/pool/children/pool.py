@@ -81,7 +81,7 @@ class Children(Apart):
         self._spare: Child | None = None
         """A child in reserve for the next task to run alone."""
         self._disturbed_at = -1e9
-        self._closed = False
+        self._closed = self._told = False  # *told*: whether a warning has said that no child gets ready.
         self._spawner = Spawner()
 
     @property
@@ -115,31 +115,42 @@ class Children(Apart):
             quiet = [*self._idle, *([self._bystander] if self._bystander is not None else [])]
             if not all(child.alive() for child in quiet):
                 self._disturbed_at = self._clock.monotonic()
-            self._usable_host()
             self._idle = [child for child in self._idle if child.alive() or self._forget(child)]
             if self._bystander is not None and not self._bystander.alive():
                 self._all.discard(self._bystander)
                 self._bystander.end()
                 self._bystander = None
+            self._usable_host()
             return self._disturbed_at >= since
 
     def run(self, run: Run, can_start: Callable[[Run], bool] = always) -> None:
-        if not (run.alone or self.every):
-            self._run_in_host(run, can_start)
-            return
-        child = self._alone() if run.alone else self._lease()
-        if child is None:
-            return
-        if can_start(run):
-            child.run(run, self._timeout)
-        if run.state is RunState.DIED and self._spare is None:
-            self._spare = self._spawned()  # The spare gets ready during the wait until the death counts.
-        if run.alone:
+        try:
+            if not (run.alone or self.every):
+                self._run_in_host(run, can_start)
+                return
+            child = self._alone() if run.alone else self._lease()
+            if child is not None:
+                self._run_in(child, run, can_start)
+        except Exception:  # A worker of the pool waits here, and must go on.
+            log.exception("task %r has not run in a child process", run.task.id)
+            self._clock.sleep(RESTART_PAUSE_SECONDS)
+
+    def _run_in(self, child: Child, run: Run, can_start: Callable[[Run], bool]) -> None:
+        try:
+            if can_start(run):
+                child.run(run, self._timeout)
+        except BaseException:
             child.end()
-            with self._change:
-                self._all.discard(child)
-        else:
-            self._give_back(child)
+            raise
+        finally:
+            if run.state is RunState.DIED and self._spare is None:
+                self._spare = self._spawned()  # The spare gets ready during the wait until the death counts.
+            if run.alone:
+                child.end()
+                with self._change:
+                    self._all.discard(child)
+            else:
+                self._give_back(child)
 
     def check(self) -> str | None:
         """Return why no child can import a handler that has an origin; None if children can.
@@ -176,9 +187,13 @@ class Children(Apart):
 
     def _bring_up(self, number: int = 1) -> None:
         """Start *number* further children, one after another, in the background."""
+        try:
+            threading.Thread(target=self._grow, args=(number,), name="smoothcluster-child", daemon=True).start()
+        except RuntimeError as error:  # The process has as many threads as it may have.
+            log.warning("no child process can be started: %s", error)
+            return
         self._working += number if self.every else 0
         self._coming += number
-        threading.Thread(target=self._grow, args=(number,), name="smoothcluster-child", daemon=True).start()
 
     def _bring_up_host(self) -> None:
         """Start a host in the background, unless there is one."""
@@ -210,9 +225,14 @@ class Children(Apart):
         self._failing_since = now if self._failing_since is None else self._failing_since
         if child is None or not child.killed or now - self._failing_since > LONGEST_START_SECONDS:
             self._failures += MOST_FAILED_STARTS if why != START_FAILURE_REASON else 1
-        if self._failures >= MOST_FAILED_STARTS and not self.every and self._able is not False and not self._closed:
+        if self._failures < MOST_FAILED_STARTS or self._closed:
+            return
+        if not self.every and self._able is not False:
             self._able = False
             log.warning("no child process can run the handler (%s), so suspect tasks run alone in this process", why)
+        elif self.every and self._able and not self._told:
+            self._told = True
+            log.warning("no child process gets ready (%s); tasks wait while the member tries again", why)
 
     # The caller of these methods does not hold the lock
 
@@ -303,7 +323,7 @@ class Children(Apart):
             ready, error = False, unable
         with self._change:
             if ready:
-                self._able, self._failures, self._failing_since = True, 0, None
+                self._able, self._failures, self._failing_since, self._told = True, 0, None, False
                 return child
             self._failed(child, START_FAILURE_REASON if error is None else str(error))
             self._all -= {child}

@@ -31,7 +31,7 @@ class Apart(Protocol):
     def run(self, run: Run, can_start: Callable[[Run], bool] = always) -> None:
         """Run the task in a child and fill in the outcome. Blocks the calling worker of the pool until the end.
 
-        The wait for a child may be long, so *can_start* is called once more before the task starts.
+        The wait for a child may be long, so *can_start* is called once more before the task starts. Never raises.
         """
 
 

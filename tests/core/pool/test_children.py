@@ -3,8 +3,10 @@
 # pyright: reportPrivateUsage=false, reportUnknownLambdaType=false, reportUnknownArgumentType=false
 # What children there are is nobody's business but a test's; and handlers that are refused need no types.
 
+import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -22,13 +24,15 @@ from smoothcluster import ClusterCrawler
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import UsageError
 from smoothcluster.memory import MemoryBackend
-from smoothcluster.model import Handler
+from smoothcluster.model import LARGEST_VALUE, Handler
 from smoothcluster.options import LEAST_TASK_MEMORY_BYTES, Isolation
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
 from smoothcluster.pool.children.handler_ref import CHILD_MAIN_MODULE, NoOriginError, Origin, load, origin_of
+from smoothcluster.pool.children.messages import LARGEST_MESSAGE_BYTES, NonsenseError, Reader
 from smoothcluster.pool.children.pool import MOST_FAILED_STARTS, Children
 from smoothcluster.pool.children.process import LONGEST_START_SECONDS, Child
-from smoothcluster.records.blame import CHILD_SHARED
+from smoothcluster.pool.children.spawner import Spawner
+from smoothcluster.records.blame import CHILD_NONSENSE, CHILD_SHARED
 from smoothcluster.testing import HeldClock, eventually
 
 Make = Callable[..., Children]
@@ -112,11 +116,208 @@ def test_programs_that_a_task_starts_end_by_sigterm(make: Make) -> None:
     assert ran(children, act="kill", signal=SIGTERM).encoded == '"still here"'
 
 
-def test_a_task_that_meddles_with_its_childs_connection(make: Make) -> None:
-    """Has meddled with its own alone."""
+def test_no_sigterm_is_lost_in_a_fork(make: Make) -> None:
+    """Whoever ends a worker just after its start waits for its end."""
+    assert ran(make(), act="terminate copies", count=100, seconds=1).encoded == "0"
+
+
+NONSENSE: dict[str, tuple[str, dict[str, Any]]] = {
+    "valid": ("write", {}),
+    "text": ("shout", {"text": "GET / HTTP/1.1\r\n\r\n"}),
+    "no JSON": ("shout", {"text": "\0\0\0\0\0\0\0\3no!"}),
+    "no object": ("shout", {"text": "\0\0\0\0\0\0\0\2[]"}),
+    "no text": ("shout", {"text": "\0\0\0\0\0\0\0\x0a\xff{}\xff{}\xff{}\xff"}),
+    "nested": ("shout", {"text": f"\0\0\0\0\0\1\x86\xa0{'[' * 100_000}"}),
+    "forged": ("shout", {"text": '\0\0\0\0\0\0\0\x1c{"run":1,"error":null,"a":1} '}),
+    "endless": ("shout", {"text": "\0\0\0\0\0\x1f\xff\xff" + "x" * 100_000, "times": 10_000}),
+}
+"""What handlers write to descriptors that are not theirs."""
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_a_child_that_sends_nonsense(make: Make, caplog: pytest.LogCaptureFixture, what: str) -> None:
+    """Is ended, whatever it is at, and the task is blamed; the next has another child, and nothing is kept of it."""
+    children, (act, orders) = make(), NONSENSE[what]
+    run = ran(children, act=act, seconds=30.0, **orders)
+    assert (run.state, run.death, run.added) == (RunState.DIED, CHILD_NONSENSE, [])
+    assert "sent bytes that are no message" in caplog.text
+    assert "'t'" in caplog.text
+    assert ran(children).encoded == '["m","j",5,7,2,true]'
+
+
+def test_no_more_is_read_than_a_message_may_have() -> None:
+    """Whatever length a child announces, and whatever it sends."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for length in (LARGEST_MESSAGE_BYTES + 1, 2**64 - 1):
+            theirs.sendall(length.to_bytes(8, "big"))
+            with pytest.raises(NonsenseError, match=f"a length of {length} bytes"):
+                Reader(ours, LARGEST_MESSAGE_BYTES).next()
+        theirs.sendall((2**40).to_bytes(8, "big") + b"x")
+        ours.setblocking(False)
+        reader = Reader(ours)
+        assert reader.read() is None
+        with pytest.raises(BlockingIOError):
+            reader.next()
+
+
+def frames(*messages: dict[str, object]) -> bytes:
+    """Messages as they are sent."""
+    texts = [json.dumps(message).encode() for message in messages]
+    return b"".join(len(text).to_bytes(8, "big") + text for text in texts)
+
+
+OLD_ANSWER = frames({"begun": True, "run": 1}, {"error": None, "exhausted": False, "value": '"old"', "run": 1})
+
+
+@pytest.mark.parametrize("nonsense", [b"nonsense", OLD_ANSWER])
+def test_nonsense_between_two_tasks_is_blamed_on_neither(make: Make, nonsense: bytes) -> None:
+    """A thread that one has left behind may have sent it: the next is run in another child."""
     children = make()
-    assert ran(children, act="write").state is RunState.DIED
+    ran(children)
+    (child,) = children._all
+    child.reader._buffer += nonsense
+    assert ran(children).state is RunState.NOT_STARTED
     assert ran(children).state is RunState.DONE
+
+
+def test_a_child_that_hangs_up_and_goes_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ended after a while."""
+    monkeypatch.setattr("smoothcluster.pool.children.process.LONGEST_DEATH_SECONDS", 0.1)
+    children = make()
+    run = ran(children, act="shut")
+    assert (run.state, run.death) == (RunState.DIED, CHILD_NONSENSE)
+    assert ran(children).state is RunState.DONE
+
+
+def test_an_answer_never_goes_into_a_connection_of_the_handler(make: Make, tmp_path: Path) -> None:
+    """Which may have got the number of a descriptor that it has closed."""
+    children, path = make(), str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(20)
+        assert ran(children, act="close", path=path).death == "child_exit_1"
+        for _ in range(20):
+            with server.accept()[0] as connection:
+                assert connection.recv(1000) == b""
+    assert ran(children).state is RunState.DONE
+
+
+def test_many_large_tasks_submitted_in_a_child(make: Make) -> None:
+    """More than one message may hold; each quotation mark takes four bytes there."""
+    size = LARGEST_VALUE // 2 - 100
+    run = ran(make(), act="submit", size=size, count=10)
+    assert (run.state, run.error, len(run.added)) == (RunState.DONE, None, 10)
+    assert [task.body for task in run.added] == ['"' * size] * 10
+
+
+def test_a_child_that_has_been_stopped_takes_no_task(make: Make) -> None:
+    """It is given up after a minute, and the task has not started."""
+    clock = HeldClock()
+    children = make(clock=clock)
+    ran(children)
+    (child,) = children._all
+    os.kill(child.pid, signal.SIGSTOP)
+    run = new_run()
+    thread = threading.Thread(target=children.run, args=(run,))
+    thread.start()
+    since = clock.monotonic()
+
+    def over() -> bool:
+        clock.advance(5.0)
+        return not thread.is_alive()
+
+    eventually(over)
+    assert clock.monotonic() - since >= LONGEST_START_SECONDS
+    assert (run.state, child.alive()) == (RunState.NOT_STARTED, False)
+    assert ran(children).state is RunState.DONE
+
+
+def test_a_child_that_dies_while_it_imports_is_not_waited_for(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Though a process that it has forked holds its end of the connection."""
+    file = tmp_path / "copy"
+    script = f"""import os, time
+if (copy := os.fork()) == 0: time.sleep(50)
+open({str(file)!r}, "a").write(f"{{copy}} "), os._exit(1)"""
+    monkeypatch.setattr("smoothcluster.pool.children.process._START_SCRIPT", script)
+    began = SYSTEM_CLOCK.monotonic()
+    assert make().check() == "child processes die while they get ready"
+    assert SYSTEM_CLOCK.monotonic() - began < 45, "waited for the copy"
+    for pid in file.read_text().split():
+        os.kill(int(pid), SIGKILL)
+
+
+def test_a_child_that_sends_nonsense_while_it_imports(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is no child that gets ready."""
+    script = r"import os, sys, time; os.write(int(sys.argv[1]), b'\0\0\0\0\0\0\0\3no!'); time.sleep(50)"
+    monkeypatch.setattr("smoothcluster.pool.children.process._START_SCRIPT", script)
+    began = SYSTEM_CLOCK.monotonic()
+    assert make().check() == "child processes die while they get ready"
+    assert SYSTEM_CLOCK.monotonic() - began < 45, "waited for the child"
+
+
+def test_an_exit_status_that_other_code_takes(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody knows then whether the task has killed its child: that counts as a kill from outside."""
+    children = make()
+    ran(children)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        run = ran(children, act="exit")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert (run.state, run.death) == (RunState.DIED, "child_killed")
+    assert "went to other code of this process" in caplog.text
+
+
+def test_an_error_that_nobody_expects_costs_no_worker(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged; the child is ended, and the task is run again."""
+    children = make()
+
+    def broken(run: Run) -> bool:
+        raise LookupError("unheard of")
+
+    run = new_run()
+    children.run(run, broken)
+    assert (run.state, "LookupError: unheard of" in caplog.text) == (RunState.NOT_STARTED, True)
+    assert ran(children).state is RunState.DONE
+
+
+def test_what_a_task_leaves_behind_does_not_fail_the_next(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a coroutine that exits, nor an alarm."""
+    coroutines, alarms = (make(each, isolation=Isolation()) for each in (handle_async, handle))
+    assert ran(coroutines, leave=True).state is RunState.DONE
+    (child,) = coroutines._all
+    assert [ran(coroutines, act="nap", seconds=0.01).error for _ in range(5)] == [None] * 5
+    assert coroutines._all == {child}
+    assert ran(alarms, act="ring", seconds=600).state is RunState.DONE
+    (child,) = alarms._all
+    assert ran(alarms, act="timer").encoded == "0.0"
+    assert alarms._all == {child}
+
+
+def test_a_start_that_hangs_or_fails_in_any_way(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for it for ever; a child that comes too late is ended."""
+    monkeypatch.setattr("smoothcluster.pool.children.spawner.LONGEST_SPAWN_SECONDS", 0.1)
+    gate, late = threading.Event(), list[Child]()
+
+    def hang() -> Child:
+        gate.wait(30.0)
+        late.append(Child(origin_of(handle), None, SYSTEM_CLOCK))
+        return late[0]
+
+    def fail() -> Child:
+        raise LookupError("unheard of")
+
+    spawner = Spawner()
+    try:
+        assert spawner.spawned(hang) is None
+        gate.set()
+        eventually(lambda: late and not late[0].alive())
+        assert spawner.spawned(fail) is None
+    finally:
+        spawner.close()
 
 
 def test_a_child_is_used_again_and_a_task_that_runs_alone_has_one_of_its_own(make: Make) -> None:
@@ -418,6 +619,20 @@ def test_functions_and_static_methods_are_found() -> None:
     """By the names of their modules and their own."""
     assert origin_of(handle) == Origin("core.children_kit", "handle", None)
     assert load(origin_of(Handlers.handle).to_json()) is Handlers.handle
+
+
+def test_the_path_on_which_a_child_looks_for_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what an import skips; a folder that was on the path by a relative name is there by its own."""
+    whole = ["/here", "/there.zip"]
+    odd: list[Any] = [None, b"/bytes", Path("/path"), "nul\0", "\ud800", *whole]
+    monkeypatch.setattr("sys.path", odd)
+    assert origin_of(handle).search_path() == whole
+    monkeypatch.setattr("sys.path", ["/here", "", "lib", *odd])
+    assert origin_of(handle).search_path() == ["/here", str(ROOT / "tests"), "", "lib", *whole]
+    assert Origin(CHILD_MAIN_MODULE, "handle", "/place/script.py").search_path()[1] == "/place"
+    assert Origin("shop.__main__", "handle", "/place/shop/__main__.py").search_path()[1] == "/place"
+    assert Origin("shop", "handle", "/place/shop/__init__.py").search_path()[1] == "/place"
+    assert Origin("no_such_module", "handle", None).search_path() == ["/here", "", "lib", *whole]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from smoothcluster.work.verdict import DEATHS_TO_QUARANTINE, Stage, stage
 
 GONE, EXPIRED, LEFT, ALONE = "a@1:process_gone", "a@1:lease_expired", "a@1:left", "b@2:alone"
 CRASH, KILL, DISTURBED, RAISED = "b@2:child_exit_3", "b@2:child_killed", "b@2:child_disturbed", "b@2:child_raised"
-SEGFAULT = "b@2:child_signal_SIGSEGV@1700000000"
+SEGFAULT, NONSENSE = "b@2:child_signal_SIGSEGV@1700000000", "b@2:child_nonsense@1700000000"
 
 
 @pytest.mark.promise(5)
@@ -27,6 +27,8 @@ SEGFAULT = "b@2:child_signal_SIGSEGV@1700000000"
         ([CRASH], Stage.ISOLATED),
         ([GONE, CRASH, SEGFAULT], Stage.QUARANTINED),
         ([CRASH, "c@3:left", SEGFAULT], Stage.QUARANTINED),
+        ([NONSENSE], Stage.ISOLATED),
+        ([CRASH, NONSENSE], Stage.QUARANTINED),
         # A child that is killed
         ([GONE, *[KILL] * (DEATHS_TO_QUARANTINE - 1)], Stage.ISOLATED),
         ([GONE, *[KILL] * DEATHS_TO_QUARANTINE], Stage.QUARANTINED),
