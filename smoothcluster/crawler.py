@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import Self
 
+from smoothcluster.arguments import check_name
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
@@ -28,7 +29,7 @@ from smoothcluster.group.election import Order, join_order
 from smoothcluster.group.spec import INDEX_PLACEHOLDER, Wanted
 from smoothcluster.member.process import MemberProcess
 from smoothcluster.member.settings import Settings
-from smoothcluster.model import Handler, Role, check_name
+from smoothcluster.model import Handler, Role
 from smoothcluster.options import Isolation, Retries
 from smoothcluster.pool.children.main import importing
 from smoothcluster.pool.handlers import check_handler

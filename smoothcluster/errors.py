@@ -10,6 +10,7 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     |   +-- CommitTooLargeError     measured before sending: make the commit smaller
     |   +-- AccessDeniedError       the store refused our credentials or permissions
     |   +-- MisplacedKeyError       a key lies where a directory is to be, or a directory where a key is
+    +-- GarbageError                a record in the store has a form that this version does not write
     +-- UsageError                  the call itself is wrong; the message tells the correction
         +-- MissingDriverError      an adapter's driver is not installed
         +-- UnknownSchemeError      no backend is registered for this URL
@@ -23,6 +24,24 @@ Losing a race is never an error: `commit` returns `Refused`. ::
 
 class SmoothclusterError(Exception):
     """Base of every error raised by this library."""
+
+    hint: str = ""
+    """The effect of an interrupted call, and the way to continue; part of the text of the error. Mostly empty."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+def add_hint(error: BaseException, hint: str) -> None:
+    """Tell the reader of *error* how to continue after an interrupted call.
+
+    A foreign error keeps its text, and gets *hint* as a note, which Python prints below the stack trace.
+    """
+    if isinstance(error, SmoothclusterError):
+        error.hint = hint
+    else:
+        error.add_note(hint)
 
 
 class BackendError(SmoothclusterError):
@@ -56,6 +75,10 @@ class MisplacedKeyError(BackendError, ValueError):
         super().__init__(f"{key!r} {what}")
         self.key = key
         self.what = what
+
+
+class GarbageError(SmoothclusterError):
+    """A record in the store has a form that this version does not write."""
 
 
 class UsageError(SmoothclusterError):

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from smoothcluster.arguments import check_name
 from smoothcluster.errors import SpecMismatchError, UsageError
-from smoothcluster.model import check_name
 from smoothcluster.records.group import MOST_RUNNERS, MOST_SHARDS, Spec
 
 INDEX_PLACEHOLDER = "<index>"
