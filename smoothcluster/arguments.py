@@ -6,36 +6,48 @@ argument, and come late: after a member has joined, or after the first tasks of 
 
 import re
 from collections.abc import Mapping
-from math import isnan
+from math import inf
 
 from smoothcluster.errors import UsageError
 
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,99}")
 
 LONGEST_SECONDS = 1e9
-"""The longest time that a call takes as a limit: some 30 years. The system's calls fail beyond 290 years."""
+"""The longest time that a call takes, some 30 years. The calls of the system fail beyond 290 years."""
 
 
 def check_name(what: str, name: str) -> str:
     """Return *name* if a key can contain the name; if not, raise UsageError that mentions *what* the name is for."""
-    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may not check types
-        raise UsageError(f"{what} must be text, not {name!r:.80}")
+    check_text(what, name)
     if not _NAME_PATTERN.fullmatch(name) or name in (".", ".."):
         raise UsageError(f"{what} {name!r} is not valid: use letters, digits, '_', '.', '-', at most 100 characters")
     return name
 
 
-def check_seconds(what: str, seconds: object, *, zero: bool = True, endless: bool = False) -> None:
-    """Raise UsageError unless *seconds* is a length of time.
+def check_text(what: str, value: object) -> None:
+    """Raise UsageError unless *value* is text."""
+    if not isinstance(value, str):
+        raise UsageError(f"{what} must be text, not {value!r:.80}")
 
-    The time may be 0 if *zero* is true, and infinite if *endless* is true.
+
+def check_seconds(what: str, seconds: object, *, zero: bool = True, endless: bool = False) -> None:
+    """Raise UsageError unless *seconds* is a length of time: more than 0, or also 0 if *zero* is true.
+
+    The time may be infinite if *endless* is true.
     """
-    least = "0 seconds or more" if zero else "more than 0 seconds"
-    wrong = UsageError(f"{what} must be {least}, not {seconds!r:.80}")
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or isnan(seconds):
-        raise wrong
-    if seconds < 0 or (seconds == 0 and not zero) or not (endless or seconds <= LONGEST_SECONDS):
-        raise wrong
+    number = seconds if isinstance(seconds, int | float) and not isinstance(seconds, bool) else -1
+    if not (number >= 0 if zero else number > 0):  # nan is neither.
+        raise UsageError(
+            f"{what} must be {'0 seconds or more' if zero else 'more than 0 seconds'}, not {seconds!r:.80}"
+        )
+    if number > LONGEST_SECONDS and not (endless and number == inf):
+        raise UsageError(f"{what} must be at most {LONGEST_SECONDS:.0f} seconds, not {seconds!r:.80}")
+
+
+def check_timeout(timeout: object) -> None:
+    """Raise UsageError unless *timeout* is a length of time, or None for no limit."""
+    if timeout is not None:
+        check_seconds("timeout", timeout, endless=True)
 
 
 def check_callable(what: str, value: object) -> None:
@@ -49,7 +61,8 @@ def check_backend(backend: object) -> None:
 
     The message shows no value: the URL of a store may contain a password.
     """
-    if isinstance(backend, type) or not callable(getattr(backend, "for_group", None)):
+    looks_right = any(callable(getattr(backend, method, None)) for method in ("for_group", "lease"))
+    if isinstance(backend, type) or not looks_right:
         kind = f"the class {backend.__name__}" if isinstance(backend, type) else type(backend).__name__
         raise UsageError(f"backend must be an object such as connect('zookeeper://127.0.0.1:2181'), not {kind}")
 
@@ -59,7 +72,7 @@ def check_tasks(call: str, tasks: object) -> None:
 
     Text and mappings are iterables, too, but iterate over characters and names.
     """
-    if isinstance(tasks, str | bytes | Mapping) or not hasattr(type(tasks), "__iter__"):
+    if not hasattr(type(tasks), "__iter__") or issubclass(type(tasks), str | bytes | Mapping):
         raise UsageError(f'{call} takes Tasks, as in {call}([Task(url="http://localhost/")]), not {shown(tasks)}')
 
 

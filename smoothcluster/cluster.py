@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from smoothcluster.arguments import check_name
+from smoothcluster.arguments import check_backend, check_name, check_seconds, check_text
 from smoothcluster.backend import CoordinationBackend, Delete
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import JobClosedError, OutcomeUnknownError, UsageError, add_hint
@@ -41,6 +41,8 @@ class Cluster:
         clock: Clock = SYSTEM_CLOCK,
         patience: float = CLIENT_RETRY_SECONDS,
     ) -> None:
+        check_backend(backend)
+        check_seconds("patience", patience, endless=True)
         self.group = check_name("group", group)
         self._access = Access(backend, group, clock, patience)
 
@@ -161,6 +163,8 @@ class Cluster:
         self._remove(self._quarantined(numbers))
 
     def _quarantined(self, numbers: Iterable[str]) -> list[QuarantinedTask]:
+        for number in numbers:
+            check_text("the id of a task in quarantine", number)
         found = {each.id: each for each in self.quarantine()}
         missing = [number for number in numbers if number not in found]
         if missing:

@@ -186,6 +186,8 @@ class Task:
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> "Task":
         """The task in *data*, written by `to_json` or by a person. Raise UsageError for an unknown or wrong field."""
+        if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may not check types
+            raise UsageError(f"a task must be a JSON object, not {shown(data)}")
         for name, value in data.items():
             if name not in _JSON_FIELDS:
                 raise UsageError(f"a task has no field {name!r:.40}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from smoothcluster.arguments import check_timeout
 from smoothcluster.jobs.access import Access
 from smoothcluster.jobs.progress import Progress, read_progress
 from smoothcluster.jobs.results import read_outcomes
@@ -24,7 +25,8 @@ class JobHandle:
         return access.ask(lambda: read_progress(access.store, self.id, spec))
 
     def wait(self, timeout: float | None = None) -> Progress:
-        """Wait until every task has an outcome; raise TimeoutError after *timeout* seconds."""
+        """Wait until every task has an outcome; raise TimeoutError after *timeout* seconds, never if None."""
+        check_timeout(timeout)
         clock = self._access.store.clock
         deadline = None if timeout is None else clock.monotonic() + timeout
         pause = 0.01

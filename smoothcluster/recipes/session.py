@@ -16,6 +16,7 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import final
 
+from smoothcluster.arguments import check_backend, check_seconds
 from smoothcluster.backend import CoordinationBackend, Lease
 from smoothcluster.clock import SYSTEM_CLOCK, Clock, Signal
 from smoothcluster.errors import BackendError
@@ -38,7 +39,8 @@ class LeaseState(StrEnum):
 class Session:
     """One lease, from grant to loss. After a loss, a process starts over with a new `Session`.
 
-    The constructor asks the store for the lease and raises UnavailableError or OutcomeUnknownError on failure.
+    The constructor asks the store for the lease and raises UnavailableError or OutcomeUnknownError on failure, and
+    UsageError for a wrong argument.
     Then `start` keeps the lease alive in a thread, or `run` in the caller's own.
     """
 
@@ -46,6 +48,8 @@ class Session:
     """Set once the lease is gone for good, lost or given back. Any thread may wait for this signal."""
 
     def __init__(self, backend: CoordinationBackend, ttl: float, clock: Clock = SYSTEM_CLOCK) -> None:
+        check_backend(backend)
+        check_seconds("ttl", ttl, zero=False)
         self.clock = clock
         self.backend = backend
         self.lost = clock.signal()
