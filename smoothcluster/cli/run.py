@@ -12,7 +12,7 @@ from typing import Any, cast
 import click
 
 from smoothcluster.backend import CoordinationBackend
-from smoothcluster.cli.common import common, opened
+from smoothcluster.cli.common import common, opened, print_line
 from smoothcluster.cli.event_tail import Event, Tail
 from smoothcluster.cli.formatting import ranges
 from smoothcluster.cli.handler_loading import load_handler
@@ -88,18 +88,26 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
     Modules in the current directory are found.
     """
     if members > 1:
-        load_handler(handler)
+        call = load_handler(handler)
         if INDEX_PLACEHOLDER not in settings["name"]:
             raise UsageError(f"{members} members need {members} names: put {INDEX_PLACEHOLDER} into --name")
-        options = [] if url is None else ["--backend", url]
+        _check(call, url, **_grouped(**settings))
+        named = url or (None if os.environ.get(BACKEND_VARIABLE) else DEFAULT_URL)
+        options = [] if named is None else ["--backend", named]
         given = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if value is not None}
         options += [str(word) for pair in given.items() for word in pair]
-        if not (url or os.environ.get(BACKEND_VARIABLE)):
-            with opened(None):  # Prints the default store, so that the children need not.
-                options += ["--backend", DEFAULT_URL]
         click.get_current_context().exit(supervise(["run", handler, *options], RESTART_OPTION, members))
     with supervised():
         _be_member(load_handler(handler), url, again=again, **_grouped(**settings))
+
+
+def _check(call: Handler, url: str | None, **settings: Any) -> None:
+    """Raise UsageError for a wrong setting: once, instead of once for each member.
+
+    If no store is given, print the default store, likewise.
+    """
+    with opened(url) as backend:
+        ClusterCrawler(backend=backend, handler=call, join=False, **settings | {"isolation": None}).stop()
 
 
 def _be_member(call: Handler, url: str | None, *, again: bool, **settings: Any) -> None:
@@ -111,7 +119,8 @@ def _be_member(call: Handler, url: str | None, *, again: bool, **settings: Any) 
         except KeyboardInterrupt:
             return  # The constructor has given everything back.
         try:
-            print(f"{crawler.name} {crawler.role} in group {crawler.group} at {masked(backend.url)}", flush=True)
+            place = f"in group {crawler.group} at {masked(backend.url)}"
+            print_line(f"{crawler.name} {crawler.role} {place}", flush=True)
             with _narrated(crawler, backend):
                 crawler.run()
         except KeyboardInterrupt:

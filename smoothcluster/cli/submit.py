@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 from smoothcluster.arguments import check_name
-from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, failure, opened
+from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, failure, opened, print_line
 from smoothcluster.cli.progress_bar import Bar, shown
 from smoothcluster.cli.task_input import Feed
 from smoothcluster.cli.wait import watch
@@ -73,7 +73,7 @@ def submit(
         if feed.repeats:
             click.echo(f"{feed.repeats} repeated tasks were skipped", err=True)
         answer = json.dumps({"job": name, "tasks": feed.count, "repeats": feed.repeats}) if as_json else name
-        print(answer, flush=True)
+        print_line(answer, flush=True)
         if wait:
             watch(cluster.job(name))
 
@@ -82,7 +82,7 @@ def _check(feed: Feed) -> int:
     try:
         return feed.check()
     except UsageError as error:
-        raise UsageError(f"{feed.place}: {error}; nothing was submitted") from None
+        raise UsageError(f"{feed.place}{feed.place and ': '}{error}; nothing was submitted") from None
 
 
 def _hand_in(cluster: Cluster, feed: Feed, name: str, bar: Bar) -> None:

@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import click
 
-from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, opened
+from smoothcluster.arguments import check_seconds
+from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, opened, print_line
 from smoothcluster.cli.progress_bar import shown
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
@@ -26,10 +27,12 @@ def wait(*, job: str, timeout: float | None, as_json: bool, url: str | None, gro
 
     A failure is an outcome, too. The job continues if the command is interrupted.
     """
+    if timeout is not None:
+        check_seconds("--timeout", timeout, endless=True)
     with opened(url) as backend:
         ended = watch(Cluster(backend, group, patience=STORE_RETRY_SECONDS).job(job), timeout)
     if as_json:
-        print(json.dumps({"job": job} | asdict(ended)))
+        print_line(json.dumps({"job": job} | asdict(ended)))
 
 
 def watch(job: JobHandle, timeout: float | None = None) -> Progress:
