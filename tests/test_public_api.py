@@ -14,12 +14,14 @@ PUBLIC = {
 }  # fmt: skip
 
 ELSEWHERE = [
+    ("smoothcluster.errors", "GarbageError"),
     ("smoothcluster.errors", "SmoothclusterError"),
     ("smoothcluster.memory", "MemoryBackend"),
     ("smoothcluster.memory", "SocketBackend"),
     ("smoothcluster.memory.server", "MemoryServer"),
     ("smoothcluster.recipes", "Lock"),
     ("smoothcluster.recipes", "Session"),
+    ("smoothcluster.testing", "task_context"),
     ("smoothcluster_etcd", "EtcdBackend"),
     ("smoothcluster_redis", "RedisBackend"),
     ("smoothcluster_sqlite", "SqliteBackend"),
