@@ -108,6 +108,14 @@ def test_a_stream_that_begins_with_a_mistake_leaves_no_job(invoke: Invoke, url: 
     assert Cluster(connect(url)).jobs() == {}
 
 
+def test_a_job_cut_short_can_be_ended_as_it_is(invoke: Invoke, url: str) -> None:
+    """Submitting nothing to it, as the page says: it ends with the tasks that it has."""
+    one_line(invoke("submit", "--job", "j", "-", stdin="http://h/1\nhttp://h/2\nwww.h\n"), 2)
+    assert Cluster(connect(url)).jobs() == {"j": "open"}
+    assert invoke("submit", "--job", "j", "/dev/null").exit_code == 0
+    assert Cluster(connect(url)).jobs() == {"j": "sealed"}
+
+
 def test_submit_says_how_to_go_on_after_any_error(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after an error that nobody foresaw."""
 

@@ -40,7 +40,7 @@ def test_the_context_is_as_the_test_wants_it() -> None:
 
 def test_it_refuses_what_a_member_would_refuse() -> None:
     """So the test finds a handler that adds no tasks."""
-    with pytest.raises(UsageError, match="context.submit takes Tasks"):
+    with pytest.raises(UsageError, match=r"context\.submit takes Tasks"):
         task_context().submit(["http://h"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 
