@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
 from io import TextIOWrapper
-from typing import Any, TextIO, TypeGuard, TypeVar
+from typing import Any, TextIO, TypeGuard, TypeVar, cast
 
 import click
 
@@ -153,8 +153,9 @@ def writable_output() -> Generator[None]:
     changed: list[tuple[TextIOWrapper, str]] = []
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # None after >&-; a program that calls a command may have other objects.
-            changed.append((stream, stream.errors or "strict"))
-            stream.reconfigure(errors="backslashreplace")
+            text = cast("TextIOWrapper", stream)
+            changed.append((text, text.errors or "strict"))
+            text.reconfigure(errors="backslashreplace")
     try:
         yield
     finally:

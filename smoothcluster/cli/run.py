@@ -106,8 +106,9 @@ def _check(call: Handler, url: str | None, **settings: Any) -> None:
 
     If no store is given, print the default store, likewise.
     """
+    settings["isolation"] = None  # With isolation, the constructor would start a child process for a check of its own.
     with opened(url) as backend:
-        ClusterCrawler(backend=backend, handler=call, join=False, **settings | {"isolation": None}).stop()
+        ClusterCrawler(backend=backend, handler=call, join=False, **settings).stop()
 
 
 def _be_member(call: Handler, url: str | None, *, again: bool, **settings: Any) -> None:

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from textwrap import dedent
 
@@ -64,7 +64,10 @@ def test_a_file_that_breaks_off_names_the_job(invoke: Invoke, url: str, monkeypa
         yield b"http://h/1\n"
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("smoothcluster.cli.task_input._opened", lambda name: nullcontext(broken()))
+    def opened(name: str) -> AbstractContextManager[Iterator[bytes]]:
+        return nullcontext(broken())
+
+    monkeypatch.setattr("smoothcluster.cli.task_input._opened", opened)
     told = one_line(invoke("submit", "--job", "j", "-", stdin=""), 2)
     assert "standard input, line 1: standard input cannot be read: Input/output error" in told
     assert "submit again with --job j" in told
