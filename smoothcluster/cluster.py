@@ -2,13 +2,13 @@
 
 import logging
 import secrets
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from smoothcluster.arguments import check_backend, check_name, check_seconds, check_text
 from smoothcluster.backend import CoordinationBackend, Delete, Entry
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
-from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
+from smoothcluster.errors import JobClosedError, OutcomeUnknownError, UsageError, add_hint
 from smoothcluster.group.events import read_events
 from smoothcluster.group.resizing import Resize, try_change
 from smoothcluster.group.spec import SHARDS_PER_RUNNER
@@ -18,7 +18,7 @@ from smoothcluster.jobs.access import CLIENT_RETRY_SECONDS, Access, read_jobs
 from smoothcluster.jobs.handle import JobHandle
 from smoothcluster.jobs.progress import Loss, find_loss, sum_counts
 from smoothcluster.jobs.submission import Submission
-from smoothcluster.model import Task, check_name
+from smoothcluster.model import Task
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.job import Job
 from smoothcluster.records.keys import last_part
@@ -45,6 +45,8 @@ class Cluster:
         clock: Clock = SYSTEM_CLOCK,
         patience: float = CLIENT_RETRY_SECONDS,
     ) -> None:
+        check_backend(backend)
+        check_seconds("patience", patience, endless=True)
         self.group = check_name("group", group)
         self._access = Access(backend, group, clock, patience)
 
@@ -60,14 +62,19 @@ class Cluster:
         finished, the tasks are added. Tasks already in the job are skipped, so an interrupted submit can simply be
         repeated.
 
-        Raise DuplicateTaskError if two tasks have the same id (for a list, before anything is written),
-        JobClosedError if the job has finished, UnavailableError if the store stays unavailable.
+        Raise UsageError for anything but tasks, DuplicateTaskError if two tasks have the same id (for a list, before
+        anything is written), JobClosedError if the job has finished, UnavailableError if the store stays unavailable.
+        After any error, also of the iterator *tasks*, the text of the error or a note says if the job is open, and how
+        to complete the job.
         """
         name = check_name("job", job) if job is not None else secrets.token_hex(6)
-        if isinstance(tasks, list | tuple):
-            _check_ids(tasks)
         access = self._access
-        Submission(access.store, name, access.patience).run(tasks)
+        submission = Submission(access.store, name, access.patience)
+        try:
+            submission.run(tasks)
+        except BaseException as error:
+            add_hint(error, submission.left_behind(error))
+            raise
         return JobHandle(access, name)
 
     def job(self, job: str) -> JobHandle:
@@ -166,6 +173,9 @@ class Cluster:
                 handles.append(self.submit([each.task for each in quarantined], name))
             except JobClosedError:
                 handles.append(self.job(name))  # An earlier, interrupted release submitted them, and they have run.
+            except BaseException as error:
+                add_hint(error, "to complete the release, call release with the same ids again")
+                raise
             self._remove(quarantined)
         return handles
 
@@ -174,6 +184,8 @@ class Cluster:
         self._remove(self._quarantined(numbers))
 
     def _quarantined(self, numbers: Iterable[str]) -> list[QuarantinedTask]:
+        for number in numbers:
+            check_text("the id of a task in quarantine", number)
         found = {each.id: each for each in self.quarantine()}
         missing = [number for number in numbers if number not in found]
         if missing:
@@ -205,9 +217,3 @@ def _remove(backend: CoordinationBackend, change: Delete) -> None:
         backend.sync()
         if backend.get(change.key) is not None:
             _remove(backend, change)
-
-
-def _check_ids(tasks: Iterable[Task]) -> None:
-    twice = [name for name, count in Counter(getattr(task, "id", None) for task in tasks).items() if name and count > 1]
-    if twice:
-        raise DuplicateTaskError(f"task {twice[0]!r:.100} appears twice in one submit; nothing was written")

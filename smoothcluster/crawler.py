@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType, TracebackType
 from typing import Self
 
+from smoothcluster.arguments import check_backend, check_callable, check_name, check_text, shown
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
@@ -30,7 +31,7 @@ from smoothcluster.lifetime import SPAWN_ADVICE, OwnProcess
 from smoothcluster.member.main_thread import work_beside_main_thread
 from smoothcluster.member.process import MemberProcess
 from smoothcluster.member.settings import Settings
-from smoothcluster.model import Handler, Role, check_name
+from smoothcluster.model import Handler, Role
 from smoothcluster.options import Isolation, Retries
 from smoothcluster.pool.children.main import importing
 from smoothcluster.pool.green_threads import refuse_green_threads
@@ -122,6 +123,8 @@ class ClusterCrawler:
             ("retries", retries, Retries), ("isolation", isolation, Isolation), ("pacing", pacing, Pacing),
         ):  # fmt: skip
             _check_kind(keyword, value, kind)
+        check_backend(backend)
+        _check_others(listen, warm_up, require)
         wanted = Wanted(name, runner, backup, shards)
         check_handler(handler)
         self.group = check_name("group", group)
@@ -195,7 +198,7 @@ class ClusterCrawler:
         patiently(SYSTEM_CLOCK, 0.0, self._backend.sync)  # Some are known only after a first contact with the store.
         try:
             lacking = self._backend.guarantees.lacks(self._require)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise UsageError(f"require: {error}") from None
         if lacking:
             raise GuaranteeError(f"{self._backend.url} promises less than is required: {'; '.join(lacking)}")
@@ -301,3 +304,13 @@ def _check_kind(keyword: str, value: object, kind: type) -> None:
     """Raise UsageError for a plain value in place of a group of options."""
     if value is not None and not isinstance(value, kind):
         raise UsageError(f"{keyword} must be {kind.__name__}(…) or None, not {value!r:.80}")
+
+
+def _check_others(listen: object, warm_up: object, require: object) -> None:
+    """Raise UsageError for a wrong type of an argument that may be None."""
+    if listen is not None:
+        check_text("listen", listen)
+    if warm_up is not None:
+        check_callable("warm_up", warm_up)
+    if require is not None and not isinstance(require, Mapping):
+        raise UsageError(f'require must be a dict such as {{"survives_failover": True}}, not {shown(require)}')

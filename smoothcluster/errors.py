@@ -12,6 +12,7 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     |   +-- AccessDeniedError       the store refused our credentials or permissions
     |   +-- MisplacedKeyError       a key lies where a directory is to be, or a directory where a key is
     +-- TasksLostError              the store has lost tasks of a job, so the job cannot finish
+    +-- GarbageError                a record in the store has a form that this version does not write
     +-- UsageError                  the call itself is wrong; the message tells the correction
         +-- MissingDriverError      an adapter's driver is not installed
         +-- UnknownSchemeError      no backend is registered for this URL
@@ -29,6 +30,24 @@ keep_loggers()  # Here, because every module with a logger imports this module, 
 
 class SmoothclusterError(Exception):
     """Base of every error raised by this library."""
+
+    hint: str = ""
+    """The effect of an interrupted call, and the way to continue; part of the text of the error. Mostly empty."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+def add_hint(error: BaseException, hint: str) -> None:
+    """Tell the reader of *error* how to continue after an interrupted call.
+
+    A foreign error keeps its text, and gets *hint* as a note, which Python prints below the stack trace.
+    """
+    if isinstance(error, SmoothclusterError):
+        error.hint = hint
+    else:
+        error.add_note(hint)
 
 
 class BackendError(SmoothclusterError):
@@ -70,6 +89,10 @@ class MisplacedKeyError(BackendError, ValueError):
 
 class TasksLostError(SmoothclusterError):
     """The store has lost tasks of a job: they have no outcome, and nothing is left to run."""
+
+
+class GarbageError(SmoothclusterError):
+    """A record in the store has a form that this version does not write."""
 
 
 class UsageError(SmoothclusterError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, cast
 
+from smoothcluster.arguments import check_tasks, shown
 from smoothcluster.errors import UsageError
 
 JSON = (
@@ -185,6 +186,8 @@ class Task:
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> "Task":
         """The task in *data*, written by `to_json` or by a person. Raise UsageError for an unknown or wrong field."""
+        if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may not check types
+            raise UsageError(f"a task must be a JSON object, not {shown(data)}")
         for name, value in data.items():
             if name not in _JSON_FIELDS:
                 raise UsageError(f"a task has no field {name!r:.40}")
@@ -271,9 +274,15 @@ class TaskContext:
     def submit(self, tasks: Iterable[Task]) -> None:
         """Add *tasks* to the job, together with this task's outcome: both or neither.
 
-        The job skips a task with a known id. If the handler raises, the job gets none of the tasks.
+        The job skips a task with a known id. If the handler raises, the job gets none of the tasks. Raise UsageError
+        if *tasks* is no iterable of tasks.
         """
-        self._added.extend(tasks)
+        check_tasks("context.submit", tasks)
+        added = list(tasks)
+        self._added += added  # A wrong element fails the run, even if the handler catches the error below.
+        for task in added:
+            if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may not check types
+                raise UsageError(f"context.submit takes Tasks, not {shown(task)}")
 
     @property
     def submitted(self) -> list[Task]:
@@ -283,12 +292,3 @@ class TaskContext:
 
 Handler = Callable[[Task, TaskContext], object]
 """A handler, sync or ``async def``: returns a JSON value of up to 256 KiB, or raises."""
-
-_NAME_PATTERN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,99}")
-
-
-def check_name(what: str, name: str) -> str:
-    """Return *name* if a key can contain the name; if not, raise UsageError that mentions *what* the name is for."""
-    if not _NAME_PATTERN.fullmatch(name) or name in (".", ".."):
-        raise UsageError(f"{what} {name!r} is not valid: use letters, digits, '_', '.', '-', at most 100 characters")
-    return name

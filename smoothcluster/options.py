@@ -4,7 +4,7 @@ Each group checks its values when it is made, and raises UsageError with the nam
 """
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 from smoothcluster.errors import UsageError
 
@@ -66,7 +66,7 @@ class Isolation:
     def __post_init__(self) -> None:
         """Raise UsageError if a limit is out of range."""
         for name, limit in (("timeout", self.timeout), ("memory", self.memory)):
-            if limit is not None and not (_is_number(limit) and limit > 0):
+            if limit is not None and not (_is_number(limit) and 0 < limit < inf):
                 raise UsageError(f"isolation: {name} must be more than 0, not {limit!r:.80}")
         if self.memory is not None and self.memory < LEAST_TASK_MEMORY_BYTES:
             raise UsageError(

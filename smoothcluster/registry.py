@@ -11,7 +11,11 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from math import isfinite
+from types import UnionType
+from typing import get_args, get_type_hints
 
+from smoothcluster.arguments import check_text
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.errors import MissingDriverError, UnknownSchemeError, UsageError
 
@@ -35,6 +39,7 @@ def connect(url: str | None = None, **options: object) -> CoordinationBackend:
     """
     if url is None:
         url = os.environ.get(BACKEND_VARIABLE) or DEFAULT_URL
+    check_text("the URL of a backend", url)
     scheme, url = _normal(url)
     from_url = _from_url(_find(scheme))
     _check_options(scheme, from_url, url, options)
@@ -163,6 +168,27 @@ def _check_options(
         raise UsageError(
             f"{scheme}://: {error}; the options of the backend are: {', '.join(takes) or 'none'}"
         ) from None
+    try:
+        hints = get_type_hints(from_url)
+    except NameError:  # Annotations may name types that the module imports for type checkers only.
+        return
+    for name, value in options.items():
+        _check_type(f"{scheme}://: the option {name}", value, hints.get(name))
+
+
+def _check_type(option: str, value: object, hint: object) -> None:
+    """Raise UsageError for a value that does not fit the annotation. A value may be secret, so no message shows it."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if float in kinds and isinstance(value, int | float) and not isinstance(value, bool):
+        if not isfinite(value):
+            raise UsageError(f"{option} must be a finite number, not {value}")
+        return
+    if str in kinds and isinstance(value, os.PathLike):
+        return
+    plain = [kind for kind in kinds if isinstance(kind, type)]
+    if len(plain) == len(kinds) and not isinstance(value, tuple(plain)):
+        names = " or ".join(kind.__name__ for kind in plain).replace("NoneType", "None")
+        raise UsageError(f"{option} must be {names}, not {type(value).__name__}")
 
 
 def _owner(point: EntryPoint) -> str:

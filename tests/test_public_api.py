@@ -1,11 +1,16 @@
 """What users import stays where it is: these names are promises."""
 
 import importlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
+
+from smoothcluster import errors
+from smoothcluster.errors import SmoothclusterError
 
 PUBLIC = {
     "Cluster", "ClusterCrawler", "Evidence", "Isolation", "JobHandle", "Outcome", "Pacing", "Progress",
@@ -15,6 +20,7 @@ PUBLIC = {
 
 ELSEWHERE = [
     ("smoothcluster.errors", "BackendClosedError"),
+    ("smoothcluster.errors", "GarbageError"),
     ("smoothcluster.errors", "SmoothclusterError"),
     ("smoothcluster.lifetime", "ClientLifetime"),
     ("smoothcluster.memory", "MemoryBackend"),
@@ -22,6 +28,7 @@ ELSEWHERE = [
     ("smoothcluster.memory.server", "MemoryServer"),
     ("smoothcluster.recipes", "Lock"),
     ("smoothcluster.recipes", "Session"),
+    ("smoothcluster.testing", "task_context"),
     ("smoothcluster_etcd", "EtcdBackend"),
     ("smoothcluster_redis", "RedisBackend"),
     ("smoothcluster_sqlite", "SqliteBackend"),
@@ -63,3 +70,20 @@ def test_importing_all_names_imports_no_driver() -> None:
 def test_importing_the_package_imports_nothing() -> None:
     """Before the command's own first line, nothing takes long enough for a Ctrl-C to hit it."""
     assert modules_after("import smoothcluster") - modules_after("pass") == {"smoothcluster"}
+
+
+def kinds(error: type[SmoothclusterError]) -> Iterator[type[SmoothclusterError]]:
+    """All errors derived from *error*."""
+    for kind in error.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def test_every_error_that_can_be_caught_is_in_the_list() -> None:
+    """None is hidden in a module that users do not import, and the list names them all."""
+    for module in ("smoothcluster.crawler", "smoothcluster.cluster", "smoothcluster.cli", "smoothcluster.memory"):
+        importlib.import_module(module)
+    found = {kind for kind in kinds(SmoothclusterError) if kind.__module__.startswith("smoothcluster")}
+    assert {kind.__module__ for kind in found} == {"smoothcluster.errors"}
+    listed = set(re.findall(r"\w+Error", errors.__doc__ or ""))
+    assert {kind.__name__ for kind in found} | {"SmoothclusterError"} == listed

@@ -14,7 +14,7 @@ How a command is made:
    `common.common` for the options of all commands that deal with a group (``--group``, ``--backend``, ``--verbose``).
 2. The function opens the store by `common.opened`, which hides credentials and closes the store in the end.
 3. The function prints data to standard output. `formatting` makes tables, and replaces characters that could move a
-   terminal's cursor.
+   terminal's cursor. A member prints by `output.print_data`: lines of several members in a terminal do not merge.
 4. The function raises an exception of `smoothcluster.errors`, or `common.Failure`, to end with an error.
 5. The list at the end of this module adds the function to the group of commands.
 

@@ -4,9 +4,10 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
-from typing import Any, TextIO, TypeGuard, TypeVar
+from io import TextIOWrapper
+from typing import Any, TextIO, TypeGuard, TypeVar, cast
 
 import click
 
@@ -88,7 +89,7 @@ class Commands(click.Group):
         standalone_mode: bool = True,  # noqa: FBT001, FBT002  # click's signature
         **extra: Any,
     ) -> Any:
-        with logs.logging_to_stderr():
+        with logs.logging_to_stderr(), writable_output():
             try:
                 status: int = super().main(args, prog_name, complete_var, standalone_mode=False, **extra) or Exit.DONE
             except click.ClickException as error:
@@ -144,7 +145,25 @@ def _print_error(error: click.ClickException) -> None:
     text = " ".join(error.format_message().split())
     if isinstance(error, click.UsageError) and error.ctx is not None:
         text = f"{text.removesuffix('.')}; see: {error.ctx.command_path} --help"
-    print_message(f"Error: {text}")
+    with suppress(OSError, ValueError):  # Standard error is full or closed: the exit status says that much.
+        print_message(f"Error: {text}")
+
+
+@contextmanager
+def writable_output() -> Generator[None]:
+    r"""Write characters that the terminal's encoding lacks as escapes, such as ``\u2603``, instead of failing."""
+    changed: list[tuple[TextIOWrapper, str]] = []
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # None after >&-; a program that calls a command may have other objects.
+            text = cast("TextIOWrapper", stream)
+            changed.append((text, text.errors or "strict"))
+            text.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in changed:
+            with suppress(OSError, ValueError):  # `reconfigure` flushes, and the stream may be full or closed.
+                stream.reconfigure(errors=errors)
 
 
 def verbose(command: F) -> F:
@@ -179,7 +198,10 @@ def opened(url: str | None) -> Generator[CoordinationBackend]:
     """
     named = url or os.environ.get(BACKEND_VARIABLE, "")
     logs.hide(named)
-    backend = connect(url, **backend_options())
+    options = backend_options()
+    if "url" in options:
+        raise UsageError(f"{OPTIONS_VARIABLE} names a file with an option url: give the URL as --backend instead")
+    backend = connect(url, **options)
     if not named:
         print_message(f"this command is using {backend.url}; --backend or {BACKEND_VARIABLE} names another store")
     try:

@@ -5,7 +5,6 @@ import importlib
 import inspect
 import sys
 import traceback
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import cast
@@ -28,21 +27,25 @@ def load_handler(target: str) -> Handler:
         raise UsageError(f"{name!r} is a file; name the module, such as {Path(name).stem}:{path}")
     if not all(part.isidentifier() for part in name.split(".")):
         raise UsageError(f"{name!r} is not the name of a module; write module:function, such as crawl:fetch")
-    with suppress(OSError):  # Somebody has removed the current directory: the module may be elsewhere.
+    try:
         here = str(Path.cwd())
-        if here not in sys.path:
-            sys.path.insert(0, here)
-    return _handler(_module(name), target, path)
+    except OSError:  # Somebody has removed the current directory: the module may be elsewhere.
+        here = ""
+    if here and here not in sys.path:
+        sys.path.insert(0, here)
+    return _handler(_module(name, here or "the current directory, which is gone,"), target, path)
 
 
-def _module(name: str) -> ModuleType:
+def _module(name: str, here: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(f"there is no module {error.name!r} in {_here()} or among the installed modules") from None
+            raise UsageError(f"there is no module {error.name!r} in {here} or among the installed modules") from None
         raise _broken(name, error) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # A module may raise SystemExit, or any exception of a test's tool.
         raise _broken(name, error) from error
 
 
@@ -68,11 +71,15 @@ def _broken(name: str, error: BaseException) -> UsageError:
 def _handler(module: ModuleType, target: str, path: str) -> Handler:
     found: object = module
     for part in path.split("."):
-        if not hasattr(found, part):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
             near = difflib.get_close_matches(part, dir(found), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UsageError(f"module {module.__name__!r} ({module.__file__}) has no {path!r}{hint}")
-        found = getattr(found, part)
+            where = getattr(module, "__file__", None) or "without a file"
+            raise UsageError(f"module {module.__name__!r} ({where}) has no {path!r}{hint}") from None
+        except Exception as error:
+            raise _broken(module.__name__, error) from error  # The module's own code makes the attribute.
     if not callable(found) or inspect.isclass(found):
         raise UsageError(f"{target} is {found!r:.80} and no handler; name a function of a task and a context")
     return cast("Handler", found)

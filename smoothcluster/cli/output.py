@@ -13,8 +13,15 @@ from smoothcluster.cli.logs import scrubbed
 
 
 def print_data(line: str, *, flush: bool = False) -> None:
-    """Print a line of data. Tabs, which separate columns for scripts, stay."""
-    print(encodable("\t".join(map(plain, line.split("\t"))), sys.stdout), flush=flush)
+    """Print a line of data. Tabs, which separate columns for scripts, stay.
+
+    Text and line end go out in a single write: `print` writes them one after the other if PYTHONUNBUFFERED is set, so
+    lines of several processes could merge.
+    """
+    if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  # as after >&-
+        sys.stdout.write(encodable("\t".join(map(plain, line.split("\t"))), sys.stdout) + "\n")
+        if flush:
+            sys.stdout.flush()
 
 
 def print_message(text: str) -> None:

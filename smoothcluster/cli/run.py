@@ -95,16 +95,15 @@ def run(handler: str, url: str | None, members: int, again: bool, **settings: An
     Modules in the current directory are found.
     """
     if members > 1:
-        load_handler(handler)
+        call = load_handler(handler)
         _check_ports(settings["listen"], members)
         if INDEX_PLACEHOLDER not in settings["name"]:
             raise UsageError(f"{members} members need {members} names: put {INDEX_PLACEHOLDER} into --name")
-        options = [] if url is None else ["--backend", url]
+        _check(call, url, **_grouped(**settings))
+        named = url or (None if os.environ.get(BACKEND_VARIABLE) else DEFAULT_URL)
+        options = [] if named is None else ["--backend", named]
         given = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if value is not None}
         options += [str(word) for pair in given.items() for word in pair]
-        if not (url or os.environ.get(BACKEND_VARIABLE)):
-            with opened(None):  # Prints the default store, so that the children need not.
-                options += ["--backend", DEFAULT_URL]
         click.get_current_context().exit(supervise(["run", handler, *options], RESTART_OPTION, members))
     with supervised():
         _be_member(load_handler(handler), url, again=again, **_grouped(**settings))
@@ -115,6 +114,16 @@ def _check_ports(listen: str | None, members: int) -> None:
     ports = None if listen is None else ListenAddress.parse(listen).ports
     if ports is not None and len(ports) < members:
         raise UsageError(f"{members} members need {members} ports: give a range of ports to --listen ({LISTEN_FORM})")
+
+
+def _check(call: Handler, url: str | None, **settings: Any) -> None:
+    """Raise UsageError for a wrong setting: once, instead of once for each member.
+
+    If no store is given, print the default store, likewise.
+    """
+    settings["isolation"] = None  # With isolation, the constructor would start a child process for a check of its own.
+    with opened(url) as backend:
+        ClusterCrawler(backend=backend, handler=call, join=False, **settings).stop()
 
 
 def _be_member(call: Handler, url: str | None, *, again: bool, **settings: Any) -> None:

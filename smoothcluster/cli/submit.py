@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import click
 
+from smoothcluster.arguments import check_name
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, failure, opened
 from smoothcluster.cli.output import print_data, print_message
 from smoothcluster.cli.progress_bar import Bar, shown
@@ -14,7 +15,7 @@ from smoothcluster.cli.wait import watch
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import JobClosedError, SmoothclusterError, UsageError
-from smoothcluster.model import Task, check_name
+from smoothcluster.model import Task
 from smoothcluster.records.keys import Keys
 from smoothcluster.retry import patiently
 
@@ -82,21 +83,23 @@ def _check(feed: Feed) -> int:
     try:
         return feed.check()
     except UsageError as error:
-        raise UsageError(f"{feed.place}: {error}; nothing was submitted") from None
+        raise UsageError(f"{feed.place}{feed.place and ': '}{error}; nothing was submitted") from None
 
 
 def _hand_in(cluster: Cluster, feed: Feed, name: str, bar: Bar) -> None:
     again = f"earlier tasks may be in job {name} already; to complete the job, submit again with --job {name}"
     try:
         cluster.submit(_shown(feed, bar), name)
-    except JobClosedError:
+    except (JobClosedError, BrokenPipeError):
         raise
-    except SmoothclusterError as error:
-        if not feed.place:
-            raise
+    except Exception as error:
+        if isinstance(error, SmoothclusterError):
+            # The option --job takes the place of the hint for callers of `Cluster.submit`.
+            error.hint = again if feed.count else error.hint
+            again = ""
         what = failure(error)
-        place = f"{feed.place}: " if isinstance(error, UsageError) else ""
-        raise Failure(f"{place}{what.message}; {again}", what.status) from error
+        place = f"{feed.place}: " if isinstance(error, UsageError) and feed.place else ""
+        raise Failure(f"{place}{what.message}{again and '; '}{again}", what.status) from error
     except KeyboardInterrupt:
         raise Failure(f"Ctrl-C interrupted the command; {again}", Exit.INTERRUPTED) from None
 

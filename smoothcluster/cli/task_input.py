@@ -75,7 +75,7 @@ class Feed:
             return
         shown = "standard input" if name == STDIN_ARGUMENT else name
         with _opened(name) as lines:
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(_readable(lines, shown), start=1):
                 self.place = f"{shown}, line {number}"
                 if text := _text(line):
                     yield parse(text)
@@ -88,8 +88,14 @@ def is_url(text: str) -> bool:
 
 def _can_be_read_again(name: str) -> bool:
     """Whether *name* can be read more than once. Raise UsageError for an unreadable name."""
-    if is_url(name) or name == STDIN_ARGUMENT:
-        return name != STDIN_ARGUMENT
+    if is_url(name):
+        return True
+    if name == STDIN_ARGUMENT:
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]  # as after <&-
+            raise UsageError("standard input is closed, so - names no file; give a file, or open standard input")
+        return False
+    if not name:
+        raise UsageError("an argument is empty; name a file of tasks, or a URL")
     path = Path(name)
     try:
         path.stat()
@@ -109,6 +115,14 @@ def _opened(name: str) -> AbstractContextManager[BinaryIO]:
         return Path(name).open("rb")
     except OSError as error:
         raise UsageError(f"file {name!r} cannot be read: {error.strerror}") from None
+
+
+def _readable(lines: Iterable[bytes], shown: str) -> Iterator[bytes]:
+    """Yield *lines*. Raise UsageError if the file cannot be read to the end, for example if open for writing only."""
+    try:
+        yield from lines
+    except OSError as error:
+        raise UsageError(f"{shown} cannot be read: {error.strerror}") from None
 
 
 def _text(line: bytes) -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import click
 
+from smoothcluster.arguments import check_seconds
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, opened
 from smoothcluster.cli.interrupt import pause
 from smoothcluster.cli.output import print_data, print_message
@@ -37,6 +38,8 @@ def wait(*, job: str, timeout: float | None, as_json: bool, url: str | None, gro
     A failure is an outcome, too. The job continues if the command is interrupted. If the store has lost
     tasks, the job cannot finish, and the command fails.
     """
+    if timeout is not None:
+        check_seconds("--timeout", timeout, endless=True)
     lost: TasksLost | None = None
     with opened(url) as backend:
         try:

@@ -39,14 +39,19 @@ class Pacing:
     quiet: float = 10.0
     """Seconds without a death after which the breaker closes. Longer: unassigned shards wait longer."""
 
+    def __post_init__(self) -> None:
+        """Raise UsageError, naming the field, if a value is out of range."""
+        self.check()
+
     def check(self) -> "Pacing":
         """Return self; raise UsageError, naming the field, if a value is out of range."""
         for what in ("shards", "least"):
             if type(number := getattr(self, what)) is not int or number < 1:
                 raise UsageError(f"pacing: {what} must be a whole number of at least 1, not {number!r}")
         for what in ("pause", "share", "window", "memory", "quiet"):
-            if not getattr(self, what) >= 0:
-                raise UsageError(f"pacing: {what} must be at least 0, not {getattr(self, what)!r}")
+            number = getattr(self, what)
+            if isinstance(number, bool) or not isinstance(number, int | float) or not number >= 0:
+                raise UsageError(f"pacing: {what} must be a number of at least 0, not {number!r:.80}")
         if self.quiet < self.window:
             raise UsageError(
                 f"pacing: quiet ({self.quiet}) must be at least window ({self.window}), or the breaker reopens at once"

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from smoothcluster.arguments import check_name, check_text
 from smoothcluster.errors import SpecMismatchError, UsageError
-from smoothcluster.model import check_name
 from smoothcluster.records.group import MOST_RUNNERS, MOST_SHARDS, Spec
 
 INDEX_PLACEHOLDER = "<index>"
@@ -48,6 +48,7 @@ class Wanted:
         check_number("runner", self.runner, 1, MOST_RUNNERS)
         check_number("backup", self.backup, 0, MOST_RUNNERS)
         check_number("shards", self.shards, 1, MOST_SHARDS)
+        check_text("name", self.name)
         check_name("name", self.name.replace(INDEX_PLACEHOLDER, "0"))
         return self
 

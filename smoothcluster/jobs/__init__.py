@@ -15,9 +15,10 @@ Invariants:
 - Counts in the shards' records never fall, so two equal readings in a row prove that a job is finished (`progress`).
 - No reader lists tasks: the cost of the progress grows with the number of shards, not of tasks.
 
-On failure: a submit that was cut short leaves the job open. Submitting the same tasks to the same job again completes
-the job, because repeats are skipped. If the outcome of a commit is unknown, the submit sends the same bytes again until
-the store tells. An unreadable record of a shard keeps a job from being called finished.
+On failure: a submit that was cut short leaves the job open, and the error names the job. Submitting the same tasks to
+the same job again completes the job, because repeats are skipped; submitting nothing ends the job as it is. If the
+outcome of a commit is unknown, the submit sends the same bytes again until the store tells. An unreadable record of a
+shard keeps a job from being called finished.
 
 Begin reading with `submission.Submission`, then `progress` and `handle.JobHandle`.
 """

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from smoothcluster.arguments import check_name
 from smoothcluster.backend import CoordinationBackend, Create, Entry
 from smoothcluster.clock import Clock
 from smoothcluster.errors import OutcomeUnknownError, UsageError
 from smoothcluster.group.spec import new_spec
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned
-from smoothcluster.model import check_name
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import Job

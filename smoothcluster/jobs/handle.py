@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from smoothcluster.arguments import check_timeout
 from smoothcluster.errors import TasksLostError
 from smoothcluster.jobs.access import Access
 from smoothcluster.jobs.progress import Loss, LossCheck, Progress, find_loss, read_progress
@@ -33,10 +34,11 @@ class JobHandle:
         return access.ask(lambda: find_loss(access.store, self.id, spec))
 
     def wait(self, timeout: float | None = None) -> Progress:
-        """Wait until every task has an outcome; raise TimeoutError after *timeout* seconds.
+        """Wait until every task has an outcome; raise TimeoutError after *timeout* seconds, never if None.
 
         Raise TasksLostError if the store has lost tasks of the job, so the job cannot finish.
         """
+        check_timeout(timeout)
         clock = self._access.store.clock
         deadline = None if timeout is None else clock.monotonic() + timeout
         pause, check = 0.01, LossCheck(clock)

@@ -11,12 +11,14 @@ already read. So the counts of an unfinished job may seem to add up. But every c
 row are equal, all counts had these values at the moment between the readings.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain, islice
 
+from smoothcluster.arguments import check_tasks, shown
 from smoothcluster.backend import Change, Create, HasHistory, Refused
-from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
+from smoothcluster.errors import BackendError, DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
 from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import ensure_spec, read_job
@@ -35,22 +37,31 @@ class Submission:
         self._limits = store.backend.guarantees
         self._waiting: list[Packet] = []
         self._size = 0
+        self._state: str | None = None
+        """The state of the job after the latest commit of this call; None if this call certainly wrote nothing."""
         self.written = 0
         """Number of tasks written to the store."""
 
     def run(self, tasks: Iterable[Task]) -> None:
         """Write all *tasks* and seal the job.
 
-        Raise DuplicateTaskError if two tasks have the same id, JobClosedError if the job takes no more tasks.
+        Raise UsageError if *tasks* holds anything but tasks, DuplicateTaskError if two tasks have the same id,
+        JobClosedError if the job takes no more tasks. A collection is checked as a whole before the first commit, an
+        iterator up to the first task.
+
         After a failure half-way, the job stays open and the written tasks run. Submit the same tasks to the same job
         again to complete the job: repeats are skipped. The same holds after OutcomeUnknownError, by which the store
         may have lost acknowledged tasks meanwhile. Before the job is sealed, `run` itself writes the tasks again
-        after such a loss, if *tasks* is a list or tuple.
+        after such a loss, if *tasks* is a collection.
         """
+        check_tasks("submit", tasks)
+        encoded = self._encoded(tasks)
+        whole = [*encoded] if isinstance(tasks, Collection) else None
+        parts = chain([*islice(encoded, 1)], encoded) if whole is None else whole
         while True:
             history = patiently(self._clock, self._patience, self._history)
-            self._write(tasks)
-            if not isinstance(tasks, list | tuple) or history == patiently(self._clock, self._patience, self._history):
+            self._write(parts)
+            if whole is None or history == patiently(self._clock, self._patience, self._history):
                 break
         self._commit([], 0, JOB_SEALED)
         now = patiently(self._clock, self._patience, self._history)
@@ -60,11 +71,28 @@ class Submission:
                 f"{history}; now: {now}). Submit the same tasks to the same job again: repeats are skipped"
             )
 
-    def _write(self, tasks: Iterable[Task]) -> None:
+    def left_behind(self, error: BaseException) -> str:
+        """Describe the job after *error* interrupted `run`, and the way to continue."""
+        job = f"job {self._job!r}"
+        if self._state is None:
+            return "nothing was written"
+        if self._state == JOB_SEALED:
+            return f"all tasks of this submit are in {job}, unless the store has lost them since"
+        if isinstance(error, JobClosedError):
+            return f"earlier, this submit wrote {self.written} tasks to the job"
+        certain = isinstance(error, Exception) and not isinstance(error, OutcomeUnknownError)
+        return (
+            f"{job} {'is' if certain else 'may be'} open now, with at least"
+            f" {self.written} tasks of this submit. To complete the job, submit the same tasks with job={self._job!r}:"
+            f" repeats are skipped. To end the job without more tasks, call submit([], job={self._job!r})"
+        )
+
+    def _write(self, parts: Iterable[tuple[bytes, str]]) -> None:
         spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._store))
         self._commit([], 0, JOB_OPEN)
+        self.written = 0
         packer = Packer(spec.shards)
-        for mark, text in self._encoded(tasks):
+        for mark, text in parts:
             full = packer.add(mark, text)
             if full is not None:
                 self._queue(full)
@@ -79,13 +107,10 @@ class Submission:
         seen: set[bytes] = set()
         for task in tasks:
             if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may not check types
-                raise UsageError(f"submit takes Tasks, not {type(task).__name__}: {task!r:.80}")
+                raise UsageError(f"submit takes Tasks, not {shown(task)}")
             mark = digest(task.id)
             if mark in seen:
-                raise DuplicateTaskError(
-                    f"task {task.id!r:.100} appears twice in one submit, after {self.written} tasks of job {self._job}"
-                    " were written. Remove the repeat and submit to the same job again"
-                )
+                raise DuplicateTaskError(f"task {task.id!r:.100} appears twice in one submit; remove the repeat")
             seen.add(mark)
             yield mark, encode_task(task)
 
@@ -112,6 +137,7 @@ class Submission:
                 return  # A finished job was sealed before, and every task written here has an outcome.
             job = self._next_record(before, packets, tasks, state)
             if self._commit_until_known(self._changes(before, job, packets), job):
+                self._state = state
                 return
 
     def _read(self) -> Versioned[Job] | None:
@@ -149,11 +175,17 @@ class Submission:
 
         def attempt() -> bool | None:
             nonlocal said
+            # From here on the job may be open: Ctrl-C may come between the commit and the answer.
+            before, self._state = self._state, self._state or JOB_OPEN
             try:
                 if not isinstance(self._backend.commit([], changes), Refused):
                     return True
+                self._state = before
             except OutcomeUnknownError as error:
                 said = error
+            except BackendError:
+                self._state = before
+                raise
             self._backend.sync()
             now = self._read()
             if now is not None and now.record.id == job.id:

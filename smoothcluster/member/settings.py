@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Self
 
+from smoothcluster.arguments import check_callable, check_seconds
 from smoothcluster.errors import UsageError
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
@@ -10,6 +11,9 @@ from smoothcluster.group.spec import Wanted
 from smoothcluster.options import Retries
 
 NO_RETRIES = Retries()
+
+MOST_CONCURRENCY = 100_000
+"""Most handlers at once in a member. A member keeps a record for each possible thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +35,11 @@ class Settings:
         """Return self; raise UsageError, naming the setting, if a value is out of range."""
         if type(self.concurrency) is not int or self.concurrency < 1:
             raise UsageError(f"concurrency must be a whole number of at least 1, not {self.concurrency!r}")
-        if not self.lease_ttl > 0:
-            raise UsageError(f"lease_ttl must be more than 0 seconds, not {self.lease_ttl!r}")
-        if not self.grace >= 0:
-            raise UsageError(f"grace must be 0 seconds or more, not {self.grace!r}")
+        if self.concurrency > MOST_CONCURRENCY:
+            raise UsageError(f"concurrency must be at most {MOST_CONCURRENCY}, not {self.concurrency}")
+        check_seconds("lease_ttl", self.lease_ttl, zero=False)
+        check_seconds("grace", self.grace)
+        check_callable("order", self.order)
         if self.capacity is not None and (type(self.capacity) is not int or self.capacity < 1):
             raise UsageError(f"capacity must be a whole number of at least 1, or None, not {self.capacity!r}")
         self.wanted.check()

@@ -17,9 +17,11 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from math import inf
 from types import TracebackType
 from typing import Self, final
 
+from smoothcluster.arguments import check_backend, check_text, check_timeout, shown
 from smoothcluster.backend import (
     AtVersion,
     Committed,
@@ -30,6 +32,7 @@ from smoothcluster.backend import (
     Entry,
     Refused,
     Update,
+    check_key,
 )
 from smoothcluster.clock import Signal
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
@@ -62,6 +65,14 @@ class Lock:
         new_id: Callable[[], str] = _unique,
     ) -> None:
         self._process = OwnProcess("this lock", f"make backend and lock in the child process, or {SPAWN_ADVICE}")
+        check_backend(backend)
+        check_text("owner", owner)
+        if not isinstance(session, Session):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may not check types
+            raise UsageError(f"session must be a Session, not {shown(session)}")
+        try:
+            check_key(directory)
+        except (TypeError, ValueError):
+            raise UsageError(f"directory {directory!r:.80} is not valid: use a key such as 'locks/index'") from None
         self._backend = backend
         self._session = session
         self._directory = directory
@@ -83,10 +94,11 @@ class Lock:
         the entry goes with the lease, or with the next call that reaches the store.
         """
         self._process.check()
+        check_timeout(timeout)
         if self._mine is not None:
             raise UsageError("this Lock is already acquired: release the lock first, or make another Lock")
         clock = self._session.clock
-        until = None if timeout is None else clock.monotonic() + timeout
+        until = None if timeout is None or timeout == inf else clock.monotonic() + timeout
         self._remove_leaving()
         key, self._left = self._left or f"{self._directory}/{self._new_id()}", None
         try:

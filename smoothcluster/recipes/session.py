@@ -22,6 +22,7 @@ from functools import partial
 from typing import final
 from weakref import WeakMethod
 
+from smoothcluster.arguments import check_backend, check_seconds
 from smoothcluster.backend import CoordinationBackend, Lease
 from smoothcluster.clock import SYSTEM_CLOCK, Clock, Signal
 from smoothcluster.errors import BackendClosedError, BackendError, LeaseLostError
@@ -65,7 +66,8 @@ class _LossSignal(Signal):
 class Session:
     """One lease, from grant to loss. After a loss, a process starts over with a new `Session`.
 
-    The constructor asks the store for the lease and raises UnavailableError or OutcomeUnknownError on failure.
+    The constructor asks the store for the lease and raises UnavailableError or OutcomeUnknownError on failure, and
+    UsageError for a wrong argument.
     Then `start` keeps the lease alive in a thread, or `run` in the caller's own.
 
     A session that nobody keeps alive ends with its lease: a thread that waits for `lost`, or for a `Lock`, closes the
@@ -74,6 +76,8 @@ class Session:
 
     def __init__(self, backend: CoordinationBackend, ttl: float, clock: Clock = SYSTEM_CLOCK) -> None:
         self._process = OwnProcess("this session", f"make backend and session in the child process, or {SPAWN_ADVICE}")
+        check_backend(backend)
+        check_seconds("ttl", ttl, zero=False)
         self.clock = clock
         self.backend = backend
         self._lost: Signal = _LossSignal(self, clock.signal())

@@ -5,14 +5,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, ClassVar, Self, TypeVar, cast
 
-from smoothcluster.errors import SmoothclusterError
+from smoothcluster.errors import GarbageError as GarbageError  # noqa: PLC0414  # also for importers of this module
 
 LARGEST_RECORD_BYTES = 4 * 1024 * 1024
 """The largest value to parse, in bytes: more than any record of this project has, on any store."""
-
-
-class GarbageError(SmoothclusterError):
-    """A record in the store has a form that this version does not write."""
 
 
 _ENCODE_JSON = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode

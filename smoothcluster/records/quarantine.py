@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from smoothcluster.arguments import check_name
 from smoothcluster.errors import UsageError
-from smoothcluster.model import Task, check_name
+from smoothcluster.model import Task
 from smoothcluster.records.blame import describe, parse_entries
 from smoothcluster.records.codec import GarbageError, dump, expect, expect_array, expect_object, load
 

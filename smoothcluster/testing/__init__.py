@@ -5,6 +5,7 @@
 `stateful`          random moves against a model of the contract: `backend_machine`
 `faults`            `Faulty`, a backend that refuses calls, drops answers or delivers them late
 `lagging`           `Lagging`, a backend whose reads are behind, as with several servers
+`context`           `task_context`, which a unit test passes to a handler
 `clock`             `HeldClock`, which only a test moves, and `eventually`, which waits for a condition
 `simulate`          the logic of whole groups in virtual time, with kills, pauses and partitions
 =================== ==================================================================================================
@@ -19,8 +20,8 @@ machine makes a test slower and never red.
 On failure: a broken rule of the contract names the rule. A broken promise in the simulator names the promise and prints
 the seed, and the same seed plays the same schedule again.
 
-`BackendConformance` and `backend_machine` need the extra ``smoothcluster[testing]`` and are imported at the first use:
-the clock, the faults and the simulator do without pytest.
+`BackendConformance`, `backend_machine` and the simulator need the extra ``smoothcluster[testing]`` and are imported at
+the first use: the clock, the context and the faults do without the extra.
 
 Begin reading with `faults.Faulty`, then `conformance.suite`, then the package `simulate`.
 """
@@ -29,6 +30,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from smoothcluster.testing.clock import HeldClock, eventually
+from smoothcluster.testing.context import task_context
+from smoothcluster.testing.extra import needs_extra
 from smoothcluster.testing.faults import Faulty
 from smoothcluster.testing.lagging import Lagging
 
@@ -36,7 +39,16 @@ if TYPE_CHECKING:
     from smoothcluster.testing.conformance.suite import Ability, BackendConformance
     from smoothcluster.testing.stateful import backend_machine
 
-__all__ = ["Ability", "BackendConformance", "Faulty", "HeldClock", "Lagging", "backend_machine", "eventually"]
+__all__ = [
+    "Ability",
+    "BackendConformance",
+    "Faulty",
+    "HeldClock",
+    "Lagging",
+    "backend_machine",
+    "eventually",
+    "task_context",
+]
 
 _RULE_MODULES = ("kit", "keys", "commits", "outcomes", "leases", "watches", "connection", "locks", "parts")
 
@@ -44,11 +56,12 @@ _RULE_MODULES = ("kit", "keys", "commits", "outcomes", "leases", "watches", "con
 if not TYPE_CHECKING:  # Else no type checker would notice a misspelt name.
 
     def __getattr__(name: str) -> object:
-        if name in ("Ability", "BackendConformance"):
-            import pytest
+        with needs_extra():
+            if name in ("Ability", "BackendConformance"):
+                import pytest
 
-            pytest.register_assert_rewrite(*(f"{__name__}.conformance.{rules}" for rules in _RULE_MODULES))
-            return getattr(import_module(f"{__name__}.conformance.suite"), name)
-        if name == "backend_machine":
-            return import_module(f"{__name__}.stateful").backend_machine
+                pytest.register_assert_rewrite(*(f"{__name__}.conformance.{rules}" for rules in _RULE_MODULES))
+                return getattr(import_module(f"{__name__}.conformance.suite"), name)
+            if name == "backend_machine":
+                return import_module(f"{__name__}.stateful").backend_machine
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,11 +28,12 @@ def test_the_command_that_serves(tmp_path: Path) -> None:
             server.kill()
 
 
-def test_the_test_of_a_crawler(tmp_path: Path) -> None:
-    """Pytest passes it."""
-    (tmp_path / "test_crawl.py").write_text(block("docs/howto/test-a-crawler.md", "python", "def test_"))
+def test_the_tests_of_a_crawler(tmp_path: Path) -> None:
+    """Pytest passes them: one that calls the handler, and one of a whole group."""
+    (tmp_path / "test_handler.py").write_text(block("docs/howto/test-a-crawler.md", "python", "task_context("))
+    (tmp_path / "test_crawl.py").write_text(block("docs/howto/test-a-crawler.md", "python", "MemoryServer("))
     place = Place(tmp_path, "memory://")
     run = place.start(sys.executable, "-m", "pytest", "-q", "--rootdir", str(tmp_path), str(tmp_path))
     out = run.communicate(timeout=PATIENCE)[0]
     assert run.returncode == 0, out
-    assert "1 passed" in out
+    assert "2 passed" in out

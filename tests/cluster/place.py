@@ -38,7 +38,9 @@ class Place:
     def start(self, *command: str) -> "subprocess.Popen[str]":
         """A process in the folder."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = os.environ | {"PATH": path, "PYTHONPATH": str(self.folder)}
+        # The code under test may be found by PYTHONPATH, too.
+        modules = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
+        environment = os.environ | {"PATH": path, "PYTHONPATH": modules}
         return subprocess.Popen(command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE)
 
     def type(self, code: str) -> str:

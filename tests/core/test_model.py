@@ -9,9 +9,10 @@ from core_kit import Quiet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smoothcluster.arguments import check_name
 from smoothcluster.errors import UsageError
 from smoothcluster.jobs.chunks import decode_chunk, encode_task
-from smoothcluster.model import MOST_NESTING, Task, TaskContext, check_name
+from smoothcluster.model import MOST_NESTING, Task, TaskContext
 from smoothcluster.pool.run import Run, RunState, record_result
 
 
@@ -220,3 +221,42 @@ def test_a_name_that_cannot_be_part_of_a_key_is_refused(name: str) -> None:
     """Saying what it was for."""
     with pytest.raises(UsageError, match=r"group .* not valid"):
         check_name("group", name)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "says"),
+    [
+        (
+            "http://x/",
+            'takes Tasks, as in context.submit\\(\\[Task\\(url="http://localhost/"\\)\\]\\), not str: .http://x/',
+        ),
+        (None, "not NoneType: None"),
+        (Task(id="x"), "not Task: Task"),
+        ({"id": "x"}, "not dict: "),
+        ([Task(id="x"), None], "takes Tasks, not NoneType: None"),
+        ([Task(id="x"), "http://x/"], "takes Tasks, not str: 'http://x/'"),
+    ],
+)
+def test_a_handler_that_submits_no_tasks_is_told_at_once(tasks: Any, says: str) -> None:
+    """The error shows the right form, where the handler made the call."""
+    context = TaskContext("m", "j", 0, 1, 1, Quiet())
+    with pytest.raises(UsageError, match=f"context.submit {says}" if "takes" in says else says):
+        context.submit(tasks)
+
+
+def test_a_submit_that_a_handler_does_not_survive_adds_nothing() -> None:
+    """An iterator that raises half-way adds none of its tasks, even if the handler goes on."""
+    context = TaskContext("m", "j", 0, 1, 1, Quiet())
+    with pytest.raises(ZeroDivisionError):
+        context.submit(Task(id=str(1 // (2 - number))) for number in range(3))
+    assert context.submitted == []
+
+
+def test_a_handler_cannot_go_on_after_it_submitted_what_is_no_task() -> None:
+    """Links that nobody crawls are no success, even if the handler catches every error."""
+    context = TaskContext("m", "j", 0, 1, 1, Quiet())
+    with pytest.raises(UsageError):
+        context.submit(["http://x/"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    run = Run(Task(id="t"), context)
+    record_result(run, None)
+    assert (run.state, run.error) == (RunState.FAILED, "the handler submitted str, not a Task")

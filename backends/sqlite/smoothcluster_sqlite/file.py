@@ -58,7 +58,12 @@ class StoreFile:
     def __init__(self, path: Path | None) -> None:
         self._is_default = path is None
         # Absolute: the process may change to another folder.
-        self.path = str((path or default_path()).absolute())
+        try:
+            self.path = str((path or default_path()).absolute())
+        except FileNotFoundError:
+            raise UsageError(
+                f"{path} is relative to a deleted folder; go to another folder, or give the whole path"
+            ) from None
         self.url = f"{URL_PREFIX}/{self.path}"
         self._store: str | None = None
         self.number = 0
@@ -92,8 +97,9 @@ class StoreFile:
         inode = self.inode()
         self._check_access()
         connection = sqlite3.connect(
-            f"file:{quote(self.path)}?mode=rw", uri=True, timeout=0, isolation_level=None, check_same_thread=False
-        )
+            f"file:{quote(os.fsencode(self.path))}?mode=rw",  # A path of any bytes, UTF-8 or not.
+            uri=True, timeout=0, isolation_level=None, check_same_thread=False,
+        )  # fmt: skip
         _open[connection] = inode
         try:
             self._prepare(connection)

@@ -28,8 +28,29 @@ On failure: the violation names the promise, and the output has the seed and the
 Begin reading with `simulation`, then `scenario` and `invariants`.
 """
 
-from smoothcluster.testing.simulate.faults import FAULTS
-from smoothcluster.testing.simulate.invariants import Violation
-from smoothcluster.testing.simulate.simulation import Scenario, World, play
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from smoothcluster.testing.extra import needs_extra
+
+if TYPE_CHECKING:
+    from smoothcluster.testing.simulate.faults import FAULTS
+    from smoothcluster.testing.simulate.invariants import Violation
+    from smoothcluster.testing.simulate.simulation import Scenario, World, play
+else:
+
+    def __getattr__(name: str) -> object:
+        module = _HOME_MODULES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        with needs_extra():
+            return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+_HOME_MODULES = {
+    "FAULTS": "faults", "Scenario": "simulation", "Violation": "invariants", "World": "simulation",
+    "play": "simulation",
+}  # fmt: skip
+"""The modules are imported at the first use: without the extra, the command must be able to say what it needs."""
 
 __all__ = ["FAULTS", "Scenario", "Violation", "World", "play"]

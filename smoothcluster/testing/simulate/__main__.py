@@ -9,9 +9,16 @@ from dataclasses import fields, replace
 import click
 
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.testing.simulate.batch import Played, played, try_schedule
-from smoothcluster.testing.simulate.faults import FAULTS, ROLLBACK_FAULT
-from smoothcluster.testing.simulate.simulation import Scenario, World
+from smoothcluster.testing.extra import needs_extra
+
+try:
+    with needs_extra():
+        from smoothcluster.testing.simulate.batch import Played, played, try_schedule
+        from smoothcluster.testing.simulate.faults import FAULTS, ROLLBACK_FAULT
+        from smoothcluster.testing.simulate.simulation import Scenario, World
+except ModuleNotFoundError as error:
+    sys.stderr.write(f"Error: {error}\n")
+    sys.exit(2)
 
 TRACE_TAIL_LINES = 60
 """The number of trace lines printed before a violation."""

@@ -339,12 +339,17 @@ def test_several_members_need_several_names(invoke: Invoke, module: Callable[[st
     assert "put <index> into --name" in one_line(invoke("run", "crawl:handler", *options), 2)
 
 
-def test_several_members_that_cannot_begin_are_not_started_again(module: Callable[[str], None], tmp_path: Path) -> None:
-    """A wrong call does not get better."""
+@pytest.mark.parametrize(
+    ("numbers", "says"), [(("--runner", "0"), "runner must be"), ((), "the group has no numbers yet")]
+)
+def test_several_members_that_cannot_begin_are_not_started_again(
+    module: Callable[[str], None], tmp_path: Path, numbers: tuple[str, ...], says: str
+) -> None:
+    """A wrong call does not get better, whether that is seen before the members start or by them."""
     module("def handler(task, context):\n    return None\n")
-    options = ("--runner", "0", "--members", "2", "--backend", f"sqlite:///{tmp_path}/group.db")
+    options = (*numbers, "--members", "2", "--backend", f"sqlite:///{tmp_path}/group.db")
     with started("run", "crawl:handler", *options, cwd=tmp_path) as (process, _, __):
-        assert "runner must be" in process.communicate(timeout=DEADLINE)[1]
+        assert says in process.communicate(timeout=DEADLINE)[1]
         assert process.returncode == 2
 
 

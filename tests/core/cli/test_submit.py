@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,35 @@ def test_submit_says_how_to_go_on_after_a_mistake_in_a_stream(invoke: Invoke, ur
     assert "standard input, line 3: " in told
     assert "--job j" in told
     assert Cluster(connect(url)).jobs() == {"j": "open"}
+
+
+def test_a_stream_that_begins_with_a_mistake_leaves_no_job(invoke: Invoke, url: str) -> None:
+    """The first task is read before anything is written, so there is nothing to complete."""
+    told = one_line(invoke("submit", "--job", "j", "-", stdin="www.h\nhttp://h/1\n"), 2)
+    assert told.startswith("Error: standard input, line 1: ")
+    assert told.endswith("; nothing was written")
+    assert Cluster(connect(url)).jobs() == {}
+
+
+def test_a_job_cut_short_can_be_ended_as_it_is(invoke: Invoke, url: str) -> None:
+    """Submitting nothing to it, as the page says: it ends with the tasks that it has."""
+    one_line(invoke("submit", "--job", "j", "-", stdin="http://h/1\nhttp://h/2\nwww.h\n"), 2)
+    assert Cluster(connect(url)).jobs() == {"j": "open"}
+    assert invoke("submit", "--job", "j", "/dev/null").exit_code == 0
+    assert Cluster(connect(url)).jobs() == {"j": "sealed"}
+
+
+def test_submit_says_how_to_go_on_after_any_error(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after an error that nobody foresaw."""
+
+    def broken(feed: Iterator[Task], bar: object) -> Iterator[Task]:
+        yield next(iter(feed))
+        raise RuntimeError("no idea")
+
+    monkeypatch.setattr(sys.modules["smoothcluster.cli.submit"], "_shown", broken)
+    told = one_line(invoke("submit", "--job", "j", "http://h/"), 1)
+    assert "RuntimeError: no idea; " in told
+    assert "submit again with --job j" in told
 
 
 def test_submit_skips_repeats_if_told_to(invoke: Invoke, url: str, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_one_id_twice_in_a_submit_is_an_error() -> None:
     """The job stays open: what was written runs, and it can be completed."""
     backend = store()
     with pytest.raises(DuplicateTaskError, match="'t1' appears twice"):
-        submit(backend, [*tasks(2), Task(id="t1")])
+        submit(backend, iter([*tasks(2), Task(id="t1")]))
     assert job_of(backend).state == JOB_OPEN
     submit(backend, tasks(2), prefix="again")
     assert job_of(backend).state == JOB_SEALED

@@ -89,6 +89,8 @@ def test_it_works_as_typed(shell: Shell, tmp_path: Path) -> None:
     assert len(shown) == 3
     assert cluster.job("pages").progress().done == PAGES
     errors = (tmp_path / "errors").read_text()
+    assert "GET /" not in errors, "the web server's lines are not among the members'"
+    assert (tmp_path / "web.log").read_text().count("GET /") >= PAGES
     for line in told.splitlines():
         assert line.split(" ", 2)[2][:15] in errors, "it says so, if in other numbers"
     shell.type(f"{stop}true")

@@ -314,7 +314,7 @@ cast("list[object]", CHANGED.meta).append({1})
 @pytest.mark.parametrize(
     ("submitted", "reason"),
     [
-        ("http://x", "the handler submitted str, not a Task"),
+        ("http://x", "UsageError: context.submit takes Tasks, not str: 'http://x'"),
         (CHANGED, "the handler submitted task 'x', which is not JSON: set is no JSON type; use a list"),
         (Task(id="x", meta="x" * LARGEST_VALUE), "the handler submitted task 'x' of "),
     ],
