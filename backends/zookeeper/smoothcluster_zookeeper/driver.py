@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast, final
 
 from kazoo.client import KazooClient
+from kazoo.exceptions import ConnectionDropped
 from kazoo.protocol.connection import CLOSE_RESPONSE, ConnectionHandler
 from kazoo.protocol.serialization import CloseInstance
 from kazoo.security import ACL
@@ -29,7 +30,9 @@ from smoothcluster_zookeeper.settings import Settings
 
 _KAZOO_LOG = logging.getLogger("smoothcluster_zookeeper.kazoo")
 _KAZOO_LOG.addHandler(logging.NullHandler())
-_KAZOO_LOG.setLevel(logging.INFO)  # At DEBUG kazoo logs credentials.
+# At DEBUG kazoo logs credentials. Below ERROR kazoo logs two lines for each attempt to connect, several times a second;
+# the library's own errors name the last failure.
+_KAZOO_LOG.setLevel(logging.ERROR)
 
 
 class Event(Protocol):
@@ -72,7 +75,7 @@ class Driver:
     Without *ping*, only requests keep the session alive.
     """
 
-    def __init__(
+    def __init__(  # long: a line for each part of the driver's state
         self,
         settings: Settings,
         handler: Handler,
@@ -85,7 +88,11 @@ class Driver:
         self.ping = ping
         self.granted = 0.0
         self.zxid = 0
-        """The latest transaction id of the store in any answer."""
+        """The latest transaction id of the store in any answer since the last refusal of a server."""
+        self.refusals = 0
+        """How often a server has ended the connection instead of answering the handshake."""
+        self.verified = -1
+        """The number of refusals when the client last knew that the store was no older than in earlier answers."""
         self.last_failure: str | None = None
         self.closed = False
         """Whether the servers have confirmed the end of the session."""
@@ -165,6 +172,17 @@ class Driver:
         self._kazoo._queue.append((CloseInstance, None))
         self.wake()
 
+    def forget_state(self) -> None:
+        """Connect even to an older store from now on: a server has ended the connection during the handshake.
+
+        A server does so to a client that has seen a later state of the store. Either the server is a little behind, or
+        the store was emptied or restored, and never catches up. With the latest state in the handshake, the session
+        would then try for ever. `Connection.verify` finds out which is the case before the session's next commit.
+        """
+        self._kazoo.last_zxid = 0
+        self.zxid = 0
+        self.refusals += 1
+
     def wake(self) -> None:
         """Wake the thread to handle pending work."""
         with contextlib.suppress(AttributeError, OSError):  # The socket is closed, or a wake-up is pending.
@@ -199,7 +217,11 @@ class _Connection(ConnectionHandler):
         return min(silence, longest), longest
 
     def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:  # noqa: ARG002  # Not kazoo's limit.
-        answer = super()._invoke(self._driver.settings.share, request, xid)
+        try:
+            answer = super()._invoke(self._driver.settings.share, request, xid)
+        except ConnectionDropped:
+            self._driver.forget_state()
+            raise
         if xid is None:
             self._driver.granted = answer[0].time_out / 1000
         return answer

@@ -152,6 +152,7 @@ class Watches:
         self._work.set()
 
     def _run(self) -> None:
+        away = False
         while True:
             self._work.wait()
             # Cleared before the other two are read: a watch that fires, or a `close`, after this line sets the event
@@ -164,10 +165,13 @@ class Watches:
             try:
                 self._arm(watches)
             except (BackendError, NoNodeError) as error:
-                _ZOOKEEPER_LOG.info("cannot arm the watches, and will try again: %s", error)
+                if not away:  # Once per outage: the members themselves report a long outage every minute.
+                    _ZOOKEEPER_LOG.info("cannot arm the watches, and will try again: %s", error)
+                away = True
                 self._rearm_later(watches)
                 self._closed.wait(_REARM_PAUSE_SECONDS)
                 continue
+            away = False
             # After arming: the owner's next read then sees every change from before, and the armed watches report
             # every later change. Notified before, the owner could read first, and a change between the read and the
             # arming would stay unnoticed.
