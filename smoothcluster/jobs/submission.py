@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from smoothcluster.backend import Change, Create, HasHistory, Refused
+from smoothcluster.backend import Change, Create, Refused
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
 from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
@@ -48,12 +48,14 @@ class Submission:
         after such a loss, if *tasks* is a list or tuple.
         """
         while True:
-            history = patiently(self._clock, self._patience, self._history)
+            history = patiently(self._clock, self._patience, self._store.history)
             self._write(tasks)
-            if not isinstance(tasks, list | tuple) or history == patiently(self._clock, self._patience, self._history):
+            if not isinstance(tasks, list | tuple) or history == patiently(
+                self._clock, self._patience, self._store.history
+            ):
                 break
         self._commit([], 0, JOB_SEALED)
-        now = patiently(self._clock, self._patience, self._history)
+        now = patiently(self._clock, self._patience, self._store.history)
         if now != history:
             raise OutcomeUnknownError(
                 f"during the submit of job {self._job}, the store may have lost acknowledged writes (history before: "
@@ -71,9 +73,6 @@ class Submission:
         for packet in packer.remaining():
             self._queue(packet)
         self._flush()
-
-    def _history(self) -> str | None:
-        return self._backend.history() if isinstance(self._backend, HasHistory) else None
 
     def _encoded(self, tasks: Iterable[Task]) -> Iterator[tuple[bytes, str]]:
         seen: set[bytes] = set()

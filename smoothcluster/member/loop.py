@@ -22,6 +22,7 @@ from smoothcluster.group.joining import try_join
 from smoothcluster.group.store import GroupStore
 from smoothcluster.member.environment import Environment
 from smoothcluster.member.incarnation import Incarnation, Joined
+from smoothcluster.member.rollback import StoreHistory
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Role
 from smoothcluster.pool import Run
@@ -54,6 +55,7 @@ class MemberLoop:
         self._store = GroupStore(
             backend.for_group(settings.group), Keys(settings.group), self._report, self._clock, environment.new_id
         )
+        self._history = StoreHistory(self._store)
         self.session: Session | None = None
         self._incarnation = ""
         self._ended: tuple[str, str] | None = None
@@ -101,7 +103,7 @@ class MemberLoop:
             return False
         self.name = me.record.name
         self._environment.announce(self._settings.group, self.name, self._incarnation)
-        joined = Joined(self.session, me, spec.record.shards)
+        joined = Joined(self.session, me, spec.record.shards, self._history)
         self.life = Incarnation(self._store, self._settings, self._environment, joined, self.pool)
         if self._ended is not None:
             self.life.events.add("lease_lost", incarnation=self._ended[0], why=self._ended[1])
