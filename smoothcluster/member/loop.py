@@ -17,6 +17,7 @@ from smoothcluster.errors import (
     MisplacedKeyError,
     NameInUseError,
     OutcomeUnknownError,
+    UnavailableError,
 )
 from smoothcluster.group.joining import try_join
 from smoothcluster.group.store import GroupStore
@@ -62,8 +63,8 @@ class MemberLoop:
         """The last incarnation and the reason for the end, until an event reports both."""
         self._running = False
         self._away_until, self._pause = 0.0, FIRST_RETRY_PAUSE_SECONDS
-        self._away, self._say_again = "", 0.0
-        """The last reported reason why the store is away; empty while the store answers."""
+        self._away, self._say_again = set[type[Exception]](), 0.0
+        """The kinds of errors reported in this outage, or since the last reminder; empty while the store answers."""
 
     def _may_start(self, _: Run) -> bool:
         session = self.session  # Read once: a worker's thread asks, while the loop ends the session.
@@ -167,14 +168,14 @@ class MemberLoop:
             self._report(error.key, error.what)
             return self._stay_away()
         except (BackendError, GarbageError) as error:
-            self._warn_away(str(error))
+            self._warn_away(error)
             if self.life is not None:
                 self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))
             return self._stay_away()
         self._away_until, self._pause = 0.0, FIRST_RETRY_PAUSE_SECONDS
         if self._away:
             log.warning("the store is available again")
-            self._away = ""
+            self._away.clear()
         if self.life is None or self.inbox.wake.is_set():
             return 0.0
         return max(0.0, self.life.next_time() - self._clock.monotonic())
@@ -190,11 +191,18 @@ class MemberLoop:
         self.life.publish(running=self._running)
         self.life.step(leaving=leaving)
 
-    def _warn_away(self, why: str) -> None:
+    def _warn_away(self, error: BackendError | GarbageError) -> None:
+        """Report an outage once, and again every minute. Another kind of error is news: the reason has changed."""
         now = self._clock.monotonic()
-        if why != self._away or now >= self._say_again:
-            log.warning("the store is unavailable: %s", why)
-            self._away, self._say_again = why, now + OUTAGE_REMINDER_SECONDS
+        if now >= self._say_again:
+            self._away.clear()
+        # Whether the outcome of a call is unknown depends on the call, not on the outage. Nor are the words of an
+        # error a kind: they name the call, the server or the lease.
+        kind = UnavailableError if isinstance(error, OutcomeUnknownError) else type(error)
+        if kind not in self._away:
+            log.warning("the store is unavailable: %s", error)
+            self._away.add(kind)
+            self._say_again = now + OUTAGE_REMINDER_SECONDS
 
     def _stay_away(self) -> float:
         self._away_until = self._clock.monotonic() + self._pause
