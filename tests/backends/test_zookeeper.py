@@ -46,6 +46,7 @@ from smoothcluster.backend import (
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
     AccessDeniedError,
+    BackendError,
     LeaseLostError,
     OutcomeUnknownError,
     UnavailableError,
@@ -92,6 +93,19 @@ def reached(act: Callable[[], Answer]) -> Answer | None:
         return act()
     except (OutcomeUnknownError, UnavailableError):
         return None
+
+
+def reached_at_last(act: Callable[[], Answer]) -> Answer:
+    """What *act* returns once it reaches the store."""
+    answers: list[Answer] = []
+
+    def try_once() -> bool:
+        with suppress(BackendError):
+            answers.append(act())
+        return bool(answers)
+
+    eventually(try_once, 60.0)
+    return answers[0]
 
 
 def session_of(owner: Lease | ZookeeperBackend) -> Session:
@@ -492,6 +506,30 @@ def test_reads_go_on_after_the_store_was_restored(server: ZookeeperServer) -> No
         assert backend.history() == after
 
 
+def test_a_commit_is_the_first_to_find_the_store_emptied() -> None:
+    """The numbers of versions begin again: a commit with one from before is refused, though no read came before it."""
+    with (
+        ZookeeperServer(tick_time=200) as server,
+        closing(ZookeeperBackend(server.hosts)) as backend,
+        closing(ZookeeperBackend(server.hosts)) as other,
+    ):
+        for client in (backend, other):
+            create(client, "a")
+            for _ in range(5):
+                client.commit([], [Update("a", b"x")])
+            entry = client.get("a")
+            assert entry is not None
+            assert entry.version == "5"
+            if client is backend:
+                for number in range(100):
+                    create(backend, f"b{number}")
+                server.empty()
+                assert reached_at_last(lambda: other.get("a")) is None
+        told = reached_at_last(lambda: backend.commit([], [Update("a", b"y", "5")]))
+        assert isinstance(told, Refused)
+        assert "rollback 1 " in backend.history()
+
+
 # A server that does not answer.
 
 
@@ -805,6 +843,7 @@ def _intrusions(intruder: ZookeeperBackend) -> list[Callable[[], object]]:
 def test_credentials_are_not_logged(connect: Callable[..., ZookeeperBackend], caplog: pytest.LogCaptureFixture) -> None:
     """Not at any level, nor shown by what can be printed."""
     caplog.set_level(logging.NOTSET)
+    caplog.set_level(logging.INFO, "smoothcluster_zookeeper.kazoo")  # Silent otherwise.
     owner = connect(username="me", password=SECRET)
     create(owner, "a")
     assert caplog.records
