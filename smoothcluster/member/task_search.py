@@ -2,8 +2,8 @@
 
 An owner lists the tasks of a shard after a wake-up of the shard's watch. The search also has each idle shard listed
 once in a round. The listings are spread over the round, one at a time. So at rest a group pays one request per shard
-and round, however many members the group has. A shard with tasks to start, or a member without a free worker, costs
-nothing.
+and round, however many members the group has, and a member at most one request per second. A shard with tasks to start,
+or a member without a free worker, costs nothing.
 """
 
 import random
@@ -13,7 +13,10 @@ from smoothcluster.clock import Clock
 from smoothcluster.work.workload import Workload
 
 SEARCH_ROUND_SECONDS = 30.0
-"""Seconds in which every idle shard of a member is listed."""
+"""Seconds in which every idle shard of a member is listed, if the member has no more shards than seconds."""
+
+SHORTEST_SEARCH_PAUSE_SECONDS = 1.0
+"""Seconds between two listings of a member with many shards: the round then takes longer."""
 
 LEAST_SEARCH_SHARE = 0.8
 """The shortest pause between two listings, as a share of the longest: so members that start together drift apart."""
@@ -35,8 +38,8 @@ class TaskSearch:
         works, now = self._workload.works, self._clock.monotonic()
         if not works or now < self._next:
             return
-        longest = self._seconds / len(works)
-        self._next = now + longest * self._random.uniform(LEAST_SEARCH_SHARE, 1.0)
+        pause = self._random.uniform(LEAST_SEARCH_SHARE, 1.0) * self._seconds / len(works)
+        self._next = now + max(pause, SHORTEST_SEARCH_PAUSE_SECONDS)
         # While all workers are busy, a mark would only make the shard look as if there were tasks.
         idle = [n for n, work in works.items() if work.free() and not work.backlog.promising()]
         if idle and self._workload.room():

@@ -1,10 +1,13 @@
 """Owners look for tasks now and then, so a wake-up that never comes costs time, and no more."""
 
+from collections.abc import Callable
+
 from core.by_hand import submit
 from core_kit import KEYS, Group
 
+from smoothcluster.backend import Watch
 from smoothcluster.member.loop import MemberLoop
-from smoothcluster.member.task_search import SEARCH_ROUND_SECONDS
+from smoothcluster.member.task_search import LEAST_SEARCH_SHARE, SEARCH_ROUND_SECONDS
 from smoothcluster.memory import MemoryBackend
 
 
@@ -12,7 +15,11 @@ def without_wakeups(group: Group) -> MemoryBackend:
     """A client of the store whose watches never wake anybody."""
     backend = MemoryBackend(group.store)
     watch = backend.watch
-    vars(backend)["watch"] = lambda path, notify, *, values=True: watch(path, lambda: None, values=values)
+
+    def silent(path: str, _: Callable[[], None], *, values: bool = True) -> Watch:
+        return watch(path, lambda: None, values=values)
+
+    vars(backend)["watch"] = silent
     return backend
 
 
@@ -52,16 +59,28 @@ def test_a_task_is_found_without_a_wake_up() -> None:
 
 def test_at_rest_each_shard_is_listed_once_in_a_round_and_not_all_at_once() -> None:
     """What a group at rest costs is bounded, and spread over the round."""
-    group, listed = Group(shards=32), list[str]()
+    group, listed = Group(shards=20), list[str]()
     loop = group.member(backend=counting(group, listed))
     pass_time(group, loop, 1.0)
     listed.clear()
     pass_time(group, loop, SEARCH_ROUND_SECONDS)
-    assert set(listed) == {KEYS.tasks(number) for number in range(32)}
-    assert len(listed) <= 32 / 0.8 + 1
+    assert set(listed) == {KEYS.tasks(number) for number in range(20)}
+    assert len(listed) <= 20 / LEAST_SEARCH_SHARE + 1
     listed.clear()
     pass_time(group, loop, SEARCH_ROUND_SECONDS / 10)
-    assert 1 <= len(listed) <= 6
+    assert 1 <= len(listed) <= 4
+
+
+def test_many_shards_at_rest_cost_no_more_than_a_listing_each_second() -> None:
+    """Their round takes longer."""
+    group, listed = Group(shards=64), list[str]()
+    loop = group.member(backend=counting(group, listed))
+    pass_time(group, loop, 1.0)
+    listed.clear()
+    pass_time(group, loop, SEARCH_ROUND_SECONDS)
+    assert len(listed) <= SEARCH_ROUND_SECONDS + 1
+    pass_time(group, loop, 70.0 - SEARCH_ROUND_SECONDS)
+    assert set(listed) == {KEYS.tasks(number) for number in range(64)}
 
 
 def test_a_busy_member_searches_nothing() -> None:
