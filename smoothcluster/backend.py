@@ -24,7 +24,7 @@ must invalidate every version that the store handed out before. The store refuse
 such a version, even where the key is unchanged: the caller may have decided on other records that are lost.
 
 The same holds on every store after a rollback by hand, when somebody empties the store or restores a backup: a client
-that has seen a later state refuses the versions from before, reports another `HasHistory.history`, and wakes all watches.
+that has seen a later state refuses the versions from before, reports another history, and wakes all watches.
 """
 
 import re
