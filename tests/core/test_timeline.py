@@ -2,7 +2,7 @@
 
 import pytest
 
-from smoothcluster.backend import AtVersion, Create, Delete, Exists, Update
+from smoothcluster.backend import AtVersion, Change, Condition, Create, Delete, Exists, Update
 from smoothcluster.timeline import Timeline, numbered
 
 
@@ -82,6 +82,6 @@ def test_a_part_without_a_version_is_never_outdated() -> None:
     """It was not decided on what was read."""
     timeline = seen(5)
     timeline.advance(1, timeline.mark())
-    parts = [Create("a", b""), Update("b", b""), Delete("c"), Exists("d")]
+    parts: list[Condition | Change] = [Create("a", b""), Update("b", b""), Delete("c"), Exists("d")]
     assert timeline.outdated(parts) is None
     assert numbered(parts) == parts

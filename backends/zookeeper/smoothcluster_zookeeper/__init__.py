@@ -48,8 +48,8 @@ On failure:
 * *A lease's session expires.* The servers delete the lease's keys. ``renew`` returns False, and commits on the
   lease raise ``LeaseLostError``.
 * *The store is older than before*, emptied or restored from a backup. The servers refuse a session that names the
-  state last seen, so the session connects without (``driver``). Then a transaction id below an earlier answer shows the rollback
-  (``connection``), and versions from before are refused. Watches are armed again after the reconnect anyway.
+  state last seen, so the session connects without (``driver``). Then a transaction id below an earlier answer shows the
+  rollback (``connection``), and versions from before are refused. Watches are armed again after the reconnect anyway.
 * *Failover of ZooKeeper's leader.* No acknowledged commit is lost, so versions stay valid.
 
 Begin reading in ``adapter``, then ``session``, ``transaction``, ``lease`` and ``watches``. Only ``driver`` touches
