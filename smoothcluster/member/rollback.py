@@ -65,14 +65,15 @@ class RollbackRecovery:
             # rollback. The workload sends the commit again: a refusal shows the reason.
             if read is not None and read.version != work.version and work.pending is None:
                 whole += [number] if self._workload.reconcile(number, read) else []
-        # A member without shards, such as a Backup Runner, notices a rollback by the new version of the own record.
+        # A member without shards, such as a Backup Runner, notices a rollback by the new version of the own record, and
+        # has nothing to report but the warning. After the end of the last incarnation the event tells the reason.
         own = view.members[self._incarnation].version
         if whole or self._news.behind_shards or own != self._own_version:
             history, changed = self._history.look()
             # Cleared only after the call: if the call fails, the next read reports the lost commits.
-            self._own_version = own
+            first, self._own_version = self._own_version is None, own
             behind, self._news.behind_shards = self._news.behind_shards, {}
-            if whole or behind or changed:
+            if whole or behind or (changed and first):
                 self._events.add("doubt", incarnation=self._incarnation, shards=behind, whole=whole, store=history)
 
     def begun_before(self, view: View) -> list[int]:

@@ -40,16 +40,15 @@ class Commits:
         self._directories.remove_empty()
         # An ephemeral znode belongs to the session that sends the transaction: so keys on a lease need its session.
         session = lease.session if lease else self._connection.ready(deadline)
-        session.ready(deadline)
-        self._connection.verify(session, deadline)
-        since = self._connection.timeline.mark()
-        outdated = self._connection.timeline.outdated((*conditions, *changes))
-        if outdated is not None:
-            return Refused(outdated), ()
-        parts = numbered((*conditions, *changes))
+        parts, timeline = (*conditions, *changes), self._connection.timeline
         while True:
             session.ready(deadline)
-            transaction = self._transaction(session, lease, parts)
+            # After the wait for a connection: the session may have connected to an older store meanwhile.
+            self._connection.verify(session, deadline)
+            since, outdated = timeline.mark(), timeline.outdated(parts)
+            if outdated is not None:
+                return Refused(outdated), ()
+            transaction = self._transaction(session, lease, numbered(parts))
             results, failed, answers = session.run(transaction, deadline, OutcomeUnknownError, after)
             self._connection.record_state(session, since)
             if lease:
