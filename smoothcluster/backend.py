@@ -25,6 +25,9 @@ that come and go a name that is never used again.
 After a possible loss of acknowledged commits, a store with a false `Guarantees.survives_failover`
 must invalidate every version that the store handed out before. The store refuses a commit that names
 such a version, even where the key is unchanged: the caller may have decided on other records that are lost.
+
+The same holds on every store after a rollback by hand, when somebody empties the store or restores a backup: a client
+that has seen a later state refuses the versions from before, reports another history, and wakes all watches.
 """
 
 import re
@@ -358,7 +361,7 @@ class CoordinationBackend(Protocol):
 
 @runtime_checkable
 class HasHistory(Protocol):
-    """A store that may lose its latest commits and reports when a loss is possible."""
+    """A store that may lose its latest commits, or be set back by hand, and reports when a loss is possible."""
 
     @abstractmethod
     def history(self) -> str:

@@ -34,8 +34,11 @@ class MemoryStore:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="smoothcluster-"))
         self.path = check_path(self._folder / "cluster.sock")
+        self._process = self._spawn()
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-c", _SERVER, str(self.path)]
-        self._process = spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        return spawn(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
 
     @property
     def url(self) -> str:
@@ -59,10 +62,27 @@ class MemoryStore:
         """SIGCONT."""
         self._process.send_signal(signal.SIGCONT)
 
-    def stop(self) -> None:
-        """SIGKILL: all is lost."""
+    def empty(self) -> None:
+        """SIGKILL, and another process serves in its place: all is lost."""
+        self._end()
+        self._process = self._spawn()
+        self.start()
+
+    def save(self) -> None:
+        """There is nothing to make a backup of."""
+        raise NotImplementedError
+
+    def set_back(self) -> None:
+        """There is no backup."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+    def stop(self) -> None:
+        """SIGKILL: all is lost."""
+        self._end()
         shutil.rmtree(self._folder)
 
     def _tell(self, what: str) -> None:

@@ -20,6 +20,7 @@ class RedisServer(Server):
     """
 
     scheme = "redis"
+    data = "appendonlydir"
 
     def __init__(self, settings: Mapping[str, object] | None = None, *, sentinel: bool = False) -> None:
         super().__init__()
@@ -42,6 +43,10 @@ class RedisServer(Server):
         if program is None:
             raise ServerMissingError("no redis-server found: apt-get install redis-server")
         return [program, str(self.folder / "redis.conf"), *(["--sentinel"] if self._sentinel else [])]
+
+    def save(self) -> None:
+        """Take a backup of the running server: each restart is a new history. A torn last command is left out."""
+        shutil.copytree(self.folder / self.data, self.folder / "backup")
 
     def ask(self, *words: object) -> str:
         """The answer to one command, through redis-cli, which needs no driver of ours; also its complaint."""

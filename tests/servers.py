@@ -77,6 +77,8 @@ class Server(ABC):
     """
 
     scheme: ClassVar[str]
+    data: ClassVar[str] = "data"
+    """The folder of its data, in its own folder."""
 
     def __init__(self) -> None:
         self.port: int = free_port()
@@ -151,6 +153,26 @@ class Server(ABC):
     def restart(self) -> None:
         """Kill it and start it again on the same port."""
         self.kill()
+        self.start()
+
+    def empty(self) -> None:
+        """All data are lost, and it serves again."""
+        self.kill()
+        shutil.rmtree(self.folder / self.data)
+        (self.folder / self.data).mkdir(mode=0o700)
+        self.start()
+
+    def save(self) -> None:
+        """Take a backup, between two runs."""
+        self.kill()
+        shutil.copytree(self.folder / self.data, self.folder / "backup")
+        self.start()
+
+    def set_back(self) -> None:
+        """Restore the backup: what was acknowledged since is lost."""
+        self.kill()
+        shutil.rmtree(self.folder / self.data)
+        shutil.copytree(self.folder / "backup", self.folder / self.data)
         self.start()
 
     def pause(self) -> None:

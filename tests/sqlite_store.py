@@ -3,6 +3,7 @@
 import secrets
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -90,6 +91,26 @@ class SqliteStore:
                 file.rename(self._folder / file.name)
             self._away.rmdir()
         return self
+
+    def empty(self) -> None:
+        """The file is deleted, and somebody makes another."""
+        self._delete()
+        with closing(SqliteBackend(self.path)) as backend:
+            backend.get("none")
+
+    def save(self) -> None:
+        """Take a backup."""
+        with closing(sqlite3.connect(self.path)) as file, closing(sqlite3.connect(self._folder / "backup")) as copy:
+            file.backup(copy)
+
+    def set_back(self) -> None:
+        """The backup takes the place of the file."""
+        self._delete()
+        shutil.copy(self._folder / "backup", self.path)
+
+    def _delete(self) -> None:
+        for file in sorted(self._folder.glob("cluster.db*")):
+            file.unlink()
 
     def pause(self) -> None:
         """A process stops in the middle of writing: nobody else can."""

@@ -62,7 +62,7 @@ class Measured:
     shortest_s: float
     """The shortest lease granted by the store."""
     history: str | None = None
-    """The id of the store's present history, for stores with lossy failover or restart."""
+    """The id of the store's present history, for stores that can report a rollback."""
 
 
 @click.command()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar, final
 
-from smoothcluster.backend import Change, CoordinationBackend, Create, Entry, Update
+from smoothcluster.backend import Change, CoordinationBackend, Create, Entry, HasHistory, Update
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.group.view import Report, Versioned, View
 from smoothcluster.model import Evidence
@@ -81,6 +81,10 @@ class GroupStore:
     def stamp(self) -> Stamp:
         """Return the stamp of a new commit."""
         return Stamp(self.new_id(), self.clock.wall())
+
+    def history(self) -> str | None:
+        """The store's history in the store's own words; None if the store has none. Raise UnavailableError."""
+        return self.backend.history() if isinstance(self.backend, HasHistory) else None
 
     def read_spec(self) -> Versioned[Spec] | None:
         """The spec; None without a group. Raise GarbageError if it is unreadable: a group needs numbers."""

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from itertools import chain, islice
 
 from smoothcluster.arguments import check_tasks, shown
-from smoothcluster.backend import Change, Create, HasHistory, Refused
+from smoothcluster.backend import Change, Create, Refused
 from smoothcluster.errors import BackendError, DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
 from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
@@ -59,12 +59,12 @@ class Submission:
         whole = [*encoded] if isinstance(tasks, Collection) else None
         parts = chain([*islice(encoded, 1)], encoded) if whole is None else whole
         while True:
-            history = patiently(self._clock, self._patience, self._history)
+            history = patiently(self._clock, self._patience, self._store.history)
             self._write(parts)
-            if whole is None or history == patiently(self._clock, self._patience, self._history):
+            if whole is None or history == patiently(self._clock, self._patience, self._store.history):
                 break
         self._commit([], 0, JOB_SEALED)
-        now = patiently(self._clock, self._patience, self._history)
+        now = patiently(self._clock, self._patience, self._store.history)
         if now != history:
             raise OutcomeUnknownError(
                 f"during the submit of job {self._job}, the store may have lost acknowledged writes (history before: "
@@ -99,9 +99,6 @@ class Submission:
         for packet in packer.remaining():
             self._queue(packet)
         self._flush()
-
-    def _history(self) -> str | None:
-        return self._backend.history() if isinstance(self._backend, HasHistory) else None
 
     def _encoded(self, tasks: Iterable[Task]) -> Iterator[tuple[bytes, str]]:
         seen: set[bytes] = set()

@@ -14,8 +14,8 @@ move is a guarded commit. A handover never takes a survivor past the declared ca
 tasks running at once.
 
 On failure: while the store is away, running tasks finish and their outcomes wait in bounded memory. A lost lease ends
-the incarnation, and the loop joins again under the same name. After a rollback of the store, `rollback` finds the
-shards with lost commits.
+the incarnation, and the loop joins again under the same name. After a rollback of the store, `rollback` reports the
+rollback and finds the shards with lost commits. After a missed wake-up, `task_search` finds the tasks.
 
 Begin reading with `loop.MemberLoop.step`, then `incarnation.Incarnation.step`.
 """

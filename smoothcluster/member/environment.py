@@ -8,6 +8,7 @@ from smoothcluster.clock import Clock
 from smoothcluster.failure_detector import Peer
 from smoothcluster.member.inbox import Inbox
 from smoothcluster.member.readiness import Fitness
+from smoothcluster.member.task_search import SEARCH_ROUND_SECONDS
 from smoothcluster.pool import Apart, NoChildren, Pool, Run
 from smoothcluster.recipes.session import Session
 
@@ -43,5 +44,7 @@ class Environment:
     """The messages of other threads to the loop."""
     apart: Apart = NO_CHILDREN
     """The child processes for suspects, or for all tasks under isolation."""
+    search_seconds: float = SEARCH_ROUND_SECONDS
+    """Seconds in which a member searches every idle shard of its own for tasks."""
     fitness: Callable[[], Fitness] = Fitness
     """Return the result of the last readiness check."""

@@ -22,11 +22,12 @@ from smoothcluster.member.moves import Moves
 from smoothcluster.member.own_record import OwnRecord
 from smoothcluster.member.ownership import Ownership
 from smoothcluster.member.rebalancing import Rebalancer
-from smoothcluster.member.rollback import RollbackRecovery
+from smoothcluster.member.rollback import RollbackRecovery, StoreHistory
 from smoothcluster.member.schedule import Schedule
 from smoothcluster.member.settings import Settings
 from smoothcluster.member.stopping import Stopping
 from smoothcluster.member.takeover_log import TakeoverLog
+from smoothcluster.member.task_search import TaskSearch
 from smoothcluster.member.work_news import WorkNews
 from smoothcluster.model import Role
 from smoothcluster.pool import Pool
@@ -44,11 +45,15 @@ WHY_REMOVED = (
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The result of a join: the session, the member record, and the group's number of shards."""
+    """The result of a join: the session, the member record, and the group's number of shards.
+
+    The store's history goes with it, because a rollback may have ended the incarnation before.
+    """
 
     session: Session
     me: Versioned[Member]
     shards: int
+    history: StoreHistory
 
 
 class Incarnation:
@@ -75,10 +80,11 @@ class Incarnation:
             SentTasks(), environment.apart, self.events.add,
         )  # fmt: skip
         self.workload = Workload(pool, context, settings.concurrency, session.held, news)
+        self._search = TaskSearch(self.workload, store.clock, self.id, environment.search_seconds)
         adoption = Adoption(store, settings.pacing, self.events, self.id)
         self._claims = Claims(store, self.me, self.workload, adoption, self._takeovers, schedule)
         self._rebalancer = Rebalancer(store, settings.grace, self.workload, self.stopping, self._takeovers)
-        rollback = RollbackRecovery(store, self.workload, self.events, self.id, news)
+        rollback = RollbackRecovery(joined.history, self.workload, self.events, self.id, news)
         self._ownership = Ownership(self.id, self.workload, rollback, news)
         candidacy = Candidacy(self.id, settings.order, session.ttl)
         self._moves = Moves(self._claims, candidacy, self._rebalancer, rollback, schedule)
@@ -134,6 +140,7 @@ class Incarnation:
         moved = self._hurried and not leaving and self._hurry()
         if not moved and self._schedule.due():
             self.read_and_act(leaving=leaving)
+        self._search.step()
         self.workload.step()
         if self.view is not None and self._rebalancer.transfer(self.view, self.me.record):
             self._schedule.read_again()
@@ -145,8 +152,8 @@ class Incarnation:
 
     def next_time(self) -> float:
         """Return the latest time for the next turn, if no wake-up comes before."""
-        work = self.workload.next_time()
-        return self._schedule.next_read if work is None else min(work, self._schedule.next_read)
+        times = (self.workload.next_time(), self._search.next_time())
+        return min([self._schedule.next_read, *(time for time in times if time is not None)])
 
     def read_and_act(self, *, leaving: bool = False) -> View:
         """Read the group, take up and drop shards, and try the move now due. Called before the first turn, too."""

@@ -24,6 +24,7 @@ from smoothcluster.group.store import GroupStore
 from smoothcluster.member.environment import Environment
 from smoothcluster.member.incarnation import Incarnation, Joined
 from smoothcluster.member.outage import Outage
+from smoothcluster.member.rollback import StoreHistory
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Role
 from smoothcluster.pool import Run
@@ -55,6 +56,7 @@ class MemberLoop:
         )
         self._address, self._port = environment.address
         """Numeric host and port in the member record; port 0 after another member has removed a living incarnation."""
+        self._history = StoreHistory(self._store)
         self.session: Session | None = None
         self._incarnation = ""
         self._ended: tuple[str, str] | None = None
@@ -100,7 +102,7 @@ class MemberLoop:
             return False
         self.name = me.record.name
         self._environment.announce(self._settings.group, self.name, self._incarnation)
-        joined = Joined(self.session, me, spec.record.shards)
+        joined = Joined(self.session, me, spec.record.shards, self._history)
         self.life = Incarnation(self._store, self._settings, self._environment, joined, self.pool)
         if self._ended is not None:
             self.life.events.add("lease_lost", incarnation=self._ended[0], why=self._ended[1])

@@ -43,7 +43,7 @@ from smoothcluster.errors import (
 )
 from smoothcluster.registry import connect
 from smoothcluster.testing import Ability, BackendConformance, Faulty, HeldClock, backend_machine, eventually
-from smoothcluster.testing.conformance.kit import Wakes, create
+from smoothcluster.testing.conformance.kit import Wakes, create, refused
 
 
 def end_lease(path: Path, lease: Lease) -> None:
@@ -634,22 +634,47 @@ def test_only_what_outlives_the_machine_waits_for_the_disk(
 def test_a_file_that_was_replaced_is_not_taken_for_the_old_one(
     path: Path, backend: SqliteBackend, open_client: Callable[..., SqliteBackend]
 ) -> None:
-    """Another store, or an older copy, at the same path is refused by those who knew the former."""
+    """Another store, or an older copy, at the same path is read; versions of the former count no more."""
     copy = path.with_name("copy")
     create(backend, "a")
     with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(copy)) as other:
         connection.backup(other)
-    create(backend, "b")
+    backend.commit([], [Update("a", b"later")])
+    later, told = backend.get("a"), backend.history()
+    assert later is not None
     for file in path.parent.glob("cluster.db*"):
         file.unlink()
     copy.rename(path)
-    with pytest.raises(UnavailableError, match="was replaced by another file or by an older copy"):
-        backend.get("a")
+    assert refused(backend.commit([], [Update("a", b"new", later.version)])) == "a"
+    entry = backend.get("a")
+    assert entry is not None
+    assert entry.value == b""
+    assert backend.history() != told
     for file in path.parent.glob("cluster.db*"):
         file.unlink()
     create(open_client(), "a")
-    with pytest.raises(UnavailableError, match="was replaced by another file or by an older copy"):
-        backend.commit([], [Update("a", b"new")])
+    assert refused(backend.commit([], [Update("a", b"new", entry.version)])) == "a"
+    wakes = Wakes()
+    backend.watch("a", wakes)
+    before = wakes.count
+    open_client().commit([], [Update("a", b"new")])
+    wakes.since(before)
+
+
+def test_a_file_that_was_set_back_in_place_is_noticed(path: Path, backend: SqliteBackend) -> None:
+    """By sqlite's own means, which keep the file: it has a lower number."""
+    copy = path.with_name("copy")
+    create(backend, "a")
+    with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(copy)) as other:
+        connection.backup(other)
+    for _ in range(3):
+        backend.commit([], [Update("a", b"later")])
+    later, told = backend.get("a"), backend.history()
+    assert later is not None
+    with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(copy)) as other:
+        other.backup(connection)
+    eventually(lambda: backend.history() != told, 60.0)
+    assert refused(backend.commit([], [Update("a", b"new", later.version)])) == "a"
 
 
 def test_a_damaged_file_is_told_of(path: Path, backend: SqliteBackend) -> None:

@@ -46,6 +46,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
     AccessDeniedError,
     BackendClosedError,
+    BackendError,
     LeaseLostError,
     OutcomeUnknownError,
     UnavailableError,
@@ -92,6 +93,19 @@ def reached(act: Callable[[], Answer]) -> Answer | None:
         return act()
     except (OutcomeUnknownError, UnavailableError):
         return None
+
+
+def reached_at_last(act: Callable[[], Answer]) -> Answer:
+    """What *act* returns once it reaches the store."""
+    answers: list[Answer] = []
+
+    def try_once() -> bool:
+        with suppress(BackendError):
+            answers.append(act())
+        return bool(answers)
+
+    eventually(try_once, 60.0)
+    return answers[0]
 
 
 def session_of(owner: Lease | ZookeeperBackend) -> Session:
@@ -474,19 +488,46 @@ def test_a_read_waits_until_the_server_has_caught_up(server: ZookeeperServer) ->
             return sync(znode)
 
         kazoo.sync = slowly  # type: ignore[method-assign]
-        connection._seen = connection.session.zxid + 1
+        connection.timeline.advance(connection.session.zxid + 1, connection.timeline.mark())
         assert thread.submit(backend.get, "b").result(60) is not None
         assert len(syncs) == 3
 
 
-def test_reads_go_on_after_the_store_was_restored(server: ZookeeperServer, caplog: pytest.LogCaptureFixture) -> None:
-    """A store with older data never catches up: that is reported once, and reads show the data that there are."""
+def test_reads_go_on_after_the_store_was_restored(server: ZookeeperServer) -> None:
+    """A store with older data never catches up: the history shows that, and reads show the data that there are."""
     with closing(ZookeeperBackend(server.hosts, namespace="test-restored")) as backend:
         create(backend, "a")
-        backend._connection._seen += 1_000_000
+        before, timeline = backend.history(), backend._connection.timeline
+        timeline.advance(timeline.position + 1_000_000, timeline.mark())
         assert backend.get("a") is not None
+        after = backend.history()
+        assert after != before
         assert backend.get("a") is not None
-    assert caplog.text.count("ZooKeeper is older than before") == 1
+        assert backend.history() == after
+
+
+def test_a_commit_is_the_first_to_find_the_store_emptied() -> None:
+    """The numbers of versions begin again: a commit with one from before is refused, though no read came before it."""
+    with (
+        ZookeeperServer(tick_time=200) as server,
+        closing(ZookeeperBackend(server.hosts)) as backend,
+        closing(ZookeeperBackend(server.hosts)) as other,
+    ):
+        for client in (backend, other):
+            create(client, "a")
+            for _ in range(5):
+                client.commit([], [Update("a", b"x")])
+            entry = client.get("a")
+            assert entry is not None
+            assert entry.version == "5"
+            if client is backend:
+                for number in range(100):
+                    create(backend, f"b{number}")
+                server.empty()
+                assert reached_at_last(lambda: other.get("a")) is None
+        told = reached_at_last(lambda: backend.commit([], [Update("a", b"y", "5")]))
+        assert isinstance(told, Refused)
+        assert "rollback 1 " in backend.history()
 
 
 # A server that does not answer.

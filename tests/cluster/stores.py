@@ -40,6 +40,18 @@ class Store(Protocol):
         """Bring it back under the same address, and wait until it answers."""
 
     @abstractmethod
+    def empty(self) -> None:
+        """All data are lost, and it serves again under the same address."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """Take a backup."""
+
+    @abstractmethod
+    def set_back(self) -> None:
+        """Restore the backup: what was acknowledged since is lost."""
+
+    @abstractmethod
     def pause(self) -> None:
         """SIGSTOP."""
 

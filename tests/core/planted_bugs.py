@@ -247,6 +247,15 @@ BUGS = (
         "leave",
     ),
     Bug(
+        "an idle shard is not searched",
+        "member/task_search.py",
+        "            works[self._last].backlog.stale = True\n",
+        "            pass\n",
+        20,
+        "P7: ",
+        "leave,deafen",
+    ),
+    Bug(
         "the deadline counts from the answer of a renewal",
         "recipes/session.py",
         "                self._deadline = max(self._deadline, before + self.ttl)\n",

@@ -7,7 +7,7 @@ the contract        etcd
 ==================  ==================================================================================================
 key ``a/b``         the etcd key ``<namespace>/a/b/``: one range with this prefix holds the key and everything below
                     (module ``layout``)
-version             the key's modification revision, never repeated
+version             the key's modification revision, never repeated. After a rollback also the client's era
 ``Entry.created``   the key's creation revision
 commit              a transaction of comparisons and changes; after a refusal, a second one that reads the reason
                     (``transaction``)
@@ -45,6 +45,8 @@ On failure:
 * *A lease expires.* etcd deletes the lease's keys. ``renew`` returns False, and commits on the lease raise
   ``LeaseLostError``.
 * *Failover of etcd's leader.* No acknowledged commit is lost. Every lease gets its full time again.
+* *The store is older than before*, emptied or restored from a backup: the first answer to a read or transaction shows a
+  lower revision or another cluster id. Versions from before are refused, and all watches begin again and wake.
 * *The token expires.* The next call asks for another token; a refused watch is armed again on a new stream.
 
 Begin reading in ``adapter``, then ``transaction``, ``connection``, ``lease`` and ``watches``.

@@ -16,6 +16,7 @@ from smoothcluster.backend import (
     Delete,
     Entry,
     Guarantees,
+    HasHistory,
     Lease,
     Refused,
     Watch,
@@ -24,6 +25,7 @@ from smoothcluster.backend import (
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster.lifetime import ClientLifetime
 from smoothcluster.server_options import TlsOptions, format_server, warn_of_plain_password
+from smoothcluster.timeline import Mark, numbered
 from smoothcluster_etcd.address import DEFAULT_NAMESPACE, STORE_NAME, Pem, check_hosts, format_url, parse_url
 from smoothcluster_etcd.connection import Connection, Credentials
 from smoothcluster_etcd.layout import below, etcd_key, range_end
@@ -53,7 +55,7 @@ _DEFAULT_GUARANTEES = Guarantees(
 
 
 @final
-class EtcdBackend(CoordinationBackend):
+class EtcdBackend(CoordinationBackend, HasHistory):
     """Backend on the servers *hosts*, such as ``h1:2379,h2:2379``; everything lies under *namespace* there.
 
     The backend connects on first use. No call blocks for longer than *timeout* seconds.
@@ -124,7 +126,7 @@ class EtcdBackend(CoordinationBackend):
     @property
     def guarantees(self) -> Guarantees:
         # A granted lease shows the servers' shortest time. Not worth waiting for a connection.
-        if not self._shortest_known and self._connection.revision:
+        if not self._shortest_known and self._connection.timeline.position:
             self._shortest_known = True
             with suppress(BackendError):
                 shortest = self.lease(self._guarantees.ttl_step)
@@ -139,22 +141,22 @@ class EtcdBackend(CoordinationBackend):
     # Reading. etcd asks a majority before each answer, so reads are never behind and need no sync.
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
-        deadline = self._connection.deadline()
+        deadline, since = self._connection.deadline(), self._connection.timeline.mark()
         wanted: list[Message] = [{"key": etcd_key(self._namespace, key)} for key in keys]
         entries: list[Entry | None] = []
         for start in range(0, len(wanted), MOST_COMPARISONS):
             for answer in self._read(wanted[start : start + MOST_COMPARISONS], deadline):
-                entries.append(_entry(keys[len(entries)], answer.kvs[0]) if answer.kvs else None)
+                entries.append(_entry(keys[len(entries)], answer.kvs[0], since) if answer.kvs else None)
         return entries
 
     def keys(self, directory: str) -> list[str]:
         return sorted({f"{directory}/{name}" for name, _, _ in self._listing(directory, keys_only=True)})
 
     def list(self, directory: str) -> "list[Entry]":
+        since = self._connection.timeline.mark()
         found = self._listing(directory, keys_only=False)
-        return sorted(
-            (_entry(f"{directory}/{name}", kv) for name, direct, kv in found if direct), key=lambda entry: entry.key
-        )
+        entries = (_entry(f"{directory}/{name}", kv, since) for name, direct, kv in found if direct)
+        return sorted(entries, key=lambda entry: entry.key)
 
     def _listing(self, directory: str, *, keys_only: bool) -> Iterator[tuple[str, bool, Any]]:
         """Yield names in *directory*, whether each is a key directly there, and the key; skip most deeper keys."""
@@ -188,15 +190,17 @@ class EtcdBackend(CoordinationBackend):
     def commit_and_list(
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
-        here = etcd_key(self._namespace, directory)
+        here, since = etcd_key(self._namespace, directory), self._connection.timeline.mark()
         wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": _ENTRIES_PER_PAGE}
         outcome, page = self._commit(conditions, changes, wanted)
+        if page is None:
+            return outcome, self._list_after(directory)
         entries: list[Entry] = []
         for kv in page.kvs:
             name = below(here, kv.key)
             if page.more or not name or not name[1]:  # More than a page, or something deeper.
                 return outcome, self._list_after(directory)
-            entries.append(_entry(f"{directory}/{name[0]}", kv))
+            entries.append(_entry(f"{directory}/{name[0]}", kv, since))
         return outcome, entries
 
     def _list_after(self, directory: str) -> Sequence[Entry]:
@@ -210,14 +214,21 @@ class EtcdBackend(CoordinationBackend):
     def _commit(
         self, conditions: Sequence[Condition], changes: Sequence[Change], after: Message | None = None
     ) -> tuple[Committed | Refused, Any]:
-        """Return the outcome and the result of the last range, *after*."""
+        """Return the outcome and the result of the last range, *after*; no result if nothing was sent."""
         lease = self._own(check_commit(self._guarantees, conditions, changes))
+        deadline, timeline = self._connection.deadline(), self._connection.timeline
+        # Before the check: a server that has not answered yet may hold an older store, and this answer shows that.
+        self._connection.ready(deadline)
+        since = timeline.mark()
+        outdated = timeline.outdated((*conditions, *changes))
+        if outdated is not None:
+            return Refused(outdated), None
+        conditions, changes = numbered(conditions), numbered(changes)
         transaction = Transaction(self._namespace, conditions, changes, lease.number if lease else 0, after)
-        deadline = self._connection.deadline()
         while True:
             answer = self._apply(transaction, lease, deadline)
             if answer.succeeded:
-                version = str(answer.header.revision)
+                version = since.version(answer.header.revision)
                 versions = {change.key: version for change in changes if not isinstance(change, Delete)}
                 outcome: Committed | Refused | None = Committed(versions)
             else:
@@ -246,6 +257,10 @@ class EtcdBackend(CoordinationBackend):
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         return self._watches.add(etcd_key(self._namespace, path), notify, values=values)
 
+    def history(self) -> str:
+        self._connection.term(self._connection.deadline())
+        return self._connection.timeline.history
+
     def close(self) -> None:
         if self._lifetime.end():
             self._watches.close()
@@ -263,5 +278,7 @@ class EtcdBackend(CoordinationBackend):
         return lease
 
 
-def _entry(key: str, kv: Any) -> Entry:
-    return Entry(key, kv.value, str(kv.mod_revision), kv.create_revision, lease_id(kv.lease) if kv.lease else None)
+def _entry(key: str, kv: Any, since: Mark) -> Entry:
+    """Return the entry of *kv*, read in answer to a request sent at *since*."""
+    version = since.version(kv.mod_revision)
+    return Entry(key, kv.value, version, kv.create_revision, lease_id(kv.lease) if kv.lease else None)

@@ -17,6 +17,7 @@ from etcd3 import etcdrpc
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendClosedError, BackendError, UnavailableError
 from smoothcluster.lifetime import ClientLifetime
+from smoothcluster.timeline import Timeline
 from smoothcluster_etcd.address import Pem
 from smoothcluster_etcd.errors import is_refusal, is_stale, translate_error
 
@@ -25,6 +26,9 @@ _grpc: Any = grpc
 
 _LEADER_METADATA = (("hasleader", "true"),)
 """Ask a server without contact to the others to report the lost leader at once instead of waiting."""
+
+_LINEARIZABLE_CALLS = ("range", "txn")
+"""The calls with answers as of the latest commit. A renewal shows the revision of a server that may be behind."""
 
 _CHANNEL_OPTIONS = [
     ("grpc.enable_retries", 0),
@@ -97,8 +101,8 @@ class Connection:
     ) -> None:
         self.where = f"{','.join(addresses)} ({'TLS' if pem else 'plain TCP, not TLS'})"
         self.timeout = timeout
-        self.revision = 0
-        """The latest revision of the store in any answer."""
+        self.timeline = Timeline()
+        """The revisions in the answers."""
         self.on_failed: Callable[[Server], None] = lambda _: None
         """Called when a server has failed."""
         self._servers = [Server(address, pem) for address in random.sample(addresses, len(addresses))]
@@ -132,7 +136,7 @@ class Connection:
             left -= 1
 
     def term(self, deadline: float) -> int:
-        """Return the raft term of the current leader, confirmed by a majority of the servers."""
+        """Return the raft term of the current leader, confirmed by a majority. The answer shows any rollback, too."""
         return int(self.call("range", self._probe, deadline).header.raft_term)
 
     def ready(self, deadline: float) -> Server:
@@ -191,6 +195,7 @@ class Connection:
         sending = False  # A failure to get a token comes before the request: nothing was sent.
         try:
             metadata = self.metadata(server, deadline)
+            since = self.timeline.mark()
             sending = True
             answer = getattr(server, method)(request, timeout=deadline - SYSTEM_CLOCK.monotonic(), metadata=metadata)
         except grpc.RpcError as error:
@@ -204,5 +209,7 @@ class Connection:
         except ValueError:
             # gRPC raises ValueError on a closed channel.
             raise BackendClosedError(f"this client of etcd at {self.where} is closed") from None
-        self.revision = max(self.revision, answer.header.revision)
+        header = answer.header
+        cluster = f"cluster {header.cluster_id:x}"
+        self.timeline.advance(header.revision, since, cluster, latest=method in _LINEARIZABLE_CALLS)
         return answer

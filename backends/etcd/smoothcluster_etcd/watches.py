@@ -4,6 +4,10 @@ No caller waits for a watch to be armed. Each watch begins after the latest revi
 however late the request reaches etcd, so the watch covers every change missed by a later read. After a lost
 stream each watch resumes after the last change received. If etcd has compacted those revisions, or has ended
 the watch for another reason, the backend notifies the owner, and the owner reads again.
+
+After a rollback of the store (`smoothcluster.timeline`) no revision noted before has a meaning: a watch from such a
+revision on would report nothing until the store has made as many changes again. So all watches start from the
+store's present revision, on a new stream, and the backend notifies all owners.
 """
 
 import queue
@@ -68,6 +72,8 @@ class _Stream:
     def __init__(self) -> None:
         self.call: Any = None
         self.server: Server | None = None
+        self.outdated = False
+        """Whether the answers may come from a store before a rollback."""
         self.requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._arming: deque[EtcdWatch] = deque()
         self._armed: dict[int, EtcdWatch] = {}
@@ -104,6 +110,7 @@ class Watches:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         connection.on_failed = self._on_failed
+        connection.timeline.on_rollback = self._on_rollback
         self._lock = threading.Lock()
         self._watches: set[EtcdWatch] = set()
         self._stream = _Stream()
@@ -113,12 +120,13 @@ class Watches:
     def add(self, key: bytes, notify: Callable[[], None], *, values: bool) -> EtcdWatch:
         """Watch from now on."""
         self._connection.lifetime.check()
-        # The latest revision that any read of this backend can have shown. etcd reports every later change, even
-        # changes from before the arrival of the request. Without a known revision, the first answer wakes the owner.
-        revision = self._connection.revision
-        watch = EtcdWatch(self, key, notify, revision + 1 if revision else 0, values=values)
         with self._lock:
             self._connection.lifetime.check()  # `close` may have taken the watches since, to wake them.
+            # The latest revision that any read of this backend can have shown. etcd reports every later change, even
+            # changes from before the arrival of the request. Without a known revision, the first answer wakes the
+            # owner. Read under the lock: either this is a revision after a rollback, or `_on_rollback` finds the watch.
+            revision = self._connection.timeline.position
+            watch = EtcdWatch(self, key, notify, revision + 1 if revision else 0, values=values)
             self._watches.add(watch)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-etcd-watches", daemon=True)
@@ -154,6 +162,15 @@ class Watches:
         if self._stream.server is server:
             self._end_stream(self._stream)
 
+    def _on_rollback(self) -> None:
+        """Have the thread arm every watch again, from the store's present revision on, and notify every owner."""
+        with self._lock:
+            for watch in self._watches:
+                watch.since = 0
+            stream = self._stream
+            stream.outdated = True
+        self._end_stream(stream)
+
     @staticmethod
     def _end_stream(stream: _Stream) -> None:
         stream.requests.put(None)
@@ -179,7 +196,7 @@ class Watches:
             self._connection.forget_token()
             heard = False
         except grpc.RpcError as error:
-            if stream.server is not None and not is_refusal(error):
+            if stream.server is not None and not stream.outdated and not is_refusal(error):
                 self._connection.mark_failed(stream.server)
             error.__traceback__ = None  # The error is the call itself: a reference cycle.
         except (BackendError, ValueError):  # gRPC raises ValueError where a channel is closed.
@@ -206,12 +223,16 @@ class Watches:
 
     def _process(self, stream: _Stream, answer: Any) -> None:
         with self._lock:
+            if stream.outdated:
+                return
             watch = stream.watch_of(answer)
             # Closed while the request was under way: etcd has armed the watch meanwhile.
             if watch not in self._watches:
                 if not answer.canceled:
                     stream.disarm(answer.watch_id)
                 return
+            # Armed in the future: the store is older than before, or this server is behind. A read shows which.
+            ahead = answer.created and not answer.canceled and watch.since > answer.header.revision + 1
             wake = answer.canceled or not watch.since or any(map(watch.concerns, answer.events))
             if answer.events:
                 watch.since = answer.events[-1].kv.mod_revision + 1
@@ -222,5 +243,7 @@ class Watches:
                 stream.arm(watch)
         if wake:
             watch.notify()
+        if ahead:
+            self._connection.term(self._connection.deadline())
         if answer.canceled and not answer.compact_revision:
             raise _RefusedError(answer.cancel_reason)

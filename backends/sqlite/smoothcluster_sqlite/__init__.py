@@ -6,7 +6,7 @@ The adapter maps the contract of `smoothcluster.backend` to sqlite as follows.
 the contract        sqlite
 ==================  ==================================================================================================
 key ``a/b``         the row of the table ``entries`` with directory ``a`` and name ``b``
-version             the number of the commit that wrote the value
+version             the number of the commit that wrote the value. After a rollback also the client's era
 ``Entry.created``   the number of the creating commit
 commit              one SQL statement: a row inserted into a temporary table, whose triggers check the conditions and
                     make the changes without leaving sqlite (``transaction``)
@@ -22,7 +22,7 @@ commit. The states of a connection::
     closed --- first use ---> open --- every use: is this file still at the path? ---+
        ^                       ^                                                     |
        |                       +------------------- yes -----------------------------+
-       +--- another file: opened again; refused if another store or an older copy ---+
+       +--- another file: opened again; a rollback: versions from before fail -------+
        +--- no file: ``UnavailableError`` until the file is back --------------------+
 
 Invariants:
@@ -44,7 +44,8 @@ On failure:
 * *The disk fails or is full during a write.* ``OutcomeUnknownError``: the data may count after a crash.
 * *The machine restarts.* Every lease gets its full time again. Numbers jump, because the disk may lack the last
   commits of keys on leases, and no number may be given twice.
-* *The file is replaced by another or an older copy.* Every call raises ``UnavailableError``.
+* *The file is replaced by another or an older copy*, or set back in place. Calls go on with the file at the path.
+  Versions from before are refused, and every watch wakes.
 * *A fork with the file open.* Every call in the child raises ``UsageError``: sqlite's locks do not survive a fork.
 
 Begin reading in ``adapter``, then ``transaction``, ``connection``, ``watches`` and ``file``.

@@ -15,6 +15,7 @@ from smoothcluster.backend import (
     Delete,
     Entry,
     Guarantees,
+    HasHistory,
     Lease,
     Refused,
     Watch,
@@ -24,24 +25,24 @@ from smoothcluster.backend import (
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import BackendError, LeaseLostError, MisplacedKeyError, UsageError
 from smoothcluster.lifetime import SPAWN_ADVICE, ClientLifetime
+from smoothcluster.timeline import numbered
 from smoothcluster_sqlite.address import parse_url
 from smoothcluster_sqlite.connection import FileConnection
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
+from smoothcluster_sqlite.reads import Changes, ClockRow, read_changes, read_entry, read_names
 from smoothcluster_sqlite.transaction import (
     ACT_DONE,
     BOOT_ID,
     CLOCK_STEP_CAP_SECONDS,
-    COMMITS_KEPT,
     LEASE_GONE,
     Act,
     Part,
     WriteResult,
     prepare_commit,
     run_write,
-    split_key,
 )
 from smoothcluster_sqlite.wakeups import unpublish_sockets, wakeup_sockets
-from smoothcluster_sqlite.watches import Changes, Watches
+from smoothcluster_sqlite.watches import Watches
 
 SQLITE_GUARANTEES = Guarantees(
     linearizable_writes=True,
@@ -60,8 +61,16 @@ _CLOCK_REFRESH_SECONDS = 0.4 * CLOCK_STEP_CAP_SECONDS
 """Seconds after which a process that looks at the file advances the lease clock."""
 
 
+class _OutdatedError(Exception):
+    """The commit names a version from before a rollback."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
 @final
-class SqliteBackend(CoordinationBackend):
+class SqliteBackend(CoordinationBackend, HasHistory):
     """A backend on the sqlite file at *path*. The default is a file of this user.
 
     The first use creates a missing file. No call waits longer than *timeout* seconds for other processes.
@@ -84,6 +93,8 @@ class SqliteBackend(CoordinationBackend):
         # either: a lease does not outlive the machine.
         self._leases = FileConnection(self._file)
         self._watches = Watches(self._read_changes, self._publish_socket, self._lifetime)
+        self._watched_era = 0
+        """The era in which the watch thread last read the file: after a rollback every watch wakes."""
 
     @classmethod
     def from_url(cls, url: str, *, timeout: float = 5.0) -> "SqliteBackend":
@@ -105,21 +116,22 @@ class SqliteBackend(CoordinationBackend):
     # Reading.
 
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
-        wanted = [check_key(key) for key in keys]
+        wanted, since = [check_key(key) for key in keys], self._file.timeline.mark()
         read = self._reads.read if len(wanted) > 1 else self._reads.peek
-        return read(lambda connection: [_entry(connection, key) for key in wanted], self._deadline())
+        return read(lambda connection: [read_entry(connection, key, since) for key in wanted], self._deadline())
 
     def keys(self, directory: str) -> "list[str]":
         check_key(directory)
-        return self._reads.read(lambda connection: _names(connection, directory), self._deadline())
+        return self._reads.read(lambda connection: read_names(connection, directory), self._deadline())
 
     def list(self, directory: str) -> "list[Entry]":
         check_key(directory)
         wanted = "SELECT name, value, version, created, lease FROM entries WHERE directory = ? ORDER BY name"
+        since = self._file.timeline.mark()
 
         def read(connection: sqlite3.Connection) -> "list[Entry]":
             rows = connection.execute(wanted, (directory,))
-            return [Entry(f"{directory}/{row[0]}", row[1], str(row[2]), row[3], row[4]) for row in rows]
+            return [Entry(f"{directory}/{row[0]}", row[1], since.version(row[2]), row[3], row[4]) for row in rows]
 
         return self._reads.peek(read, self._deadline())
 
@@ -127,17 +139,24 @@ class SqliteBackend(CoordinationBackend):
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         lease = check_commit(SQLITE_GUARANTEES, conditions, changes)
-        parts: list[Part] = []
-        result = self._write(
-            self._commits,
-            "commit",
-            None if lease is None else lease.id,
-            prepare=lambda connection: parts.extend(prepare_commit(connection, conditions, changes)),
-        )
+        since, parts = self._file.timeline.mark(), list[Part]()
+
+        def prepare(connection: sqlite3.Connection) -> None:
+            # Here, not earlier: another file at the path is noticed when the connection opens the file.
+            outdated = self._file.timeline.outdated((*conditions, *changes))
+            if outdated is not None:
+                raise _OutdatedError(outdated)
+            parts.extend(prepare_commit(connection, numbered(conditions), numbered(changes)))
+
+        try:
+            result = self._write(self._commits, "commit", None if lease is None else lease.id, prepare=prepare)
+        except _OutdatedError as error:
+            return Refused(error.key)
         if result.outcome == LEASE_GONE:
             raise LeaseLostError(f"lease {lease and lease.id} is gone")
         if result.outcome == ACT_DONE:
-            return Committed({each.key: str(result.number) for each in changes if not isinstance(each, Delete)})
+            version = since.version(result.number)
+            return Committed({each.key: version for each in changes if not isinstance(each, Delete)})
         act, key = parts[result.outcome - 1][:2]
         if act == "below":
             raise MisplacedKeyError(key, "is a directory and cannot hold bytes")
@@ -155,6 +174,7 @@ class SqliteBackend(CoordinationBackend):
         prepare: Callable[[sqlite3.Connection], object] | None = None,
         deadline: float | None = None,
     ) -> WriteResult:
+        since = self._file.timeline.mark()
         # Each attempt reads the clock anew: an old reading would make leases last longer.
         result = connection.write(
             lambda driver: run_write(driver, act, self._clock.monotonic(), lease, seconds),
@@ -163,9 +183,9 @@ class SqliteBackend(CoordinationBackend):
             lambda result: result.lasting,
         )
         # After the write: a process woken earlier would read the file as it was before.
-        if result.number > self._file.number:
-            self._file.number = result.number
+        if result.number > since.position:
             self._wake_others()
+        self._file.timeline.advance(result.number, since)
         return result
 
     # Leases and watches.
@@ -195,27 +215,26 @@ class SqliteBackend(CoordinationBackend):
         self._watches.start()
         return watch
 
+    def _look(self, since: int) -> tuple[ClockRow, Changes | None]:
+        """Return the clock and the changes since commit *since*, and notice a rollback."""
+        before, deadline = self._file.timeline.mark(), SYSTEM_CLOCK.monotonic() + self._timeout
+        clock, changes = self._reads.peek(lambda connection: read_changes(connection, since), deadline)
+        self._file.note_number(clock.number, clock.store, before)
+        return clock, changes
+
     def _read_changes(self, since: int) -> tuple[int, Changes | None]:
         """Return the last commit's number and the changes since commit *since*. Advance the lease clock if need be."""
-
-        def read(connection: sqlite3.Connection) -> tuple[int, Changes | None, bool]:
-            number, seen, boot, leased = connection.execute(
-                "SELECT number, seen, boot, EXISTS (SELECT 1 FROM leases) FROM clock"
-            ).fetchone()
-            behind = leased and (boot != BOOT_ID or not 0 <= self._clock.monotonic() - seen < _CLOCK_REFRESH_SECONDS)
-            if since == number:
-                return number, (), behind
-            if not number - COMMITS_KEPT <= since < number:
-                return number, None, behind
-            wanted = "SELECT key, came_or_went FROM changes WHERE number > ?"
-            return number, connection.execute(wanted, (since,)).fetchall(), behind
-
-        number, changes, behind = self._reads.peek(read, SYSTEM_CLOCK.monotonic() + self._timeout)
-        if behind:
+        clock, changes = self._look(since)
+        # After a rollback the numbers have another meaning, and every watch wakes.
+        era = self._file.timeline.mark().era
+        if era != self._watched_era:
+            self._watched_era, changes = era, None
+        elapsed = self._clock.monotonic() - clock.seen
+        if clock.leased and (clock.boot != BOOT_ID or not 0 <= elapsed < _CLOCK_REFRESH_SECONDS):
             # A process that is writing now moves the clock, too. Watchers must not wait for its lock.
             with suppress(BackendError):
                 self._write(self._leases, "move", deadline=SYSTEM_CLOCK.monotonic())
-        return number, changes
+        return clock.number, changes
 
     def _publish_socket(self) -> bool:
         """Publish the name of this backend's wake-up socket; return False if the file is locked.
@@ -236,6 +255,10 @@ class SqliteBackend(CoordinationBackend):
             gone = own.wake(self._reads.peek(wakeup_sockets, now + self._timeout)) if own else []
             if gone:
                 self._leases.write(lambda connection: unpublish_sockets(connection, gone), now)
+
+    def history(self) -> str:
+        self._look(self._file.timeline.position)
+        return self._file.timeline.history
 
     def close(self) -> None:
         if self._lifetime.end():
@@ -274,27 +297,3 @@ class SqliteLease(Lease):
 
     def revoke(self) -> None:
         self._backend.revoke(self._id)
-
-
-def _entry(connection: sqlite3.Connection, key: str) -> Entry | None:
-    query = "SELECT value, version, created, lease FROM entries WHERE directory = ? AND name = ?"
-    row = connection.execute(query, split_key(key)).fetchone()
-    return None if row is None else Entry(key, row[0], str(row[1]), row[2], row[3])
-
-
-def _names(connection: sqlite3.Connection, directory: str) -> list[str]:
-    """Return the full names of the keys and of the directories that lie directly in *directory*, sorted."""
-    rows = connection.execute("SELECT name FROM entries WHERE directory = ?", (directory,))
-    names = {f"{directory}/{name}" for (name,) in rows}
-    # Skip from each subdirectory to the next, without a walk through the keys inside.
-    after, end = f"{directory}/", f"{directory}0"  # "0" is the character after "/".
-    while True:
-        (found,) = connection.execute(
-            "SELECT min(directory) FROM entries WHERE directory > ? AND directory < ?", (after, end)
-        ).fetchone()
-        if found is None:
-            return sorted(names)
-        name = f"{directory}/{found[len(directory) + 1 :].partition('/')[0]}"
-        names.add(name)
-        # The directories below `name` are contiguous, but come after names that continue with "-" or ".".
-        after = name if found == name else f"{name}/\U0010ffff"

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError, UsageError
 from smoothcluster.lifetime import SPAWN_ADVICE, keep_alive
+from smoothcluster.timeline import Mark, Timeline
 from smoothcluster_sqlite.access import find_exposure
 from smoothcluster_sqlite.address import URL_PREFIX, check_shared_here, default_path, make_folder
 from smoothcluster_sqlite.transaction import TRANSACTION_SCRIPT
@@ -65,9 +66,11 @@ class StoreFile:
                 f"{path} is relative to a deleted folder; go to another folder, or give the whole path"
             ) from None
         self.url = f"{URL_PREFIX}/{self.path}"
-        self._store: str | None = None
-        self.number = 0
-        """The number of the latest known commit: an older copy of the file has a lower number."""
+        self._known = False
+        """Whether the store has been open before: then the store is not created again."""
+        self._inode = 0
+        self.timeline = Timeline()
+        """The numbers of the known commits. An older copy of the file has a lower number, another file another id."""
 
     def inode(self) -> Inode:
         """Return the device and inode of the file at the path now. Raise UnavailableError if there is none."""
@@ -90,8 +93,9 @@ class StoreFile:
         """Open a connection; return the inode, too. Raise sqlite3.Error, or UsageError if the file is no store."""
         if sqlite3.sqlite_version_info < (3, 35):
             raise UsageError(f"sqlite 3.35 or newer is needed; this Python has {sqlite3.sqlite_version}")
-        if self._store is None:
+        if not self._known:
             self._create()
+        since = self.timeline.mark()
         # The inode first: if another file appears in between, the noted inode is no longer the inode at the path, and
         # the next use opens the file again. In the other order the old file would pass for the new one.
         inode = self.inode()
@@ -103,9 +107,12 @@ class StoreFile:
         _open[connection] = inode
         try:
             self._prepare(connection)
+            self._inode = inode[1]
+            number, store = connection.execute("SELECT number, store FROM clock").fetchone()
+            self.note_number(number, store, since)
         except sqlite3.DatabaseError as error:
             self.close(connection)
-            if self._store is None and error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            if not self._known and error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
                 raise UsageError(f"{self.url} is not an sqlite database") from error
             raise
         except BaseException:
@@ -170,21 +177,16 @@ class StoreFile:
             raise self._unusable(f"is of version {version}, but this smoothcluster needs version {_FORMAT_VERSION}")
         connection.executescript(TRANSACTION_SCRIPT)
         self._check_access()  # Again: another user may have put a log beside the file before sqlite opened the log.
-        self._check_identity(*connection.execute("SELECT store, number FROM clock").fetchone())
 
-    def _check_identity(self, store: str, number: int) -> None:
-        if self._store is None:
-            self._store = store
-        if store != self._store or number < self.number:
-            raise self._unusable(
-                "was replaced by another file or by an older copy: "
-                "restart all processes that use the file to continue with this file"
-            )
-        self.number = number
+    def note_number(self, number: int, store: str, since: Mark) -> None:
+        """Take in the *number* of the last commit, and the id of the *store*, read after *since*."""
+        self._known = True
+        # With the inode: a copy of the file may have gone on from an earlier commit, and have a higher number by now.
+        self.timeline.advance(number, since, f"store {store} in inode {self._inode}")
 
     def _unusable(self, what: str) -> UsageError | BackendError:
         """Return a UsageError on first use (a wrong path), and later an UnavailableError (the file may come back)."""
-        return (UsageError if self._store is None else UnavailableError)(f"{self.url} {what}")
+        return (UnavailableError if self._known else UsageError)(f"{self.url} {what}")
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:

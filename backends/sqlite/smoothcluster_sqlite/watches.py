@@ -14,6 +14,7 @@ from typing import final
 from smoothcluster.backend import Watch
 from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.lifetime import ClientLifetime, notify_all
+from smoothcluster_sqlite.reads import Changes
 from smoothcluster_sqlite.transaction import split_key
 from smoothcluster_sqlite.wakeups import WakeupSocket
 
@@ -21,9 +22,6 @@ _SQLITE_LOG = logging.getLogger("smoothcluster.sqlite")
 
 _LEAST_POLL_SECONDS, _IDLE_POLL_SECONDS = 0.004, 0.12
 """Least seconds between two reads after a wake-up, and seconds without a wake-up: less than half a cap."""
-
-Changes = Iterable[tuple[str, bool]]
-"""Keys, each with True if the key was created or deleted, and False if the key got a new value."""
 
 ReadChanges = Callable[[int], tuple[int, Changes | None]]
 """From a commit's number to the latest number and the changes since; None if the list is no longer complete."""
@@ -117,6 +115,7 @@ class Watches:
                 self._closed.wait(_IDLE_POLL_SECONDS)
                 continue
             away = False
+            published = published and changes is not None  # Another file at the path lacks the name of the socket.
             for watch in self._affected(changes):
                 self._wake(watch)
             if woken:

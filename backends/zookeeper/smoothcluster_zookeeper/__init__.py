@@ -6,7 +6,8 @@ The adapter maps the contract of `smoothcluster.backend` to ZooKeeper as follows
 the contract        ZooKeeper
 ==================  ==================================================================================================
 key ``a/b``         znode ``<chroot>/<namespace>/a/b~``; the directory ``a`` is the znode ``a`` (module ``layout``)
-version             the znode's data version. The count starts over at 0 when a key is deleted and created again
+version             the znode's data version. The count starts over at 0 when a key is deleted and created again.
+                    After a rollback also the client's era
 ``Entry.created``   the znode's ``czxid``, the number of the creating transaction
 commit              a single transaction (``multi``): checks, creations, updates, deletions (``transaction``)
 lease               a session of its own, represented by an ephemeral znode in ``~leases`` (``lease``)
@@ -46,6 +47,9 @@ On failure:
 * *The session for reads and commits expires.* The next call opens another session.
 * *A lease's session expires.* The servers delete the lease's keys. ``renew`` returns False, and commits on the
   lease raise ``LeaseLostError``.
+* *The store is older than before*, emptied or restored from a backup. The servers refuse a session that names the
+  state last seen, so the session connects without (``driver``). Then a transaction id below an earlier answer shows the
+  rollback (``connection``), and versions from before are refused. Watches are armed again after the reconnect anyway.
 * *Failover of ZooKeeper's leader.* No acknowledged commit is lost, so versions stay valid.
 
 Begin reading in ``adapter``, then ``session``, ``transaction``, ``lease`` and ``watches``. Only ``driver`` touches

@@ -13,6 +13,7 @@ from smoothcluster.backend import (
     Create,
     Entry,
     Guarantees,
+    HasHistory,
     Lease,
     Refused,
     Watch,
@@ -43,7 +44,7 @@ _SHORTEST_SESSION_SECONDS = 0.001
 
 
 @final
-class ZookeeperBackend(CoordinationBackend):
+class ZookeeperBackend(CoordinationBackend, HasHistory):
     """Backend on the servers *hosts*, such as ``h1:2181,h2:2181/chroot``; everything lies under *namespace* there.
 
     The backend connects on first use. No call blocks for longer than *timeout* seconds.
@@ -178,12 +179,16 @@ class ZookeeperBackend(CoordinationBackend):
         # A new member is often alone, so read the keys of this commit on the chance.
         znodes = [self._layout.key(key) for key in mine]
         after = [MultiRead([here], children=True), *([MultiRead(znodes)] if mine else [])]
-        outcome, (listing, *own) = self._commit(conditions, changes, deadline, after)
-        found: Sequence[str] = () if isinstance(listing[0], Failed) else listing[0]
+        since = self._connection.timeline.mark()
+        outcome, answers = self._commit(conditions, changes, deadline, after)
         try:
+            if not answers:
+                return outcome, self._reads.entries_in(directory, deadline)
+            listing, *own = answers
+            found: Sequence[str] = () if isinstance(listing[0], Failed) else listing[0]
             if {f"{directory}/{name}" for name in sort_names(found)[0]} != set(mine):
                 return outcome, self._reads.listed(directory, found, deadline)
-            entries = self._reads.answered(mine, own[0] if own else (), deadline)
+            entries = self._reads.answered(mine, own[0] if own else (), since, deadline)
         except UnavailableError as error:
             raise OutcomeUnknownError(
                 f"the store answered the commit, but the listing after the commit failed: {error}"
@@ -210,6 +215,11 @@ class ZookeeperBackend(CoordinationBackend):
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         return self._watches.add(path, notify, values=values)
+
+    def history(self) -> str:
+        self._connection.sync()
+        self._connection.for_reading(self._deadline())
+        return self._connection.timeline.history
 
     def close(self) -> None:
         if not self._lifetime.end():

@@ -1,18 +1,16 @@
 """The session for everything except leases: created on first use, replaced after a loss."""
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import final
 
 from smoothcluster.errors import AccessDeniedError, BackendClosedError, UnavailableError
+from smoothcluster.timeline import Mark, Timeline
 from smoothcluster_zookeeper.session import Session
 from smoothcluster_zookeeper.settings import Settings
 
-_ZOOKEEPER_LOG = logging.getLogger("smoothcluster_zookeeper")
-
 _MOST_SYNCS = 200
-"""Syncs for which a read waits until the server has caught up: each takes a round trip, and one is the rule."""
+"""Syncs before a read asks the leader whether the store is older. Each takes a round trip, and one sync is the rule."""
 
 _LONGEST_SESSION_SECONDS = 3600.0
 """Session time to request, in seconds, so that the servers grant the longest time allowed."""
@@ -30,8 +28,8 @@ class Connection:
         """The session, possibly not yet or no longer connected."""
         self._root = root
         self._lock = threading.Lock()
-        self._seen = 0
-        """The latest transaction id of the store in any session of the backend."""
+        self.timeline = Timeline()
+        """The transaction ids in the answers to all sessions of the backend."""
 
     @property
     def live(self) -> Session | None:
@@ -66,31 +64,43 @@ class Connection:
     def for_reading(self, deadline: float) -> Session:
         """Return a session as `ready` does, whose reads never return a state older than already seen."""
         session = self.ready(deadline)
-        syncs = 0
+        # Before the first request: a server may refuse the session meanwhile, and then the answers prove nothing.
+        drops = session.kazoo.drops
+        syncs, since = 0, self.timeline.mark()
         # The session's server may be behind the server that answered an earlier call. A sync brings a follower up to
         # date. But the leader answers a sync at once, even while a commit that a follower has applied already still
         # waits in the leader's own queue: so only the number of the answer shows that the server has caught up.
-        while session.zxid < self._seen:
+        while session.zxid < self.timeline.position:
             if syncs == _MOST_SYNCS:
-                _ZOOKEEPER_LOG.warning("ZooKeeper is older than before: it has lost its data, or was restored")
-                with self._lock:
-                    self._seen = session.zxid
+                # The leader gives each transaction the store's next number, even to a transaction that only checks and
+                # fails. So a number below an earlier answer proves that the store is older.
+                transaction = session.kazoo.transaction()
+                transaction.check(self._root, -1)
+                session.run(transaction, deadline)
+                self.timeline.advance(session.zxid, since)
                 break
             session.wait(session.kazoo.sync(self._root), deadline)
             syncs += 1
+        session.kazoo.verified = drops
         return session
+
+    def verify(self, session: Session, deadline: float) -> None:
+        """Find out whether the store is older than before, if *session*, perhaps of a lease, cannot know."""
+        drops = session.kazoo.drops
+        if session.kazoo.verified != drops:
+            self.for_reading(deadline)
+            session.kazoo.verified = drops
 
     def sync(self) -> None:
         """Wait until all later reads return a state no older than this call."""
-        deadline = self.settings.deadline()
+        deadline, since = self.settings.deadline(), self.timeline.mark()
         session = self.ready(deadline)
         session.wait(session.kazoo.sync(self._root), deadline)
-        self.record_state(session)
+        self.record_state(session, since)
 
-    def record_state(self, session: Session) -> None:
-        """Remember the latest state seen by *session*, this connection's or a lease's."""
-        with self._lock:
-            self._seen = max(self._seen, session.zxid)
+    def record_state(self, session: Session, since: Mark) -> None:
+        """Remember the state in answer to a request sent at *since* by *session*, this connection's or a lease's."""
+        self.timeline.advance(session.zxid, since, latest=False)
 
     def close(self) -> None:
         """End the session of a client with an ended lifetime: `ready` opens no other session."""

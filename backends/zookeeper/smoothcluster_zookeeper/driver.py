@@ -99,7 +99,7 @@ class Driver:
     Without *ping*, only requests keep the session alive.
     """
 
-    def __init__(
+    def __init__(  # long: a line for each part of the driver's state
         self,
         settings: Settings,
         handler: Handler,
@@ -112,9 +112,13 @@ class Driver:
         self.ping = ping
         self.granted = 0.0
         self.zxid = 0
-        """The latest transaction id of the store in any answer."""
+        """The latest transaction id of the store in any answer since the last refusal of a server."""
         self.failures, self.refusals = dict[str, str](), dict[str, str]()
         """By server, since the last session: the last failure; and, if reached, why the server refused a session."""
+        self.drops = 0
+        """How often a server has ended the connection instead of answering the handshake."""
+        self.verified = -1
+        """The number of drops when the client last knew that the store was no older than in earlier answers."""
         self.closed = False
         """Whether the servers have confirmed the end of the session."""
         self._handler = handler
@@ -193,6 +197,17 @@ class Driver:
         self._kazoo._queue.append((CloseInstance, None))
         self.wake()
 
+    def forget_state(self) -> None:
+        """Connect even to an older store from now on: a server has ended the connection during the handshake.
+
+        A server does so to a client that has seen a later state of the store. Either the server is a little behind, or
+        the store was emptied or restored, and never catches up. With the latest state in the handshake, the session
+        would then try for ever. `Connection.verify` finds out which is the case before the session's next commit.
+        """
+        self._kazoo.last_zxid = 0
+        self.zxid = 0
+        self.drops += 1
+
     def wake(self) -> None:
         """Wake the thread to handle pending work."""
         with contextlib.suppress(AttributeError, OSError):  # The socket is closed, or a wake-up is pending.
@@ -251,7 +266,11 @@ class _Connection(ConnectionHandler):
 
     def _invoke(self, timeout: float, request: Any, xid: int | None = None) -> Any:  # noqa: ARG002  # Not kazoo's limit.
         self._reached = True
-        answer = super()._invoke(self._driver.settings.share, request, xid)
+        try:
+            answer = super()._invoke(self._driver.settings.share, request, xid)
+        except ConnectionDropped:
+            self._driver.forget_state()
+            raise
         if xid is None:
             self._driver.granted = answer[0].time_out / 1000
         return answer

@@ -7,6 +7,7 @@ from kazoo.exceptions import NoAuthError
 
 from smoothcluster.backend import Entry
 from smoothcluster.errors import UnavailableError
+from smoothcluster.timeline import Mark
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate_error
@@ -27,7 +28,7 @@ class Reads:
 
     def entries(self, keys: Sequence[str], deadline: float) -> list[Entry | None]:
         """Return the entry of each of *keys*, None for an absent key."""
-        return self.answered(keys, self._read([self._layout.key(key) for key in keys], deadline), deadline)
+        return self.answered(keys, *self._read([self._layout.key(key) for key in keys], deadline), deadline)
 
     def entries_in(self, directory: str, deadline: float) -> list[Entry]:
         """Return the entries of the keys directly in *directory*."""
@@ -38,12 +39,12 @@ class Reads:
         """Return the entries of the keys directly in *directory*, given the names *found* in the directory's znode."""
         here = self._layout.directory(directory)
         names, _ = sort_names(found)
-        answers = self._read([self._layout.key_in(here, name) for name in names], deadline)
-        entries = self.answered([f"{directory}/{name}" for name in names], answers, deadline)
+        answers, since = self._read([self._layout.key_in(here, name) for name in names], deadline)
+        entries = self.answered([f"{directory}/{name}" for name in names], answers, since, deadline)
         return [entry for entry in entries if entry is not None]
 
-    def answered(self, keys: Sequence[str], answers: Sequence[Any], deadline: float) -> list[Entry | None]:
-        """Return the entries of *keys* from the *answers* to a `MultiRead` of their znodes."""
+    def answered(self, keys: Sequence[str], answers: Sequence[Any], since: Mark, deadline: float) -> list[Entry | None]:
+        """Return the entries of *keys* from the *answers* to a `MultiRead` of their znodes, sent at *since*."""
         entries: list[Entry | None] = []
         for key, answer in zip(keys, answers, strict=True):
             if isinstance(answer, Failed):
@@ -55,7 +56,7 @@ class Reads:
                 entries.append(None)
             else:
                 owner = lease_id(answer.owner) if answer.owner else None
-                entries.append(Entry(key, answer.data, str(answer.version), answer.created, owner))
+                entries.append(Entry(key, answer.data, since.version(answer.version), answer.created, owner))
         return entries
 
     def names(self, directory: str, deadline: float) -> list[str]:
@@ -74,7 +75,7 @@ class Reads:
 
     def _children(self, znodes: Sequence[str], deadline: float) -> list[list[str]]:
         listings: list[list[str]] = []
-        for answer in self._read(znodes, deadline, children=True):
+        for answer in self._read(znodes, deadline, children=True)[0]:
             if isinstance(answer, Failed):
                 if answer.code != NO_NODE:
                     raise translate_error(NoAuthError(), self._connection.settings.hosts)
@@ -83,15 +84,17 @@ class Reads:
                 listings.append(answer)
         return listings
 
-    def _read(self, znodes: Sequence[str], deadline: float, *, children: bool = False) -> list[Any]:
+    def _read(self, znodes: Sequence[str], deadline: float, *, children: bool = False) -> tuple[list[Any], Mark]:
+        """Return the answers, and the moment before the requests."""
         if not znodes:
-            return []
+            return [], self._connection.timeline.mark()
         session = self._connection.for_reading(deadline)
+        since = self._connection.timeline.mark()
         parts = [znodes[start : start + _READS_PER_REQUEST] for start in range(0, len(znodes), _READS_PER_REQUEST)]
         pending = [session.kazoo.send(MultiRead(part, children=children)) for part in parts]
         answers = [answer for each in pending for answer in session.wait(each, deadline)]
-        self._connection.record_state(session)
-        return answers
+        self._connection.record_state(session, since)
+        return answers, since
 
     def _deny_unless_directory(self, key: str, deadline: float) -> None:
         """Deny access to *key*, unless the unreadable znode is a directory's stand-in."""

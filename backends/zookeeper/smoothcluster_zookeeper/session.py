@@ -59,7 +59,7 @@ class Session:
 
     @property
     def zxid(self) -> int:
-        """The latest transaction id of the store in any answer to this session."""
+        """The latest transaction id of the store in any answer to this session since the last refusal of a server."""
         return self.kazoo.zxid
 
     def ready(self, deadline: float) -> None:

@@ -7,6 +7,7 @@ from kazoo.exceptions import BadVersionError, NoAuthError, NodeExistsError, NoNo
 
 from smoothcluster.backend import AtVersion, Change, Committed, Condition, Create, Delete, Exists, Refused
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnknownError
+from smoothcluster.timeline import Mark, numbered
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.driver import Transaction
@@ -32,21 +33,29 @@ class Commits:
         deadline: float,
         after: Sequence[MultiRead] = (),
     ) -> tuple[Committed | Refused, Sequence[Any]]:
-        """Return the outcome and the answers to the requests *after*. Created keys with a lease belong to *lease*."""
+        """Return the outcome and the answers to the requests *after*. Created keys with a lease belong to *lease*.
+
+        There are no answers if the commit names a version from before a rollback of the store: then nothing is sent.
+        """
         self._directories.remove_empty()
         # An ephemeral znode belongs to the session that sends the transaction: so keys on a lease need its session.
         session = lease.session if lease else self._connection.ready(deadline)
-        parts = (*conditions, *changes)
+        parts, timeline = (*conditions, *changes), self._connection.timeline
         while True:
             session.ready(deadline)
-            transaction = self._transaction(session, lease, parts)
+            # After the wait for a connection: the session may have connected to an older store meanwhile.
+            self._connection.verify(session, deadline)
+            since, outdated = timeline.mark(), timeline.outdated(parts)
+            if outdated is not None:
+                return Refused(outdated), ()
+            transaction = self._transaction(session, lease, numbered(parts))
             results, failed, answers = session.run(transaction, deadline, OutcomeUnknownError, after)
-            self._connection.record_state(session)
+            self._connection.record_state(session, since)
             if lease:
                 results, failed = _without_lease_check(lease, results, failed)
             if failed is None:
                 self._check_directories([each.key for each in changes if isinstance(each, Delete)])
-                return Committed(_versions(parts, results)), answers
+                return Committed(_versions(parts, results, since)), answers
             if not self._prepare_retry(session, parts[failed], results[failed], changes, deadline):
                 return Refused(parts[failed].key), answers
 
@@ -127,11 +136,11 @@ def _number(version: str | None) -> int:
     return number
 
 
-def _versions(parts: Sequence[Condition | Change], results: Sequence[Any]) -> dict[str, str]:
+def _versions(parts: Sequence[Condition | Change], results: Sequence[Any], since: Mark) -> dict[str, str]:
     versions: dict[str, str] = {}
     for part, result in zip(parts, results, strict=True):
         if isinstance(part, Create):
-            versions[part.key] = "0"
+            versions[part.key] = since.version(0)
         elif not isinstance(part, Exists | AtVersion | Delete):
-            versions[part.key] = str(result.version)
+            versions[part.key] = since.version(result.version)
     return versions

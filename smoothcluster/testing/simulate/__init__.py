@@ -23,7 +23,8 @@ Invariants: a schedule depends on its seed alone, so the same seed finds the sam
 code under test whether a promise holds.
 
 On failure: the violation names the promise, and the output has the seed and the trace of the last events. Planted bugs
-(`tests/core/planted_bugs.py`) show that the simulator finds what breaks a promise.
+(`tests/core/planted_bugs.py`) show that the simulator finds what breaks a promise. No member searches for tasks now and
+then (`smoothcluster.member.task_search`), except where wake-ups get lost on purpose: a search would hide mistakes.
 
 Begin reading with `simulation`, then `scenario` and `invariants`.
 """

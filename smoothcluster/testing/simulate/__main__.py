@@ -14,7 +14,7 @@ from smoothcluster.testing.extra import needs_extra
 try:
     with needs_extra():
         from smoothcluster.testing.simulate.batch import Played, played, try_schedule
-        from smoothcluster.testing.simulate.faults import FAULTS, ROLLBACK_FAULT
+        from smoothcluster.testing.simulate.faults import FAULTS, KNOWN_FAULTS
         from smoothcluster.testing.simulate.simulation import Scenario, World
 except ModuleNotFoundError as error:
     sys.stderr.write(f"Error: {error}\n")
@@ -26,10 +26,10 @@ TRACE_TAIL_LINES = 60
 
 def _faults(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in value.split(",") if name.strip())
-    unknown = [name for name in names if name not in (*FAULTS, ROLLBACK_FAULT)]
+    unknown = [name for name in names if name not in KNOWN_FAULTS]
     if unknown:
         raise click.BadParameter(
-            f"unknown {', '.join(unknown)}; known are {', '.join((*FAULTS, ROLLBACK_FAULT))}", context, parameter
+            f"unknown {', '.join(unknown)}; known are {', '.join(KNOWN_FAULTS)}", context, parameter
         )
     return names
 

@@ -4,7 +4,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from smoothcluster.memory import Past
-from smoothcluster.testing.simulate.processes import LEASE_TTL_SECONDS, SimAdmin, SimClient, SimMember, SimProcess
+from smoothcluster.testing.simulate.processes import (
+    LEASE_TTL_SECONDS,
+    MISSED_WAKEUPS_FAULT,
+    SimAdmin,
+    SimClient,
+    SimMember,
+    SimProcess,
+)
 
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.simulation import World
@@ -35,6 +42,8 @@ ROLLBACK_FAULT = "forget"
 This fault is not among the default faults: after a rollback starts cannot be counted, and clients have to submit
 again."""
 
+KNOWN_FAULTS = (*FAULTS, ROLLBACK_FAULT, MISSED_WAKEUPS_FAULT)
+
 
 class Trouble:
     """Chooses and injects the faults."""
@@ -57,6 +66,7 @@ class Trouble:
             "reap": self._reap,
             "respec": self._respec,
             ROLLBACK_FAULT: self._forget,
+            MISSED_WAKEUPS_FAULT: self._deafen,
         }
         self._forgetting = False
 
@@ -177,6 +187,12 @@ class Trouble:
         self._world.note(f"drop acknowledgements of {member.name}")
         member.backend.drop = 0.5
         self._scheduler.at(self._random.random(), lambda: setattr(member.backend, "drop", 0.0))
+
+    def _deafen(self, member: SimMember) -> None:
+        seconds = self._a_while()
+        self._world.note(f"{member.name} misses wake-ups for {seconds:.3f}")
+        member.backend.deaf = True
+        self._scheduler.at(seconds, lambda: setattr(member.backend, "deaf", False))
 
     # Changes
 

@@ -71,6 +71,8 @@ class SimBackend(CoordinationBackend):
     ) -> None:
         self.cut = False
         """Whether the process is cut off from the store."""
+        self.deaf = False
+        """Whether the wake-ups of the watches get lost."""
         self.drop = 0.0
         """The share of acknowledgements that get lost."""
         self._scheduler, self._process, self._store = scheduler, process, store
@@ -211,7 +213,8 @@ class SimBackend(CoordinationBackend):
         def deliver() -> None:
             if self._closed:
                 return  # The wake-up of the close: the process has ended.
-            self._scheduler.at(self._takes("news"), notify, self._process)
+            if not self.deaf:
+                self._scheduler.at(self._takes("news"), notify, self._process)
 
         return deliver
 

@@ -1,5 +1,6 @@
 """The processes of a simulated world: members, clients that submit jobs, and an administrator."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
 GROUP_NAME = "g"
 LEASE_TTL_SECONDS = 2.0
+
+SEARCH_ROUND_SECONDS = 5.0
+"""Seconds in which a member searches all own shards, if members may miss wake-ups; otherwise no member searches."""
+
+MISSED_WAKEUPS_FAULT = "deafen"
+"""A member misses every wake-up of a watch for some time, although the contract of a store rules that out.
+
+This fault is not among the default faults: members find the tasks by the search now and then, and with this search the
+simulator would not notice a member that misses wake-ups through a mistake of its own."""
 
 
 class SimProcess:
@@ -88,6 +98,7 @@ class SimMember(SimProcess):
             keep_alive=lambda session: scheduler.spawn(self.process, session.run),
             inbox=inbox,
             apart=self.children,
+            search_seconds=SEARCH_ROUND_SECONDS if MISSED_WAKEUPS_FAULT in world.weather.faults else math.inf,
         )
         return MemberLoop(self.backend, settings, environment)
 

@@ -62,6 +62,15 @@ def test_a_store_forgets_amid_other_faults(seed: int, faults: str) -> None:
     assert done.returncode == 0, done.stdout[-2000:]
 
 
+@pytest.mark.promise(7)
+@pytest.mark.timeout(600)  # as above
+def test_missed_wake_ups_stop_nobody() -> None:
+    """Members that hear nothing of the store for a while find the tasks all the same."""
+    done = simulate("--schedules", "3", "--faults", "leave,deafen")
+    assert done.returncode == 0, done.stdout
+    assert "3 schedules from seed 0: every promise was kept" in done.stdout
+
+
 @pytest.mark.timeout(600)  # as above
 def test_a_seed_replays_exactly() -> None:
     """The same seed gives the same history, in one process as in another, whatever hashes are."""
