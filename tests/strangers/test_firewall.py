@@ -39,7 +39,7 @@ def new_busy_group(new_group: NewGroup) -> NewGroup:
 
 def start(group: Group, doors: Doors) -> dict[Path, Member]:
     """Start four members, each behind a door, and wait until they are at work."""
-    members = {door: group.spawn(door=str(door), host=HOST) for door in (doors.new() for _ in range(4))}
+    members = {door: group.spawn(door=str(door), listen=HOST) for door in (doors.new() for _ in range(4))}
     group.eventually(lambda: all(member.constructed for member in members.values()))
     group.converged()
     return members
@@ -124,7 +124,7 @@ def test_a_proxy_that_ends_costs_each_member_one_incarnation(new_busy_group: New
 def test_the_kernels_firewall_ends_nobody(new_busy_group: NewGroup, shape: dict[str, Any], answer: str) -> None:
     """The kernel's own REJECT shows the same, once keepalive has met it."""
     group = new_busy_group(**shape)
-    group.start(4, host=HOST, keepalive=1)
+    group.start(4, listen=HOST, keepalive=1)
     group.converged()
     for flap in range(2):
         group.eventually(lambda: all(connections(port) >= 2 for port in ports(group).values()))

@@ -53,6 +53,7 @@ def test_a_command_says_one_line(kind: Kind, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(import_module("smoothcluster.cli.status"), "STORE_RETRY_SECONDS", 0.5)
     options = tmp_path / "options.json"
     options.write_text('{"timeout": 0.5}')
+    options.chmod(0o600)
     monkeypatch.setenv(OPTIONS_VARIABLE, str(options))
     done = invoke_on(kind.nowhere())("status")
     assert done.exit_code != 0

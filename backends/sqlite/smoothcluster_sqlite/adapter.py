@@ -257,6 +257,7 @@ class SqliteBackend(CoordinationBackend, HasHistory):
                 self._leases.write(lambda connection: unpublish_sockets(connection, gone), now)
 
     def history(self) -> str:
+        self._lifetime.check()
         self._look(self._file.timeline.position)
         return self._file.timeline.history
 

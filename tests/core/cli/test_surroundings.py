@@ -199,7 +199,7 @@ def test_a_directory_that_is_gone() -> None:
     """Nothing is found relative to it."""
     invoke = invoke_on("sqlite:///store.db")
     assert "store.db is relative to a deleted folder" in one_line(invoke("status"), 2)
-    assert "the current directory cannot be read" in one_line(invoke("run", "crawl:fetch"), 2)
+    assert "the current directory, which is gone" in one_line(invoke("run", "no_such_crawl:fetch"), 2)
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ def test_ctrl_c_while_a_module_is_imported_is_no_fault_of_the_module(module: Cal
         (("--concurrency", "0"), "concurrency must be a whole number of at least 1, not 0"),
         (("--lease-ttl", "nan"), "lease_ttl must be more than 0 seconds, not nan"),
         (("--group", "a/b"), "group 'a/b' is not valid"),
-        (("--host", "no.such.host.invalid"), "no.such.host.invalid"),
+        (("--listen", "127.0.0.1:x"), "ADDRESS[:PORT[-PORT]]"),
         (("--task-timeout", "5"), "need --isolation process"),
         (("--backend", "zookeper://h"), "did you mean zookeeper://?"),
         (("--members", "0"), "0 is not in the range"),
@@ -271,6 +271,7 @@ def test_a_wait_has_a_sensible_end(invoke: Invoke, timeout: str) -> None:
 def test_the_url_is_no_option_of_the_backend(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has an option, and a variable, of its own."""
     (tmp_path / "options").write_text('{"url": "memory://"}')
+    (tmp_path / "options").chmod(0o600)
     monkeypatch.setenv("SMOOTHCLUSTER_OPTIONS", str(tmp_path / "options"))
     assert "give the URL as --backend" in one_line(invoke("status"), 2)
 

@@ -19,7 +19,7 @@ from smoothcluster.errors import (
     UnavailableError,
     UsageError,
 )
-from smoothcluster.jobs.submission import Submission
+from smoothcluster.group.store import GroupStore
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.model import LARGEST_VALUE, Task
 from smoothcluster.records.group import Spec
@@ -185,13 +185,13 @@ def test_an_error_after_the_end_says_that_all_is_there(cluster: Cluster, monkeyp
     """The job is sealed."""
     calls = iter([None, None])
 
-    def history(self: Submission) -> str | None:
+    def history(_: GroupStore) -> str | None:
         try:
             return next(calls)
         except StopIteration:
             raise KeyboardInterrupt from None
 
-    monkeypatch.setattr(Submission, "_history", history)
+    monkeypatch.setattr(GroupStore, "history", history)
     with pytest.raises(KeyboardInterrupt) as caught:
         cluster.submit([FINE], "j")
     assert "all tasks of this submit are in job 'j'" in told(caught.value)
