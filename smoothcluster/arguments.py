@@ -79,3 +79,9 @@ def check_tasks(call: str, tasks: object) -> None:
 def shown(value: object) -> str:
     """Write a wrong value for a message: the type, and the beginning of the value."""
     return f"{type(value).__name__}: {value!r:.80}"
+
+
+def check_kind(keyword: str, value: object, kind: type) -> None:
+    """Raise UsageError for a plain value in place of a group of options."""
+    if value is not None and not isinstance(value, kind):
+        raise UsageError(f"{keyword} must be {kind.__name__}(…) or None, not {value!r:.80}")

@@ -4,15 +4,13 @@ crawler = ClusterCrawler(backend=ZookeeperBackend("host:2181"), runner=3, backup
 crawler.run()
 """
 
-import _thread
 import logging
-import signal
 import threading
 from collections.abc import Callable, Mapping
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Self
 
-from smoothcluster.arguments import check_backend, check_callable, check_name, check_text, shown
+from smoothcluster.arguments import check_backend, check_callable, check_kind, check_name, check_text, shown
 from smoothcluster.backend import CoordinationBackend
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import (
@@ -28,6 +26,7 @@ from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
 from smoothcluster.group.spec import INDEX_PLACEHOLDER, Wanted
 from smoothcluster.lifetime import SPAWN_ADVICE, OwnProcess
+from smoothcluster.member.leave_signals import LeaveSignals
 from smoothcluster.member.main_thread import work_beside_main_thread
 from smoothcluster.member.process import MemberProcess
 from smoothcluster.member.settings import Settings
@@ -122,7 +121,7 @@ class ClusterCrawler:
         for keyword, value, kind in (
             ("retries", retries, Retries), ("isolation", isolation, Isolation), ("pacing", pacing, Pacing),
         ):  # fmt: skip
-            _check_kind(keyword, value, kind)
+            check_kind(keyword, value, kind)
         check_backend(backend)
         _check_others(listen, warm_up, require)
         wanted = Wanted(name, runner, backup, shards)
@@ -207,30 +206,21 @@ class ClusterCrawler:
         """Work until a call of `stop`, or until the process gets SIGTERM or SIGINT; then leave the group and return.
 
         In the main thread, `run` handles the signals. In another thread, only `stop` ends `run`.
-        A second signal ends the process at once. If another signal handler of the program raises in the main thread,
-        such as for an alarm, `run` logs the exception, and the member goes on. After SystemExit, KeyboardInterrupt
-        and the like the member leaves the group, and `run` raises the exception.
+        Signals within a second count once; a later signal ends the process at once. If another signal handler of the
+        program raises in the main thread, such as for an alarm, `run` logs the exception, and the member goes on. After
+        SystemExit, KeyboardInterrupt and the like the member leaves the group, and `run` raises the exception.
         """
         if threading.current_thread() is not threading.main_thread():
             self._work()
             return
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with LeaveSignals(self._leave_for):
             work_beside_main_thread(self._work, self._process.inbox.ask_to_leave)
-        finally:
-            for number, handler in before.items():
-                if handler is not None:  # None stands for a handler that was not installed by Python.
-                    signal.signal(number, handler)
-
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
-        # In a thread, started without taking a lock: the main thread, interrupted here, may hold any lock.
-        _thread.start_new_thread(self._leave_for, (signal.Signals(number).name,))
 
     def _leave_for(self, name: str) -> None:
         try:
-            log.warning("%s: the member leaves the group; a second signal ends the process at once", name)
+            log.warning(
+                "%s: the member leaves the group; a signal after more than a second ends the process at once", name
+            )
         finally:  # A log handler may raise.
             self._process.inbox.ask_to_leave()
 
@@ -298,12 +288,6 @@ class ClusterCrawler:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def _check_kind(keyword: str, value: object, kind: type) -> None:
-    """Raise UsageError for a plain value in place of a group of options."""
-    if value is not None and not isinstance(value, kind):
-        raise UsageError(f"{keyword} must be {kind.__name__}(…) or None, not {value!r:.80}")
 
 
 def _check_others(listen: object, warm_up: object, require: object) -> None:

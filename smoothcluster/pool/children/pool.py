@@ -8,16 +8,15 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import final
 
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.options import Isolation
 from smoothcluster.pool.children.handler_ref import Origin
 from smoothcluster.pool.children.host import Host
-from smoothcluster.pool.children.process import LONGEST_START_SECONDS, Child, UnableError
+from smoothcluster.pool.children.process import Child, UnableError
 from smoothcluster.pool.children.protocol import Apart
-from smoothcluster.pool.children.spawner import Spawner
+from smoothcluster.pool.children.starter import Starter
 from smoothcluster.pool.protocol import always
 from smoothcluster.pool.run import Run, RunState
 
@@ -25,11 +24,6 @@ log = logging.getLogger("smoothcluster")
 
 RESTART_PAUSE_SECONDS = 0.1
 """Seconds between the failed start of a child and the next start."""
-
-MOST_FAILED_STARTS = 3
-"""The number of children in a row to die before they are ready, until the pool concludes that all will."""
-
-START_FAILURE_REASON = "child processes die while they get ready"
 
 
 def _ignore() -> None:
@@ -62,35 +56,25 @@ class Children(Apart):
     ) -> None:
         self.every = isolation is not None
         limits = isolation or Isolation()
-        self._width = None if self.every else most
-        self._origin, self._most, self._timeout, self._memory = origin, most, limits.timeout, limits.memory
-        self._wake, self._clock, self._spawn = wake, clock, spawn
-        self._able: bool | None = None if origin is not None else False
+        width = None if self.every else most
+        self._most, self._timeout, self._wake, self._clock = most, limits.timeout, wake, clock
         self._change = threading.Condition()
+        self._starter = Starter(origin, limits.memory, width, self._change, clock, spawn, every=self.every)
         self._idle: list[Child] = []
-        self._all: set[Child] = set()
-        """Every child not known to be dead."""
         self._host: Host | None = None
         self._working = 0
         """The number of idle, busy and starting children, if all tasks run in children."""
         self._coming = 0
-        self._failures = 0
-        """The number of children in a row to fail before they were ready, without a kill from outside."""
-        self._failing_since: float | None = None
         self._bystander: Child | None = None
-        self._spare: Child | None = None
-        """A child in reserve for the next task to run alone."""
         self._disturbed_at = -1e9
-        self._closed = self._told = False  # *told*: whether a warning has said that no child gets ready.
-        self._spawner = Spawner()
 
     @property
     def able(self) -> bool | None:
-        return self._able
+        return self._starter.able
 
     def ready(self, waiting: int) -> int:
         with self._change:
-            if self._able is False or self._closed:
+            if self._starter.able is False or self._starter.closed:
                 return 0
             if self.every:
                 return max(1, self._most // 2)  # Suspects run alone, beside the other tasks.
@@ -103,7 +87,7 @@ class Children(Apart):
     def warm_up(self) -> None:
         """Start what a takeover needs, in the background: the host, or all the children. Any thread may call this."""
         with self._change:
-            if self._able is False or self._closed:
+            if self._starter.able is False or self._starter.closed:
                 return
             if not self.every:
                 self._bring_up_host()
@@ -117,7 +101,7 @@ class Children(Apart):
                 self._disturbed_at = self._clock.monotonic()
             self._idle = [child for child in self._idle if child.alive() or self._forget(child)]
             if self._bystander is not None and not self._bystander.alive():
-                self._all.discard(self._bystander)
+                self._starter.all.discard(self._bystander)
                 self._bystander.end()
                 self._bystander = None
             self._usable_host()
@@ -143,12 +127,12 @@ class Children(Apart):
             child.end()
             raise
         finally:
-            if run.state is RunState.DIED and self._spare is None:
-                self._spare = self._spawned()  # The spare gets ready during the wait until the death counts.
+            if run.state is RunState.DIED:
+                self._starter.keep_spare()
             if run.alone:
                 child.end()
                 with self._change:
-                    self._all.discard(child)
+                    self._starter.all.discard(child)
             else:
                 self._give_back(child)
 
@@ -157,9 +141,9 @@ class Children(Apart):
 
         At the first call, and after a failure, this starts a child, which the pool keeps.
         """
-        if self._origin is None or self._able:
+        if self._starter.origin is None or self._starter.able:
             return None
-        child, why = self._tried()
+        child, why = self._starter.tried()
         if child is None:
             return why
         with self._change:
@@ -169,19 +153,13 @@ class Children(Apart):
 
     def close(self) -> None:
         """End all children, busy children included."""
-        with self._change:
-            self._closed = True
-            children, self._all = list(self._all), set()
-            self._change.notify_all()
-        self._spawner.close()
-        for child in children:
-            child.end()
+        self._starter.close()
 
     # The caller of these methods holds the lock
 
     def _forget(self, child: Child) -> bool:
         child.end()
-        self._all.discard(child)
+        self._starter.all.discard(child)
         self._working -= 1
         return False
 
@@ -208,7 +186,7 @@ class Children(Apart):
         if host.died_idle:
             self._disturbed_at = self._clock.monotonic()
         self._host = None
-        self._all.discard(host.child)
+        self._starter.all.discard(host.child)
         return None
 
     def _keep(self, child: Child) -> None:
@@ -219,37 +197,24 @@ class Children(Apart):
             self._host = Host(child, self._clock)
         self._change.notify_all()
 
-    def _failed(self, child: Child | None, why: str) -> None:
-        """Count a child that failed to start. A kill from outside counts only after `LONGEST_START_SECONDS`."""
-        now = self._clock.monotonic()
-        self._failing_since = now if self._failing_since is None else self._failing_since
-        if child is None or not child.killed or now - self._failing_since > LONGEST_START_SECONDS:
-            self._failures += MOST_FAILED_STARTS if why != START_FAILURE_REASON else 1
-        if self._failures < MOST_FAILED_STARTS or self._closed:
-            return
-        if not self.every and self._able is not False:
-            self._able = False
-            log.warning("no child process can run the handler (%s), so suspect tasks run alone in this process", why)
-        elif self.every and self._able and not self._told:
-            self._told = True
-            log.warning("no child process gets ready (%s); tasks wait while the member tries again", why)
-
     # The caller of these methods does not hold the lock
 
     def _run_in_host(self, run: Run, can_start: Callable[[Run], bool]) -> None:
         with self._change:
-            while (host := self._usable_host()) is None and self._able is not False and not self._closed:
+            while (
+                (host := self._usable_host()) is None and self._starter.able is not False and not self._starter.closed
+            ):
                 self._bring_up_host()
                 self._change.wait(1.0)
         if host is None or not can_start(run):
             return
         host.run(run)
-        if run.state is RunState.DIED and self._spare is None:
-            self._spare = self._spawned()  # The spare gets ready during the wait until the death counts.
+        if run.state is RunState.DIED:
+            self._starter.keep_spare()
 
     def _lease(self) -> Child | None:
         with self._change:
-            while not self._closed and self._able is not False:
+            while not self._starter.closed and self._starter.able is not False:
                 while self._idle:
                     child = self._idle.pop()
                     if child.alive():
@@ -262,7 +227,7 @@ class Children(Apart):
             return None
 
     def _give_back(self, child: Child) -> None:
-        if child.spent or self._closed:
+        if child.spent or self._starter.closed:
             child.end()
         with self._change:
             if child.spent:
@@ -276,7 +241,7 @@ class Children(Apart):
         for _ in range(number):
             child = None
             with suppress(UnableError):
-                child = self._made(width=self._width)
+                child = self._starter.made()
             with self._change:
                 self._coming -= 1
                 if child is not None:
@@ -292,53 +257,8 @@ class Children(Apart):
         """Return a fresh child, beside a bystander. The bystander need not get ready, because only a death counts."""
         self.disturbed(0.0)  # Deaths before this run must not count.
         if self._bystander is None:
-            self._bystander = self._spawned()
+            self._bystander = self._starter.spawned()
         try:
-            return self._made() if self._bystander is not None else None
+            return self._starter.made_alone() if self._bystander is not None else None
         except UnableError:
             return None
-
-    def _tried(self) -> tuple[Child | None, str]:
-        """Return a ready child after a few attempts, or None and the reason."""
-        for _ in range(MOST_FAILED_STARTS):  # A kill from outside may end a child.
-            try:
-                child = self._made(width=self._width)
-            except UnableError as error:
-                return None, str(error)
-            if child is not None:
-                return child, ""
-        return None, START_FAILURE_REASON
-
-    def _made(self, *, width: int | None = None) -> Child | None:
-        """Return a new, ready child; None if the child died first. Raise UnableError if the import fails."""
-        child = None
-        if width is None:
-            with self._change:
-                child, self._spare = self._spare, None
-        child = child or self._spawned(width=width)
-        error: UnableError | None = None
-        try:
-            ready = child is not None and child.greet()
-        except UnableError as unable:
-            ready, error = False, unable
-        with self._change:
-            if ready:
-                self._able, self._failures, self._failing_since, self._told = True, 0, None, False
-                return child
-            self._failed(child, START_FAILURE_REASON if error is None else str(error))
-            self._all -= {child}
-        if error is not None:
-            raise error
-        return None
-
-    def _spawned(self, *, width: int | None = None) -> Child | None:
-        """Spawn a child; None if no child can be spawned now."""
-        assert self._origin is not None
-        child = self._spawner.spawned(partial(self._spawn, self._origin, self._memory, self._clock, width=width))
-        if child is not None:
-            with self._change:
-                self._all.add(child)
-                closed = self._closed
-            if closed:
-                child.end()
-        return child

@@ -29,9 +29,10 @@ from smoothcluster.options import LEAST_TASK_MEMORY_BYTES, Isolation
 from smoothcluster.pool import NoChildren, Run, RunState, make_pool
 from smoothcluster.pool.children.handler_ref import CHILD_MAIN_MODULE, NoOriginError, Origin, load, origin_of
 from smoothcluster.pool.children.messages import LARGEST_MESSAGE_BYTES, NonsenseError, Reader
-from smoothcluster.pool.children.pool import MOST_FAILED_STARTS, Children
+from smoothcluster.pool.children.pool import Children
 from smoothcluster.pool.children.process import LONGEST_START_SECONDS, Child
 from smoothcluster.pool.children.spawner import Spawner
+from smoothcluster.pool.children.starter import MOST_FAILED_STARTS
 from smoothcluster.records.blame import CHILD_NONSENSE, CHILD_SHARED
 from smoothcluster.testing import HeldClock, eventually
 
@@ -175,7 +176,7 @@ def test_nonsense_between_two_tasks_is_blamed_on_neither(make: Make, nonsense: b
     """A thread that one has left behind may have sent it: the next is run in another child."""
     children = make()
     ran(children)
-    (child,) = children._all
+    (child,) = children._starter.all
     child.reader._buffer += nonsense
     assert ran(children).state is RunState.NOT_STARTED
     assert ran(children).state is RunState.DONE
@@ -216,7 +217,7 @@ def test_a_child_that_has_been_stopped_takes_no_task(make: Make) -> None:
     clock = HeldClock()
     children = make(clock=clock)
     ran(children)
-    (child,) = children._all
+    (child,) = children._starter.all
     os.kill(child.pid, signal.SIGSTOP)
     run = new_run()
     thread = threading.Thread(target=children.run, args=(run,))
@@ -288,13 +289,13 @@ def test_what_a_task_leaves_behind_does_not_fail_the_next(make: Make, caplog: py
     """Neither a coroutine that exits, nor an alarm."""
     coroutines, alarms = (make(each, isolation=Isolation()) for each in (handle_async, handle))
     assert ran(coroutines, leave=True).state is RunState.DONE
-    (child,) = coroutines._all
+    (child,) = coroutines._starter.all
     assert [ran(coroutines, act="nap", seconds=0.01).error for _ in range(5)] == [None] * 5
-    assert coroutines._all == {child}
+    assert coroutines._starter.all == {child}
     assert ran(alarms, act="ring", seconds=600).state is RunState.DONE
-    (child,) = alarms._all
+    (child,) = alarms._starter.all
     assert ran(alarms, act="timer").encoded == "0.0"
-    assert alarms._all == {child}
+    assert alarms._starter.all == {child}
 
 
 def test_a_start_that_hangs_or_fails_in_any_way(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,15 +325,15 @@ def test_a_child_is_used_again_and_a_task_that_runs_alone_has_one_of_its_own(mak
     """And a bystander beside it."""
     children = make()
     ran(children)
-    (first,) = children._all
+    (first,) = children._starter.all
     ran(children)
-    assert children._all == {first}
+    assert children._starter.all == {first}
     run = new_run()
     run.alone = True
     children.run(run)
     assert run.state is RunState.DONE
-    assert len(children._all) == 2
-    assert children._bystander in children._all - {first}
+    assert len(children._starter.all) == 2
+    assert children._bystander in children._starter.all - {first}
 
 
 def _kill_host(children: Children) -> None:
@@ -372,13 +373,13 @@ def test_suspects_share_a_host_that_comes_up_when_it_is_needed(make: Make) -> No
     children = make(most=2, wake=woken.set)
     assert (children.able, children.ready(0), children.ready(5)) == (None, 0, 0)
     assert woken.wait(30.0)
-    assert (children.able, children.ready(5), len(children._all)) == (True, 2, 1)
+    assert (children.able, children.ready(5), len(children._starter.all)) == (True, 2, 1)
     busy = [new_run(act="wait"), new_run(act="wait")]
     threads = [threading.Thread(target=children.run, args=(run,)) for run in busy]
     for thread in threads:
         thread.start()
     eventually(lambda: all(run.began for run in busy))
-    assert len(children._all) == 1
+    assert len(children._starter.all) == 1
     for run in busy:
         run.context.stopping.set()  # type: ignore[attr-defined]  # an event, in this test
     for thread in threads:
@@ -414,7 +415,7 @@ def test_children_warm_up_for_a_takeover(make: Make, isolation: Isolation | None
     for _ in range(3):
         children.warm_up()
         eventually(lambda: children._coming == 0)
-        assert len(children._all) == size
+        assert len(children._starter.all) == size
     if isolation is None:
         _kill_host(children)
         children.warm_up()
@@ -433,10 +434,10 @@ def test_a_task_that_takes_too_much(make: Make) -> None:
     """It fails, and its child is not used again; what a child took to start is not counted."""
     children = make(isolation=Isolation(memory=64 * 2**20))
     assert ran(children, act="eat", bytes=32 * 2**20).encoded == str(32 * 2**20)
-    (first,) = children._all
+    (first,) = children._starter.all
     run = ran(children, act="eat", bytes=128 * 2**20)
     assert (run.state, run.error) == (RunState.FAILED, "MemoryError (more than the memory limit of a task allows)")
-    assert first not in children._all
+    assert first not in children._starter.all
 
 
 def test_the_least_memory_is_enough_for_a_task_that_takes_none(make: Make) -> None:
@@ -470,9 +471,9 @@ def test_whether_children_can_import_the_handler_is_found_out_once(make: Make) -
     """By a child that is kept. Where children need not import the handler, nothing is tried."""
     for isolation in (None, Isolation()):
         children = make(isolation=isolation)
-        assert (children.able, children.check(), children.able, len(children._all)) == (None, None, True, 1)
-        children._origin = Origin("no_such_module", "handle", None)
-        assert (children.check(), len(children._all)) == (None, 1)
+        assert (children.able, children.check(), children.able, len(children._starter.all)) == (None, None, True, 1)
+        children._starter.origin = Origin("no_such_module", "handle", None)
+        assert (children.check(), len(children._starter.all)) == (None, 1)
     unnamed = Children(None, 1)
     assert (unnamed.check(), unnamed.able) == (None, False)
 
@@ -480,11 +481,11 @@ def test_whether_children_can_import_the_handler_is_found_out_once(make: Make) -
 def test_an_import_that_fails_is_tried_again_when_asked(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     """What was missing may have come; meanwhile no child is used, and that is said once."""
     children = make()
-    there, children._origin = children._origin, Origin("no_such_module", "handle", None)
+    there, children._starter.origin = children._starter.origin, Origin("no_such_module", "handle", None)
     for _ in range(2):
         assert "No module named" in (children.check() or "")
     assert (children.able, children.ready(1), len(caplog.records)) == (False, 0, 1)
-    children._origin = there
+    children._starter.origin = there
     assert (children.check(), children.able) == (None, True)
     assert ran(children).state is RunState.DONE
 
@@ -556,7 +557,7 @@ def test_children_end_with_their_set(make: Make) -> None:
     children, run = make(), new_run(act="wait")
     thread = threading.Thread(target=children.run, args=(run,))
     thread.start()
-    pids = eventually(lambda: [child.pid for child in children._all if run.began])
+    pids = eventually(lambda: [child.pid for child in children._starter.all if run.began])
     children.close()
     thread.join()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
@@ -577,7 +578,7 @@ children, run = Children(origin_of(handle), 1), new_run(act="wait")
 threading.Thread(target=children.run, args=(run,), daemon=True).start()
 while not run.began:
     threading.Event().wait(0.01)
-print([child.pid for child in children._all][0], flush=True)
+print([child.pid for child in children._starter.all][0], flush=True)
 os.kill(os.getpid(), 9)
 """
     path = os.pathsep.join([str(ROOT / "tests"), *sys.path])

@@ -67,7 +67,7 @@ def test_kills_convict_when_they_hit_nobody_else(
     dead = set[int]()
     for _ in range(kills):
         pid = eventually(lambda: running_in(file, dead))
-        victims = [child.pid for child in list(crawler._process._children._all)] if bystanders else [pid]
+        victims = [child.pid for child in list(crawler._process._children._starter.all)] if bystanders else [pid]
         for victim in victims:
             with suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
