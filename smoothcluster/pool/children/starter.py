@@ -1,4 +1,4 @@
-"""Start of child processes: spawn a child, wait until the child is ready, and find out whether children ever get ready."""
+"""Start of child processes: spawn a child, wait until the child is ready, and notice if children never get ready."""
 
 import logging
 import threading
