@@ -49,14 +49,6 @@ def _module(name: str, here: str) -> ModuleType:
         raise _broken(name, error) from error
 
 
-def _here() -> str:
-    """The current directory, which the module may have changed or removed during the import."""
-    try:
-        return str(Path.cwd())
-    except OSError:
-        return "the current directory, which somebody has removed,"
-
-
 def _broken(name: str, error: BaseException) -> UsageError:
     """Return the error for a module that raises during import, with the place of the exception."""
     log.debug("the import of %s raised this exception:", name, exc_info=error)

@@ -129,7 +129,7 @@ def test_a_file_that_is_replaced_by_an_open_one_is_away(path: Path) -> None:
 
 def test_a_log_planted_while_the_file_is_opened_is_found(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger may be quicker than sqlite itself: so there is another look when it has opened the log."""
-    read: Callable[..., object] = opening._single_value
+    read: Callable[..., object] = vars(opening)["_single_value"]
 
     def plant(connection: object, statement: str) -> object:
         give_away(monkeypatch, path.with_name(f"{path.name}-wal"))

@@ -358,7 +358,7 @@ def test_on_a_closed_backend_it_ends_with_the_error(store: MemoryStore, crawlers
 def test_in_another_process_it_is_refused(crawlers: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A forked child has no part in its parent's membership; on leaving it changes nothing."""
     crawler = crawlers().start()
-    monkeypatch.setattr(crawler._own_process, "_process", (0, 0))
+    monkeypatch.setattr(vars(crawler)["_own_process"], "_process", (0, 0))
     for call in (crawler.run, crawler.start, crawler.join):
         with pytest.raises(UsageError, match="forked"):
             call()

@@ -10,7 +10,7 @@ from cluster.stores import Kind
 IN_FLIGHT = 8
 """Number of tasks that run in a member."""
 
-HOW = {"threads": {}, "loop": {"handler": "act_async"}, "isolated": {"isolation": {}}}
+HOW: dict[str, dict[str, Any]] = {"threads": {}, "loop": {"handler": "act_async"}, "isolated": {"isolation": {}}}
 
 
 @pytest.mark.promise(7)

@@ -18,8 +18,13 @@ def waits(group: Group) -> list[float]:
     return [seconds for shard in shards for chunk in shard.open.values() for seconds in chunk.waits.values()]
 
 
+def leave(member: Member) -> float:
+    """Ask *member* to leave."""
+    return member.signal(signal.SIGTERM)
+
+
 @pytest.mark.promise(8)
-@pytest.mark.parametrize("end", [Member.kill, lambda member: member.signal(signal.SIGTERM)], ids=["kill", "leave"])
+@pytest.mark.parametrize("end", [Member.kill, leave])
 def test_a_successor_keeps_the_pause(new_group: NewGroup, end: Callable[[Member], float]) -> None:
     """The second try begins no earlier than the pause after the first, whether the first owner died or left."""
     group = new_group(runner=1, backup=1, retries={"attempts": 2, "delay": PAUSE_SECONDS})

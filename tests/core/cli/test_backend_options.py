@@ -74,7 +74,11 @@ def test_a_file_of_root_may_be_for_a_group(
     path.chmod(mode)
     found = list(path.stat())
     found[4] = owner
-    monkeypatch.setattr(os, "fstat", lambda descriptor: os.stat_result(found))
+
+    def fstat(_: int) -> os.stat_result:
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "fstat", fstat)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     told = CliRunner(env={OPTIONS_VARIABLE: str(path)}).invoke(main, ["status", "--backend", "memory://x"])
     assert ("other users can read" in told.stderr) == exposed
