@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import final
 
 from smoothcluster.errors import AccessDeniedError, UnavailableError
+from smoothcluster_zookeeper.driver import Fired
 from smoothcluster_zookeeper.session import Session
 from smoothcluster_zookeeper.settings import Settings
 
@@ -25,7 +26,8 @@ class Connection:
     def __init__(self, settings: Settings, root: str) -> None:
         self.settings = settings
         self.disconnected: Callable[[], None] = lambda: None
-        """Called in the session's thread."""
+        """Called in the session's thread when a connection has ended, and its ZooKeeper watches with it."""
+        self.fired: Fired = lambda _, __: None
         self.session: Session | None = None
         """The session, possibly not yet or no longer connected."""
         self._root = root
@@ -48,7 +50,9 @@ class Connection:
                     raise UnavailableError("this client of ZooKeeper is closed")
                 lost = self.session if self.session and self.session.lost else None
                 if self.session is None or lost:
-                    self.session = Session(self.settings, _LONGEST_SESSION_SECONDS, ping=True, changed=self._on_change)
+                    self.session = Session(
+                        self.settings, _LONGEST_SESSION_SECONDS, ping=True, changed=self._on_change, fired=self.fired
+                    )
                 session = self.session
             # Outside the lock: the end of the lost session's thread may take seconds, and other calls need not wait.
             if lost:

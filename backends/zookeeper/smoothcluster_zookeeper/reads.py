@@ -1,5 +1,6 @@
 """Read keys and directories, many per request, and never return a state older than already seen."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -9,6 +10,7 @@ from smoothcluster.backend import Entry
 from smoothcluster.errors import UnavailableError
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
+from smoothcluster_zookeeper.driver import Pending
 from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate_error
 from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead
 from smoothcluster_zookeeper.layout import Layout, sort_names
@@ -16,6 +18,9 @@ from smoothcluster_zookeeper.lease import lease_id
 
 _READS_PER_REQUEST = 256
 """Reads in one request."""
+
+_REQUESTS_AHEAD = 4
+"""Requests sent before the answer to the first is awaited: enough to keep a server busy, and few to have in flight."""
 
 
 @final
@@ -87,9 +92,15 @@ class Reads:
         if not znodes:
             return []
         session = self._connection.for_reading(deadline)
-        parts = [znodes[start : start + _READS_PER_REQUEST] for start in range(0, len(znodes), _READS_PER_REQUEST)]
-        pending = [session.kazoo.send(MultiRead(part, children=children)) for part in parts]
-        answers = [answer for each in pending for answer in session.wait(each, deadline)]
+        answers: list[Any] = []
+        pending: deque[Pending] = deque()
+        for start in range(0, len(znodes), _READS_PER_REQUEST):
+            if len(pending) == _REQUESTS_AHEAD:
+                answers += session.wait(pending.popleft(), deadline)
+            part = znodes[start : start + _READS_PER_REQUEST]
+            pending.append(session.kazoo.send(MultiRead(part, children=children)))
+        for each in pending:
+            answers += session.wait(each, deadline)
         self._connection.record_state(session)
         return answers
 
