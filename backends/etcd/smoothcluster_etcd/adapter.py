@@ -26,13 +26,14 @@ from smoothcluster_etcd.address import DEFAULT_NAMESPACE, Pem, format_url, parse
 from smoothcluster_etcd.connection import Connection, Credentials
 from smoothcluster_etcd.layout import below, etcd_key, range_end
 from smoothcluster_etcd.lease import EtcdLease, lease_id
+from smoothcluster_etcd.listing import Listing
 from smoothcluster_etcd.transaction import MOST_COMPARISONS, Message, Transaction
 from smoothcluster_etcd.watches import Watches
 
 _rpc: Any = etcdrpc
 
-_NAMES_PER_PAGE, _ENTRIES_PER_PAGE = 1000, 100
-"""Keys in an answer to a listing: without values, and with values."""
+_ENTRIES_AFTER_COMMIT = 100
+"""Most keys in the answer to a commit with a listing. A longer listing takes requests of its own."""
 
 _DEFAULT_GUARANTEES = Guarantees(
     linearizable_writes=True,
@@ -150,24 +151,10 @@ class EtcdBackend(CoordinationBackend):
         )
 
     def _listing(self, directory: str, *, keys_only: bool) -> Iterator[tuple[str, bool, Any]]:
-        """Yield names in *directory*, whether each is a key directly there, and the key; skip most deeper keys."""
-        here = etcd_key(self._namespace, directory)
+        """Yield names in *directory*, whether each is a key directly there, and the key."""
         deadline = self._connection.deadline()
-        start = here + b"\0"
-        while True:
-            limit = _NAMES_PER_PAGE if keys_only else _ENTRIES_PER_PAGE
-            wanted = {"key": start, "range_end": range_end(here), "limit": limit, "keys_only": keys_only}
-            (page,) = self._read([wanted], deadline)
-            for kv in page.kvs:
-                found = below(here, kv.key)
-                if found is not None:
-                    yield (*found, kv)
-            if not page.more:
-                return
-            # A name may lead to any number of deeper keys: step over them.
-            last = page.kvs[-1].key
-            found = below(here, last)
-            start = last + b"\0" if found is None else range_end(here + found[0].encode() + b"/")
+        here = etcd_key(self._namespace, directory)
+        return Listing(here, lambda wanted: next(self._read([wanted], deadline)), keys_only=keys_only).names()
 
     def _read(self, ranges: Sequence[Message], deadline: float) -> Iterator[Any]:
         wanted = _rpc.TxnRequest(success=[{"request_range": each} for each in ranges])
@@ -182,7 +169,7 @@ class EtcdBackend(CoordinationBackend):
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         here = etcd_key(self._namespace, directory)
-        wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": _ENTRIES_PER_PAGE}
+        wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": _ENTRIES_AFTER_COMMIT}
         outcome, page = self._commit(conditions, changes, wanted)
         entries: list[Entry] = []
         for kv in page.kvs:
