@@ -5,6 +5,7 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     SmoothclusterError
     +-- BackendError                a failure between this process and the store
     |   +-- UnavailableError        nothing was sent: retrying is safe
+    |   |   +-- StoreLimitError     a directory or the number of watches exceeds the store's limits
     |   +-- OutcomeUnknownError     something was sent and no answer came: read before retrying
     |   +-- LeaseLostError          the lease is gone for good: begin again with a new lease
     |   +-- CommitTooLargeError     measured before sending: make the commit smaller
@@ -31,6 +32,10 @@ class BackendError(SmoothclusterError):
 
 class UnavailableError(BackendError):
     """Nothing was sent. Retrying is safe."""
+
+
+class StoreLimitError(UnavailableError):
+    """A directory has more keys, or a client more watches, than the store's `guarantees` allow. Nothing was changed."""
 
 
 class OutcomeUnknownError(BackendError):

@@ -16,6 +16,7 @@ from smoothcluster.backend import (
     Refused,
     Watch,
     check_key,
+    check_watches,
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import UnavailableError, UsageError
@@ -109,7 +110,9 @@ class MemoryBackend(CoordinationBackend, HasHistory):
         return MemoryLease(self, self.reach().grant(ttl))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
-        return self.reach().watches.add(self, path, notify, values=values)
+        store = self.reach()
+        check_watches(store.guarantees, store.watches.count(self))
+        return store.watches.add(self, path, notify, values=values)
 
     def history(self) -> str:
         return self.reach().history

@@ -20,6 +20,8 @@ from smoothcluster.backend import (
     Refused,
     Watch,
     check_commit,
+    check_directory,
+    check_watches,
 )
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster_etcd.address import DEFAULT_NAMESPACE, Pem, format_url, parse_hosts, parse_url
@@ -142,13 +144,19 @@ class EtcdBackend(CoordinationBackend):
         return entries
 
     def keys(self, directory: str) -> list[str]:
-        return sorted({f"{directory}/{name}" for name, _, _ in self._listing(directory, keys_only=True)})
+        names: set[str] = set()
+        for name, _, _ in self._listing(directory, keys_only=True):
+            names.add(f"{directory}/{name}")
+            check_directory(self._guarantees, directory, len(names))
+        return sorted(names)
 
     def list(self, directory: str) -> "list[Entry]":
-        found = self._listing(directory, keys_only=False)
-        return sorted(
-            (_entry(f"{directory}/{name}", kv) for name, direct, kv in found if direct), key=lambda entry: entry.key
-        )
+        entries: list[Entry] = []
+        for name, direct, kv in self._listing(directory, keys_only=False):
+            if direct:
+                entries.append(_entry(f"{directory}/{name}", kv))
+                check_directory(self._guarantees, directory, len(entries))
+        return sorted(entries, key=lambda entry: entry.key)
 
     def _listing(self, directory: str, *, keys_only: bool) -> Iterator[tuple[str, bool, Any]]:
         """Yield names in *directory*, whether each is a key directly there, and the key."""
@@ -169,7 +177,8 @@ class EtcdBackend(CoordinationBackend):
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         here = etcd_key(self._namespace, directory)
-        wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": _ENTRIES_AFTER_COMMIT}
+        limit = min(_ENTRIES_AFTER_COMMIT, self._guarantees.largest_directory)
+        wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": limit}
         outcome, page = self._commit(conditions, changes, wanted)
         entries: list[Entry] = []
         for kv in page.kvs:
@@ -224,6 +233,7 @@ class EtcdBackend(CoordinationBackend):
         return EtcdLease(self._connection, granted.ID, float(granted.TTL))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        check_watches(self._guarantees, self._watches.count)
         return self._watches.add(etcd_key(self._namespace, path), notify, values=values)
 
     def close(self) -> None:

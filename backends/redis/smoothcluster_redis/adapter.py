@@ -23,6 +23,7 @@ from smoothcluster.backend import (
     Watch,
     check_commit,
     check_key,
+    check_watches,
 )
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnknownError, UnavailableError
 from smoothcluster_redis.address import DEFAULT_NAMESPACE, Address, parse_url, tls_context
@@ -87,7 +88,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
         self.servers = Servers(settings, ClientState())
         """The connections of this part of the store; like `watches` and `reads`, not for users."""
         self.watches = Watches(self.servers)
-        self.reads = Reads(self.servers)
+        self.reads = Reads(self.servers, _REDIS_GUARANTEES)
         self._parts_lock = threading.Lock()
         self._parts: dict[str | None, RedisBackend] = {None: self}
         """The parts of this client by group, each with separate servers and watches; None is for keys of no group."""
@@ -147,7 +148,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
                 part = copy(self)  # The copy shares all other attributes.
                 part.servers = Servers(self.servers.settings, self.servers.state, group)
                 part.watches = Watches(part.servers)
-                part.reads = Reads(part.servers)
+                part.reads = Reads(part.servers, _REDIS_GUARANTEES)
                 self._parts[group] = part
             return self._parts[group]
 
@@ -190,6 +191,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
         return RedisLease(self.servers, min(max(ttl, _REDIS_GUARANTEES.shortest_ttl), _REDIS_GUARANTEES.longest_ttl))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        check_watches(_REDIS_GUARANTEES, self.watches.count)
         return self.watches.add(path, notify, values=values)
 
     def history(self) -> str:

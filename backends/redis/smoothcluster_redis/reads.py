@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self, final
 
-from smoothcluster.backend import Entry
+from smoothcluster.backend import (
+    Entry,
+    Guarantees,
+    check_directory,
+)
 from smoothcluster.errors import UnavailableError
 from smoothcluster_redis.servers import Servers
 
@@ -45,8 +49,8 @@ class _Step:
 class Reads:
     """The reads of a part of the store, each call until a *deadline*."""
 
-    def __init__(self, servers: Servers) -> None:
-        self._servers = servers
+    def __init__(self, servers: Servers, guarantees: Guarantees) -> None:
+        self._servers, self._guarantees = servers, guarantees
 
     def entries(self, keys: Sequence[str], deadline: float) -> list[Entry | None]:
         """Return the entry of each of *keys*, None for an absent key."""
@@ -75,6 +79,7 @@ class Reads:
     def _steps(self, act: str, directory: str, deadline: float, first: Answer = ()) -> list[_Step]:
         """Return all steps of a listing, in one history of the store."""
         steps: list[_Step] = []
+        names: set[str] = set()
         while True:
             cursor = steps[-1].cursor if steps else "0"
             answer = first or self._servers.run(act, [directory, cursor], deadline=deadline)
@@ -82,8 +87,11 @@ class Reads:
             step = _Step.parse(directory, answer)
             if steps and step.history != steps[0].history:
                 steps.clear()
+                names.clear()
                 continue
             steps.append(step)
+            names.update(step.keys)
+            check_directory(self._guarantees, directory, len(names))
             if step.cursor == "0":
                 return steps
 

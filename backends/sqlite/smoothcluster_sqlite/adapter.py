@@ -19,7 +19,9 @@ from smoothcluster.backend import (
     Refused,
     Watch,
     check_commit,
+    check_directory,
     check_key,
+    check_watches,
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import BackendError, LeaseLostError, MisplacedKeyError, UsageError
@@ -105,15 +107,19 @@ class SqliteBackend(CoordinationBackend):
 
     def keys(self, directory: str) -> "list[str]":
         check_key(directory)
-        return self._reads.read(lambda connection: _names(connection, directory), self._deadline())
+        names = self._reads.read(lambda connection: _names(connection, directory), self._deadline())
+        check_directory(SQLITE_GUARANTEES, directory, len(names))
+        return names
 
     def list(self, directory: str) -> "list[Entry]":
         check_key(directory)
-        wanted = "SELECT name, value, version, created, lease FROM entries WHERE directory = ? ORDER BY name"
+        wanted = "SELECT name, value, version, created, lease FROM entries WHERE directory = ? ORDER BY name LIMIT ?"
 
         def read(connection: sqlite3.Connection) -> "list[Entry]":
-            rows = connection.execute(wanted, (directory,))
-            return [Entry(f"{directory}/{row[0]}", row[1], str(row[2]), row[3], row[4]) for row in rows]
+            rows = connection.execute(wanted, (directory, SQLITE_GUARANTEES.largest_directory + 1))
+            entries = [Entry(f"{directory}/{row[0]}", row[1], str(row[2]), row[3], row[4]) for row in rows]
+            check_directory(SQLITE_GUARANTEES, directory, len(entries))
+            return entries
 
         return self._reads.peek(read, self._deadline())
 
@@ -182,6 +188,7 @@ class SqliteBackend(CoordinationBackend):
         self._write(self._leases, "revoke", lease)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        check_watches(SQLITE_GUARANTEES, self._watches.count)
         # Registered before the caller reads: the thread meets a commit after that read only later than this line, and
         # finds the watch.
         watch = self._watches.add(check_key(path), notify, values=values)

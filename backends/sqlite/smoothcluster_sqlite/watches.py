@@ -55,6 +55,8 @@ class Watches:
         self.wakeup_socket: WakeupSocket | None = None
         self._lock = threading.Lock()
         self._watches: dict[str, dict[_PathWatch, None]] = {}
+        self.count = 0
+        """The number of open watches."""
         self._seen = -1
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -72,12 +74,14 @@ class Watches:
         watch = _PathWatch(self, path, notify, values=values)
         with self._lock:
             self._watches.setdefault(path, {})[watch] = None
+            self.count += 1
         return watch
 
     def remove(self, watch: _PathWatch) -> None:
         """End a watch. Repeatable."""
         with self._lock:
             watches = self._watches.get(watch.path, {})
+            self.count -= watch in watches
             watches.pop(watch, None)
             if not watches:
                 self._watches.pop(watch.path, None)

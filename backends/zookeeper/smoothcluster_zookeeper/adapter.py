@@ -17,6 +17,7 @@ from smoothcluster.backend import (
     Refused,
     Watch,
     check_commit,
+    check_watches,
 )
 from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
 from smoothcluster_zookeeper.address import Address, parse_url, tls_context
@@ -76,10 +77,10 @@ class ZookeeperBackend(CoordinationBackend):
         directories = Directories(self._layout, access)
         self._connection = Connection(settings, self._layout.root)
         self._watches = Watches(self._layout, self._connection)
-        self._reads = Reads(self._connection, self._layout)
+        self._guarantees = _guarantees(self._layout.root)
+        self._reads = Reads(self._connection, self._layout, self._guarantees)
         self._leases = Leases(settings, self._layout, access, directories)
         self._commits = Commits(self._connection, directories, self._layout, access)
-        self._guarantees = _guarantees(self._layout.root)
         self._bounds_known = False
 
     @classmethod
@@ -146,7 +147,7 @@ class ZookeeperBackend(CoordinationBackend):
         return self._reads.entries(keys, self._deadline())
 
     def keys(self, directory: str) -> list[str]:
-        return [f"{directory}/{name}" for name in self._reads.names(directory, self._deadline())]
+        return self._reads.names(directory, self._deadline())
 
     def list(self, directory: str) -> "list[Entry]":
         return self._reads.entries_in(directory, self._deadline())
@@ -199,6 +200,7 @@ class ZookeeperBackend(CoordinationBackend):
         return self._leases.grant(ttl)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        check_watches(self._guarantees, self._watches.count)
         return self._watches.add(path, notify, values=values)
 
     def close(self) -> None:

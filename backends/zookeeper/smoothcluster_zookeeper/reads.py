@@ -6,7 +6,11 @@ from typing import Any, final
 
 from kazoo.exceptions import NoAuthError
 
-from smoothcluster.backend import Entry
+from smoothcluster.backend import (
+    Entry,
+    Guarantees,
+    check_directory,
+)
 from smoothcluster.errors import UnavailableError
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
@@ -27,8 +31,8 @@ _REQUESTS_AHEAD = 4
 class Reads:
     """The reads of a backend, each call until a *deadline*."""
 
-    def __init__(self, connection: Connection, layout: Layout) -> None:
-        self._connection, self._layout = connection, layout
+    def __init__(self, connection: Connection, layout: Layout, guarantees: Guarantees) -> None:
+        self._connection, self._layout, self._guarantees = connection, layout, guarantees
 
     def entries(self, keys: Sequence[str], deadline: float) -> list[Entry | None]:
         """Return the entry of each of *keys*, None for an absent key."""
@@ -43,6 +47,7 @@ class Reads:
         """Return the entries of the keys directly in *directory*, given the names *found* in the directory's znode."""
         here = self._layout.directory(directory)
         names, _ = sort_names(found)
+        check_directory(self._guarantees, directory, len(names))
         answers = self._read([self._layout.key_in(here, name) for name in names], deadline)
         entries = self.answered([f"{directory}/{name}" for name in names], answers, deadline)
         return [entry for entry in entries if entry is not None]
@@ -64,8 +69,10 @@ class Reads:
         return entries
 
     def names(self, directory: str, deadline: float) -> list[str]:
-        """Return the sorted names in *directory*: keys, and directories with keys below."""
-        return self._names(self._layout.directory(directory), deadline)
+        """Return the sorted full names in *directory*: keys, and directories with keys below."""
+        names = self._names(self._layout.directory(directory), deadline)
+        check_directory(self._guarantees, directory, len(names))
+        return [f"{directory}/{name}" for name in names]
 
     def _names(self, znode: str, deadline: float) -> list[str]:
         names, deeper = sort_names(self._children([znode], deadline)[0])

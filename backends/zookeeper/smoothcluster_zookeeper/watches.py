@@ -84,6 +84,8 @@ class Watches:
         """Watches by the znodes of their key and of their directory."""
         self._armed: dict[str, bool] = {}
         """Znodes that ZooKeeper watches, or is about to, on this connection, and whether with everything below."""
+        self.count = 0
+        """The number of open watches."""
         self._awaiting: set[_PathWatch] = set()
         """Watches to arm, if necessary, and to notify."""
         self._work = threading.Event()
@@ -100,6 +102,7 @@ class Watches:
             # and `_fired` must find the watch then.
             for znode in watch.znodes:
                 self._watches.setdefault(znode, set()).add(watch)
+            self.count += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-zookeeper watches", daemon=True)
                 self._thread.start()
@@ -130,6 +133,7 @@ class Watches:
         with self._sending:
             with self._lock:
                 self._awaiting.discard(watch)
+                self.count -= watch in self._watches.get(watch.key, ())
                 unwanted = [znode for znode in watch.znodes if self._remove_at(znode, watch)]
             session = self._connection.live
             if session is not None:
