@@ -5,6 +5,7 @@
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,11 @@ def backend(redis_hosts: str) -> Iterator[RedisBackend]:
     client = RedisBackend(redis_hosts, namespace=f"test-{secrets.token_hex(8)}")
     yield client
     client.close()
+
+
+def listed(backend: RedisBackend, directory: str) -> list[str]:
+    """The keys of the entries in *directory*."""
+    return [entry.key for entry in backend.list(directory)]
 
 
 class Runs:
@@ -72,7 +78,7 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
 def test_no_step_of_a_listing_holds_up_the_server(backend: RedisBackend, runs: Runs, size: int) -> None:
     """Each has about a thousand names; so many steps as that makes, and no more."""
     names = fill(backend, "a", size, b"short")
-    for listing in (backend.keys, lambda directory: [entry.key for entry in backend.list(directory)]):
+    for listing in (backend.keys, partial(listed, backend)):
         runs.answers.clear()
         assert listing("a") == names
         assert max(runs.names()) <= 1500
@@ -116,9 +122,9 @@ def test_what_is_there_throughout_is_listed_once(backend: RedisBackend, runs: Ru
                     other.commit([], [Delete(name) for name in gone])
 
         runs.between = come_and_go
-        for listing in (lambda: [entry.key for entry in backend.list("a")], lambda: backend.keys("a")):
+        for listing in (backend.keys, partial(listed, backend)):
             runs.answers.clear()
-            found = listing()
+            found = listing("a")
             assert len(runs.answers) > 4
             assert found == sorted(set(found))
             assert set(names) <= set(found)

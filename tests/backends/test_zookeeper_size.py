@@ -41,13 +41,14 @@ def connect(zookeeper_hosts: str) -> Iterator[Callable[..., ZookeeperBackend]]:
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The types of all requests sent by any client from now on."""
     requests: list[str] = []
-    call: Any = KazooClient._call
+    kazoo: Any = KazooClient  # It has no types.
+    call = kazoo._call
 
-    def counted(client: KazooClient, request: object, answer: object) -> object:
+    def counted(client: object, request: object, answer: object) -> object:
         requests.append(type(request).__name__)
         return call(client, request, answer)
 
-    monkeypatch.setattr(KazooClient, "_call", counted)
+    monkeypatch.setattr(kazoo, "_call", counted)
     return requests
 
 

@@ -66,7 +66,7 @@ class Listing:
         """Continue after *page*, within the same range, or in a narrower one if the range has many more keys."""
         first, last = page.kvs[0].key, page.kvs[-1].key
         if page.count > _MOST_PAGES_PER_RANGE * len(page.kvs):
-            self._prefix = commonprefix([first, last])  # noqa: RUF071  # of the bytes, not of path segments
+            self._prefix = first[: len(commonprefix([first, last]))]  # noqa: RUF071  # bytes, not path segments
         self._widening = 1
         # A name may lead to any number of deeper keys: step over them.
         found = below(self._here, last)
