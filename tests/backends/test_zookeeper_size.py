@@ -2,6 +2,7 @@
 
 # pyright: reportPrivateUsage=false
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ from smoothcluster_zookeeper.session import Session
 from zookeeper_server import ZookeeperServer
 
 from smoothcluster.backend import Committed, Update
-from smoothcluster.errors import UsageError
+from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.testing import eventually
 from smoothcluster.testing.conformance.kit import Wakes, create, delete, fill
 
@@ -190,6 +191,11 @@ def test_a_closed_watch_is_not_armed_again(server_of_its_own: ZookeeperServer) -
         kept.close()
         backend.sync()
         assert paths_watched(server_of_its_own) == 0
+        wakes = Wakes()
+        backend.watch("a", wakes)
+        before = wakes.count
+        create(backend, "a/new")
+        wakes.since(before)
 
 
 @pytest.fixture
@@ -244,27 +250,33 @@ def test_a_listing_sends_few_requests_ahead(
     assert most <= 5
 
 
-def test_a_watch_added_while_the_server_is_away_wakes_on_its_return(server_of_its_own: ZookeeperServer) -> None:
-    """It is added all the same, and then hears of everything."""
+def test_a_watch_waits_for_a_server_that_is_away_for_long(
+    server_of_its_own: ZookeeperServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One from before and one added meanwhile wake on its return, and then hear of everything."""
+    caplog.set_level(logging.INFO)
     with (
-        closing(ZookeeperBackend(server_of_its_own.hosts, timeout=1.0)) as backend,
+        closing(ZookeeperBackend(server_of_its_own.hosts, timeout=0.5)) as backend,
         closing(ZookeeperBackend(server_of_its_own.hosts)) as other,
     ):
         create(other, "a/1")
         backend.sync()
+        earlier, later = Wakes(), Wakes()
+        backend.watch("a", earlier)
         server_of_its_own.kill()
-        wakes = Wakes()
-        backend.watch("a", wakes)
+        backend.watch("a/1", later)
+        eventually(lambda: caplog.text.count("cannot arm the watches") > 1)
         server_of_its_own.start()
-        wakes.since(0)
-        eventually(lambda: backend._watches._armed)
-        before = wakes.count
+        for wakes in (earlier, later):
+            wakes.since(0)
+        before = earlier.count, later.count
         eventually(lambda: _committed(other))
-        wakes.since(before)
+        earlier.since(before[0])
+        later.since(before[1])
 
 
 def _committed(backend: ZookeeperBackend) -> bool:
     try:
         return isinstance(backend.commit([], [Update("a/1", b"new")]), Committed)
-    except Exception:  # noqa: BLE001  # its own session is being restored
+    except BackendError:  # Its own session is being restored.
         return False
