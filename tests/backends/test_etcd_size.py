@@ -111,3 +111,15 @@ def test_keys_of_others_are_passed_over_at_any_edge(
     for foreign in (b"\xff", b"\xff\xff", b"\xff\xff\xff", b"\xff\xffa", b"0\xff", b"0\xff\xff", b"0\xff\xffz"):
         etcd_server.ask("KV", "Put", rpc.PutRequest(key=prefix + foreign, value=b"?"))
     assert backend.keys("a") == [entry.key for entry in backend.list("a")] == names
+
+
+def test_what_lies_deep_is_stepped_over(
+    backend: EtcdBackend, monkeypatch: pytest.MonkeyPatch, pages: list[Any]
+) -> None:
+    """However many keys lie below a name, and though a page of them has narrowed the range."""
+    monkeypatch.setattr("smoothcluster_etcd.listing._MOST_KEYS", 20)
+    fill(backend, "a/deep/deeper", 2000)
+    create(backend, "a/z")
+    pages.clear()
+    assert backend.keys("a") == ["a/deep", "a/z"]
+    assert len(pages) <= 10

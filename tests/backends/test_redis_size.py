@@ -140,6 +140,22 @@ def test_what_is_there_throughout_is_listed_once(
                 go()
 
 
+def test_a_name_in_two_steps_is_listed_once(backend: RedisBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may answer so while it moves the names of a directory. Here the first step comes twice."""
+    names = fill(backend, "a", 3000)
+    run: Callable[..., Any] = Servers.run
+    again = "-1"
+
+    def repeated(servers: Servers, act: str, words: Sequence[str], *args: Any, **options: Any) -> Any:
+        answer = run(servers, act, [words[0], "0" if words[1] == again else words[1]], *args, **options)
+        if words[1] == "0":
+            answer[0] = again.encode() + answer[0][answer[0].index(b"\n") :]
+        return answer
+
+    monkeypatch.setattr(Servers, "run", repeated)
+    assert backend.keys("a") == listed(backend, "a") == names
+
+
 def test_a_listing_begins_again_in_another_history(server: RedisServer, runs: Runs) -> None:
     """A cursor means nothing to another server process; and no version of before may be handed out."""
     with closing(RedisBackend(server.hosts)) as backend, closing(RedisBackend(server.hosts)) as other:

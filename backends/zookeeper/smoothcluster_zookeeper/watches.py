@@ -117,6 +117,7 @@ class Watches:
             self._rearm_later(watch.znodes)
         except BaseException:
             self.remove(watch)
+            self._rearm_later(watch.znodes)  # Other watches there may rely on the requests of this one.
             raise
         return watch
 
@@ -221,23 +222,17 @@ class Watches:
                 return
         deadline = self._connection.settings.deadline()
         session = self._connection.for_reading(deadline)
-        pending = self._request_watches(session, watches)
-        try:
-            for each in pending.values():
-                session.wait(each, deadline)
-        except BaseException:
-            # Other watches may rely on these requests already.
-            self._rearm_later(pending)
-            raise
+        for pending in self._request_watches(session, watches):
+            session.wait(pending, deadline)
 
-    def _request_watches(self, session: Session, watches: Sequence[_PathWatch]) -> dict[str, Pending]:
+    def _request_watches(self, session: Session, watches: Sequence[_PathWatch]) -> list[Pending]:
         # Noted as armed before the answer: ZooKeeper answers a session's requests in order, so a later read of this
         # backend already comes after the arming. If the connection ends in between, `_disconnected` clears the note.
         with self._sending:
             with self._lock:
                 unarmed = self._unarmed(watches)
                 self._armed |= unarmed
-            return {znode: session.kazoo.send(AddWatch(znode, recursive=deep)) for znode, deep in unarmed.items()}
+            return [session.kazoo.send(AddWatch(znode, recursive=deep)) for znode, deep in unarmed.items()]
 
     def _unarmed(self, watches: Iterable[_PathWatch]) -> dict[str, bool]:
         """Return the znodes of *watches* to arm, and whether with everything below. Call with the lock."""
