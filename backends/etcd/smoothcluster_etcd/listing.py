@@ -1,8 +1,8 @@
 """Read a directory page by page, each page at a cost that the size of the directory does not change.
 
-etcd counts all keys of a requested range for each answer, whatever the limit of the answer: pages of one range cost
-quadratic time. So a page whose range holds many more keys than the page narrows the range of the next page to the
-keys that begin like the keys of this page. A range without further keys is followed by a wider one::
+For each answer etcd counts all keys of the requested range, whatever the limit of the answer: pages of one range cost
+quadratic time. So after a page from a range with many more keys, the next range is narrower: the keys that begin like
+the keys of the page. After the last key of a range, the next range is wider::
 
     range: all      answer: 0000 to 0999, and 99,000 further keys    many: narrow down to "0"
     range: 0...     answer: 1000 to 1999, and 8,000 further keys     few: go on
@@ -30,7 +30,7 @@ _MOST_PAGES_PER_RANGE = 16
 
 @final
 class Listing:
-    """The names in the directory at *here*, read through *read*, which returns the page of a range."""
+    """The names in the directory at *here*. *read* returns the page of a range."""
 
     def __init__(self, here: bytes, read: Callable[[Message], Any], *, keys_only: bool) -> None:
         self._here, self._read, self._keys_only = here, read, keys_only
@@ -63,7 +63,7 @@ class Listing:
         return page
 
     def _go_on(self, page: Any) -> None:
-        """Continue after *page*, within the same range, or in a narrower one if the range has many more keys."""
+        """Continue after *page*, within the same range, or in a narrower range if many keys follow."""
         first, last = page.kvs[0].key, page.kvs[-1].key
         if page.count > _MOST_PAGES_PER_RANGE * len(page.kvs):
             self._prefix = first[: len(commonprefix([first, last]))]  # noqa: RUF071  # bytes, not path segments
@@ -75,7 +75,7 @@ class Listing:
             self._prefix = self._prefix[:-1]
 
     def _widen(self) -> None:
-        """Continue after the end of the range, in a wider one; in ever wider ones while they add little."""
+        """Continue after the end of the range, in a wider range; in ever wider ranges until a page is full."""
         self._start = range_end(self._prefix)
         self._prefix = self._prefix[: max(len(self._here), len(self._prefix) - self._widening)]
         self._widening *= 2

@@ -106,9 +106,10 @@ class Watches:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="smoothcluster-zookeeper watches", daemon=True)
                 self._thread.start()
+        deadline = self._connection.settings.deadline()
         try:
-            self._arm([watch])
-            self._check_access(watch)
+            self._arm([watch], deadline)
+            self._check_access(watch, deadline)
         except UnavailableError as error:
             if isinstance(error.__cause__, MarshallingError):
                 self.remove(watch)
@@ -121,9 +122,8 @@ class Watches:
             raise
         return watch
 
-    def _check_access(self, watch: _PathWatch) -> None:
+    def _check_access(self, watch: _PathWatch, deadline: float) -> None:
         """Raise AccessDeniedError if this client may not read the directory. ZooKeeper arms the watch nevertheless."""
-        deadline = self._connection.settings.deadline()
         session = self._connection.ready(deadline)
         (found,) = session.wait(session.kazoo.send(MultiRead([watch.directory])), deadline)
         if isinstance(found, Failed) and found.code == NO_AUTH:
@@ -195,7 +195,7 @@ class Watches:
 
     def _arm_and_notify(self, watches: Sequence[_PathWatch]) -> None:
         try:
-            self._arm(watches)
+            self._arm(watches, self._connection.settings.deadline())
         except BackendError as error:
             _ZOOKEEPER_LOG.info("cannot arm the watches, and will try again: %s", error)
             self._rearm_later(znode for watch in watches for znode in watch.znodes)
@@ -215,12 +215,11 @@ class Watches:
         except Exception:  # noqa: BLE001  # The caller's own code failed; still notify the others.
             _ZOOKEEPER_LOG.exception("the notify function of a watch raised an exception")
 
-    def _arm(self, watches: Sequence[_PathWatch]) -> None:
+    def _arm(self, watches: Sequence[_PathWatch], deadline: float) -> None:
         """Have ZooKeeper watch the znodes of *watches*, as far as ZooKeeper does not watch them already."""
         with self._lock:
             if not self._unarmed(watches):
                 return
-        deadline = self._connection.settings.deadline()
         session = self._connection.for_reading(deadline)
         for pending in self._request_watches(session, watches):
             session.wait(pending, deadline)
