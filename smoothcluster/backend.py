@@ -37,7 +37,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
-from smoothcluster.errors import CommitTooLargeError, OutcomeUnknownError, UnavailableError
+from smoothcluster.errors import CommitTooLargeError, OutcomeUnknownError, StoreLimitError, UnavailableError
 
 _SEGMENT_PATTERN = r"(?!\.\.?(?:/|\Z))[A-Za-z0-9_.:@+=-]+"
 _KEY_PATTERN = re.compile(f"{_SEGMENT_PATTERN}(?:/{_SEGMENT_PATTERN})*")
@@ -167,6 +167,10 @@ class Guarantees:
     """Most bytes in a commit, as counted by `commit_size`."""
     most_operations: int
     """Most conditions and changes in a commit."""
+    largest_directory: int = 200_000
+    """Most names directly in a directory that `keys`, `list` and `commit_and_list` return."""
+    most_watches: int = 10_000
+    """Most watches open at the same time on a backend object, or on a part of the store from `for_group`."""
 
     def lacks(self, required: Mapping[str, float]) -> list[str]:
         """List the parts of *required* that the store does not promise, in words; empty if none.
@@ -259,7 +263,10 @@ class CoordinationBackend(Protocol):
     def keys(self, directory: str) -> list[str]:
         """The full names directly in *directory*, of keys with a value and of directories, sorted.
 
-        A name with deeper keys below is listed too, once. Empty if there is no such directory.
+        A name with deeper keys below is listed too, once. Empty if there is no such directory. A name present
+        throughout the call is listed; a name that comes or goes meanwhile may or may not be. The time is linear in the
+        number of names, and the store does the work in bounded steps. Raise UnavailableError if the call did not reach
+        the store, and its StoreLimitError if the directory exceeds the `guarantees`.
         """
 
     @abstractmethod
@@ -293,7 +300,8 @@ class CoordinationBackend(Protocol):
         survives reconnects. Every change that a read after the return of this method could still
         miss leads to a call, so arm first and read second. The driver's thread calls *notify*, so *notify*
         must return at once and call no method of the backend. While the store is away the watch reports
-        nothing; on the store's return the watch calls *notify* if any change may have been missed.
+        nothing; on the store's return the watch calls *notify* if any change may have been missed. The number of keys
+        in a directory is no limit. Raise StoreLimitError if more watches are open than the `guarantees` allow.
         """
 
     @abstractmethod
@@ -339,8 +347,8 @@ class CoordinationBackend(Protocol):
     def list(self, directory: str) -> "list[Entry]":
         """Read the keys directly in *directory*, sorted by key.
 
-        The result may or may not include keys that come or go meanwhile. Stores with a listing
-        in one step override this method.
+        A key present throughout the call is in the result; a key that comes or goes meanwhile may or may not be. Time
+        and errors are those of `keys`. Stores that can read names and values together override this method.
         """
         return [entry for entry in self.get_many(self.keys(directory)) if entry is not None]
 
@@ -423,3 +431,16 @@ def check_commit(guarantees: Guarantees, conditions: Sequence[Condition], change
     if len(leases) > 1:
         raise ValueError("a commit can put keys on a single lease only")
     return next(iter(leases.values()), None)
+
+
+def check_directory(guarantees: Guarantees, directory: str, names: int) -> None:
+    """Raise StoreLimitError if *directory* has more *names* than *guarantees* allow. Every listing calls this."""
+    if names > guarantees.largest_directory:
+        most = guarantees.largest_directory
+        raise StoreLimitError(f"{directory!r} has {names} names or more, and the store lists {most} at most")
+
+
+def check_watches(guarantees: Guarantees, there: int) -> None:
+    """Raise StoreLimitError if no watch may be added to those *there*; every adapter's `watch` calls this first."""
+    if there >= guarantees.most_watches:
+        raise StoreLimitError(f"{there} watches are open, and the store takes {guarantees.most_watches} at most")

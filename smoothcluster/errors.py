@@ -6,6 +6,7 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     +-- BackendError                a failure between this process and the store
     |   +-- UnavailableError        nothing was sent: retrying is safe
     |   |   +-- BackendClosedError  this client was closed: make a new backend
+    |   |   +-- StoreLimitError     a directory or the number of watches exceeds the store's limits
     |   +-- OutcomeUnknownError     something was sent and no answer came: read before retrying
     |   +-- LeaseLostError          the lease is gone for good: begin again with a new lease
     |   +-- CommitTooLargeError     measured before sending: make the commit smaller
@@ -60,6 +61,10 @@ class UnavailableError(BackendError):
 
 class BackendClosedError(UnavailableError):
     """This client was closed, so a retry is of no use. Nothing was sent. Make a new backend."""
+
+
+class StoreLimitError(UnavailableError):
+    """A directory has more keys, or a client more watches, than the store's `guarantees` allow. Nothing was changed."""
 
 
 class OutcomeUnknownError(BackendError):

@@ -80,6 +80,13 @@ class Timeline:
         self.on_rollback()
         return True
 
+    def rolled_back_since(self, since: Mark) -> bool:
+        """Return whether a rollback has shown since *since*.
+
+        A listing of several requests then begins again: its answers may be from two stores.
+        """
+        return self._now.era != since.era
+
     def outdated(self, parts: Sequence[Condition | Change]) -> str | None:
         """Return the first key of *parts* with a version of a former era; None if there is none."""
         era = self._now.era

@@ -191,6 +191,7 @@ def report(where: str, promised: Guarantees, measured: Measured, promises: list[
     yield f"a read takes {measured.read_ms} ms, a commit {measured.commit_ms} ms, a watch wakes after {woken}"
     yield f"leases last from {measured.shortest_s:.3g} s to {_length(promised.longest_ttl)}"
     yield f"a commit: up to {promised.largest_commit} bytes, {promised.most_operations} operations"
+    yield f"a directory: up to {promised.largest_directory} keys; a client: up to {promised.most_watches} watches"
     if measured.history is not None:
         yield f"the store's present history: {measured.history}"
     yield ""

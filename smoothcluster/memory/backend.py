@@ -15,6 +15,7 @@ from smoothcluster.backend import (
     Refused,
     Watch,
     check_key,
+    check_watches,
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import UsageError
@@ -114,7 +115,9 @@ class MemoryBackend(CoordinationBackend, HasHistory):
         return MemoryLease(self, self.reach().grant(ttl))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
-        watch = self.reach().watches.add(self, path, notify, values=values)
+        store = self.reach()
+        check_watches(store.guarantees, store.watches.count(self))
+        watch = store.watches.add(self, path, notify, values=values)
         if self._lifetime.closed:  # `close` may have ended all watches before this watch was added.
             watch.close()
         self._lifetime.check()

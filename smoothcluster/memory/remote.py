@@ -17,7 +17,9 @@ from smoothcluster.backend import (
     Refused,
     Watch,
     check_commit,
+    check_directory,
     check_key,
+    check_watches,
 )
 from smoothcluster.errors import (
     BackendError,
@@ -114,12 +116,13 @@ class SocketBackend(CoordinationBackend, HasHistory):
         return found
 
     def keys(self, directory: str) -> "list[str]":
-        return self.ask(lambda got: [str(name) for name in got.words[0]], ["keys", check_key(directory)])
+        names = self.ask(lambda got: [str(name) for name in got.words[0]], ["keys", check_key(directory)])
+        check_directory(self.guarantees, directory, len(names))
+        return names
 
     def list(self, directory: str) -> "list[Entry]":
-        return list(
-            self._complete(*self.ask(lambda got: _decode_listing(got, *got.words), ["list", check_key(directory)]))
-        )
+        listing = self.ask(lambda got: _decode_listing(got, *got.words), ["list", check_key(directory)])
+        return list(self._complete(directory, *listing))
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         return self._commit(conditions, changes, None)[0]
@@ -129,7 +132,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         outcome, listing = self._commit(conditions, changes, check_key(directory))
         try:
-            return outcome, self._complete(*listing)
+            return outcome, self._complete(directory, *listing)
         except UnavailableError as error:
             raise OutcomeUnknownError(f"the store answered the commit, and then the listing failed: {error}") from error
 
@@ -139,6 +142,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
         return self.ask(self._granted, ["grant", ttl], unknown=OutcomeUnknownError)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        check_watches(self.guarantees, self._watches.count)
         return self._watches.add(path, notify, values=values)
 
     def history(self) -> str:
@@ -170,8 +174,9 @@ class SocketBackend(CoordinationBackend, HasHistory):
             lambda got: (_decode_outcome(got), _decode_listing(got, *got.words[2:])), words, values, OutcomeUnknownError
         )
 
-    def _complete(self, found: Sequence[Entry], others: Sequence[str]) -> Sequence[Entry]:
+    def _complete(self, directory: str, found: Sequence[Entry], others: Sequence[str]) -> Sequence[Entry]:
         """A complete listing: *found*, and the entries of *others*, which did not fit in the first frame."""
+        check_directory(self.guarantees, directory, len(found) + len(others))
         return [*found, *(entry for entry in self.get_many(others) if entry is not None)] if others else found
 
 

@@ -59,6 +59,11 @@ class RemoteWatches:
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
+    @property
+    def count(self) -> int:
+        """The number of open watches."""
+        return len(self._watches)
+
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
         """Add a watch, as in `CoordinationBackend.watch`."""
         self._lifetime.check_process()

@@ -10,9 +10,11 @@ import fcntl
 import os
 import secrets
 import socket
+import sys
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
@@ -42,7 +44,9 @@ class MemoryServer:
     def __init__(self, path: Path | str) -> None:
         self._path = check_path(path)
         # Clients outlive a killed server: ids and versions of the next server must differ from all earlier values.
-        self._store = MemoryStore(clock=_ServingClock(), guarantees=SOCKET_GUARANTEES, begin=secrets.randbits(48))
+        # The clients check the bounds of reading and watching, and name the bounds in their errors.
+        served = replace(SOCKET_GUARANTEES, largest_directory=sys.maxsize, most_watches=sys.maxsize)
+        self._store = MemoryStore(clock=_ServingClock(), guarantees=served, begin=secrets.randbits(48))
         self._thread: threading.Thread | None = None
 
     @property

@@ -21,6 +21,7 @@ from smoothcluster.backend import (
     Guarantees,
     Refused,
     check_commit,
+    check_directory,
     check_key,
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock, SystemClock
@@ -107,12 +108,16 @@ class MemoryStore:
     def keys(self, directory: str) -> list[str]:
         self._expire_due()
         with self._lock:
-            return self.tree.names(check_key(directory))
+            names = self.tree.names(check_key(directory))
+        check_directory(self.guarantees, directory, len(names))
+        return names
 
     def list(self, directory: str) -> "list[Entry]":
         self._expire_due()
         with self._lock:
-            return self.tree.list(check_key(directory))
+            entries = self.tree.list(check_key(directory))
+        check_directory(self.guarantees, directory, len(entries))
+        return entries
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         lease = check_commit(self.guarantees, conditions, changes)

@@ -1,5 +1,6 @@
 """Watches by path, and the choice of watches to wake after a change."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import final
@@ -37,18 +38,29 @@ class Watches:
         self._lock = lock
         self._process = OwnProcess("these watches")
         self._at: dict[str, dict[PathWatch, None]] = {}
+        self._counts: Counter[int] = Counter()
+        """The number of open watches by the identity of their owner, while above zero."""
+
+    def count(self, owner: object) -> int:
+        """The number of open watches of *owner*."""
+        return self._counts.get(id(owner), 0)
 
     def add(self, owner: object, path: str, notify: Callable[[], None], *, values: bool) -> PathWatch:
         """Watch *path* for *owner*, as in `CoordinationBackend.watch`."""
         watch = PathWatch(self, owner, path, notify, values=values)
         with self._lock:
             self._at.setdefault(path, {})[watch] = None
+            self._counts[id(owner)] += 1
         return watch
 
     def remove(self, watch: PathWatch) -> None:
         if not self._process.is_current:
             return  # In a forked child the lock may be held for ever.
         with self._lock:
+            if watch.open:
+                self._counts[id(watch.owner)] -= 1
+                if not self._counts[id(watch.owner)]:
+                    del self._counts[id(watch.owner)]
             watch.open = False
             at_path = self._at.get(watch.path, {})
             at_path.pop(watch, None)

@@ -50,17 +50,11 @@ __all__ = [
     "task_context",
 ]
 
-_RULE_MODULES = ("kit", "keys", "commits", "outcomes", "leases", "watches", "connection", "locks", "parts")
-
-
 if not TYPE_CHECKING:  # Else no type checker would notice a misspelt name.
 
     def __getattr__(name: str) -> object:
         with needs_extra():
             if name in ("Ability", "BackendConformance"):
-                import pytest
-
-                pytest.register_assert_rewrite(*(f"{__name__}.conformance.{rules}" for rules in _RULE_MODULES))
                 return getattr(import_module(f"{__name__}.conformance.suite"), name)
             if name == "backend_machine":
                 return import_module(f"{__name__}.stateful").backend_machine

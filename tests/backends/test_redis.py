@@ -742,6 +742,7 @@ def guarded() -> Iterator[RedisServer]:
     users = [
         f"crawler {ACL}",
         f"weak {ACL} -xadd",
+        f"unlisted {ACL} -sscan",
         f"elsewhere {ACL.replace('{smoothcluster', '{other')}",
         f"docs {ACL.replace('~{smoothcluster}:* ~{smoothcluster/*}', '~{smoothcluster/docs}')}",
     ]
@@ -757,9 +758,18 @@ def guarded() -> Iterator[RedisServer]:
         ({"username": "crawler", "password": "guessed"}, "username or password"),
         ({"username": "nobody", "password": SECRET}, "username or password"),
         ({"username": "weak", "password": "secret-of-acl"}, "must be allowed XADD"),
+        ({"username": "unlisted", "password": "secret-of-acl"}, "must be allowed SSCAN"),
         ({"username": "elsewhere", "password": "secret-of-acl"}, r"NOPERM|the user lacks a permission"),
     ],
-    ids=["none", "wrong", "wrong for a user", "unknown user", "a command missing", "other keys"],
+    ids=[
+        "none",
+        "wrong",
+        "wrong for a user",
+        "unknown user",
+        "a command missing",
+        "another command missing",
+        "other keys",
+    ],
 )
 def test_a_server_that_demands_credentials_keeps_others_out(
     guarded: RedisServer, options: dict[str, str], says: str, caplog: pytest.LogCaptureFixture

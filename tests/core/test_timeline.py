@@ -85,3 +85,14 @@ def test_a_part_without_a_version_is_never_outdated() -> None:
     parts: list[Condition | Change] = [Create("a", b""), Update("b", b""), Delete("c"), Exists("d")]
     assert timeline.outdated(parts) is None
     assert numbered(parts) == parts
+
+
+def test_a_read_of_several_requests_is_of_one_era() -> None:
+    """A listing asks after its last page."""
+    timeline = seen(5)
+    since = timeline.mark()
+    timeline.advance(7, since)
+    assert not timeline.rolled_back_since(since)
+    timeline.advance(6, timeline.mark())
+    assert timeline.rolled_back_since(since)
+    assert not timeline.rolled_back_since(timeline.mark())

@@ -21,6 +21,8 @@ from smoothcluster.backend import (
     Refused,
     Watch,
     check_commit,
+    check_directory,
+    check_watches,
 )
 from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster.lifetime import ClientLifetime
@@ -30,13 +32,14 @@ from smoothcluster_etcd.address import DEFAULT_NAMESPACE, STORE_NAME, Pem, check
 from smoothcluster_etcd.connection import Connection, Credentials
 from smoothcluster_etcd.layout import below, etcd_key, range_end
 from smoothcluster_etcd.lease import EtcdLease, lease_id
+from smoothcluster_etcd.listing import Listing
 from smoothcluster_etcd.transaction import MOST_COMPARISONS, Message, Transaction
 from smoothcluster_etcd.watches import Watches
 
 _rpc: Any = etcdrpc
 
-_NAMES_PER_PAGE, _ENTRIES_PER_PAGE = 1000, 100
-"""Keys in an answer to a listing: without values, and with values."""
+_ENTRIES_AFTER_COMMIT = 100
+"""Most keys in the answer to a commit with a listing. A longer listing takes requests of its own."""
 
 _DEFAULT_GUARANTEES = Guarantees(
     linearizable_writes=True,
@@ -150,33 +153,31 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         return entries
 
     def keys(self, directory: str) -> list[str]:
-        return sorted({f"{directory}/{name}" for name, _, _ in self._listing(directory, keys_only=True)})
+        found, _ = self._listing(directory, keys_only=True)
+        return sorted(f"{directory}/{name}" for name in found)
 
     def list(self, directory: str) -> "list[Entry]":
-        since = self._connection.timeline.mark()
-        found = self._listing(directory, keys_only=False)
-        entries = (_entry(f"{directory}/{name}", kv, since) for name, direct, kv in found if direct)
+        found, since = self._listing(directory, keys_only=False)
+        entries = (_entry(f"{directory}/{name}", kv, since) for name, kv in found.items())
         return sorted(entries, key=lambda entry: entry.key)
 
-    def _listing(self, directory: str, *, keys_only: bool) -> Iterator[tuple[str, bool, Any]]:
-        """Yield names in *directory*, whether each is a key directly there, and the key; skip most deeper keys."""
+    def _listing(self, directory: str, *, keys_only: bool) -> tuple[dict[str, Any], Mark]:
+        """Return the names in *directory*, each with a key; and the moment before the first page.
+
+        With *keys_only* also the names of directories. The names and keys are of one era: the listing begins again if
+        any page shows a rollback of the store.
+        """
+        deadline, timeline = self._connection.deadline(), self._connection.timeline
         here = etcd_key(self._namespace, directory)
-        deadline = self._connection.deadline()
-        start = here + b"\0"
         while True:
-            limit = _NAMES_PER_PAGE if keys_only else _ENTRIES_PER_PAGE
-            wanted = {"key": start, "range_end": range_end(here), "limit": limit, "keys_only": keys_only}
-            (page,) = self._read([wanted], deadline)
-            for kv in page.kvs:
-                found = below(here, kv.key)
-                if found is not None:
-                    yield (*found, kv)
-            if not page.more:
-                return
-            # A name may lead to any number of deeper keys: step over them.
-            last = page.kvs[-1].key
-            found = below(here, last)
-            start = last + b"\0" if found is None else range_end(here + found[0].encode() + b"/")
+            since, found = timeline.mark(), dict[str, Any]()
+            listing = Listing(here, lambda wanted: next(self._read([wanted], deadline)), keys_only=keys_only)
+            for name, direct, kv in listing.names():
+                if direct or keys_only:
+                    found[name] = kv
+                    check_directory(self._guarantees, directory, len(found))
+            if not timeline.rolled_back_since(since):
+                return found, since
 
     def _read(self, ranges: Sequence[Message], deadline: float) -> Iterator[Any]:
         wanted = _rpc.TxnRequest(success=[{"request_range": each} for each in ranges])
@@ -191,7 +192,8 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         here, since = etcd_key(self._namespace, directory), self._connection.timeline.mark()
-        wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": _ENTRIES_PER_PAGE}
+        limit = min(_ENTRIES_AFTER_COMMIT, self._guarantees.largest_directory)
+        wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": limit}
         outcome, page = self._commit(conditions, changes, wanted)
         if page is None:
             return outcome, self._list_after(directory)
@@ -255,6 +257,8 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         return EtcdLease(self._connection, granted.ID, float(granted.TTL))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        self._lifetime.check()
+        check_watches(self._guarantees, self._watches.count)
         return self._watches.add(etcd_key(self._namespace, path), notify, values=values)
 
     def history(self) -> str:

@@ -18,8 +18,9 @@ def etcd_key(namespace: str, key: str) -> bytes:
 
 
 def range_end(prefix: bytes) -> bytes:
-    """Return the first key after all keys with *prefix*, which ends in a slash."""
-    return prefix[:-1] + b"0"
+    """Return the first key after all keys with *prefix*."""
+    kept = prefix.rstrip(b"\xff")  # No byte comes after this one. Only foreign keys have such bytes.
+    return kept[:-1] + bytes([kept[-1] + 1])
 
 
 def below(prefix: bytes, key: bytes) -> tuple[str, bool] | None:

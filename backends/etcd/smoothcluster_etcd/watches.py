@@ -117,6 +117,11 @@ class Watches:
         self._thread: threading.Thread | None = None
         self._closing = SYSTEM_CLOCK.signal()
 
+    @property
+    def count(self) -> int:
+        """The number of open watches."""
+        return len(self._watches)
+
     def add(self, key: bytes, notify: Callable[[], None], *, values: bool) -> EtcdWatch:
         """Watch from now on."""
         self._connection.lifetime.check()

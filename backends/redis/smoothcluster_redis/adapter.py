@@ -23,12 +23,14 @@ from smoothcluster.backend import (
     Watch,
     check_commit,
     check_key,
+    check_watches,
 )
 from smoothcluster.errors import LeaseLostError, MisplacedKeyError, OutcomeUnknownError, UnavailableError
 from smoothcluster.lifetime import ClientLifetime
 from smoothcluster.server_options import TlsOptions
 from smoothcluster_redis.address import DEFAULT_NAMESPACE, Address, parse_url
 from smoothcluster_redis.lease import RedisLease
+from smoothcluster_redis.reads import Reads
 from smoothcluster_redis.servers import Servers
 from smoothcluster_redis.settings import ClientState, Credentials, Settings
 from smoothcluster_redis.watches import Watches
@@ -89,8 +91,9 @@ class RedisBackend(CoordinationBackend, HasHistory):
         self._lifetime = ClientLifetime(self, self.url)
         self.servers = Servers(settings, ClientState(self._lifetime))
         self.servers.warn_of_hosts()
-        """The connections of this part of the store; like `watches`, not for users."""
+        """The connections of this part of the store; like `watches` and `reads`, not for users."""
         self.watches = Watches(self.servers)
+        self.reads = Reads(self.servers, _REDIS_GUARANTEES)
         self._parts_lock = threading.Lock()
         self._parts: dict[str | None, RedisBackend] = {None: self}
         """The parts of this client by group, each with separate servers and watches; None is for keys of no group."""
@@ -151,6 +154,7 @@ class RedisBackend(CoordinationBackend, HasHistory):
                 part = copy(self)  # The copy shares all other attributes.
                 part.servers = Servers(self.servers.settings, self.servers.state, group)
                 part.watches = Watches(part.servers)
+                part.reads = Reads(part.servers, _REDIS_GUARANTEES)
                 self._parts[group] = part
             return self._parts[group]
 
@@ -159,18 +163,13 @@ class RedisBackend(CoordinationBackend, HasHistory):
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         for key in keys:
             check_key(key)
-        if not keys:
-            return []
-        head, *values = self.servers.run("get", keys)
-        return _entries(keys, head.decode(), values)
+        return self.reads.entries(keys, self.servers.deadline())
 
     def keys(self, directory: str) -> list[str]:
-        names: bytes = self.servers.run("keys", [check_key(directory)])
-        return sorted(_within(directory, names.decode()))
+        return self.reads.names(check_key(directory), self.servers.deadline())
 
     def list(self, directory: str) -> "list[Entry]":
-        head, *values = self.servers.run("list", [check_key(directory)])
-        return _listing(directory, head.decode(), values)
+        return self.reads.entries_in(check_key(directory), self.servers.deadline())
 
     # Changing.
 
@@ -181,10 +180,16 @@ class RedisBackend(CoordinationBackend, HasHistory):
     def commit_and_list(
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
-        words = _commit(self.servers, conditions, changes)
-        head, *values = self.servers.run("commit", [*words, check_key(directory)], OutcomeUnknownError)
-        answer, listing = head.decode().split("\n", 1)
-        return _outcome(answer, changes), _listing(directory, listing, values)
+        words, deadline = _commit(self.servers, conditions, changes), self.servers.deadline()
+        answered = self.servers.run("commit", [*words, check_key(directory)], OutcomeUnknownError, deadline)
+        answer, step = answered[0].split(b"\n", 1)
+        outcome = _outcome(answer.decode(), changes)
+        try:
+            return outcome, self.reads.entries_in(directory, deadline, [step, *answered[1:]])
+        except UnavailableError as error:
+            raise OutcomeUnknownError(
+                f"the store answered the commit, but the listing after the commit failed: {error}"
+            ) from error
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
@@ -192,6 +197,8 @@ class RedisBackend(CoordinationBackend, HasHistory):
         return RedisLease(self.servers, min(max(ttl, _REDIS_GUARANTEES.shortest_ttl), _REDIS_GUARANTEES.longest_ttl))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        self._lifetime.check()
+        check_watches(_REDIS_GUARANTEES, self.watches.count)
         return self.watches.add(path, notify, values=values)
 
     def history(self) -> str:
@@ -254,37 +261,3 @@ def _words(part: Condition | Change) -> tuple[str, str, str, bytes]:
             return "update", part.key, "" if part.version is None else part.version or "none", part.value
         case Delete():
             return "delete", part.key, "" if part.version is None else part.version or "none", b""
-
-
-def _within(directory: str, names: str) -> "list[str]":
-    """Return the full keys of *names* in *directory*."""
-    return [f"{directory}/{name}" for name in names.split()]
-
-
-def _listing(directory: str, head: str, values: Sequence[bytes]) -> "list[Entry]":
-    """Decode the script's listing of a directory. Return the entries, sorted by key."""
-    names, rest = head.split("\n", 1)
-    found = _entries(_within(directory, names), rest, values)
-    return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.key)
-
-
-def _entries(keys: Sequence[str], head: str, values: Sequence[bytes]) -> "list[Entry | None]":
-    """Decode a read of the script: the history, and for each key a value and a mark, empty for an absent key."""
-    since, marks = head.split("\n")
-    try:
-        return [
-            _entry(key, mark, value, since) if mark else None
-            for key, mark, value in zip(keys, marks.split(",") if keys else (), values, strict=True)
-        ]
-    except (TypeError, ValueError) as error:
-        raise UnavailableError(f"the store holds data that smoothcluster did not write: {error}") from None
-
-
-def _entry(key: str, mark: str, value: bytes | None, since: str) -> Entry:
-    if value is None:
-        raise UnavailableError(
-            f"Redis has lost the value of {key}: the server evicted keys (set maxmemory-policy noeviction), or another"
-            " program deleted them; delete the other keys of the group, too, and submit the jobs again"
-        )
-    number, created, lease = mark.split(" ")
-    return Entry(key, value, f"{number}-{since}", int(created), lease or None)

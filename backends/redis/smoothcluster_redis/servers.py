@@ -41,13 +41,23 @@ class Servers:
         self._idle: list[StoreConnection] = []
         self._last: tuple[str, int] | None = None
 
-    def run(self, act: str, words: Sequence[Any] = (), unknown: type[BackendError] = UnavailableError) -> Any:
+    def deadline(self) -> float:
+        """Return the deadline of a call begun now."""
+        return SYSTEM_CLOCK.monotonic() + self.timeout
+
+    def run(
+        self,
+        act: str,
+        words: Sequence[Any] = (),
+        unknown: type[BackendError] = UnavailableError,
+        deadline: float | None = None,
+    ) -> Any:
         """Have the script do *act*. Raise *unknown* if the script may have done so despite an error."""
 
         def run(connection: StoreConnection, deadline: float) -> Any:
             return connection.run(deadline, self.prefix, act, words)
 
-        return self._with_connection(run, unknown)
+        return self._with_connection(run, unknown, deadline or self.deadline())
 
     def history(self) -> str:
         """Return the store's current history, after a check of the server's identity."""
@@ -56,11 +66,12 @@ class Servers:
             connection.identify(deadline, self.prefix, "tick")
             return connection.history
 
-        return self._with_connection(identify, UnavailableError)
+        return self._with_connection(identify, UnavailableError, self.deadline())
 
-    def _with_connection(self, act: Callable[[StoreConnection, float], Answer], unknown: type[BackendError]) -> Answer:
+    def _with_connection(
+        self, act: Callable[[StoreConnection, float], Answer], unknown: type[BackendError], deadline: float
+    ) -> Answer:
         self.state.lifetime.check()  # Before any lock.
-        deadline = SYSTEM_CLOCK.monotonic() + self.timeout
         connection = self._acquire(deadline)
         try:
             answer = act(connection, deadline)

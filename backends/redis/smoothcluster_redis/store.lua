@@ -16,8 +16,9 @@ if act == 'hello' then
     for _, each in ipairs({
         {'INFO', 'server'}, {'TIME'}, {'DEL', key}, {'EXISTS', key}, {'HDEL', key, 'x'}, {'HGET', key, 'x'},
         {'HGETALL', key}, {'HMGET', key, 'x'}, {'HSET', key, 'x', 'x'}, {'PEXPIRE', key, 1}, {'SADD', key, 'x'},
-        {'SMEMBERS', key}, {'SREM', key, 'x'}, {'XADD', key, '*', 'x', 'x'}, {'XREAD', 'STREAMS', key, '0'},
-        {'ZADD', key, 1, 'x'}, {'ZRANGEBYSCORE', key, 0, 1}, {'ZREM', key, 'x'}, {'ZSCORE', key, 'x'},
+        {'SMEMBERS', key}, {'SREM', key, 'x'}, {'SSCAN', key, 0}, {'XADD', key, '*', 'x', 'x'},
+        {'XREAD', 'STREAMS', key, '0'}, {'ZADD', key, 1, 'x'}, {'ZRANGEBYSCORE', key, 0, 1}, {'ZREM', key, 'x'},
+        {'ZSCORE', key, 'x'},
     }) do
         local known, allowed = pcall(redis.acl_check_cmd, unpack(each))
         if not known then return redis.error_reply('NOCOMMAND ' .. each[1]) end
@@ -75,29 +76,42 @@ end
 
 -- Reading. A mark is "version created lease", and the empty string for an absent key. The first part of an answer is a
 -- text with everything except the values, line by line: clients need time for each part of an answer.
+-- The server waits for the script, so a run reads a bounded number of names, and no more values once the values have
+-- so many bytes. The client asks for the rest, from the cursor of a directory's set, or by the names without a value.
+
+local STEP_NAMES, STEP_BYTES, SLICE = 1000, 1048576, 20
 
 local function read(head, keys, from)
-    local marks, answer = {}, {''}
-    for first = from, #keys, 4000 do
-        local last = math.min(first + 3999, #keys)
+    local marks, answer, size = {}, {''}, 0
+    for first = from, #keys, SLICE do
+        local last = math.min(first + SLICE - 1, #keys)
         for _, mark in ipairs(call('HMGET', MARKS, unpack(keys, first, last))) do marks[#marks + 1] = mark or '' end
-        for _, value in ipairs(call('HMGET', VALUES, unpack(keys, first, last))) do answer[#answer + 1] = value end
+        for _, value in ipairs(call('HMGET', VALUES, unpack(keys, first, last))) do
+            answer[#answer + 1] = value
+            size = size + #(value or '')
+        end
+        if size >= STEP_BYTES then break end
     end
     answer[1] = head .. since .. '\n' .. table.concat(marks, ',')
     return answer
 end
 
-local function list(head, directory)
-    local names = call('SMEMBERS', CHILDREN .. directory)
-    head = head .. table.concat(names, ' ') .. '\n'
+-- The next names in a directory, and the cursor for the names after them.
+local function scan(directory, cursor)
+    local found = call('SSCAN', CHILDREN .. directory, cursor, 'COUNT', STEP_NAMES)
+    return found[1] .. '\n' .. table.concat(found[2], ' ') .. '\n', found[2]
+end
+
+local function list(head, directory, cursor)
+    local found, names = scan(directory, cursor)
     for i, name in ipairs(names) do names[i] = directory .. '/' .. name end
-    return read(head, names, 1)
+    return read(head .. found, names, 1)
 end
 
 local function answer_read()
     if act == 'get' then return read('', ARGV, 2) end
-    if act == 'list' then return list('', ARGV[2]) end
-    return table.concat(call('SMEMBERS', CHILDREN .. ARGV[2]), ' ')
+    if act == 'list' then return list('', ARGV[2], ARGV[3]) end
+    return {scan(ARGV[2], ARGV[3]) .. since}
 end
 
 if reads and store and not moved then return answer_read() end
@@ -313,7 +327,7 @@ end
 
 if act == 'commit' then
     local answer = commit(ARGV[2])
-    return #ARGV % 4 == 3 and list(answer .. '\n', ARGV[#ARGV]) or answer
+    return #ARGV % 4 == 3 and list(answer .. '\n', ARGV[#ARGV], '0') or answer
 end
 if act == 'lease' then return grant(ARGV[2], ARGV[3]) end
 if act == 'renew' then

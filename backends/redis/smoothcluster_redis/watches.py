@@ -53,6 +53,8 @@ class Watches:
         self._servers = servers
         self._changed = threading.Condition()
         self._watches: dict[str, dict[_PathWatch, None]] = {}
+        self.count = 0
+        """The number of open watches."""
         self._closed = servers.state.closed
         self._thread: threading.Thread | None = None
         self._store: bytes = b""
@@ -69,6 +71,7 @@ class Watches:
             # No round trip is needed: the thread reads the stream from its position on, which no commit after this line
             # precedes. So the thread meets every later change with the watch registered.
             self._watches.setdefault(path, {})[watch] = None
+            self.count += 1
             if self._thread is None or not self._thread.is_alive():
                 # A new thread has no position in the stream: an unknown store makes `_check_store` take one.
                 self._store = b""
@@ -83,6 +86,7 @@ class Watches:
             return  # In a forked child the lock may be held for ever.
         with self._changed:
             watches = self._watches.get(watch.path, {})
+            self.count -= watch in watches
             watches.pop(watch, None)
             if not watches:
                 self._watches.pop(watch.path, None)

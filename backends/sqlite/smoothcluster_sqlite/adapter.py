@@ -21,6 +21,7 @@ from smoothcluster.backend import (
     Watch,
     check_commit,
     check_key,
+    check_watches,
 )
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import BackendError, LeaseLostError, MisplacedKeyError, UsageError
@@ -29,7 +30,7 @@ from smoothcluster.timeline import numbered
 from smoothcluster_sqlite.address import parse_url
 from smoothcluster_sqlite.connection import FileConnection
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
-from smoothcluster_sqlite.reads import Changes, ClockRow, read_changes, read_entry, read_names
+from smoothcluster_sqlite.reads import Changes, ClockRow, read_changes, read_entries, read_entry, read_names
 from smoothcluster_sqlite.transaction import (
     ACT_DONE,
     BOOT_ID,
@@ -122,18 +123,13 @@ class SqliteBackend(CoordinationBackend, HasHistory):
 
     def keys(self, directory: str) -> "list[str]":
         check_key(directory)
-        return self._reads.read(lambda connection: read_names(connection, directory), self._deadline())
+        read = self._reads.read
+        return read(lambda connection: read_names(connection, directory, SQLITE_GUARANTEES), self._deadline())
 
     def list(self, directory: str) -> "list[Entry]":
         check_key(directory)
-        wanted = "SELECT name, value, version, created, lease FROM entries WHERE directory = ? ORDER BY name"
-        since = self._file.timeline.mark()
-
-        def read(connection: sqlite3.Connection) -> "list[Entry]":
-            rows = connection.execute(wanted, (directory,))
-            return [Entry(f"{directory}/{row[0]}", row[1], since.version(row[2]), row[3], row[4]) for row in rows]
-
-        return self._reads.peek(read, self._deadline())
+        since, read = self._file.timeline.mark(), self._reads.peek
+        return read(lambda connection: read_entries(connection, directory, since, SQLITE_GUARANTEES), self._deadline())
 
     # Changing.
 
@@ -209,6 +205,7 @@ class SqliteBackend(CoordinationBackend, HasHistory):
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         self._lifetime.check()
+        check_watches(SQLITE_GUARANTEES, self._watches.count)
         # Registered before the caller reads: the thread meets a commit after that read only later than this line, and
         # finds the watch.
         watch = self._watches.add(check_key(path), notify, values=values)

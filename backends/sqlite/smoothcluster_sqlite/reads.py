@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from smoothcluster.backend import Entry
+from smoothcluster.backend import Entry, Guarantees, check_directory
 from smoothcluster.timeline import Mark
 from smoothcluster_sqlite.transaction import COMMITS_KEPT, split_key
 
@@ -49,7 +49,16 @@ def read_entry(connection: sqlite3.Connection, key: str, since: Mark) -> Entry |
     return None if row is None else Entry(key, row[0], since.version(row[1]), row[2], row[3])
 
 
-def read_names(connection: sqlite3.Connection, directory: str) -> list[str]:
+def read_entries(connection: sqlite3.Connection, directory: str, since: Mark, guarantees: Guarantees) -> list[Entry]:
+    """Return the entries of the keys directly in *directory*, sorted by key, read after *since*."""
+    wanted = "SELECT name, value, version, created, lease FROM entries WHERE directory = ? ORDER BY name LIMIT ?"
+    rows = connection.execute(wanted, (directory, guarantees.largest_directory + 1))
+    entries = [Entry(f"{directory}/{row[0]}", row[1], since.version(row[2]), row[3], row[4]) for row in rows]
+    check_directory(guarantees, directory, len(entries))
+    return entries
+
+
+def read_names(connection: sqlite3.Connection, directory: str, guarantees: Guarantees) -> list[str]:
     """Return the full names of the keys and of the directories that lie directly in *directory*, sorted."""
     rows = connection.execute("SELECT name FROM entries WHERE directory = ?", (directory,))
     names = {f"{directory}/{name}" for (name,) in rows}
@@ -60,6 +69,7 @@ def read_names(connection: sqlite3.Connection, directory: str) -> list[str]:
             "SELECT min(directory) FROM entries WHERE directory > ? AND directory < ?", (after, end)
         ).fetchone()
         if found is None:
+            check_directory(guarantees, directory, len(names))
             return sorted(names)
         name = f"{directory}/{found[len(directory) + 1 :].partition('/')[0]}"
         names.add(name)

@@ -55,6 +55,8 @@ class Watches:
         self.wakeup_socket: WakeupSocket | None = None
         self._lock = threading.Lock()
         self._watches: dict[str, dict[_PathWatch, None]] = {}
+        self.count = 0
+        """The number of open watches."""
         self._seen = -1
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -73,6 +75,7 @@ class Watches:
         with self._lock:
             self._lifetime.check()
             self._watches.setdefault(path, {})[watch] = None
+            self.count += 1
         return watch
 
     def remove(self, watch: _PathWatch) -> None:
@@ -81,6 +84,7 @@ class Watches:
             return  # In a forked child the lock may be held for ever.
         with self._lock:
             watches = self._watches.get(watch.path, {})
+            self.count -= watch in watches
             watches.pop(watch, None)
             if not watches:
                 self._watches.pop(watch.path, None)

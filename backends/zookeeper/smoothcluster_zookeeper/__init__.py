@@ -12,8 +12,8 @@ version             the znode's data version. The count starts over at 0 when a 
 commit              a single transaction (``multi``): checks, creations, updates, deletions (``transaction``)
 lease               a session of its own, represented by an ephemeral znode in ``~leases`` (``lease``)
 key on a lease      an ephemeral znode of the lease's session
-watch               ZooKeeper's one-time watches on the key, the directory and each child, armed again by a thread
-                    (``watches``)
+watch               ZooKeeper's persistent watches on the key and the directory, with values on everything below the
+                    directory; a thread arms them again after a lost connection (``watches``)
 ``sync``            ``sync`` on the root znode. Other reads may lag, but never go back (``connection``, ``reads``)
 ==================  ==================================================================================================
 

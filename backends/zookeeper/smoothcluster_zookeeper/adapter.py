@@ -18,6 +18,7 @@ from smoothcluster.backend import (
     Refused,
     Watch,
     check_commit,
+    check_watches,
 )
 from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
 from smoothcluster.lifetime import ClientLifetime
@@ -83,10 +84,10 @@ class ZookeeperBackend(CoordinationBackend, HasHistory):
         directories = Directories(self._layout, access)
         self._connection = Connection(settings, self._layout.root)
         self._watches = Watches(self._layout, self._connection)
-        self._reads = Reads(self._connection, self._layout)
+        self._guarantees = _guarantees(self._layout.root)
+        self._reads = Reads(self._connection, self._layout, self._guarantees)
         self._leases = Leases(settings, self._layout, access, directories)
         self._commits = Commits(self._connection, directories, self._layout, access)
-        self._guarantees = _guarantees(self._layout.root)
         self._bounds_known = False
 
     @classmethod
@@ -157,7 +158,7 @@ class ZookeeperBackend(CoordinationBackend, HasHistory):
         return self._reads.entries(keys, self._deadline())
 
     def keys(self, directory: str) -> list[str]:
-        return [f"{directory}/{name}" for name in self._reads.names(directory, self._deadline())]
+        return self._reads.names(directory, self._deadline())
 
     def list(self, directory: str) -> "list[Entry]":
         return self._reads.entries_in(directory, self._deadline())
@@ -187,7 +188,7 @@ class ZookeeperBackend(CoordinationBackend, HasHistory):
             listing, *own = answers
             found: Sequence[str] = () if isinstance(listing[0], Failed) else listing[0]
             if {f"{directory}/{name}" for name in sort_names(found)[0]} != set(mine):
-                return outcome, self._reads.listed(directory, found, deadline)
+                return outcome, self._reads.listed(directory, found, since, deadline)
             entries = self._reads.answered(mine, own[0] if own else (), since, deadline)
         except UnavailableError as error:
             raise OutcomeUnknownError(
@@ -214,6 +215,8 @@ class ZookeeperBackend(CoordinationBackend, HasHistory):
         return self._leases.grant(ttl)
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        self._lifetime.check()
+        check_watches(self._guarantees, self._watches.count)
         return self._watches.add(path, notify, values=values)
 
     def history(self) -> str:

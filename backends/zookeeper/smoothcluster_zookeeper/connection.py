@@ -6,6 +6,7 @@ from typing import final
 
 from smoothcluster.errors import AccessDeniedError, BackendClosedError, UnavailableError
 from smoothcluster.timeline import Mark, Timeline
+from smoothcluster_zookeeper.driver import Fired
 from smoothcluster_zookeeper.session import Session
 from smoothcluster_zookeeper.settings import Settings
 
@@ -23,7 +24,8 @@ class Connection:
     def __init__(self, settings: Settings, root: str) -> None:
         self.settings = settings
         self.disconnected: Callable[[], None] = lambda: None
-        """Called in the session's thread."""
+        """Called in the session's thread when a connection has ended, and its ZooKeeper watches with it."""
+        self.fired: Fired = lambda _, __: None
         self.session: Session | None = None
         """The session, possibly not yet or no longer connected."""
         self._root = root
@@ -45,7 +47,9 @@ class Connection:
                 self.settings.lifetime.check()  # `close` may have taken the session since, and no other may follow.
                 lost = self.session if self.session and self.session.lost else None
                 if self.session is None or lost:
-                    self.session = Session(self.settings, _LONGEST_SESSION_SECONDS, ping=True, changed=self._on_change)
+                    self.session = Session(
+                        self.settings, _LONGEST_SESSION_SECONDS, ping=True, changed=self._on_change, fired=self.fired
+                    )
                 session = self.session
             # Outside the lock: the end of the lost session's thread may take seconds, and other calls need not wait.
             if lost:

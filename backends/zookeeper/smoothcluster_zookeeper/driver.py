@@ -22,12 +22,13 @@ from typing import Any, Protocol, cast, final
 from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionDropped
 from kazoo.protocol.connection import CLOSE_RESPONSE, ConnectionHandler
-from kazoo.protocol.serialization import Auth, CloseInstance, Connect
+from kazoo.protocol.serialization import Auth, CloseInstance, Connect, Watch
+from kazoo.protocol.states import EVENT_TYPE_MAP
 from kazoo.security import ACL
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster_zookeeper.kazoo_handler import Handler
-from smoothcluster_zookeeper.kazoo_requests import RemoveWatches, Request
+from smoothcluster_zookeeper.kazoo_requests import Request
 from smoothcluster_zookeeper.refusals import explain_refusal
 from smoothcluster_zookeeper.settings import Settings
 
@@ -59,16 +60,8 @@ if _KAZOO_LOG.level == logging.NOTSET:
     _KAZOO_LOG.setLevel(logging.ERROR)
 
 
-class Event(Protocol):
-    """Event of a fired watch: kazoo's WatchedEvent."""
-
-    @property
-    def type(self) -> str: ...
-    @property
-    def path(self) -> str: ...
-
-
-Fired = Callable[[Event], None]
+Fired = Callable[[str, str], None]
+"""Called in the session's thread with an event of a ZooKeeper watch: the kind, of kazoo's EventType, and the znode."""
 
 
 class Pending(Protocol):
@@ -96,7 +89,7 @@ class Driver:
     """A kazoo client for a single session.
 
     *wanted*: seconds of silence the session should survive; *granted* is the time from the servers.
-    Without *ping*, only requests keep the session alive.
+    Without *ping*, only requests keep the session alive. kazoo knows no watch of the session: all events go to *fired*.
     """
 
     def __init__(  # long: a line for each part of the driver's state
@@ -104,11 +97,13 @@ class Driver:
         settings: Settings,
         handler: Handler,
         on_state: Callable[[str], None],
+        fired: Fired,
         *,
         wanted: float,
         ping: bool,
     ) -> None:
         self.settings = settings
+        self.fired = fired
         self.ping = ping
         self.granted = 0.0
         self.zxid = 0
@@ -152,13 +147,13 @@ class Driver:
         """A state of kazoo's KeeperState."""
         return self._kazoo.client_state
 
-    def exists(self, znode: str, watch: Fired | None = None) -> Pending:
+    def exists(self, znode: str) -> Pending:
         """Ask for a znode's stat, None if absent."""
-        return self._kazoo.exists_async(znode, watch)
+        return self._kazoo.exists_async(znode)
 
-    def children(self, znode: str, watch: Fired | None = None) -> Pending:
+    def children(self, znode: str) -> Pending:
         """Ask for the names of a znode's children."""
-        return self._kazoo.get_children_async(znode, watch)
+        return self._kazoo.get_children_async(znode)
 
     def set(self, znode: str, value: bytes) -> Pending:
         """Ask for a znode's data to be replaced."""
@@ -181,12 +176,6 @@ class Driver:
         pending = cast("Pending", self._handler.async_result())
         self._kazoo._call(request, pending)
         return pending
-
-    def unwatch(self, znode: str) -> None:
-        """Remove every watch on *znode*, without waiting: a watch without an event lasts as long as the connection."""
-        self._kazoo._data_watchers.pop(znode, None)
-        self._kazoo._child_watchers.pop(znode, None)
-        self.send(RemoveWatches(znode))
 
     def prevent_reconnect(self) -> None:
         """Open neither a new session in place of this session nor a new connection."""
@@ -278,6 +267,10 @@ class _Connection(ConnectionHandler):
     def _read_response(self, header: Any, buffer: bytes, offset: int) -> Any:
         self._driver.zxid = max(self._driver.zxid, header.zxid)
         return super()._read_response(header, buffer, offset)
+
+    def _read_watch_event(self, buffer: bytes, offset: int) -> None:
+        event, _ = Watch.deserialize(buffer, offset)
+        self._driver.fired(EVENT_TYPE_MAP.get(event.type, ""), event.path)
 
     def _read_socket(self, read_timeout: float) -> Any:
         response = super()._read_socket(read_timeout)

@@ -10,6 +10,7 @@ _GET_DATA = 4
 _GET_CHILDREN = 8
 _ERROR_RESULT = -1
 _ANY_WATCH = 3
+_PLAIN_WATCH, _RECURSIVE_WATCH = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,29 @@ class MultiRead:
                     names.append(buffer[offset : offset + length].decode())
                     offset += length
                 answers.append(names)
+
+
+@final
+class AddWatch:
+    """Watch *path* for as long as the connection lasts (ZooKeeper 3.6), whether the znode is present or not.
+
+    ZooKeeper sends an event for each change of the znode itself and, as a rule, of the set of its children. If
+    *recursive*, ZooKeeper sends an event for each change of the znode and of every znode below instead.
+    """
+
+    type = 106
+
+    def __init__(self, path: str, *, recursive: bool) -> None:
+        self._path, self._recursive = path, recursive
+
+    def serialize(self) -> bytes:
+        """The request's body."""
+        return _string(self._path) + int_struct.pack(_RECURSIVE_WATCH if self._recursive else _PLAIN_WATCH)
+
+    @staticmethod
+    def deserialize(_: bytes, __: int) -> bool:
+        """The answer's body only repeats that there was no error."""
+        return True
 
 
 @final

@@ -46,6 +46,11 @@ class Layout:
         return f"{self.root}/{check_key(key)}{_RESERVED_MARK}"
 
     @staticmethod
+    def is_key(znode: str) -> bool:
+        """Return whether *znode* holds a key, or is a directory's stand-in."""
+        return znode.endswith(_RESERVED_MARK)
+
+    @staticmethod
     def key_in(directory: str, name: str) -> str:
         """Return the znode of the key *name* in *directory*, a znode."""
         return f"{directory}/{name}{_RESERVED_MARK}"

@@ -1,15 +1,21 @@
 """Read keys and directories, many per request, and never return a state older than already seen."""
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, final
 
 from kazoo.exceptions import NoAuthError
 
-from smoothcluster.backend import Entry
+from smoothcluster.backend import (
+    Entry,
+    Guarantees,
+    check_directory,
+)
 from smoothcluster.errors import UnavailableError
 from smoothcluster.timeline import Mark
 from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
+from smoothcluster_zookeeper.driver import Pending
 from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate_error
 from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead
 from smoothcluster_zookeeper.layout import Layout, sort_names
@@ -18,13 +24,16 @@ from smoothcluster_zookeeper.lease import lease_id
 _READS_PER_REQUEST = 256
 """Reads in one request."""
 
+_REQUESTS_AHEAD = 4
+"""Requests sent before the answer to the first is awaited: enough to keep a server busy, and few to have in flight."""
+
 
 @final
 class Reads:
     """The reads of a backend, each call until a *deadline*."""
 
-    def __init__(self, connection: Connection, layout: Layout) -> None:
-        self._connection, self._layout = connection, layout
+    def __init__(self, connection: Connection, layout: Layout, guarantees: Guarantees) -> None:
+        self._connection, self._layout, self._guarantees = connection, layout, guarantees
 
     def entries(self, keys: Sequence[str], deadline: float) -> list[Entry | None]:
         """Return the entry of each of *keys*, None for an absent key."""
@@ -32,15 +41,22 @@ class Reads:
 
     def entries_in(self, directory: str, deadline: float) -> list[Entry]:
         """Return the entries of the keys directly in *directory*."""
+        since = self._connection.timeline.mark()
         (found,) = self._children([self._layout.directory(directory)], deadline)
-        return self.listed(directory, found, deadline)
+        return self.listed(directory, found, since, deadline)
 
-    def listed(self, directory: str, found: Sequence[str], deadline: float) -> list[Entry]:
-        """Return the entries of the keys directly in *directory*, given the names *found* in the directory's znode."""
+    def listed(self, directory: str, found: Sequence[str], since: Mark, deadline: float) -> list[Entry]:
+        """Return the entries of the keys directly in *directory*, given the names *found* in the directory's znode.
+
+        The names answer a request sent at *since*. If a rollback of the store has shown since, list again.
+        """
         here = self._layout.directory(directory)
         names, _ = sort_names(found)
-        answers, since = self._read([self._layout.key_in(here, name) for name in names], deadline)
-        entries = self.answered([f"{directory}/{name}" for name in names], answers, since, deadline)
+        check_directory(self._guarantees, directory, len(names))
+        answers, read_since = self._read([self._layout.key_in(here, name) for name in names], deadline)
+        if self._connection.timeline.rolled_back_since(since):
+            return self.entries_in(directory, deadline)  # The names and the values may be from two stores.
+        entries = self.answered([f"{directory}/{name}" for name in names], answers, read_since, deadline)
         return [entry for entry in entries if entry is not None]
 
     def answered(self, keys: Sequence[str], answers: Sequence[Any], since: Mark, deadline: float) -> list[Entry | None]:
@@ -60,8 +76,13 @@ class Reads:
         return entries
 
     def names(self, directory: str, deadline: float) -> list[str]:
-        """Return the sorted names in *directory*: keys, and directories with keys below."""
-        return self._names(self._layout.directory(directory), deadline)
+        """Return the sorted full names in *directory*: keys, and directories with keys below."""
+        since = self._connection.timeline.mark()
+        names = self._names(self._layout.directory(directory), deadline)
+        if self._connection.timeline.rolled_back_since(since):
+            return self.names(directory, deadline)  # The names may be from two stores.
+        check_directory(self._guarantees, directory, len(names))
+        return [f"{directory}/{name}" for name in names]
 
     def _names(self, znode: str, deadline: float) -> list[str]:
         names, deeper = sort_names(self._children([znode], deadline)[0])
@@ -89,11 +110,18 @@ class Reads:
         if not znodes:
             return [], self._connection.timeline.mark()
         session = self._connection.for_reading(deadline)
-        since = self._connection.timeline.mark()
-        parts = [znodes[start : start + _READS_PER_REQUEST] for start in range(0, len(znodes), _READS_PER_REQUEST)]
-        pending = [session.kazoo.send(MultiRead(part, children=children)) for part in parts]
-        answers = [answer for each in pending for answer in session.wait(each, deadline)]
+        since, answers = self._connection.timeline.mark(), list[Any]()
+        pending: deque[Pending] = deque()
+        for start in range(0, len(znodes), _READS_PER_REQUEST):
+            if len(pending) == _REQUESTS_AHEAD:
+                answers += session.wait(pending.popleft(), deadline)
+            part = znodes[start : start + _READS_PER_REQUEST]
+            pending.append(session.kazoo.send(MultiRead(part, children=children)))
+        for each in pending:
+            answers += session.wait(each, deadline)
         self._connection.record_state(session, since)
+        # The later requests may have gone over a new connection, to a server with an older store.
+        self._connection.verify(session, deadline)
         return answers, since
 
     def _deny_unless_directory(self, key: str, deadline: float) -> None:

@@ -10,7 +10,7 @@ from kazoo.protocol.states import KazooState, KeeperState
 
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
-from smoothcluster_zookeeper.driver import Driver, Pending, Transaction
+from smoothcluster_zookeeper.driver import Driver, Fired, Pending, Transaction
 from smoothcluster_zookeeper.errors import translate_error, unreachable
 from smoothcluster_zookeeper.kazoo_handler import Handler
 from smoothcluster_zookeeper.kazoo_requests import Request
@@ -24,12 +24,12 @@ _THREAD_END_SECONDS = 5.0
 class Session:
     """A session, created at once and connected in the background.
 
-    The session's thread calls *changed* at each change of the connection. *wanted*: seconds of silence
-    the session should survive. Without *ping*, only requests keep the session alive. Calls on a lost session
-    raise *expired*.
+    The session's thread calls *changed* at each change of the connection, and *fired* for each event of a ZooKeeper
+    watch. *wanted*: seconds of silence the session should survive. Without *ping*, only requests keep the session
+    alive. Calls on a lost session raise *expired*.
     """
 
-    def __init__(
+    def __init__(  # parameters: two callbacks for the one session that has watches; leases need none
         self,
         settings: Settings,
         wanted: float,
@@ -37,6 +37,7 @@ class Session:
         ping: bool,
         expired: type[BackendError] = UnavailableError,
         changed: "Callable[[Session], None] | None" = None,
+        fired: Fired = lambda _, __: None,
     ) -> None:
         self.settings = settings
         self.id = 0
@@ -49,7 +50,7 @@ class Session:
         self._since = 0.0
         self._state_changed = threading.Condition()
         self._handler = Handler(f"smoothcluster-zookeeper {settings.hosts}", settings.share, settings.tls)
-        self.kazoo = Driver(settings, self._handler, self._on_state, wanted=wanted, ping=ping)
+        self.kazoo = Driver(settings, self._handler, self._on_state, fired, wanted=wanted, ping=ping)
         self.kazoo.start()
 
     @property
@@ -107,12 +108,6 @@ class Session:
         results: Sequence[Any] = self.wait(pending, deadline, unknown)
         answers = [self.wait(each, deadline, unknown) for each in others]
         return results, first_failure(results), answers
-
-    def unwatch(self, znodes: Sequence[str]) -> None:
-        """Remove every watch on *znodes*, without waiting."""
-        if self.connected:
-            for znode in znodes:
-                self.kazoo.unwatch(znode)
 
     def close(self, deadline: float) -> bool:
         """End the session on the servers too; return whether the servers have confirmed the end by *deadline*."""

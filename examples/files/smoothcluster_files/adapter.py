@@ -18,7 +18,9 @@ from smoothcluster.backend import (
     Refused,
     Watch,
     check_commit,
+    check_directory,
     check_key,
+    check_watches,
 )
 from smoothcluster.errors import LeaseLostError, OutcomeUnknownError, UsageError
 from smoothcluster.lifetime import ClientLifetime
@@ -106,7 +108,9 @@ class FilesBackend(CoordinationBackend):
         return [state.keys.get(check_key(key)) for key in keys]
 
     def keys(self, directory: str) -> list[str]:
-        return self._folder.read().names(check_key(directory))
+        names = self._folder.read().names(check_key(directory))
+        check_directory(_FILES_GUARANTEES, directory, len(names))
+        return names
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         lease = check_commit(_FILES_GUARANTEES, conditions, changes)
@@ -128,6 +132,7 @@ class FilesBackend(CoordinationBackend):
         return FilesLease(self._folder, min(max(ttl, _FILES_GUARANTEES.shortest_ttl), _FILES_GUARANTEES.longest_ttl))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
+        check_watches(_FILES_GUARANTEES, self._watches.count)
         return self._watches.add(path, notify, values=values)
 
     def close(self) -> None:

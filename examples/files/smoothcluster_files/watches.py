@@ -41,6 +41,11 @@ class Watches:
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def count(self) -> int:
+        """The number of open watches."""
+        return len(self._orders)
+
     def add(self, path: str, notify: Callable[[], None], *, values: bool) -> Watch:
         """Watch *path* from now on, or, if the store is unavailable, from the store's return on."""
         order = _Order(self, check_key(path), notify, values=values)

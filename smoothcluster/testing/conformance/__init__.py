@@ -21,3 +21,10 @@ On failure: the name of the test is the broken rule, and its docstring is the re
 
 Begin reading with `kit`, then `commits` and `watches`.
 """
+
+import pytest
+
+_RULE_MODULES = ("kit", "keys", "commits", "outcomes", "leases", "watches", "connection", "locks", "parts")
+
+# Here, before any of the modules is imported, whichever a test file names first.
+pytest.register_assert_rewrite(*(f"{__name__}.{rules}" for rules in _RULE_MODULES))

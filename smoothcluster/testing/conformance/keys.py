@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from smoothcluster.backend import MOST_KEY_SEGMENTS, Committed, CoordinationBackend, Create, Delete, Refused, Update
-from smoothcluster.testing.conformance.kit import Kit, create, delete, in_parallel
+from smoothcluster.errors import OutcomeUnknownError, StoreLimitError
+from smoothcluster.testing.conformance.kit import Kit, create, delete, fill, in_parallel
 
 ALLOWED_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:@+=-"
 
@@ -109,6 +110,23 @@ class KeyRules(Kit):
             backend.commit([], [Create(name, name.encode()) for name in names[start : start + 60]])
         assert backend.keys(root) == names
         assert [entry.value.decode() for entry in backend.list(root)] == names
+
+    def test_a_directory_may_be_as_large_as_promised_and_no_larger(
+        self, backend: CoordinationBackend, root: str
+    ) -> None:
+        """`largest_directory` names are listed; more are StoreLimitError. A commit there is applied nevertheless."""
+        most = min(backend.guarantees.largest_directory, 2000)
+        names = fill(backend, root, most)
+        assert backend.keys(root) == names
+        assert [entry.key for entry in backend.list(root)] == names
+        if most == backend.guarantees.largest_directory:
+            create(backend, f"{root}/more")
+            for listing in (backend.keys, backend.list):
+                with pytest.raises(StoreLimitError, match=f"{most} at most"):
+                    listing(root)
+            with pytest.raises(OutcomeUnknownError):
+                backend.commit_and_list([], [Create(f"{root}/yet-more", b"")], root)
+            assert backend.get(f"{root}/yet-more") is not None
 
     def test_created_orders_creations_and_nothing_else(
         self, backend: CoordinationBackend, other: CoordinationBackend, root: str

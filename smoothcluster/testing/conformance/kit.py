@@ -122,6 +122,16 @@ def create(backend: CoordinationBackend, key: str, value: bytes = b"", lease: Le
     return outcome.versions[key]
 
 
+def fill(backend: CoordinationBackend, directory: str, count: int, value: bytes = b"") -> list[str]:
+    """Create *count* keys in *directory*, as many in a commit as the store takes; return the names, sorted."""
+    names = [f"{directory}/{number:06}" for number in range(count)]
+    largest = min(backend.guarantees.largest_commit // (2 * (len(value) + 1024)), backend.guarantees.most_operations)
+    for start in range(0, count, largest):
+        changes = [Create(name, value) for name in names[start : start + largest]]
+        assert isinstance(backend.commit([], changes), Committed)
+    return names
+
+
 def delete(backend: CoordinationBackend, key: str) -> None:
     """Delete *key*, which must succeed."""
     assert isinstance(backend.commit([], [Delete(key)]), Committed)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from smoothcluster.backend import CoordinationBackend, Create, Delete, Update
+from smoothcluster.errors import StoreLimitError
 from smoothcluster.testing.clock import eventually
-from smoothcluster.testing.conformance.kit import Kit, Wakes, create, delete, in_parallel
+from smoothcluster.testing.conformance.kit import Kit, Wakes, create, delete, fill, in_parallel
 
 
 def make_again(client: CoordinationBackend, key: str) -> None:
@@ -213,3 +214,25 @@ class WatchRules(Kit):
 
         in_parallel([read, remove])
         eventually(done.is_set)
+
+    def test_watches_may_be_as_many_as_promised_and_no_more(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """A change wakes each of `most_watches` watches; one more is StoreLimitError, until a watch is closed."""
+        most = min(backend.guarantees.most_watches, 1000)
+        all_wakes = [Wakes() for _ in range(most)]
+        # Half of the watches are on keys of a directory, the other half on the directory.
+        paths = [f"{root}/{number:06}" for number in range(most // 2)]
+        paths += [root] * (most - len(paths))
+        watches = [backend.watch(path, wakes) for path, wakes in zip(paths, all_wakes, strict=True)]
+        backend.sync()
+        before = [wakes.count for wakes in all_wakes]
+        fill(other, root, most // 2)
+        for wakes, count in zip(all_wakes, before, strict=True):
+            wakes.since(count)
+        if most == backend.guarantees.most_watches:
+            with pytest.raises(StoreLimitError, match=f"{most} at most"):
+                backend.watch(root, Wakes())
+        watches[0].close()
+        watches[0].close()
+        backend.watch(root, Wakes())
