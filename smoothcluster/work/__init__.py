@@ -1,7 +1,8 @@
 """Work on owned shards: start tasks, and record outcomes, in one fenced commit at a time.
 
 `workload.Workload` has all shards of a member, its handler pool, and the decision when a commit is due.
-`shard_work.ShardWork` works on a single shard: `backlog` has the tasks that wait, `suspects` those that were running
+`restarts` has tasks that ran in a dead member started before all others. `shard_work.ShardWork` works on a single
+shard: `backlog` has the tasks that wait, `pauses` those that wait for their next try, `suspects` those that were running
 when their process died, `commit` builds the next commit, `verdict` decides how a suspect may run. A task's states::
 
     waiting --admitted--> open --marked in the store--> running --outcome committed--> done, failed

@@ -1,7 +1,7 @@
 """Child processes for tasks that may kill their process.
 
 A member runs suspects, and with `Isolation` every task, in children. `process` starts a child (`os_process`) and talks
-to the child over a socket (`messages`); `main` is the child's side; `handler_ref` names the handler so that a fresh
+to the child over a socket (`messages`); `main` and `worker` are the child's side; `starter` starts children; `handler_ref` names the handler so that a fresh
 Python can import the same function; `limits` makes the pool as the user's options ask. The states of a child::
 
     spawned --the handler is imported--> idle --a task--> busy --outcome--> idle
@@ -22,7 +22,8 @@ Invariants:
 - A child depends on no setting of the parent's process: signals, descriptors, the current folder, flags of Python.
 - The parent trusts no bytes from a child, and waits for no child without a bound, except for the outcome of a handler
   without a timeout.
-- A child runs one task at a time, and at most as many children run tasks as the member's concurrency.
+- A child runs one task at a time, except the *host* (`host`), which runs several suspects at once and stays warm for a
+  takeover. No more tasks run in children than the member's concurrency.
 
 On failure: the death of a child is the outcome of the task in the child, never of the member. If the member dies, its
 children end with it. If no child can import the handler, suspects run alone in the member.
