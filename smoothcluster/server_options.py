@@ -24,6 +24,7 @@ OPTIONS_VARIABLE = "SMOOTHCLUSTER_OPTIONS"
 
 _log = logging.getLogger("smoothcluster")
 
+_SECRET_OPTION_PATTERN = re.compile(r"(?:^|&)[^=&]*(?:user|pass|pwd|auth|token|secret)[^=&]*=", re.IGNORECASE)
 _SERVER_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s\[\]:@/\\?#%,]+)(?::([0-9]{1,5}))?")
 
 
@@ -43,7 +44,8 @@ def refuse_credentials(store: str, text: str) -> None:
     A password may hold any character, so a parser may cut a password into host, port, path, query and fragment. Call
     this function before any parser.
     """
-    if "@" in text or "%40" in text.partition("?")[0]:
+    place, _, query = text.partition("?")
+    if "@" in text or "%40" in place or _SECRET_OPTION_PATTERN.search(query):
         raise UsageError(
             f"{store}: a URL or hosts must not contain a username or password: programs pass username= and password= to"
             f" connect or to the backend; commands read both from the file named by {OPTIONS_VARIABLE}. In a namespace,"

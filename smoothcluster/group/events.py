@@ -30,9 +30,17 @@ class EventLog:
 
     def add(self, kind: str, **details: object) -> dict[str, object]:
         """Add an event to the queue for `flush`. Until then the caller may add to the returned event."""
-        event: dict[str, object] = {"at": round(self._clock.wall(), 6), "kind": kind, "member": self._member, **details}
-        self._waiting.append(event)
+        event = self.draft(kind, **details)
+        self.put(event)
         return event
+
+    def draft(self, kind: str, **details: object) -> dict[str, object]:
+        """Return an event of this moment for `put`."""
+        return {"at": round(self._clock.wall(), 6), "kind": kind, "member": self._member, **details}
+
+    def put(self, event: dict[str, object]) -> None:
+        """Add a drafted event to the queue for `flush`."""
+        self._waiting.append(event)
 
     def garbage(self, key: str, what: str) -> None:
         """Report garbage under *key*, once for each key."""

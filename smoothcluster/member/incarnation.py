@@ -148,11 +148,12 @@ class Incarnation:
             self._monitor.follow(self.view, first=self._schedule.first)
             self._cleanup.run(self.view, self.workload.works)
         # Last, because the workload completes the events of claims with the time of the first start.
+        self._takeovers.release(leaving=leaving)
         self.events.flush()
 
     def next_time(self) -> float:
         """Return the latest time for the next turn, if no wake-up comes before."""
-        times = (self.workload.next_time(), self._search.next_time())
+        times = (self.workload.next_time(), self._search.next_time(), self._takeovers.next_time())
         return min([self._schedule.next_read, *(time for time in times if time is not None)])
 
     def read_and_act(self, *, leaving: bool = False) -> View:

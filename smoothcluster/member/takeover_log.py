@@ -8,6 +8,9 @@ from smoothcluster.group.handover import Move
 from smoothcluster.group.view import View
 from smoothcluster.model import Evidence
 
+LONGEST_HOLD_SECONDS = 1.0
+"""Seconds that the event of a takeover waits for the first start of a task."""
+
 
 class TakeoverLog:
     """The proofs of death that one incarnation has received, and the ``claim`` and ``handover`` events of its moves."""
@@ -18,6 +21,8 @@ class TakeoverLog:
         self._clock, self._events, self._name = clock, events, name
         self._found: dict[str, tuple[float, float]] = {}
         self._resuming: dict[int, tuple[dict[str, object], float]] = {}
+        self._held: list[tuple[float, dict[str, object]]] = []
+        """Events that wait for the first start of a task, each with the end of the wait."""
 
     def proved(self, incarnation: str, after: float) -> None:
         """Record the proof of death of *incarnation*, and the time.
@@ -34,8 +39,7 @@ class TakeoverLog:
     def add_claim(self, move: Move, view: View) -> None:
         """Add an event for each former owner after the commit of *move*, a claim decided on *view*.
 
-        The time of the first start is still missing. `resumed` adds this time, if tasks start before the loop writes
-        the event at the end of the turn.
+        The time of the first start is still missing. `resumed` adds this time, for which the event waits a little.
         """
         now = self._clock.monotonic()
         for (former, name), numbers in _by_owner(move, view).items():
@@ -45,11 +49,15 @@ class TakeoverLog:
             event["detected_ms"] = None if after is None else round(after * 1000, 3)
             event["claimed_ms"] = round((now - found) * 1000, 3)
             self._resuming.update(dict.fromkeys(numbers, (event, found)))
+            if event["tasks_resumed"]:
+                self._held.append((now + LONGEST_HOLD_SECONDS, event))
+            else:
+                self._events.put(event)
 
     def add_transfer(self, move: Move) -> None:
         """Add the event of *move*, a committed transfer of own shards to another member."""
         successor = next(iter(move.shards.values())).name
-        self._note("handover", move, sorted(move.shards), self._name, successor, Evidence.LEFT)
+        self._events.put(self._note("handover", move, sorted(move.shards), self._name, successor, Evidence.LEFT))
 
     def _note(
         self,
@@ -62,7 +70,7 @@ class TakeoverLog:
     ) -> dict[str, object]:
         shards = {number: move.shards[number] for number in numbers}
         chunks = [chunk for shard in shards.values() for chunk in shard.open.values()]
-        return self._events.add(
+        return self._events.draft(
             kind,
             shards=list(numbers),
             **{"from": former, "to": successor},
@@ -82,6 +90,20 @@ class TakeoverLog:
         event, found = self._resuming.pop(shard, (None, 0.0))
         if event is not None and event["resumed_ms"] is None:
             event["resumed_ms"] = round((self._clock.monotonic() - found) * 1000, 3)
+
+    def release(self, *, leaving: bool = False) -> None:
+        """Hand the events to the log that need not wait any longer: tasks have started, or the wait is over."""
+        now, held = self._clock.monotonic(), self._held
+        self._held = []
+        for until, event in held:
+            if event["resumed_ms"] is not None or leaving or now >= until:
+                self._events.put(event)
+            else:
+                self._held.append((until, event))
+
+    def next_time(self) -> float | None:
+        """Return the time at which to call `release` again; None if no event waits."""
+        return min((until for until, _ in self._held), default=None)
 
 
 def _by_owner(move: Move, view: View) -> Mapping[tuple[str | None, str | None], list[int]]:

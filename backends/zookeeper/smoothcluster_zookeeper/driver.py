@@ -110,6 +110,8 @@ class Driver:
         """The latest transaction id of the store in any answer since the last refusal of a server."""
         self.failures, self.refusals = dict[str, str](), dict[str, str]()
         """By server, since the last session: the last failure; and, if reached, why the server refused a session."""
+        self._refused_zxid = 0
+        """The latest state that the client had seen when a server last refused the client."""
         self.drops = 0
         """How often a server has ended the connection instead of answering the handshake."""
         self.verified = -1
@@ -193,6 +195,7 @@ class Driver:
         the store was emptied or restored, and never catches up. With the latest state in the handshake, the session
         would then try for ever. `Connection.verify` finds out which is the case before the session's next commit.
         """
+        self._refused_zxid = self._kazoo.last_zxid or self._refused_zxid
         self._kazoo.last_zxid = 0
         self.zxid = 0
         self.drops += 1
@@ -205,7 +208,7 @@ class Driver:
     def explain_refusal(self, address: tuple[str, int], host: str) -> str:
         """Return why the server at *address* refuses this session, by another connection."""
         connect = partial(self._handler.create_connection, address, host)
-        return explain_refusal(connect, self._kazoo.last_zxid, tls=self.settings.tls is not None)
+        return explain_refusal(connect, self._kazoo.last_zxid or self._refused_zxid, tls=self.settings.tls is not None)
 
     def release(self) -> None:
         """Close file descriptors after the end of the thread."""

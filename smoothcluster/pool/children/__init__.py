@@ -1,8 +1,9 @@
 """Child processes for tasks that may kill their process.
 
-A member runs suspects, and with `Isolation` every task, in children. `process` starts a child (`os_process`) and talks
-to the child over a socket (`messages`); `main` and `worker` are the child's side; `starter` starts children; `handler_ref` names the handler so that a fresh
-Python can import the same function; `limits` makes the pool as the user's options ask. The states of a child::
+A member runs suspects, and with `Isolation` every task, in children. `starter` starts children; `process` is a child
+(`os_process`), to which the member talks over a socket (`messages`); `main` and `worker` are the child's side;
+`handler_ref` names the handler so that a fresh Python can import the same function; `limits` makes the pool as the
+user's options ask. The states of a child::
 
     spawned --the handler is imported--> idle --a task--> busy --outcome--> idle
        |                                  |                |

@@ -5,7 +5,7 @@ from core_kit import member, picture, runners, store_of
 
 from smoothcluster.group.events import EventLog, read_events
 from smoothcluster.group.handover import Move
-from smoothcluster.member.takeover_log import TakeoverLog
+from smoothcluster.member.takeover_log import LONGEST_HOLD_SECONDS, TakeoverLog
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Evidence
 from smoothcluster.records.shard import OpenChunk, Shard
@@ -22,6 +22,7 @@ class Desk:
 
     def told(self) -> dict[str, object]:
         """The only event."""
+        self.deaths.release(leaving=True)
         self.log.flush()
         (event,) = read_events(store_of(self.backend))
         return dict(event)
@@ -53,6 +54,21 @@ def test_a_takeover_is_told_with_its_times(desk: Desk) -> None:
     assert (event["kind"], event["from"], event["to"], event["evidence"]) == ("handover", "a", "b", "process_gone")
     assert (event["shards"], event["epochs"], event["tasks_resumed"]) == ([0, 1], {"0": 2, "1": 3}, 3)
     assert (event["detected_ms"], event["claimed_ms"], event["resumed_ms"]) == (2.0, 5.0, 6.0)
+
+
+def test_the_event_waits_a_little_for_the_first_start(desk: Desk) -> None:
+    """Tasks may have to wait for a child process or a worker; the wait is bounded, and ends when the member leaves."""
+    desk.deaths.proved("a", 0.002)
+    desk.deaths.add_claim(takeover(), picture(runners("a", "b"), ["a"], ["a", "a"]))
+    desk.deaths.release()
+    desk.log.flush()
+    assert read_events(store_of(desk.backend)) == []
+    assert desk.deaths.next_time() == desk.clock.monotonic() + LONGEST_HOLD_SECONDS
+    desk.clock.advance(LONGEST_HOLD_SECONDS)
+    desk.deaths.release()
+    desk.log.flush()
+    (event,) = read_events(store_of(desk.backend))
+    assert (event["resumed_ms"], desk.deaths.next_time()) == (None, None)
 
 
 def test_the_first_proof_counts(desk: Desk) -> None:
