@@ -50,7 +50,8 @@ class Readiness:
         warm_up: the user's own check, if any. An exception is the reason not to take over.
         standing_by: returns whether the member is a Backup Runner now.
         changed: called in the checking thread, without arguments.
-        prepare: starts in the background what a takeover needs. Called before each check, in every role.
+        prepare: starts in the background what a takeover needs. Called at the start by a Backup Runner, and before
+            each check in every role.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class Readiness:
         self._over.set()
 
     def _run(self) -> None:
+        if self._standing_by():
+            self._prepare()  # At once: the first takeover may come at any time.
         self._over.wait(FIRST_CHECK_DELAY_SECONDS)
         while not self._over.is_set():
             self._prepare()

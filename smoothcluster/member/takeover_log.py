@@ -8,7 +8,7 @@ from smoothcluster.group.handover import Move
 from smoothcluster.group.view import View
 from smoothcluster.model import Evidence
 
-LONGEST_HOLD_SECONDS = 1.0
+LONGEST_HOLD_SECONDS = 5.0
 """Seconds that the event of a takeover waits for the first start of a task."""
 
 

@@ -118,10 +118,10 @@ def _kill_one(stage: Stage, job: JobHandle, pages: int, bar: Bar) -> tuple[Mappi
 
 
 def _handover(cluster: Cluster, former: str) -> Mapping[str, Any] | None:
-    """Return the event of the takeover from *former*, once a task of the shards has started."""
+    """Return the event of the takeover from *former*, with tasks of the shards that have started or are going to."""
     events: list[Mapping[str, Any]] = [event for event in cluster.events() if event["kind"] == "handover"]
     mine = [event for event in events if event["from"] == former != event["member"]]
-    return next((event for event in mine if event["resumed_ms"] is not None), None)
+    return next((event for event in mine if event["resumed_ms"] is not None or event["tasks_resumed"]), None)
 
 
 def reckon(
