@@ -136,10 +136,13 @@ def test_a_bad_record_hides_no_task_in_quarantine(plant: Plant, command: Invoke)
     assert command("quarantine", "list").stdout == "no task is in quarantine\n"
 
 
+NOTHING: list[object] = []
+EMPTY: dict[str, object] = {}
+
 OUTCOMES: list[Any] = [
-    outcomes(5), outcomes([]), outcomes(["t", "lost", None, None, 1]), outcomes(["t", [], None, None, 1]),
-    outcomes(["t", "done", None, None, float("inf")]), outcomes(["t", "done", None, None, {}]), outcomes(outcomes=5),
-    outcomes(epoch=float("inf")), outcomes(epoch=float("nan")), outcomes(epoch=[]), outcomes(outcomes="done"),
+    outcomes(5), outcomes(NOTHING), outcomes(["t", "lost", None, None, 1]), outcomes(["t", NOTHING, None, None, 1]),
+    outcomes(["t", "done", None, None, float("inf")]), outcomes(["t", "done", None, None, EMPTY]), outcomes(outcomes=5),
+    outcomes(epoch=float("inf")), outcomes(epoch=float("nan")), outcomes(epoch=NOTHING), outcomes(outcomes="done"),
     outcomes(outcomes=None), {}, [], b"?", b"[" * 9999,
 ]  # fmt: skip
 
