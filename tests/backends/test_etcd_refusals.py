@@ -41,7 +41,8 @@ def fill(backend: EtcdBackend) -> None:
 
 def make_room(server: EtcdServer, backend: EtcdBackend) -> None:
     """As the error says."""
-    backend.commit([], [Delete(key) for key in backend.keys("fill")])  # Needs no memory.
+    for key in backend.keys("fill"):
+        backend.commit([], [Delete(key)])  # Needs no memory.
     header = server.ask("KV", "Range", rpc.RangeRequest(key=b"any")).header
     server.ask("KV", "Compact", rpc.CompactionRequest(revision=header.revision, physical=True))
     server.ask("Maintenance", "Defragment", rpc.DefragmentRequest())

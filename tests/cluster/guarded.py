@@ -66,7 +66,7 @@ def redis_password(_: Path) -> Generator[Guarded]:
         yield _passwords(server.url, {"password": SECRET})
 
 
-def _certificates(url: str, folder: Path, plain: Mapping[str, str]) -> Guarded:
+def _certificates(url: str, folder: Path, plain: Mapping[str, object]) -> Guarded:
     own = {"ca": "ca.pem", "certfile": "client.pem", "keyfile": "client.key"}
 
     def files(**changes: str | None) -> dict[str, object]:
@@ -97,7 +97,7 @@ def zookeeper_tls(folder: Path) -> Generator[Guarded]:
         "ssl.trustStore.type": "PEM",
     }
     with ZookeeperServer(tick_time=200, settings={"maxSessionTimeout": 60_000, **tls}):
-        yield _certificates(f"zookeeper://127.0.0.1:{port}", folder, {"use_ssl": "on"})
+        yield _certificates(f"zookeeper://127.0.0.1:{port}", folder, {"use_ssl": True})
 
 
 @contextmanager
