@@ -152,7 +152,7 @@ def _shut(orders: dict[str, Any], context: TaskContext) -> object:
 
 def _close(orders: dict[str, Any], context: TaskContext) -> object:
     """Close all descriptors, as a daemon does, and open connections in their place."""
-    os.closerange(3, 100)
+    os.closerange(3, 4096)  # The connection may have any number, where many files are open.
     for _ in range(20):
         link = socket.socket(socket.AF_UNIX)
         link.connect(orders["path"])

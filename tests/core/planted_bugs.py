@@ -148,7 +148,7 @@ BUGS = (
         if found is None:
             return None
 """,
-        60,
+        90,
         "P1: ",
     ),
     Bug(
@@ -295,8 +295,8 @@ BUGS = (
     Bug(
         "suspects are run in the member",
         "work/shard_work.py",
-        "            run.apart, run.alone = not alone, self.suspects.is_isolated(place)\n",
-        "            pass\n",
+        "        run.apart = shared.apart.every or stage(blame) >= Stage.SUSPECT\n",
+        "        run.apart = shared.apart.every\n",
         30,
         "P5: ",
     ),
@@ -426,7 +426,7 @@ BUGS = (
             if links and not isinstance(result, Refused):
                 self._backend.commit([], links)
 """,
-        60,
+        140,
         "P[37]: ",
         "kill",
         breaks=(7,),

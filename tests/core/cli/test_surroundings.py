@@ -181,8 +181,8 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     assert b"2 done of 2 tasks" in done.stderr
     assert b"at sqlite:///" + os.fsencode(tmp_path) in done.stdout
     invoke = invoke_on(f"sqlite:///{folder}/{ODD}.db")
-    assert f"there is no group 'g' at sqlite:///{tmp_path}/odd\\udcff/" in one_line(invoke("status", "--group", "g"), 2)
-    assert "there is no file 'odd\\udcff'" in one_line(invoke("submit", ODD), 2)
+    assert f"there is no group 'g' at sqlite:///{tmp_path}/odd\ufffd/" in one_line(invoke("status", "--group", "g"), 2)
+    assert "there is no file 'odd" in one_line(invoke("submit", ODD), 2)
 
 
 @pytest.fixture

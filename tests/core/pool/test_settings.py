@@ -2,6 +2,7 @@
 
 import logging
 import logging.config
+import os
 import re
 import subprocess
 import sys
@@ -169,7 +170,10 @@ def test_scripts_that_are_started_in_other_ways(tmp_path: Path) -> None:
     ways["spawned"] = [sys.executable, str(tmp_path / "spawning.py"), *arguments]
     for way, command in ways.items():
         report = tmp_path / way
-        done = subprocess.run([*command, str(report)], cwd=tmp_path, capture_output=True, text=True, check=False)
+        found_here = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+        done = subprocess.run(
+            [*command, str(report)], cwd=tmp_path, env=found_here, capture_output=True, text=True, check=False
+        )
         assert report.exists(), f"{way}: {done.stderr}"
         assert report.read_text().strip() == DONE, way
 
