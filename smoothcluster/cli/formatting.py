@@ -1,7 +1,6 @@
 """Format values as lines and tables for people."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TextIO
 
 
 def plain(value: object) -> str:
@@ -19,14 +18,6 @@ def plain(value: object) -> str:
 def one_line(text: str) -> str:
     """Return *text* as a single line for a terminal: a space for each line break, and otherwise as `plain` does."""
     return plain(" ".join(text.splitlines()))
-
-
-def encodable(text: str, stream: TextIO | None) -> str:
-    """Return *text* with escapes for characters that *stream* cannot write, for example on an ASCII terminal."""
-    encoding = getattr(stream, "encoding", None)
-    if text.isascii() or encoding is None:
-        return text
-    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def cell(value: object) -> str:

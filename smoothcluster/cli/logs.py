@@ -5,14 +5,13 @@ This module configures the library's loggers alone. The user's module may config
 
 import logging
 import re
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import final
 
 import click
 
-from smoothcluster.cli.formatting import encodable, one_line, plain
+from smoothcluster.cli.formatting import one_line, plain
 
 log = logging.getLogger("smoothcluster.cli")
 """The log of a command at work."""
@@ -74,7 +73,7 @@ class _Teller(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # Standard error may be closed, a broken pipe, or on a full disk. The command continues without the log line.
         with suppress(OSError, ValueError):
-            click.echo(encodable(self.format(record), sys.stderr), err=True)
+            click.echo(self.format(record), err=True)
 
 
 def _new_teller(level: int) -> _Teller:

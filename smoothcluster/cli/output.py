@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from smoothcluster.cli.formatting import encodable, one_line, plain
+from smoothcluster.cli.formatting import one_line, plain
 from smoothcluster.cli.logs import scrubbed
 
 
@@ -19,11 +19,11 @@ def print_data(line: str, *, flush: bool = False) -> None:
     lines of several processes could merge.
     """
     if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]  # as after >&-
-        sys.stdout.write(encodable("\t".join(map(plain, line.split("\t"))), sys.stdout) + "\n")
+        sys.stdout.write("\t".join(map(plain, line.split("\t"))) + "\n")
         if flush:
             sys.stdout.flush()
 
 
 def print_message(text: str) -> None:
     """Print a message for people, without credentials, as a single line on standard error."""
-    click.echo(encodable(one_line(scrubbed(text)), sys.stderr), err=True)
+    click.echo(one_line(scrubbed(text)), err=True)

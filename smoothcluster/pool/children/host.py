@@ -112,8 +112,7 @@ class Host:
     def _take(self, message: dict[str, Any]) -> None:
         """Give *message* to its guest. A message of no guest shows that a task has meddled with the connection."""
         number = message.get("run")
-        guest = self._guests.get(number) if isinstance(number, int) else None
-        if guest is None:
+        if not isinstance(number, int) or (guest := self._guests.get(number)) is None:
             raise NonsenseError("a message out of turn")
         if "begun" in message:
             guest.run.began = self._clock.monotonic()
@@ -123,7 +122,7 @@ class Host:
         else:
             self.child.fill_in(guest.run, message, guest.added)
             with self._lock:
-                self._guests = {key: each for key, each in self._guests.items() if each is not guest}
+                self._guests.pop(number, None)
             guest.over.set()
 
     def _ended(self, death: str | None) -> None:

@@ -21,7 +21,7 @@ class Apart(Protocol):
 
     @abstractmethod
     def ready(self, waiting: int) -> int:
-        """Return how many children there are, busy children included, and start more if *waiting* tasks need them."""
+        """Return how many suspects may run in children at once; start what *waiting* tasks need, if nothing is up."""
 
     @abstractmethod
     def disturbed(self, since: float) -> bool:
