@@ -13,6 +13,7 @@ from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.spec import Wanted
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Report, Versioned, View
+from smoothcluster.jobs.chunk_reading import UnreadableTask, read_chunk
 from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.member.environment import Environment
 from smoothcluster.member.inbox import Inbox
@@ -188,6 +189,11 @@ class News(WorkloadObserver):
     def behind(self, shard: int, kept: int, acknowledged: int) -> None:
         """Keep it."""
         self.behinds.append((shard, kept, acknowledged))
+
+
+def decode_chunk(value: bytes) -> list[Task]:
+    """The tasks of a chunk, all of them readable."""
+    return [task for task in read_chunk("j-0", value) if not isinstance(task, UnreadableTask)]
 
 
 @final

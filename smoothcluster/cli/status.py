@@ -91,6 +91,10 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
     yield "jobs: " + (", ".join(f"{plain(job)} ({plain(state)})" for job, state in found["jobs"].items()) or "none")
     for job, loss in found.get("lost", {}).items():
         yield Loss(loss["written"], loss["accounted"]).describe(plain(job))
+    for job, count in found.get("unreadable", {}).items():
+        yield f"job {plain(job)}: {count} tasks were not readable, and ended as failed"
+    for job, count in found.get("refused", {}).items():
+        yield f"job {plain(job)}: {count} tasks added by handlers were refused: the job has reached its max_tasks"
     yield "unassigned shards: " + (ranges(found["unassigned"]) or "none")
     standing_by = [member for member in found["members"] if member["role"] == Role.BACKUP_RUNNER]
     if standing_by:

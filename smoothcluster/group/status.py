@@ -8,7 +8,7 @@ from smoothcluster.group.election import role_of
 from smoothcluster.group.view import View
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import JOB_FINISHED, Job
-from smoothcluster.records.shard import COUNT_NAMES
+from smoothcluster.records.shard import COUNT_NAMES, NOTE_NAMES
 
 
 def group_status(group: str, view: View, jobs: Mapping[str, Job], garbage: Mapping[str, str]) -> dict[str, Any]:
@@ -19,6 +19,7 @@ def group_status(group: str, view: View, jobs: Mapping[str, Job], garbage: Mappi
         "members": _members(view),
         "tasks": _tasks(view, jobs),
         "jobs": {name: job.state for name, job in jobs.items()},
+        **{what: counts for what in NOTE_NAMES if (counts := _noted(what, view, jobs))},
         "unassigned": _unassigned(view),
         "breaker": "open" if view.breaker.record.open else "closed",
         "garbage": dict(garbage),
@@ -38,6 +39,16 @@ def _tasks(view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
     ended = total["skipped"] + total["done"] + total["failed"] + total["quarantined"]
     pending = total["written"] + total["added"] - ended - total["running"]
     return {"pending": max(0, pending)} | {what: total[what] for what in ("running", "done", "failed", "quarantined")}
+
+
+def _noted(what: str, view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
+    """The count *what* of each job that has any."""
+    counts = {name: getattr(job, what) for name, job in jobs.items() if job.state == JOB_FINISHED}
+    for shard in (read.record for read in view.shards if read is not None):
+        for name, tally in shard.counts.items():
+            if name in jobs and jobs[name].state != JOB_FINISHED:
+                counts[name] = counts.get(name, 0) + tally.get(what, 0)
+    return {name: count for name, count in counts.items() if count}
 
 
 def numbers_of(spec: Spec) -> dict[str, int | None]:

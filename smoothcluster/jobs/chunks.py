@@ -1,19 +1,22 @@
 """Chunks: assign tasks to shards, and pack many tasks into few keys.
 
-A chunk is named ``<job>-<unique>``. The unique part holds no ``-``, so the job can be read from the name. The contents
-of a chunk never change. The shard's record says which tasks of a chunk have run.
+A chunk is named ``<job>-<unique>+<tasks>``. The unique part holds no ``-``, so the job can be read from the name. The
+number of tasks, in hexadecimal digits, counts the tasks of a chunk that cannot be read any more. Chunks of earlier
+versions have no number in the name. The contents of a chunk never change. The shard's record says which tasks of a
+chunk have run.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 from smoothcluster.errors import UsageError
 from smoothcluster.model import LARGEST_VALUE, Task, why_not_json
-from smoothcluster.records.codec import GarbageError, parse
-from smoothcluster.records.shard import CHUNK_NAME_PATTERN
+from smoothcluster.records.codec import GarbageError
+from smoothcluster.records.shard import CHUNK_NAME_PATTERN, MOST_CHUNK_TASKS
 
 CHUNK_TASKS = 256
 """Most tasks in a chunk."""
@@ -24,6 +27,8 @@ CHUNK_BYTES = LARGEST_VALUE + 1024
 DIGEST_BYTES = 16
 """Bytes of a digest: enough to rule out collisions by accident."""
 
+
+_SIZE_PATTERN = re.compile(r"\+([0-9a-f]{1,5})$")
 
 _to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -50,6 +55,13 @@ def job_of(chunk: str) -> str:
     return match[1]
 
 
+def size_of(chunk: str) -> int | None:
+    """The number of tasks in a chunk, read from the chunk's name; None if the name has no number."""
+    found = _SIZE_PATTERN.search(chunk)
+    size = int(found[1], 16) if found is not None else 0
+    return size if 0 < size <= MOST_CHUNK_TASKS else None
+
+
 def encode_task(task: Task) -> str:
     """Encode a task for a chunk; raise UsageError if the task cannot be written as JSON or is too large."""
     why = why_not_json(task.meta)  # Once more: the value may have changed since the task was made.
@@ -64,15 +76,6 @@ def encode_task(task: Task) -> str:
     return text
 
 
-def decode_chunk(value: bytes) -> list[Task]:
-    """Decode the tasks of a chunk; raise GarbageError if *value* is not a chunk."""
-    try:
-        data = parse(value)
-        return [Task.from_json(each) for each in data]
-    except (ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
-        raise GarbageError(f"the record is not a chunk: {error!s:.120}") from None
-
-
 @dataclass(slots=True)
 class Packet:
     """Tasks of one shard, to be written as one chunk."""
@@ -80,6 +83,10 @@ class Packet:
     shard: int
     texts: list[str]
     size: int
+
+    def name(self, job: str, unique: str) -> str:
+        """The name of the chunk in the store."""
+        return f"{job}-{unique}+{len(self.texts):x}"
 
     def value(self) -> bytes:
         return ("[" + ",".join(self.texts) + "]").encode()

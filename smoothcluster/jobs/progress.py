@@ -5,21 +5,23 @@ lost by two equal readings of the counts, and in between a search that finds no 
 changed, so no chunk was written or finished during the search.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from smoothcluster.backend import Refused, Update
+from smoothcluster.backend import Entry, Refused, Update
 from smoothcluster.clock import Clock
 from smoothcluster.errors import UsageError
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import read_job
-from smoothcluster.jobs.chunks import decode_chunk, job_of
+from smoothcluster.jobs.chunk_reading import read_chunk
+from smoothcluster.jobs.chunks import job_of
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import JOB_FINISHED, JOB_SEALED, Job
 from smoothcluster.records.keys import last_part
-from smoothcluster.records.shard import COUNT_NAMES, Shard
+from smoothcluster.records.shard import COUNT_NAMES, NOTE_NAMES, Shard
 
 LOSS_CHECK_SECONDS = 5.0
 """Seconds without progress after which a waiting client searches for lost tasks, and between two searches."""
@@ -41,6 +43,10 @@ class Progress:
     """Every task has an outcome, and no submitter is still writing."""
     lost: int = 0
     """Tasks that the store has lost, as found by a wait without progress: the job cannot finish."""
+    unreadable: int = 0
+    """Failed tasks that no member could read; `failed` includes them."""
+    refused: int = 0
+    """Tasks that handlers added beyond the job's ``max_tasks``; `total` does not include them."""
 
     @property
     def pending(self) -> int:
@@ -54,27 +60,35 @@ class JobCounts:
 
     version: str | None
     job: Job
-    counts: tuple[int, ...]
+    counts: Mapping[str, int]
+    """The sums of all counts of the shards, by name."""
     whole: bool = True
     """False if the record of a shard was unreadable: the counts of this shard are missing from the sums."""
     open_chunks: int = 0
     """How many chunks of the job members have admitted and not finished."""
 
+    @property
+    def written(self) -> int:
+        """Tasks written by submitters, or added by handlers."""
+        return self.job.tasks + self.counts["added"]
+
+    @property
+    def accounted(self) -> int:
+        """Tasks with an outcome, or skipped as repeats."""
+        return sum(self.counts[what] for what in ("skipped", "done", "failed", "quarantined"))
+
     def progress(self, *, finished: bool) -> Progress:
-        added, skipped, done, failed, quarantined = self.counts
-        return Progress(self.job.tasks + added - skipped, done, failed, quarantined, finished)
+        shown = {what: self.counts[what] for what in ("done", "failed", "quarantined", *NOTE_NAMES)}
+        return Progress(self.written - self.counts["skipped"], finished=finished, **shown)
 
     def add_up(self) -> bool:
-        added, skipped, *ended = self.counts
-        return self.whole and self.job.state == JOB_SEALED and self.job.tasks + added == skipped + sum(ended)
+        return self.whole and self.job.state == JOB_SEALED and self.written == self.accounted
 
     def loss(self) -> "Loss | None":
         """The loss if no chunk of the job waits in the store; None if open chunks or submitters explain the rest."""
-        added, skipped, *ended = self.counts
-        written, accounted = self.job.tasks + added, skipped + sum(ended)
-        if not self.whole or self.open_chunks or self.job.state != JOB_SEALED or written <= accounted:
+        if not self.whole or self.open_chunks or self.job.state != JOB_SEALED or self.written <= self.accounted:
             return None
-        return Loss(written, accounted)
+        return Loss(self.written, self.accounted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +127,7 @@ def read_counts(store: GroupStore, job: str, spec: Spec) -> JobCounts:
     if record is None:
         raise UsageError(f"there is no job {job!r}")
     if record.record.state == JOB_FINISHED:
-        return JobCounts(record.version, record.record, tuple(getattr(record.record, what) for what in COUNT_NAMES))
+        return JobCounts(record.version, record.record, {what: getattr(record.record, what) for what in COUNT_NAMES})
     return sum_counts(job, record, shards)
 
 
@@ -121,7 +135,7 @@ def sum_counts(job: str, record: Versioned[Job], shards: Sequence[Versioned[Shar
     """Return the sums of the counts of a job in the records of all shards."""
     readable = [read.record for read in shards if read is not None]
     tallies = [shard.counts.get(job, {}) for shard in readable]
-    sums = tuple(sum(tally.get(what, 0) for tally in tallies) for what in COUNT_NAMES)
+    sums = {what: sum(tally.get(what, 0) for tally in tallies) for what in COUNT_NAMES}
     chunks = sum(job_of(name) == job for shard in readable for name in shard.open)
     return JobCounts(record.version, record.record, sums, len(readable) == len(shards), chunks)
 
@@ -143,11 +157,8 @@ def mark_finished(store: GroupStore, job: str, spec: Spec) -> bool:
             return counted.job.state == JOB_FINISHED
     except UsageError:
         return False  # The job existed a moment ago, so the store has lost the record.
-    added, skipped, done, failed, quarantined = counted.counts
-    after = replace(
-        counted.job, state=JOB_FINISHED, id=store.new_id(),
-        added=added, skipped=skipped, done=done, failed=failed, quarantined=quarantined,
-    )  # fmt: skip
+    sums: Mapping[str, Any] = counted.counts  # mypy cannot match names with fields.
+    after = replace(counted.job, state=JOB_FINISHED, id=store.new_id(), **sums)
     return not isinstance(
         store.backend.commit([], [Update(store.keys.job(job), after.to_json(), counted.version)]), Refused
     )
@@ -170,7 +181,7 @@ def _has_readable_chunk(store: GroupStore, job: str, shard: int) -> bool:
     keys = [key for key in store.backend.keys(store.keys.tasks(shard)) if _is_of(last_part(key), job)]
     for first in range(0, len(keys), CHUNKS_PER_READ):
         entries = store.backend.get_many(keys[first : first + CHUNKS_PER_READ])
-        if any(entry is not None and _is_readable(entry.value) for entry in entries):
+        if any(entry is not None and _is_readable(entry) for entry in entries):
             return True
     return False
 
@@ -182,9 +193,10 @@ def _is_of(chunk: str, job: str) -> bool:
         return False
 
 
-def _is_readable(value: bytes) -> bool:
+def _is_readable(chunk: Entry) -> bool:
+    """Return whether the owner of the shard can record an outcome for each task of the chunk."""
     try:
-        return bool(decode_chunk(value))
+        return bool(read_chunk(last_part(chunk.key), chunk.value))
     except GarbageError:
         return False
 

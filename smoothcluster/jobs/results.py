@@ -1,6 +1,7 @@
 """Reading the outcomes of a job."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from smoothcluster.jobs.access import Access
 from smoothcluster.model import Outcome
@@ -19,6 +20,6 @@ def read_outcomes(access: Access, directory: str) -> Iterator[Outcome]:
             if entry is None:
                 continue
             try:
-                yield from outcomes(entry.value)
+                yield from outcomes(entry.value, partial(access.report, entry.key))
             except GarbageError as error:
                 access.report(entry.key, str(error))

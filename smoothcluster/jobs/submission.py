@@ -158,7 +158,7 @@ class Submission:
         changes: list[Change] = [record]
         for number, packet in enumerate(packets, start=first):
             # The count is in the name: of all commits that start from this count, the store applies only one.
-            name = f"{self._job}-{number:08d}"
+            name = packet.name(self._job, f"{number:08d}")
             changes.append(Create(self._keys.chunk(packet.shard, name), packet.value()))
         return changes
 

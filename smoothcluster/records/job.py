@@ -25,3 +25,8 @@ class Job(Record):
     done: int = 0
     failed: int = 0
     quarantined: int = 0
+    unreadable: int = 0
+    """This and the next field: counts for people, summed up with the others."""
+    refused: int = 0
+    max_tasks: int | None = None
+    """Most tasks of the job: beyond it, tasks added by handlers are refused. None stands for the member's default."""

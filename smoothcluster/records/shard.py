@@ -51,7 +51,10 @@ def bits(bitmap: int) -> Iterable[int]:
         bitmap ^= low
 
 
-COUNT_NAMES = ("added", "skipped", "done", "failed", "quarantined")
+NOTE_NAMES = ("unreadable", "refused")
+"""Counts of a job for people: failed tasks that nobody could read; tasks of handlers beyond the job's ``max_tasks``."""
+
+COUNT_NAMES = ("added", "skipped", "done", "failed", "quarantined", *NOTE_NAMES)
 
 
 @dataclass(slots=True)
@@ -66,7 +69,7 @@ class Shard:
     id: str = ""
     open: dict[str, OpenChunk] = field(default_factory=dict[str, OpenChunk])
     counts: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
-    """For each job: how many tasks this shard added, skipped and recorded."""
+    """For each job: how many tasks this shard added, skipped and recorded, by `COUNT_NAMES`."""
 
     def copy(self) -> "Shard":
         """Return a deep copy, so that changes leave the original alone."""

@@ -14,8 +14,8 @@ from typing import cast
 from smoothcluster.backend import Entry
 from smoothcluster.errors import BackendError
 from smoothcluster.group.store import GroupStore
-from smoothcluster.jobs.chunks import CHUNK_TASKS, DIGEST_BYTES, decode_chunk, digest, job_of
-from smoothcluster.model import Task
+from smoothcluster.jobs.chunk_reading import ReadTask, UnreadableTask, lost_chunk, read_chunk
+from smoothcluster.jobs.chunks import CHUNK_TASKS, DIGEST_BYTES, digest, job_of
 from smoothcluster.pool import Run
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.keys import last_part
@@ -52,7 +52,9 @@ class Backlog:
         """Admitted tasks that may be started only apart."""
         self.to_quarantine: deque[Place] = deque()
         """Admitted tasks that may not be started any more."""
-        self.tasks: dict[str, list[Task]] = {}
+        self.unreadable: deque[Place] = deque()
+        """Admitted tasks that nobody can read: to be recorded as failed."""
+        self.tasks: dict[str, list[ReadTask]] = {}
         """The tasks of each open chunk, once read."""
         self.stale = True
         """Whether the store may hold unlisted chunks."""
@@ -60,7 +62,7 @@ class Backlog:
         self.pauses = Pauses(record, store.clock.monotonic())
         """Admitted tasks that wait for their next try."""
         self._unread, self._known = deque(record.open), set(record.open)
-        self._read: deque[tuple[str, list[Task]]] = deque()
+        self._read: deque[tuple[str, list[ReadTask]]] = deque()
         self._listed: dict[str, deque[str]] = {}
         self._seen: dict[str, set[bytes]] = {}
         self._number, self._record = number, record
@@ -114,7 +116,7 @@ class Backlog:
             else:
                 seen.add(mark)
                 fresh.append(mark)
-                self.queue.append((name, index))
+                (self.unreadable if isinstance(task, UnreadableTask) else self.queue).append((name, index))
         return name, fresh
 
     def drop_chunk(self, name: str) -> None:
@@ -172,11 +174,7 @@ class Backlog:
         self._unread.clear()
         for name in names:
             chunk = self._record.open[name]
-            tasks = found.get(name, [])
-            if len(tasks) != chunk.size:
-                self._abandon(name, chunk)
-                continue
-            self.tasks[name] = tasks
+            self.tasks[name] = found.get(name) or self._lost(name, chunk)
             self.pauses.resume(name, chunk)
             for index in range(chunk.size):
                 if not ((chunk.closed | chunk.run) >> index & 1 or index in chunk.waits):
@@ -187,11 +185,19 @@ class Backlog:
         name, index = place
         found = stage(self._record.open[name].blame.get(index, ()))
         if found is Stage.QUARANTINED:
-            self.to_quarantine.append(place)
+            self._append(self.to_quarantine, place)
         elif found >= self._suspicious:
-            self.suspects.append(place)
+            self._append(self.suspects, place)
         else:
-            (self.restarts if first else self.queue).append(place)
+            self._append(self.restarts if first else self.queue, place)
+
+    def _append(self, queue: deque[Place], place: Place) -> None:
+        """Put a task into *queue*, or with the unreadable tasks."""
+        (self.unreadable if self.is_unreadable(place) else queue).append(place)
+
+    def is_unreadable(self, place: Place) -> bool:
+        """Whether nobody can read the task, so that no handler can run."""
+        return isinstance(self.tasks[place[0]][place[1]], UnreadableTask)
 
     def start_again(self, place: Place) -> None:
         """Do the same as `put_back`, for a task marked as running."""
@@ -203,12 +209,10 @@ class Backlog:
         for place in self.pauses.ended(now):
             self.put_back(place, first=False)
 
-    def _abandon(self, name: str, chunk: OpenChunk) -> None:
-        """Skip the tasks of an open chunk that a stranger deleted or overwrote: they cannot run."""
-        missing = chunk.size - chunk.closed.bit_count()
-        self._report(self._keys.chunk(self._number, name), f"{missing} admitted tasks are not readable any more")
-        self._record.count(job_of(name), "skipped", missing)
-        del self._record.open[name]
+    def _lost(self, name: str, chunk: OpenChunk) -> list[ReadTask]:
+        """Return place holders for the tasks of an open chunk that a stranger deleted."""
+        self._report(self._keys.chunk(self._number, name), "the store has lost this open chunk")
+        return lost_chunk(name, chunk.size)
 
     def _fetch(self, names: list[str]) -> None:
         try:
@@ -226,17 +230,23 @@ class Backlog:
 
     def _contents(
         self, names: Iterable[str], ahead: Mapping[str, Entry] = MappingProxyType({})
-    ) -> dict[str, list[Task]]:
-        """The tasks of each chunk in *names* that exists and is readable."""
+    ) -> dict[str, list[ReadTask]]:
+        """The tasks of each chunk in *names* that exists, with place holders for unreadable tasks."""
         keys = [self._keys.chunk(self._number, name) for name in names]
         missing = [key for key in keys if key not in ahead]
         entries = [*(ahead[key] for key in keys if key in ahead), *(self._backend.get_many(missing) if missing else [])]
-        found: dict[str, list[Task]] = {}
+        found: dict[str, list[ReadTask]] = {}
         for entry in entries:
             if entry is None:
                 continue  # The chunk was finished and deleted after a slower read had listed the name.
+            name = last_part(entry.key)
+            chunk = self._record.open.get(name)
             try:
-                found[last_part(entry.key)] = decode_chunk(entry.value)
+                found[name] = tasks = read_chunk(name, entry.value, chunk.size if chunk is not None else None)
             except GarbageError as error:
                 self._report(entry.key, str(error))
+                continue
+            bad = [task for task in tasks if isinstance(task, UnreadableTask)]
+            if bad:
+                self._report(entry.key, f"{len(bad)} of {len(tasks)} tasks are not readable: {bad[0].error}")
         return found

@@ -1,9 +1,11 @@
 """Commits of a shard's owner: build a commit within the store's limits, and keep the commit until settled."""
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from smoothcluster.backend import Change, Create, Delete, Update
+from smoothcluster.jobs.chunk_reading import UnreadableTask
 from smoothcluster.jobs.chunks import CHUNK_BYTES, digest, job_of, pack
 from smoothcluster.model import State
 from smoothcluster.pool import Run
@@ -32,6 +34,8 @@ class PendingCommit:
     """Runs for the pool, as soon as the store has applied the commit."""
     quarantined: Sequence[QuarantinedTask]
     """Tasks that the commit quarantines: the events are noted as soon as the store has applied the commit."""
+    unreadable: Mapping[str, Sequence[str]]
+    """By chunk, ids of unreadable tasks that the commit records as failed: events are noted likewise."""
 
     def without(self, key: str) -> "PendingCommit":
         """Return a copy that avoids garbage at *key*: a create becomes an overwrite, any other change is left out."""
@@ -51,6 +55,7 @@ class CommitBuilder:
         self.changes: list[Change] = []
         self.starts: list[Run] = []
         self.quarantined: list[QuarantinedTask] = []
+        self.unreadable: dict[str, list[str]] = {}
         self._number, self._record, self._backlog, self._context = number, record, backlog, context
         self._added: dict[Mark, str] = {}
         """Tasks added by handlers, not put into chunks yet."""
@@ -78,17 +83,38 @@ class CommitBuilder:
             if not self._spill(run):
                 return False
             fresh, size = {}, 0
-        job, chunk = run.context.job, self._record.open[place_of(run)[0]]
         value = len(run.encoded) + 6 * (len(run.error or "") + len(run.task.id)) + 64
-        # Each added task may need a separate chunk. A new result, or a finished chunk to delete, is one operation more.
-        operations = min(len(fresh), self._context.shards) + (job not in self._results)
-        operations += chunk.closed.bit_count() + 1 >= chunk.size
+        # Each added task may need a separate chunk.
+        if not self._reserve_outcome(place_of(run)[0], value, size, min(len(fresh), self._context.shards)):
+            return False
+        self._added.update(fresh)
+        return True
+
+    def _reserve_outcome(self, name: str, value: int, size: int = 0, operations: int = 0) -> bool:
+        """Reserve *value* bytes for an outcome of the chunk *name*, and room for more; return whether there is enough.
+
+        A new results record, or a finished chunk to delete, is one operation more.
+        """
+        job, chunk = job_of(name), self._record.open[name]
+        operations += (job not in self._results) + (chunk.closed.bit_count() + 1 >= chunk.size)
         results = self._sizes.get(job, 256) + value
         if results > self._context.limits.largest_value or not self.reserve(value + size, operations):
             return False
         self._sizes[job] = results
-        self._added.update(fresh)
         return True
+
+    def fail_unreadable(self) -> None:
+        """Record a failed outcome for each admitted task that nobody can read, while the commit has room."""
+        waiting = self._backlog.unreadable
+        while waiting:
+            name, index = place = waiting[0]
+            chunk, task = self._record.open[name], cast("UnreadableTask", self._backlog.tasks[name][index])
+            if not self._reserve_outcome(name, 6 * (len(task.error) + len(task.id)) + 64):
+                break
+            waiting.popleft()
+            self.unreadable.setdefault(name, []).append(task.id)
+            self._record.count(job_of(name), "unreadable")
+            self.record_outcome(place, task.id, State.FAILED, "null", task.error, chunk.attempts(index))
 
     def record_outcome(
         self, place: Place, task: str, state: State, value: str, error: str | None, attempts: int
@@ -160,7 +186,7 @@ class CommitBuilder:
                 # Shard, epoch and sequence number: no other applied commit has the same three.
                 unique = f"{self._number:x}.{self._record.epoch:x}.{self._record.seq:x}.{len(self.changes):x}"
                 self.changes.append(
-                    Create(self._context.store.keys.chunk(packet.shard, f"{job}-{unique}"), packet.value())
+                    Create(self._context.store.keys.chunk(packet.shard, packet.name(job, unique)), packet.value())
                 )
                 self._record.count(job, "added", len(packet.texts))
         self._sent.extend(texts)
@@ -176,4 +202,6 @@ class CommitBuilder:
         record.seq += 1
         record.id = self._context.store.new_id()
         fence = Update(keys.shard(self._number), record.to_json(), version)
-        return PendingCommit(record.id, [fence, *self.changes], self._sent, self.starts, self.quarantined)
+        return PendingCommit(
+            record.id, [fence, *self.changes], self._sent, self.starts, self.quarantined, self.unreadable
+        )

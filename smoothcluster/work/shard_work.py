@@ -16,7 +16,7 @@ from typing import cast
 from smoothcluster.backend import Create, Delete
 from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.chunks import DIGEST_BYTES, job_of
-from smoothcluster.model import State, TaskContext
+from smoothcluster.model import State, Task, TaskContext
 from smoothcluster.pool import Run, RunState
 from smoothcluster.records.blame import CHILD_RAISED, STARTED_ALONE
 from smoothcluster.records.shard import Shard, bits
@@ -24,7 +24,7 @@ from smoothcluster.work.backlog import Backlog, place_of
 from smoothcluster.work.commit import CommitBuilder, PendingCommit
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.pauses import Place
-from smoothcluster.work.suspects import Suspects
+from smoothcluster.work.suspects import MOST_TASK_IDS_IN_EVENT, Suspects
 from smoothcluster.work.verdict import Stage, stage
 
 
@@ -73,7 +73,9 @@ class ShardWork:
         """Start the tasks marked by the claim, as far as their chunks could be read. Return the runs."""
         places = [place for place in self.marked if place[0] in self.backlog.tasks]
         self.marked.clear()
-        runs = [self._run(place) for place in places]
+        for place in filter(self.backlog.is_unreadable, places):
+            self.backlog.start_again(place)
+        runs = [self._run(place) for place in places if not self.backlog.is_unreadable(place)]
         self.suspects.report([place_of(run) for run in runs if run.urgent])
         self.outstanding += len(runs)
         self.suspects.started(runs)
@@ -106,7 +108,14 @@ class ShardWork:
 
     def unsaid(self) -> bool:
         """Whether there is news for the store."""
-        return bool(self.pending or self.finished or self._handed_back or self._forgotten or self.backlog.to_quarantine)
+        return bool(
+            self.pending
+            or self.finished
+            or self._handed_back
+            or self._forgotten
+            or self.backlog.to_quarantine
+            or self.backlog.unreadable
+        )
 
     def quiet(self) -> bool:
         """Whether no task runs, no outcome waits to be recorded, and no commit is unsettled."""
@@ -139,6 +148,7 @@ class ShardWork:
             self.backlog.start_again(place)
         self._handed_back.clear()
         self.suspects.quarantine(draft)
+        draft.fail_unreadable()
         self._record_outcomes(draft, now)
         if not self.moving:
             self._start_suspects(apart, draft, alone=alone)
@@ -159,6 +169,9 @@ class ShardWork:
         self.suspects.started(pending.starts)
         for each in pending.quarantined:
             each.report(self._context.note)
+        for name, ids in pending.unreadable.items():
+            shown = ids[:MOST_TASK_IDS_IN_EVENT]
+            self._context.note("tasks_unreadable", job=job_of(name), shard=self.number, count=len(ids), tasks=shown)
         self.oldest = self.oldest if self.finished else None
         return pending.starts
 
@@ -263,7 +276,7 @@ class ShardWork:
         name, index = place
         attempt = self.record.open[name].attempts(index) + 1
         context = TaskContext(shared.member, job_of(name), self.number, self.record.epoch, attempt, shared.stopping)
-        run = Run(self.backlog.tasks[name][index], context, (self, place))
+        run = Run(cast("Task", self.backlog.tasks[name][index]), context, (self, place))
         blame = self.record.open[name].blame.get(index, ())
         run.urgent = bool(blame)
         run.apart = shared.apart.every or stage(blame) >= Stage.SUSPECT

@@ -5,10 +5,11 @@ The module `verdict` decides how much blame makes a task suspect, isolated or qu
 
 from collections import deque
 from collections.abc import Sequence
+from typing import cast
 
 from smoothcluster.backend import Create
 from smoothcluster.jobs.chunks import job_of
-from smoothcluster.model import State
+from smoothcluster.model import State, Task
 from smoothcluster.pool import Run, RunState
 from smoothcluster.records.blame import (
     CHILD_DISTURBED,
@@ -123,7 +124,7 @@ class Suspects:
         """Quarantine tasks while the commit has room: an outcome and a record in the quarantine for each."""
         while self._backlog.to_quarantine:
             name, index = place = self._backlog.to_quarantine[0]
-            chunk, task = self._record.open[name], self._backlog.tasks[name][index]
+            chunk, task = self._record.open[name], cast("Task", self._backlog.tasks[name][index])
             unique = f"{self._number}.{self._record.epoch}.{self._record.seq}.{len(draft.quarantined)}"
             verdict = QuarantinedTask.of(
                 unique, job_of(name), task, chunk.blame[index], chunk.attempts(index),

@@ -5,13 +5,13 @@ import re
 from typing import Any
 
 import pytest
-from core_kit import Quiet
+from core_kit import Quiet, decode_chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smoothcluster.arguments import check_name
 from smoothcluster.errors import UsageError
-from smoothcluster.jobs.chunks import decode_chunk, encode_task
+from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.model import MOST_NESTING, Task, TaskContext
 from smoothcluster.pool.run import Run, RunState, record_result
 

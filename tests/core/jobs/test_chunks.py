@@ -3,6 +3,7 @@
 from typing import cast
 
 import pytest
+from core_kit import decode_chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,6 @@ from smoothcluster.jobs.chunks import (
     CHUNK_BYTES,
     CHUNK_TASKS,
     Packer,
-    decode_chunk,
     digest,
     encode_task,
     job_of,
@@ -44,10 +44,10 @@ def test_a_task_is_read_back_from_its_chunk() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"\xff", b"{}}", b"3", b"[1]", b'[{"id":1}]', b'[{"colour":"x"}]', b"[{}]", b"[" * 100_000]
+    "value", [b"", b"\xff", b"{}}", b"3", b"[]", b"[" * 100_000, b'[{"id":"a"},', b'[{"id":"a"}]x']
 )
 def test_what_holds_no_tasks_is_garbage(value: bytes) -> None:
-    """Whatever it is, no other error escapes."""
+    """And of which nobody knows how many tasks it had: no other error escapes."""
     with pytest.raises(GarbageError):
         decode_chunk(value)
 

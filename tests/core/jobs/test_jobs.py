@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 import pytest
-from core_kit import KEYS, Garbage, ids, limits, put, store_of
+from core_kit import KEYS, Garbage, decode_chunk, ids, limits, put, store_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +11,7 @@ from smoothcluster.backend import CoordinationBackend, Entry, Guarantees
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UnavailableError, UsageError
 from smoothcluster.jobs.access import ensure_spec, read_job
-from smoothcluster.jobs.chunks import decode_chunk, encode_task
+from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.jobs.progress import Progress, find_loss, mark_finished, read_counts, read_progress
 from smoothcluster.jobs.submission import Submission
 from smoothcluster.memory import WEAKEST, MemoryBackend, MemoryStore

@@ -6,11 +6,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from core_kit import KEYS, member
+from core_kit import KEYS, decode_chunk, member
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from smoothcluster.jobs.chunks import decode_chunk
 from smoothcluster.records.codec import LARGEST_RECORD_BYTES, GarbageError, Record, dump, load
 from smoothcluster.records.group import Member, Seat, Spec
 from smoothcluster.records.job import Job

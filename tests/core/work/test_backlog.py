@@ -213,18 +213,30 @@ def test_a_successor_goes_on_with_what_was_open(backend: MemoryBackend) -> None:
 
 
 @pytest.mark.parametrize("value", [None, b"garbage", b'[{"id":"only one"}]'])
-def test_an_open_chunk_that_is_not_readable_any_more_is_given_up_and_counted(
+def test_the_tasks_of_an_open_chunk_that_is_not_readable_any_more_are_to_fail(
     backend: MemoryBackend, value: bytes | None
 ) -> None:
     """A stranger took it away, or wrote over it: the job's books must balance none the less."""
     if value is not None:
         put(backend, KEYS.chunk(0, "a-0"), value)
-    record, report = Shard(open={"a-0": OpenChunk(3, closed=0b001)}), Garbage()
+    record, report = Shard(open={"a-0": OpenChunk(3, closed=0b001, blame={2: ["x@1:left"]})}), Garbage()
     backlog = waiting(backend, record, report)
     backlog.fill(512)
-    assert (record.open, record.counts) == ({}, {"a": {"skipped": 2}})
-    assert "2 admitted tasks" in report.found[KEYS.chunk(0, "a-0")]
-    assert queued(backlog) == []
+    assert sorted(backlog.unreadable) == [("a-0", 1), ("a-0", 2)]
+    assert [task.id for task in backlog.tasks["a-0"]] == ["a-0#0", "a-0#1", "a-0#2"]
+    assert list(report.found) == [KEYS.chunk(0, "a-0")]
+    assert (queued(backlog), list(backlog.restarts)) == ([], [])
+
+
+def test_the_good_tasks_of_a_damaged_chunk_wait_to_be_started(backend: MemoryBackend) -> None:
+    """The bad one waits to fail; a repeat is one, whether it can be read or not."""
+    put(backend, KEYS.chunk(0, "a-0"), b'[{"id":"a"},{"id":"b","params":{"page":1}},{"id":"c"},{"id":"c","colour":1}]')
+    report = Garbage()
+    backlog = waiting(backend, report=report)
+    backlog.fill(512)
+    assert admitted(backlog) == ["a-0"]
+    assert (queued(backlog), list(backlog.unreadable)) == (["a", "c"], [("a-0", 1)])
+    assert "2 of 4 tasks" in report.found[KEYS.chunk(0, "a-0")]
 
 
 def test_garbage_among_the_chunks_is_reported_and_left(backend: MemoryBackend) -> None:

@@ -355,6 +355,53 @@ def test_a_chunk_that_a_stranger_deleted_is_not_missed(bench: Bench) -> None:
     assert len(recorded(bench)) == 1
 
 
+def test_an_unreadable_task_ends_as_failed(bench: Bench) -> None:
+    """The good ones run, the job's counts add up, and an event tells of it."""
+    put(bench.backend, KEYS.chunk(0, "j-0"), b'[{"id":"a"},{"id":"b","params":{"page":1}},{"id":5}]')
+    work = bench.own()
+    runs = bench.start(work)
+    assert [run.task.id for run in runs] == ["a"]
+    assert work.unsaid()
+    finish(work, *map(done, runs))
+    bench.commit(work)
+    assert {(each.task_id, each.state, each.attempts) for each in recorded(bench)} == {
+        ("a", State.DONE, 1), ("b", State.FAILED, 0), ("j-0#2", State.FAILED, 0),
+    }  # fmt: skip
+    assert {each.error for each in recorded(bench) if each.task_id == "b"} == {
+        "the task is not readable: a Task's params must be a dict of text to text, or None, not {'page': 1}"
+    }
+    record = bench.read().record
+    assert (record.open, record.counts) == ({}, {"j": {"done": 1, "failed": 2, "unreadable": 2}})
+    assert bench.events == [{"kind": "tasks_unreadable", "job": "j", "shard": 0, "count": 2, "tasks": ["b", "j-0#2"]}]
+    assert bench.backend.get(KEYS.chunk(0, "j-0")) is None
+
+
+def test_an_unreadable_task_that_its_claim_has_marked_ends_as_failed(bench: Bench) -> None:
+    """As if it had not been marked; nothing of it is started."""
+    work = bench.own(record=Shard(open={"j-0": OpenChunk(2, run=0b11, fails={1: 1})}))
+    put(bench.backend, KEYS.chunk(0, "j-0"), b'[{"id":"a"},{"id":"b","colour":1}]')
+    work.backlog.reopen()
+    runs = work.resume()
+    assert [run.task.id for run in runs] == ["a"]
+    bench.commit(work)
+    assert [(each.task_id, each.state, each.attempts) for each in recorded(bench)] == [("b", State.FAILED, 1)]
+    assert bench.read().record.open["j-0"].run == 0b01
+
+
+def test_unreadable_tasks_fail_in_commits_within_the_limits() -> None:
+    """As many commits as they need."""
+    bench = Bench(guarantees=limits(largest_commit=40_000, largest_value=20_000))
+    work = bench.own()
+    put(bench.backend, KEYS.chunk(0, f"j-0+{200:x}"), b"garbage")
+    assert bench.start(work) == []
+    commits = 0
+    while work.unsaid():
+        bench.commit(work)
+        commits += 1
+    assert (len(recorded(bench)), bench.read().record.counts["j"]["failed"]) == (200, 200)
+    assert 1 < commits < 20
+
+
 def test_too_many_added_tasks_are_written_before_the_outcome() -> None:
     """In commits of their own, each within the limits; the outcome comes with the last of them."""
     bench = Bench(guarantees=limits(largest_commit=60_000, largest_value=40_000))

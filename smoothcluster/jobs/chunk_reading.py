@@ -1,0 +1,80 @@
+"""Read the tasks of a chunk; of a damaged chunk, every readable task, and a place holder for each other task.
+
+A place holder keeps the count of the chunk's tasks, so the job's counts add up: the owner records the place holder as
+a failed task. The number of tasks in a chunk is in the shard's record if the chunk is open, or in the chunk's name.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from smoothcluster.errors import UsageError
+from smoothcluster.jobs.chunks import size_of
+from smoothcluster.model import Task
+from smoothcluster.records.codec import GarbageError, parse
+from smoothcluster.records.salvage import as_text, split_array
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableTask:
+    """Place holder for a task that cannot be read."""
+
+    id: str
+    """The id of the task, or ``<chunk>#<index>`` if the id cannot be read either."""
+    error: str
+
+
+ReadTask = Task | UnreadableTask
+
+
+def read_chunk(name: str, value: bytes, open_size: int | None = None) -> list[ReadTask]:
+    """Return the tasks of the chunk *name*, in their order.
+
+    *open_size* is the number of tasks of an open chunk. The bitmaps of an open chunk tell the tasks by their places, so
+    an array of another length yields place holders only.
+
+    Raise GarbageError if nobody can tell how many tasks the chunk has.
+    """
+    try:
+        parsed = parse(value)
+        elements: list[Any] = parsed if isinstance(parsed, list) else []
+        after: list[Any] = []
+        whole, reason = True, f"the chunk has {len(elements)} readable tasks"
+    except GarbageError as error:
+        elements, after, whole = split_array(as_text(value), 1, "]", '{"id":') if value[:1] == b"[" else ([], [], False)
+        reason = str(error)
+    size = open_size if open_size is not None else size_of(name)
+    if size is None:
+        if not whole or not elements:
+            raise GarbageError(f"the record is not a chunk: {reason}")
+        size = len(elements)
+    if whole and open_size is not None and len(elements) != open_size:
+        elements = []
+    missing = max(0, size - len(elements) - len(after))
+    row = [*elements, *[_MISSING] * missing, *after][:size]
+    return [_task(name, index, element, reason) for index, element in enumerate(row)]
+
+
+def lost_chunk(name: str, size: int) -> list[ReadTask]:
+    """Return place holders for the tasks of an open chunk that is not in the store any more."""
+    return [UnreadableTask(f"{name}#{index}", "the store has lost the task") for index in range(size)]
+
+
+_MISSING = object()
+
+
+def _task(name: str, index: int, element: Any, reason: str) -> ReadTask:
+    if element is _MISSING:
+        return UnreadableTask(f"{name}#{index}", f"the task is not readable: {reason}")
+    try:
+        return Task.from_json(element)
+    except (ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
+        return UnreadableTask(_own_id(element) or f"{name}#{index}", f"the task is not readable: {error!s:.200}")
+
+
+def _own_id(element: Any) -> str | None:
+    """Return the id in *element*, if a task may have this id."""
+    found = cast("dict[str, Any]", element).get("id") if isinstance(element, dict) else None
+    try:
+        return Task(id=found).id if isinstance(found, str) else None
+    except UsageError:
+        return None
