@@ -50,7 +50,7 @@ def read_chunk(name: str, value: bytes, open_size: int | None = None) -> list[Re
     if whole and open_size is not None and len(elements) != open_size:
         elements = []
     missing = max(0, size - len(elements) - len(after))
-    row = [*elements, *[_MISSING] * missing, *after][:size]
+    row = [*elements, *[_NO_ELEMENT] * missing, *after][:size]
     return [_task(name, index, element, reason) for index, element in enumerate(row)]
 
 
@@ -59,11 +59,11 @@ def lost_chunk(name: str, size: int) -> list[ReadTask]:
     return [UnreadableTask(f"{name}#{index}", "the store has lost the task") for index in range(size)]
 
 
-_MISSING = object()
+_NO_ELEMENT = object()
 
 
 def _task(name: str, index: int, element: Any, reason: str) -> ReadTask:
-    if element is _MISSING:
+    if element is _NO_ELEMENT:
         return UnreadableTask(f"{name}#{index}", f"the task is not readable: {reason}")
     try:
         return Task.from_json(element)

@@ -9,7 +9,7 @@ from smoothcluster.records.codec import LARGEST_RECORD_BYTES
 _STRAY_BYTE = re.compile("[\udc80-\udcff]")
 """A byte that is not UTF-8, as `as_text` returns it. JSON writes such a character in ASCII."""
 
-_DECODER = json.JSONDecoder()
+_JSON_DECODER = json.JSONDecoder()
 
 
 class DamagedElementError(ValueError):
@@ -60,7 +60,7 @@ def _row(text: str, start: int, end: str) -> tuple[list[Any], int | None]:
 
 
 def _element(text: str, position: int) -> tuple[Any, int]:
-    element, after = _DECODER.raw_decode(text, position)
+    element, after = _JSON_DECODER.raw_decode(text, position)
     if _STRAY_BYTE.search(text, position, after):
         raise DamagedElementError
     return element, after

@@ -58,16 +58,14 @@ class Backlog:
         """The tasks of each open chunk, once read."""
         self.stale = True
         """Whether the store may hold unlisted chunks."""
-        self._arm, self._armed = arm, False
+        self._arm, self._armed, self._suspicious, self._report = arm, False, suspicious, store.report
         self.pauses = Pauses(record, store.clock.monotonic())
         """Admitted tasks that wait for their next try."""
         self._unread, self._known = deque(record.open), set(record.open)
         self._read: deque[tuple[str, list[ReadTask]]] = deque()
         self._listed: dict[str, deque[str]] = {}
         self._seen: dict[str, set[bytes]] = {}
-        self._number, self._record = number, record
-        self._backend, self._keys, self._report = store.backend, store.keys, store.report
-        self._suspicious = suspicious
+        self._number, self._record, self._backend, self._keys = number, record, store.backend, store.keys
 
     def promising(self) -> bool:
         """Whether there may be tasks to start; `fill` finds out."""
