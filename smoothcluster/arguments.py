@@ -44,6 +44,12 @@ def check_seconds(what: str, seconds: object, *, zero: bool = True, endless: boo
         raise UsageError(f"{what} must be at most {LONGEST_SECONDS:.0f} seconds, not {seconds!r:.80}")
 
 
+def check_count(what: str, count: object) -> None:
+    """Raise UsageError unless *count* is a whole number of at least 1."""
+    if type(count) is not int or count < 1:
+        raise UsageError(f"{what} must be a whole number of at least 1, not {count!r:.80}")
+
+
 def check_timeout(timeout: object) -> None:
     """Raise UsageError unless *timeout* is a length of time, or None for no limit."""
     if timeout is not None:

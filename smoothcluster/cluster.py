@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from smoothcluster.arguments import check_backend, check_name, check_seconds, check_text
+from smoothcluster.arguments import check_backend, check_count, check_name, check_seconds, check_text
 from smoothcluster.backend import CoordinationBackend, Delete, Entry
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
 from smoothcluster.errors import JobClosedError, OutcomeUnknownError, UsageError, add_hint
@@ -55,12 +55,16 @@ class Cluster:
         """Keys with unreadable or misplaced records, and the error for each."""
         return self._access.garbage
 
-    def submit(self, tasks: Iterable[Task], job: str | None = None) -> JobHandle:
+    def submit(self, tasks: Iterable[Task], job: str | None = None, *, max_tasks: int | None = None) -> JobHandle:
         """Submit *tasks* as one job; return when they are in the store.
 
         *job* is the id of the job; without this argument, the job gets a new id. If the job exists and has not
         finished, the tasks are added. Tasks already in the job are skipped, so an interrupted submit can simply be
         repeated.
+
+        *max_tasks* bounds the job from its first submit on: once the job has so many tasks, further tasks added by
+        handlers are refused, and `Progress.refused` counts them. Tasks of `submit` are never refused. Without this
+        argument, the members' bound is in force (10,000,000 unless given).
 
         Raise UsageError for anything but tasks, DuplicateTaskError if two tasks have the same id (for a list, before
         anything is written), JobClosedError if the job has finished, UnavailableError if the store stays unavailable.
@@ -68,8 +72,10 @@ class Cluster:
         to complete the job.
         """
         name = check_name("job", job) if job is not None else secrets.token_hex(6)
+        if max_tasks is not None:
+            check_count("max_tasks", max_tasks)
         access = self._access
-        submission = Submission(access.store, name, access.patience)
+        submission = Submission(access.store, name, access.patience, max_tasks)
         try:
             submission.run(tasks)
         except BaseException as error:

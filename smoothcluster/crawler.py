@@ -31,7 +31,7 @@ from smoothcluster.member.main_thread import work_beside_main_thread
 from smoothcluster.member.process import MemberProcess
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Handler, Role
-from smoothcluster.options import Isolation, Retries
+from smoothcluster.options import DEFAULT_MAX_TASKS, Isolation, Retries
 from smoothcluster.pool.children.main import importing
 from smoothcluster.pool.green_threads import refuse_green_threads
 from smoothcluster.pool.handlers import check_handler
@@ -84,6 +84,8 @@ class ClusterCrawler:
             handler must be a function which a fresh Python can import.
         require: the least guarantees of the store, by the names of `Guarantees`, such as
             ``{"survives_failover": True}``; nothing if None.
+        max_tasks: the most tasks of a job that was submitted without *max_tasks*. Beyond it, tasks that handlers add
+            are refused and counted.
         join: False to leave joining to `run`, `start` or `join`.
 
     Raise UsageError for invalid arguments, NameInUseError if a living member has the
@@ -113,6 +115,7 @@ class ClusterCrawler:
         warm_up: Callable[[], object] | None = None,
         require: Mapping[str, float] | None = None,
         isolation: Isolation | None = None,
+        max_tasks: int = DEFAULT_MAX_TASKS,
         join: bool = True,
     ) -> None:
         refuse_green_threads()
@@ -129,7 +132,7 @@ class ClusterCrawler:
         self.group = check_name("group", group)
         settings = Settings(
             self.group, wanted, concurrency, lease_ttl, retries or Retries(), grace, order, capacity,
-            pacing or Pacing(),
+            pacing or Pacing(), max_tasks,
         ).check()  # fmt: skip
         self._backend, self._require, self._lease_ttl = backend, require or {}, lease_ttl
         self._process = MemberProcess(backend, settings, handler, isolation, warm_up, listen)

@@ -8,6 +8,9 @@ from math import inf, isfinite
 
 from smoothcluster.errors import UsageError
 
+DEFAULT_MAX_TASKS = 10_000_000
+"""Most tasks of a job that was submitted without a bound."""
+
 LEAST_TASK_MEMORY_BYTES = 2**20
 """Memory that a child needs to receive a task and to answer."""
 

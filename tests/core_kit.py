@@ -31,7 +31,7 @@ from smoothcluster.records.group import Member, Seat, Spec
 from smoothcluster.records.keys import Keys
 from smoothcluster.records.shard import Shard
 from smoothcluster.testing import HeldClock
-from smoothcluster.work import SentTasks, ShardWork, WorkContext
+from smoothcluster.work import Quota, SentTasks, ShardWork, WorkContext
 from smoothcluster.work.observer import WorkloadObserver
 
 KEYS = Keys("g")
@@ -209,15 +209,17 @@ class Bench:
     kennel: Kennel = field(default_factory=Kennel)
     stopping: Stopping = field(default_factory=Quiet)
     events: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
+    max_tasks: int = 1_000_000
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(clock=self.clock, guarantees=self.guarantees)
         self.clock.listeners.append(self.store.expire)
         self.backend = MemoryBackend(self.store)
         self.new_id = ids()
+        store = store_of(self.backend, self.garbage, self.clock, self.new_id)
         self.context = WorkContext(
-            store_of(self.backend, self.garbage, self.clock, self.new_id), self.shards, "runner", "me", self.guarantees,
-            self.retries, self.stopping, SentTasks(), self.kennel, self._note,
+            store, self.shards, "runner", "me", self.guarantees, self.retries, self.stopping, SentTasks(), self.kennel,
+            self._note, Quota(store, self.shards, self.max_tasks, self._note),
         )  # fmt: skip
 
     def _note(self, kind: str, **details: object) -> None:

@@ -27,7 +27,7 @@ from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.failure_detector.listen_address import LISTEN_FORM, ListenAddress
 from smoothcluster.group.spec import INDEX_PLACEHOLDER
 from smoothcluster.model import Handler
-from smoothcluster.options import Isolation, Retries
+from smoothcluster.options import DEFAULT_MAX_TASKS, Isolation, Retries
 from smoothcluster.registry import BACKEND_VARIABLE, DEFAULT_URL, masked
 
 RESTART_OPTION = "--again"
@@ -77,6 +77,14 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
     type=int,
     metavar="BYTES",
     help="The most that a task may allocate before the task fails; needs --isolation.",
+)
+@click.option(
+    "--max-tasks",
+    type=click.IntRange(1),
+    default=DEFAULT_MAX_TASKS,
+    show_default=True,
+    metavar="N",
+    help="Most tasks of a job submitted without --max-tasks: further tasks added by handlers are refused.",
 )
 @click.option(
     "--listen",

@@ -35,6 +35,12 @@ PROGRESS_STEP_TASKS = 100
     is_flag=True,
     help="Skip and count tasks with the id of an earlier task. Always on if standard input or a pipe is read.",
 )
+@click.option(
+    "--max-tasks",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Most tasks of the job, from its first submit on: further tasks added by handlers are refused.",
+)
 @click.option("--wait", is_flag=True, help="Then wait until every task has an outcome.")
 @click.option(
     "--json", "as_json", is_flag=True, help='Print {"job": ..., "tasks": ..., "repeats": ...} instead of the id alone.'
@@ -45,6 +51,7 @@ def submit(
     tasks: tuple[str, ...],
     job: str | None,
     skip_repeats: bool,
+    max_tasks: int | None,
     wait: bool,
     as_json: bool,
     url: str | None,
@@ -68,7 +75,7 @@ def submit(
         patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, lambda: backend.for_group(group).get(Keys(group).job(name)))
         total = _check(feed) if feed.repeatable else None
         with shown("submitting", total) as bar:
-            _hand_in(cluster, feed, name, bar)
+            _hand_in(cluster, feed, name, bar, max_tasks)
         if not feed.count:
             print_message(f"the arguments hold no task, so job {name} got none")
         if feed.repeats:
@@ -86,10 +93,10 @@ def _check(feed: Feed) -> int:
         raise UsageError(f"{feed.place}{feed.place and ': '}{error}; nothing was submitted") from None
 
 
-def _hand_in(cluster: Cluster, feed: Feed, name: str, bar: Bar) -> None:
+def _hand_in(cluster: Cluster, feed: Feed, name: str, bar: Bar, max_tasks: int | None) -> None:
     again = f"earlier tasks may be in job {name} already; to complete the job, submit again with --job {name}"
     try:
-        cluster.submit(_shown(feed, bar), name)
+        cluster.submit(_shown(feed, bar), name, max_tasks=max_tasks)
     except (JobClosedError, BrokenPipeError):
         raise
     except Exception as error:

@@ -133,6 +133,10 @@ class GroupStore:
                 return Ownership(read, seats, shards, _breaker(second, self.report))
             spec = None
 
+    def read_shards(self, numbers: Iterable[int]) -> list[Versioned[Shard] | None]:
+        """The records of the shards with these numbers; None for each unreadable record."""
+        return [_shard(entry, self.report) for entry in self.backend.get_many([self.keys.shard(n) for n in numbers])]
+
     def read_seats(self, numbers: Iterable[int]) -> dict[int, Versioned[Seat]]:
         """The seats with these numbers."""
         wanted = list(numbers)

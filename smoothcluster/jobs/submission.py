@@ -31,8 +31,8 @@ from smoothcluster.retry import patiently
 class Submission:
     """One call of ``submit``: writes tasks in chunks, with many chunks in a commit."""
 
-    def __init__(self, store: GroupStore, job: str, patience: float) -> None:
-        self._store, self._job, self._patience = store, job, patience
+    def __init__(self, store: GroupStore, job: str, patience: float, max_tasks: int | None = None) -> None:
+        self._store, self._job, self._patience, self._max_tasks = store, job, patience, max_tasks
         self._backend, self._keys, self._clock = store.backend, store.keys, store.clock
         self._limits = store.backend.guarantees
         self._waiting: list[Packet] = []
@@ -143,8 +143,14 @@ class Submission:
     def _next_record(self, before: Versioned[Job] | None, packets: list[Packet], tasks: int, state: str) -> Job:
         if before is None:
             at = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="seconds")
-            return Job(state, tasks, len(packets), at, self._store.new_id())
+            return Job(state, tasks, len(packets), at, self._store.new_id(), max_tasks=self._max_tasks)
         job = before.record
+        if self._max_tasks not in (None, job.max_tasks):
+            bound = "no max_tasks of its own" if job.max_tasks is None else f"max_tasks={job.max_tasks}"
+            raise UsageError(
+                f"job {self._job!r} has {bound} since its first submit: leave max_tasks={self._max_tasks} out, or"
+                " submit to a new job"
+            )
         if job.state in (JOB_FINISHED, JOB_DELETED):
             raise JobClosedError(f"job {self._job!r} is {job.state} and takes no more tasks; submit to a new job")
         return replace(

@@ -33,7 +33,7 @@ from smoothcluster.model import Role
 from smoothcluster.pool import Pool
 from smoothcluster.recipes.session import Session
 from smoothcluster.records.group import Member
-from smoothcluster.work import SentTasks, WorkContext
+from smoothcluster.work import Quota, SentTasks, WorkContext
 from smoothcluster.work.workload import Workload
 
 WHY_REMOVED = (
@@ -78,6 +78,7 @@ class Incarnation:
         context = WorkContext(
             store, joined.shards, self.name, self.id, store.backend.guarantees, settings.retries, self.stopping,
             SentTasks(), environment.apart, self.events.add,
+            Quota(store, joined.shards, settings.max_tasks, self.events.add),
         )  # fmt: skip
         self.workload = Workload(pool, context, settings.concurrency, session.held, news)
         self._search = TaskSearch(self.workload, store.clock, self.id, environment.search_seconds)

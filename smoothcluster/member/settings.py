@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Self
 
-from smoothcluster.arguments import check_callable, check_seconds
+from smoothcluster.arguments import check_callable, check_count, check_seconds
 from smoothcluster.errors import UsageError
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.election import Order, join_order
 from smoothcluster.group.spec import Wanted
-from smoothcluster.options import Retries
+from smoothcluster.options import DEFAULT_MAX_TASKS, Retries
 
 NO_RETRIES = Retries()
 
@@ -30,18 +30,20 @@ class Settings:
     capacity: int | None = None
     """Most shards to own; None for any number."""
     pacing: Pacing = field(default_factory=Pacing)
+    max_tasks: int = DEFAULT_MAX_TASKS
+    """Most tasks of a job that was submitted without a bound."""
 
     def check(self) -> Self:
         """Return self; raise UsageError, naming the setting, if a value is out of range."""
-        if type(self.concurrency) is not int or self.concurrency < 1:
-            raise UsageError(f"concurrency must be a whole number of at least 1, not {self.concurrency!r}")
+        check_count("concurrency", self.concurrency)
         if self.concurrency > MOST_CONCURRENCY:
             raise UsageError(f"concurrency must be at most {MOST_CONCURRENCY}, not {self.concurrency}")
         check_seconds("lease_ttl", self.lease_ttl, zero=False)
         check_seconds("grace", self.grace)
         check_callable("order", self.order)
-        if self.capacity is not None and (type(self.capacity) is not int or self.capacity < 1):
-            raise UsageError(f"capacity must be a whole number of at least 1, or None, not {self.capacity!r}")
+        if self.capacity is not None:
+            check_count("capacity", self.capacity)
+        check_count("max_tasks", self.max_tasks)
         self.wanted.check()
         self.pacing.check()
         return self

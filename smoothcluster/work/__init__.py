@@ -19,6 +19,7 @@ Begin reading with `workload.Workload.step`, then `shard_work.ShardWork.prepare`
 
 from smoothcluster.work.backlog import place_of
 from smoothcluster.work.context import SentTasks, WorkContext
+from smoothcluster.work.quota import Quota
 from smoothcluster.work.shard_work import ShardWork, shard_of
 
-__all__ = ["SentTasks", "ShardWork", "WorkContext", "place_of", "shard_of"]
+__all__ = ["Quota", "SentTasks", "ShardWork", "WorkContext", "place_of", "shard_of"]

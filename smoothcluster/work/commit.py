@@ -181,7 +181,11 @@ class CommitBuilder:
         jobs: dict[str, list[tuple[bytes, str]]] = {}
         for (job, mark), text in texts.items():
             jobs.setdefault(job, []).append((mark, text))
-        for job, tasks in jobs.items():
+        for job, wanted in jobs.items():
+            tasks = wanted[: self._context.quota.take(job, len(wanted))]
+            if len(tasks) < len(wanted):
+                self._record.count(job, "refused", len(wanted) - len(tasks))
+            self._sent.extend((job, mark) for mark, _ in tasks)
             for packet in pack(tasks, self._context.shards):
                 # Shard, epoch and sequence number: no other applied commit has the same three.
                 unique = f"{self._number:x}.{self._record.epoch:x}.{self._record.seq:x}.{len(self.changes):x}"
@@ -189,7 +193,6 @@ class CommitBuilder:
                     Create(self._context.store.keys.chunk(packet.shard, packet.name(job, unique)), packet.value())
                 )
                 self._record.count(job, "added", len(packet.texts))
-        self._sent.extend(texts)
 
     # The finished commit
 

@@ -8,6 +8,7 @@ from smoothcluster.group.store import GroupStore
 from smoothcluster.model import Stopping
 from smoothcluster.options import Retries
 from smoothcluster.pool import Apart
+from smoothcluster.work.quota import Quota
 
 Mark = tuple[str, bytes]
 """A task of a job, by digest."""
@@ -53,3 +54,4 @@ class WorkContext:
     apart: Apart
     note: Callable[..., object]
     """Note an event."""
+    quota: Quota

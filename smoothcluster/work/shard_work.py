@@ -138,9 +138,11 @@ class ShardWork:
     def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> PendingCommit | None:
         """Build the next commit, which starts up to *want* tasks; return None if there is no news.
 
-        Start up to *apart* suspects in children, too; or, if *alone*, a single suspect in this process.
+        Start up to *apart* suspects in children, too; or, if *alone*, a single suspect in this process. Raise any
+        BackendError before the record changes.
         """
         assert self.pending is None, "settle it first"
+        self._context.quota.prepare(self.finished)  # May raise, so before anything changes in the record.
         draft = CommitBuilder(self.number, self.record, self.backlog, self._context)
         spoke = self.suspects.blame_deaths(now) or self.unsaid() or self.needs_refresh(now)
         for place in self._handed_back:
@@ -232,6 +234,7 @@ class ShardWork:
                 del self._forgotten[job]
                 self.record.counts.pop(job, None)
                 self.backlog.forget_job(job)
+                self._context.quota.forget_job(job)
 
     def _start_suspects(self, most: int, draft: CommitBuilder, *, alone: bool) -> None:
         for _ in range(min(1 if alone else most, len(self.backlog.suspects))):

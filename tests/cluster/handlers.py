@@ -69,9 +69,10 @@ def act(task: Task, context: TaskContext) -> object:
     """Do what ``task.meta`` says, in this order; without it, return the task's id at once.
 
     ``hold``: wait until the gate of that name is open, whatever happens; ``nap``: seconds;
-    ``spawn``: submit so many tasks, with ids of their own; ``links``: submit tasks with these ids,
-    whatever they are; ``fails``: raise in so many first attempts; ``raise``: raise it; ``returns``:
-    an *object* that is no JSON, or so many bytes of text; ``dies``: end the process, by `die`.
+    ``spawn``: submit so many tasks, with ids of their own, and with the same orders if ``endless``;
+    ``links``: submit tasks with these ids, whatever they are; ``fails``: raise in so many first
+    attempts; ``raise``: raise it; ``returns``: an *object* that is no JSON, or so many bytes of text;
+    ``dies``: end the process, by `die`.
     """
     orders = _orders(task)
     note(START, task, context)
@@ -120,7 +121,8 @@ def die(how: str) -> None:
 
 def _finish(task: Task, context: TaskContext, orders: dict[str, Any]) -> object:
     try:
-        context.submit(Task(id=f"{task.id}/{number}") for number in range(orders.get("spawn", 0)))
+        heirs = task.meta if orders.get("endless") else None
+        context.submit(Task(id=f"{task.id}/{number}", meta=heirs) for number in range(orders.get("spawn", 0)))
         context.submit(Task(id=name) for name in orders.get("links", ()))
         if "raise" in orders or context.attempt <= orders.get("fails", 0):
             raise ValueError(orders.get("raise", f"attempt {context.attempt}"))

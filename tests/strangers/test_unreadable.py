@@ -66,15 +66,16 @@ def test_a_damaged_chunk_takes_no_innocent_along(
 def test_a_chunk_that_vanishes_while_it_is_open_takes_only_its_own_tasks(group: Group) -> None:
     """The next owner records them as failed, and the job ends."""
     group.start(1)
-    job = group.submit(300, seconds=0.05)
-    group.eventually(lambda: job.progress().done > 0)
+    job = group.submit(300, hold="gate")
     (member,) = group.runners()
+    group.eventually(lambda: group.running(member))
     member.kill()
     shards = [
         (last_part(entry.key), Shard.from_json(entry.value)) for entry in group.backend.list(f"{group.name}/shards")
     ]
     number, name = next((number, name) for number, shard in shards for name in shard.open)
     group.backend.commit([], [Delete(f"{group.name}/tasks/{number}/{name}")])
+    group.open("gate")
     group.start(1)
     progress = job.wait(60)
     assert (progress.done + progress.failed, progress.finished) == (300, True)
