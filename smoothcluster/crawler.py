@@ -61,14 +61,12 @@ class ClusterCrawler:
         name: the name of the member, unique in the group. ``<index>`` becomes the smallest free number.
         group: which group to join.
         concurrency: how many handlers run at once in this process.
-        lease_ttl: seconds without heartbeat after which the store expires the lease of this member.
-            Deaths of processes are noticed much sooner; the lease is for pauses and cut cables.
-            With a shorter lease, a pause is taken for a death sooner. With a longer lease, the tasks of a
-            disconnected machine wait longer.
+        lease_ttl: seconds without heartbeat after which the store expires the lease of this member. Deaths of processes
+            are noticed much sooner; the lease is for pauses and cut cables. With a shorter lease, a pause is taken for
+            a death sooner. With a longer lease, the tasks of a disconnected machine wait longer.
         retries: how often a task whose handler raises is tried, and the pauses between the tries; one try if None.
         grace: seconds for running handlers to finish when the member leaves.
-        shards: the number of shards of the group, which never changes; None for 32, and at least
-            four for each Runner.
+        shards: the number of shards of the group, for good; None for 32, or four for each Runner if that is more.
         listen: where this member listens for the failure detector, as ``ADDRESS[:PORT[-PORT]][@ADVERTISED]``: an
             address of this machine, a port or a range of ports (the first free port is used), and the address by
             which other members reach this machine. IPv6 addresses stand in brackets. If None, any free port on the
@@ -84,8 +82,7 @@ class ClusterCrawler:
             handler must be a function which a fresh Python can import.
         require: the least guarantees of the store, by the names of `Guarantees`, such as
             ``{"survives_failover": True}``; nothing if None.
-        max_tasks: the most tasks of a job that was submitted without *max_tasks*. Beyond it, tasks that handlers add
-            are refused and counted.
+        max_tasks: for jobs without *max_tasks*: the number of tasks beyond which tasks added by handlers are refused.
         join: False to leave joining to `run`, `start` or `join`.
 
     Raise UsageError for invalid arguments, NameInUseError if a living member has the

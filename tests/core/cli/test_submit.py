@@ -178,7 +178,7 @@ def test_submit_cut_short_says_how_to_complete_it(
 ) -> None:
     """Once tasks may have been handed in, the job's id is told, under which the same call completes it."""
 
-    def cut_short(cluster: Cluster, tasks: Iterator[Task], job: str) -> None:
+    def cut_short(cluster: Cluster, tasks: Iterator[Task], job: str, **_: object) -> None:
         if begun:
             next(tasks)
         raise error
