@@ -66,12 +66,17 @@ class Bench:
             start, self.submitted = self.submitted, self.submitted + self.wanted // 2
             self.cluster.submit([Task(id=str(number)) for number in range(start, self.submitted)])
 
+    def busy_runners(self) -> list[dict[str, Any]]:
+        """Return the Runners in which a task runs, by the log. A Runner whose shards are empty has nothing to resume."""
+        runners = [member for member in self.cluster.status()["members"] if member["role"] == "runner"]
+        self.rows += self.log.new()
+        busy = {member for at, member, _, _ in self.rows if time.monotonic() - at < max(self.seconds, 0.2)}
+        return [member for member in runners if member["name"] in busy]
+
     def kill_one(self) -> dict[str, float]:
         """Kill a Runner with running tasks; return milliseconds by part."""
-        runners = [member for member in self.cluster.status()["members"] if member["role"] == "runner"]
-        victim: dict[str, Any] = random.choice(runners)
         known = {str(event) for event in self.cluster.events()}
-        self.rows += self.log.new()
+        victim: dict[str, Any] = random.choice(self.busy_runners())
         killed = time.monotonic()
         self.members.kill(victim["pid"])
         time.sleep(0.5)  # Reading at once would take processor time from the successors.
