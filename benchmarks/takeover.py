@@ -67,7 +67,7 @@ class Bench:
             self.cluster.submit([Task(id=str(number)) for number in range(start, self.submitted)])
 
     def busy_runners(self) -> list[dict[str, Any]]:
-        """Return the Runners in which a task runs, by the log. A Runner whose shards are empty has nothing to resume."""
+        """Return the Runners in which a task runs, by the log. Other Runners have nothing to resume."""
         runners = [member for member in self.cluster.status()["members"] if member["role"] == "runner"]
         self.rows += self.log.new()
         busy = {member for at, member, _, _ in self.rows if time.monotonic() - at < max(self.seconds, 0.2)}
@@ -158,6 +158,7 @@ def main() -> None:
                 bench.feed()
                 until(bench.settled)
                 time.sleep(random.uniform(0.5, 1.0) + options.seconds)
+                until(lambda: bool(bench.busy_runners()), what="a busy Runner")
                 rows.append(bench.kill_one())
                 print(f"\r{len(rows)}/{options.kills}  last {rows[-1]['total']:.1f} ms ", end="", flush=True)
         finally:
