@@ -340,6 +340,19 @@ class CoordinationBackend(Protocol):
         """
         return
 
+    def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:  # noqa: ARG002  # for those who override it
+        """Return the ids among *leases* of leases that have not ended, and were last renewed `Lease.ttl` ago or more.
+
+        The answer is for people. No decision may depend on the answer: a holder keeps a silent lease until the store
+        ends the lease. Two seconds after the time of a lease, every client finds the lease in the answer, or ended,
+        even a new client that is the only client. So the age of a renewal also grows while no client sends requests,
+        by a clock that may jump; each adapter documents the clock. A lease whose last renewal is unknown is not in the
+        answer. A renewal records its time without a further request or write.
+        Raise UnavailableError if the call did not reach the store. Stores that end leases on time while no client sends
+        requests need not override this method.
+        """
+        return frozenset()
+
     def get(self, key: str) -> Entry | None:
         """Read one key; None if absent. Raise UnavailableError if the call did not reach the store."""
         return self.get_many([key])[0]

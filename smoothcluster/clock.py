@@ -11,6 +11,9 @@ import time
 from abc import abstractmethod
 from typing import Protocol, final
 
+_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""The clock that counts the machine's sleep, where the system has one (Linux)."""
+
 
 class Signal(Protocol):
     """A flag that a thread can wait for; `threading.Event` is such a flag."""
@@ -36,6 +39,13 @@ class Clock(Protocol):
     def signal(self) -> Signal:
         """A new flag, not set. `wait` counts the timeout on this clock."""
 
+    def since_boot(self) -> float:
+        """Seconds since the start of the machine, the machine's sleep included; the same for all processes.
+
+        For ages that people see. A clock without such a reading returns `monotonic`.
+        """
+        return self.monotonic()
+
     def sleep(self, seconds: float) -> None:
         """Wait for *seconds*; return at once if *seconds* is not positive."""
         if seconds > 0:
@@ -51,6 +61,9 @@ class SystemClock(Clock):
 
     def wall(self) -> float:
         return time.time()
+
+    def since_boot(self) -> float:
+        return time.clock_gettime(_BOOT_CLOCK)
 
     def signal(self) -> Signal:
         return threading.Event()

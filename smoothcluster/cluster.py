@@ -136,12 +136,14 @@ class Cluster:
         If the store has lost tasks, the jobs that cannot finish have the state *lost*, with numbers under ``lost``.
         """
         access = self._access
+        # Before the view: a member of the view that joined in between is not silent.
+        silent = access.ask(access.store.read_silent)
         view = access.ask(lambda: access.store.read_view({}))
         if view is None:
             raise UsageError(f"there is no group {self.group!r} at {access.store.backend.url}")
         jobs = self._jobs()
         losses = {name: loss for name, job in jobs.items() if (loss := self._loss(name, job, view)) is not None}
-        found = group_status(self.group, view, jobs, access.garbage)
+        found = group_status(self.group, view, silent, jobs, access.garbage)
         if losses:
             found["jobs"] |= dict.fromkeys(losses, "lost")
             found["lost"] = {name: loss.numbers() for name, loss in losses.items()}

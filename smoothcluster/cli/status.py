@@ -65,6 +65,11 @@ def _redrawn() -> Generator[Callable[[Sequence[str]], None]]:
         )
 
 
+def _row(member: Mapping[str, Any]) -> list[object]:
+    """Return the cells of a member; the last, without a heading, is empty unless the member is silent."""
+    return [*(member[column.lower()] for column in MEMBER_COLUMNS), "silent" if member["silent"] else ""]
+
+
 def _checked(member: Mapping[str, Any]) -> str:
     """Write the time of a Backup Runner's last self-check, by the member's clock."""
     at, when = member["checked"], "not yet"
@@ -80,10 +85,10 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines for people."""
     yield f"group {plain(found['group'])}: {shape(found['spec'])}"
     yield ""
-    yield from table(
-        MEMBER_COLUMNS, [[member[column.lower()] for column in MEMBER_COLUMNS] for member in found["members"]]
-    )
+    yield from table((*MEMBER_COLUMNS, ""), map(_row, found["members"]))
     yield ""
+    if any(member["silent"] for member in found["members"]):
+        yield "a silent member has not renewed the lease in time, and stays a member until the lease ends"
     alone = [plain(member["name"]) for member in found["members"] if member["suspects"] == "alone"]
     if alone:
         yield f"no child process can run the handler of {', '.join(alone)}: each suspect runs alone in the member"

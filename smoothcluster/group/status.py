@@ -1,7 +1,7 @@
 """The status of a group, as a dictionary for people and scripts."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from smoothcluster.group.election import role_of
@@ -11,12 +11,17 @@ from smoothcluster.records.job import JOB_FINISHED, Job
 from smoothcluster.records.shard import COUNT_NAMES, NOTE_NAMES
 
 
-def group_status(group: str, view: View, jobs: Mapping[str, Job], garbage: Mapping[str, str]) -> dict[str, Any]:
-    """The state of the group in *view*, in the shape printed by ``status --json``."""
+def group_status(
+    group: str, view: View, silent: Container[str], jobs: Mapping[str, Job], garbage: Mapping[str, str]
+) -> dict[str, Any]:
+    """The state of the group in *view*, in the shape printed by ``status --json``.
+
+    *silent* has the incarnations whose leases have not been renewed in time.
+    """
     return {
         "group": group,
         "spec": numbers_of(view.spec.record),
-        "members": _members(view),
+        "members": _members(view, silent),
         "tasks": _tasks(view, jobs),
         "jobs": {name: job.state for name, job in jobs.items()},
         **{what: counts for what in NOTE_NAMES if (counts := _noted(what, view, jobs))},
@@ -56,7 +61,7 @@ def numbers_of(spec: Spec) -> dict[str, int | None]:
     return {"runner": spec.runner, "backup": spec.backup, "shards": spec.shards}
 
 
-def _members(view: View) -> list[dict[str, object]]:
+def _members(view: View, silent: Container[str]) -> list[dict[str, object]]:
     seated = view.seated()
     return [
         {
@@ -67,6 +72,7 @@ def _members(view: View) -> list[dict[str, object]]:
             "host": member.host,
             "pid": member.pid,
             "running": member.running,
+            "silent": member.incarnation in silent,
             "suspects": "apart" if member.apart else "alone",
             "capacity": member.capacity,
             "unfit": member.unfit,

@@ -104,6 +104,12 @@ class GroupStore:
         """All members with readable records; report the garbage."""
         return self.read_records(self.keys.members, _member)
 
+    def read_silent(self) -> set[str]:
+        """The incarnations whose leases have not been renewed in time, by the store's clock: for people only."""
+        leases = {last_part(entry.key): entry.lease for entry in self.backend.list(self.keys.members)}
+        silent = self.backend.silent_leases([lease for lease in leases.values() if lease is not None])
+        return {incarnation for incarnation, lease in leases.items() if lease in silent}
+
     def read_ownership(self, spec: Spec | None, version: str | None = None) -> Ownership | None:
         """Read the spec and the records of ownership, in a single step if the numbers of *spec* are still valid.
 

@@ -108,6 +108,9 @@ class MemoryBackend(CoordinationBackend, HasHistory):
     def list(self, directory: str) -> "list[Entry]":
         return self.reach().list(directory)
 
+    def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
+        return self.reach().silent_leases(leases)
+
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         return self.reach().commit(conditions, changes)
 

@@ -124,6 +124,9 @@ class SocketBackend(CoordinationBackend, HasHistory):
         listing = self.ask(lambda got: _decode_listing(got, *got.words), ["list", check_key(directory)])
         return list(self._complete(directory, *listing))
 
+    def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
+        return self.ask(lambda got: frozenset(map(str, got.words[0])), ["silent", list(leases)])
+
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         return self._commit(conditions, changes, None)[0]
 

@@ -114,6 +114,8 @@ class ServedClient(asyncio.BufferedProtocol):
                 return [granted.id, granted.ttl]
             case ["renew", str(lease)]:
                 return [self._store.renew(lease)]
+            case ["silent", list(leases)]:
+                return [[*self._store.silent_leases(leases)]]
             case ["end", str(lease)]:
                 self._store.end(lease)
                 return []

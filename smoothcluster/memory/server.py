@@ -121,6 +121,10 @@ class _ServingClock(Clock):
     def wall(self) -> float:
         return SYSTEM_CLOCK.wall()
 
+    def since_boot(self) -> float:
+        """For the age of renewals in `status`: the stretches count."""
+        return SYSTEM_CLOCK.since_boot()
+
     def signal(self) -> Signal:
         return SYSTEM_CLOCK.signal()
 

@@ -43,7 +43,6 @@ WEAKEST = Guarantees(  # name: exported by smoothcluster.memory, whose documenta
 )
 """The weakest guarantees of any supported store, except for the lease times."""
 
-
 _RESTORE_VERSION_STEP = 1_000_000
 """Rise of versions at a restore of a past: more than the versions given since."""
 
@@ -67,6 +66,7 @@ class LeaseRecord:
     ttl: float
     expires: float
     keys: set[str]
+    renewed: float = math.inf  # By `Clock.since_boot`; infinite if unknown.
 
 
 class MemoryStore:
@@ -221,7 +221,8 @@ class MemoryStore:
         ttl = min(ttl, promised.longest_ttl)
         with self._lock:
             self._grants += 1
-            granted = LeaseRecord(f"lease-{self._grants}", ttl, self.clock.monotonic() + ttl, set())
+            expires, now = self.clock.monotonic() + ttl, self.clock.since_boot()
+            granted = LeaseRecord(f"lease-{self._grants}", ttl, expires, set(), now)
             self._leases[granted.id] = granted
             self._soonest = min(self._soonest, granted.expires)
             if isinstance(self.clock, SystemClock):
@@ -235,7 +236,14 @@ class MemoryStore:
             granted = self._leases.get(lease)
             if granted is not None:
                 granted.expires = self.clock.monotonic() + granted.ttl
+                granted.renewed = self.clock.since_boot()
             return granted is not None
+
+    def silent_leases(self, leases: Iterable[str]) -> frozenset[str]:
+        """The ids among *leases* without a renewal for their time; see `CoordinationBackend.silent_leases`."""
+        with self._lock:
+            now, found = self.clock.since_boot(), [self._leases[each] for each in leases if each in self._leases]
+            return frozenset(each.id for each in found if now - each.renewed >= each.ttl)
 
     def end(self, lease: str) -> None:
         """End a lease now, due or not, and delete the lease's keys. Harmless if the lease is gone."""

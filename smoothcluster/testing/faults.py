@@ -155,6 +155,9 @@ class Faulty(CoordinationBackend):
     def list(self, directory: str) -> "list[Entry]":
         return self.through("read", lambda: self.inner.list(directory))
 
+    def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
+        return self.through("read", lambda: self.inner.silent_leases(leases))
+
     def sync(self) -> None:
         self.through("read", self.inner.sync)
 

@@ -83,6 +83,9 @@ class Lagging(CoordinationBackend):
         with self._lock:
             return self._seen.list(directory)
 
+    def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
+        return self._inner.silent_leases(leases)
+
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         outcome = self._inner.commit(conditions, changes)
         self.catch_up()

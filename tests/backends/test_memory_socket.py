@@ -431,6 +431,20 @@ def test_a_store_that_was_away_ends_no_lease(store: MemoryStore, away: str) -> N
         eventually(lambda: client.get("g/a") is None)
 
 
+def test_a_lease_is_silent_by_the_machines_clock(
+    server: MemoryServer, backend: SocketBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time in which the server stood still, or the machine slept, ends no lease, but counts for `silent_leases`."""
+    lease, now = backend.lease(60.0), SYSTEM_CLOCK.since_boot()
+    backend.commit([], [Create("a", b"", lease)])
+    assert backend.silent_leases([lease.id]) == set()
+    monkeypatch.setitem(vars(SYSTEM_CLOCK), "since_boot", lambda: now + 70.0)
+    assert backend.silent_leases([lease.id, "none"]) == {lease.id}
+    assert backend.get("a") is not None
+    assert lease.renew() is True
+    assert backend.silent_leases([lease.id]) == set()
+
+
 def test_the_stores_time_is_the_machines_while_it_is_looked_at() -> None:
     """And its wall clock, which is for people."""
     clock = server_module._ServingClock()  # pyright: ignore[reportPrivateUsage]

@@ -253,6 +253,36 @@ def test_a_server_that_was_away_gives_every_lease_its_full_time_again(server: Re
         assert SYSTEM_CLOCK.monotonic() - back >= lease.ttl * 0.9
 
 
+OLDER_LOOP = """
+local TTLS, LEASES, clock = KEYS[1], KEYS[2], 7000
+local function whole(n) return string.format('%.0f', n) end
+local ttls = redis.call('HGETALL', TTLS)
+for i = 1, #ttls, 2 do
+    redis.call('ZADD', LEASES, 'XX', 'GT', whole(clock + ttls[i + 1]), ttls[i])
+end
+"""
+"""The script of older versions gives every lease the full time again, from the lease clock *clock*, with this loop."""
+
+
+def test_a_lease_is_silent_by_the_servers_clock(server: RedisServer) -> None:
+    """The server's time of each renewal is recorded behind the lease's time, where older versions do not stumble."""
+    ttls, leases = "{smoothcluster}:ttls", "{smoothcluster}:leases"
+    with closing(RedisBackend(server.hosts)) as backend:
+        lease = backend.lease(5.0)
+        time, point, renewed = server.ask("HGET", ttls, lease.id).partition(".")
+        assert (time, point) == ("6000", ".")
+        assert backend.silent_leases([lease.id, "none"]) == set()
+        server.ask("HSET", ttls, lease.id, f"6000.{int(renewed) - 5000}")
+        assert backend.silent_leases([lease.id, "none"]) == {lease.id}
+        assert lease.renew() is True
+        assert backend.silent_leases([lease.id]) == set()
+        server.ask("ZADD", leases, "0", lease.id)
+        server.ask("EVAL", OLDER_LOOP, "2", ttls, leases)
+        assert float(server.ask("ZSCORE", leases, lease.id)) == 7000 + 6000
+        server.ask("HSET", ttls, lease.id, "6000")  # As an older version grants and renews.
+        assert backend.silent_leases([lease.id]) == set()
+
+
 def test_after_a_restart_no_version_is_given_again(server: RedisServer) -> None:
     """Commits may be among what was lost, and their numbers must not come again: they jump far ahead."""
     with closing(RedisBackend(server.hosts)) as backend:

@@ -24,10 +24,12 @@ from smoothcluster_sqlite.file import StoreFile
 from smoothcluster_sqlite.lock_holder import describe_lock_holder
 from smoothcluster_sqlite.transaction import (
     ACT_DONE,
+    BOOT_ID,
     CLOCK_STEP_CAP_SECONDS,
     COMMITS_KEPT,
     TRANSACTION_SCRIPT,
     Act,
+    Reading,
     run_write,
 )
 from sqlite_store import SqliteStore, Writer
@@ -137,7 +139,7 @@ class Turns:
 
     def __call__(self, now: float, act: Act = "move", lease: str | None = None, seconds: float | None = None) -> int:
         """The outcome of a turn."""
-        return run_write(self._connection, act, now, lease, seconds).outcome
+        return run_write(self._connection, act, Reading(now, now), lease, seconds).outcome
 
     @property
     def number(self) -> int:
@@ -242,6 +244,51 @@ def test_who_renews_lives(turn: Turns) -> None:
     turn(1000.0, "grant", "a", CLOCK_STEP_CAP_SECONDS)
     assert turn(1000.0 + CLOCK_STEP_CAP_SECONDS, "renew", "a") == ACT_DONE
     assert turn.lives(1000.0 + CLOCK_STEP_CAP_SECONDS)
+
+
+# The age of renewals, for people.
+
+
+def test_a_lease_is_silent_by_the_machines_clock(open_client: Callable[..., SqliteBackend]) -> None:
+    """Once the time told to the holder has passed, while the lease clock stands still; until the next renewal."""
+    clock = HeldClock()
+    client = open_client(clock=clock)
+    lease = client.lease(5.0)
+    create(client, "a", b"", lease)
+    clock.advance(4.9)
+    assert client.silent_leases([lease.id]) == set()
+    clock.advance(0.2)
+    assert client.silent_leases([lease.id]) == {lease.id}
+    assert client.get("a") is not None
+    assert lease.renew() is True
+    assert client.silent_leases([lease.id]) == set()
+
+
+def test_a_lease_renewed_before_the_machine_started_is_silent(backend: SqliteBackend, path: Path) -> None:
+    """Its holder has ended with the earlier boot, whatever the clock of this boot shows."""
+    lease = backend.lease(5.0)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE leases SET granted = replace(granted, ?, 'another')", (BOOT_ID,))
+    assert backend.silent_leases([lease.id]) == {lease.id}
+    assert lease.renew() is True
+    assert backend.silent_leases([lease.id]) == set()
+
+
+def test_older_versions_share_the_file(open_client: Callable[..., SqliteBackend], path: Path) -> None:
+    """They find the granted seconds where a renewal is recorded; a lease without a recorded renewal is not silent."""
+    clock = HeldClock()
+    client = open_client(clock=clock)
+    lease = client.lease(5.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as older:
+        older.execute("UPDATE leases SET expires = 0")
+        older.execute("UPDATE leases SET expires = granted + (SELECT time FROM clock)")
+        assert older.execute("SELECT expires - time FROM leases, clock").fetchone() == (5.5,)
+        older.execute("UPDATE leases SET granted = 5.5")
+    clock.advance(60.0)
+    assert client.silent_leases([lease.id]) == set()
+    assert lease.renew() is True
+    clock.advance(5.0)
+    assert client.silent_leases([lease.id]) == {lease.id}
 
 
 # The machine's and other processes' misfortunes.

@@ -701,6 +701,27 @@ def test_reads_on_a_new_session_catch_up_first(
     assert synced == [session_of(backend).kazoo]
 
 
+def test_a_lease_is_silent_by_the_servers_clock(backend: ZookeeperBackend) -> None:
+    """The znode of a lease holds the lease's time, and changes with each renewal; older versions leave it empty."""
+    assert backend.silent_leases(["none"]) == set()  # Nobody has asked for a lease yet.
+    lease = backend.lease(10.0)
+    assert isinstance(lease, SessionLease)
+    assert backend.silent_leases([lease.id]) == set()
+
+    def write(value: bytes) -> None:
+        assert isinstance(lease, SessionLease)
+        lease.session.kazoo.set(lease.znode, value).get(timeout=10.0)
+
+    write(b"0")
+    assert backend.silent_leases([lease.id]) == {lease.id}
+    assert backend.silent_leases(["none"]) == set()
+    write(b"")
+    assert backend.silent_leases([lease.id]) == set()
+    write(b"0")
+    assert lease.renew() is True
+    assert backend.silent_leases([lease.id]) == set()
+
+
 # What a commit may hold.
 
 

@@ -1,11 +1,12 @@
 """The client: hands in, watches, collects; and says what is wrong in words."""
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 from core_kit import KEYS, Bench, Group, done, failed, member, put
 
-from smoothcluster.backend import Delete
+from smoothcluster.backend import Create, Delete
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import DuplicateTaskError, JobClosedError, TasksLostError, UnavailableError, UsageError
 from smoothcluster.memory import MemoryBackend
@@ -121,7 +122,7 @@ def test_a_group_that_is_not_there_is_an_error() -> None:
 def status_of(name: str, **others: object) -> dict[str, object]:
     """What `status` says of a member."""
     same = {"host": "host", "pid": 1, "suspects": "apart", "capacity": None, "unfit": None, "checked": None}
-    return {"name": name, **same, **others}
+    return {"name": name, **same, "silent": False, **others}
 
 
 def test_status_tells_numbers_members_tasks_and_what_nobody_owns(bench: Bench, cluster: Cluster) -> None:
@@ -149,6 +150,26 @@ def test_status_tells_numbers_members_tasks_and_what_nobody_owns(bench: Bench, c
         "breaker": "closed",
         "garbage": {},
     }
+
+
+def test_a_member_with_a_silent_lease_is_silent(
+    bench: Bench, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the store's answer about the leases of the members, and no other member is."""
+    put(bench.backend, KEYS.spec, Spec(1, 1, 3, 2, "").to_json())
+    leases = {name: bench.backend.lease(5.0) for name in "ab"}
+    for name, lease in leases.items():
+        bench.backend.commit([], [Create(KEYS.member(name), member(name, 1).to_json(), lease)])
+    put(bench.backend, KEYS.member("c"), member("c", 3).to_json())
+    asked: list[Sequence[str]] = []
+
+    def silent_leases(ids: Sequence[str]) -> frozenset[str]:
+        asked.append(ids)
+        return frozenset({leases["b"].id})
+
+    monkeypatch.setitem(vars(bench.backend), "silent_leases", silent_leases)
+    assert {each["name"]: each["silent"] for each in cluster.status()["members"]} == {"a": False, "b": True, "c": False}
+    assert [sorted(ids) for ids in asked] == [sorted(lease.id for lease in leases.values())]
 
 
 def lose_chunks(bench: Bench) -> None:

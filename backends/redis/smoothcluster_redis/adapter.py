@@ -171,6 +171,9 @@ class RedisBackend(CoordinationBackend, HasHistory):
     def list(self, directory: str) -> "list[Entry]":
         return self.reads.entries_in(check_key(directory), self.servers.deadline())
 
+    def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
+        return self.reads.silent_leases(leases, self.servers.deadline())
+
     # Changing.
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:

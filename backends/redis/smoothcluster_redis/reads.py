@@ -80,6 +80,12 @@ class Reads:
             found |= {entry.key: entry for entry in (*entries, *others) if entry is not None}
         return [found[key] for key in sorted(found)]
 
+    def silent_leases(self, leases: Sequence[str], deadline: float) -> frozenset[str]:
+        """Return the ids among *leases* without a renewal for their time, by the server's clock."""
+        parts = [leases[start : start + _KEYS_PER_STEP] for start in range(0, len(leases), _KEYS_PER_STEP)]
+        answers = [self._servers.run("silent", part, deadline=deadline) for part in parts]
+        return frozenset(lease.decode() for answer in answers for lease in answer)
+
     def _steps(self, act: str, directory: str, deadline: float, first: Answer = ()) -> list[_Step]:
         """Return all steps of a listing, in one history of the store."""
         steps: list[_Step] = []

@@ -36,7 +36,7 @@ local clock = tonumber(known[1] or 0)
 local number = tonumber(known[3] or 0)  -- Of the last commit. Below 2^53, where Lua's numbers are exact.
 local store = known[4]
 local since = known[5]  -- The number with which the present history begins. Part of every version: older versions fail.
-local reads = act == 'get' or act == 'list' or act == 'keys'
+local reads = act == 'get' or act == 'list' or act == 'keys' or act == 'silent'
 
 local function whole(n)
     return string.format('%.0f', n)
@@ -108,7 +108,19 @@ local function list(head, directory, cursor)
     return read(head .. found, names, 1)
 end
 
+-- The leases among the words that were last renewed so long ago by the server's clock, which runs without commands too,
+-- that the holders' time is over. A client of an older version leaves no time of renewal.
+local function silent()
+    local found = {}
+    for i, time in ipairs(call('HMGET', prefix .. 'ttls', unpack(ARGV, 2))) do
+        local ttl, renewed = string.match(time or '', '^(%d+)%.(%d+)$')
+        if ttl and stamp - renewed >= ttl - 2 * CAP then found[#found + 1] = ARGV[i + 1] end
+    end
+    return found
+end
+
 local function answer_read()
+    if act == 'silent' then return silent() end
     if act == 'get' then return read('', ARGV, 2) end
     if act == 'list' then return list('', ARGV[2], ARGV[3]) end
     return {scan(ARGV[2], ARGV[3]) .. since}
@@ -219,7 +231,7 @@ if act == 'hello' or act == 'tick' then
              'number', since, 'clock', whole(clock), 'stamp', whole(stamp))
         local ttls = call('HGETALL', TTLS)
         for i = 1, #ttls, 2 do
-            call('ZADD', LEASES, 'XX', 'GT', whole(clock + ttls[i + 1]), ttls[i])
+            call('ZADD', LEASES, 'XX', 'GT', whole(clock + math.floor(ttls[i + 1])), ttls[i])
         end
     end
 elseif not store then
@@ -319,9 +331,11 @@ local function commit(lease)
     return 'done ' .. publish() .. '-' .. since
 end
 
+-- The time of the renewal, for people, follows the lease's time after a point: an older version, which adds this number to
+-- the lease clock and rounds the sum, reads the same milliseconds, or a millisecond more.
 local function grant(lease, ttl)
     call('ZADD', LEASES, whole(clock + ttl), lease)
-    call('HSET', TTLS, lease, ttl)
+    call('HSET', TTLS, lease, ttl .. '.' .. whole(stamp))
     return 1
 end
 

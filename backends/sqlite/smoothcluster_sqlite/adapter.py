@@ -30,7 +30,16 @@ from smoothcluster.timeline import numbered
 from smoothcluster_sqlite.address import parse_url
 from smoothcluster_sqlite.connection import FileConnection
 from smoothcluster_sqlite.file import LARGEST_VALUE, StoreFile
-from smoothcluster_sqlite.reads import Changes, ClockRow, read_changes, read_entries, read_entry, read_names
+from smoothcluster_sqlite.lease import SqliteLease
+from smoothcluster_sqlite.reads import (
+    Changes,
+    ClockRow,
+    read_changes,
+    read_entries,
+    read_entry,
+    read_names,
+    read_silent,
+)
 from smoothcluster_sqlite.transaction import (
     ACT_DONE,
     BOOT_ID,
@@ -38,6 +47,7 @@ from smoothcluster_sqlite.transaction import (
     LEASE_GONE,
     Act,
     Part,
+    Reading,
     WriteResult,
     prepare_commit,
     run_write,
@@ -131,6 +141,10 @@ class SqliteBackend(CoordinationBackend, HasHistory):
         since, read = self._file.timeline.mark(), self._reads.peek
         return read(lambda connection: read_entries(connection, directory, since, SQLITE_GUARANTEES), self._deadline())
 
+    def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
+        now = self._clock.since_boot()  # Before the read: a renewal after this line is no older than its time.
+        return self._reads.read(lambda connection: read_silent(connection, leases, now), self._deadline())
+
     # Changing.
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
@@ -171,9 +185,9 @@ class SqliteBackend(CoordinationBackend, HasHistory):
         deadline: float | None = None,
     ) -> WriteResult:
         since = self._file.timeline.mark()
-        # Each attempt reads the clock anew: an old reading would make leases last longer.
+        # Each attempt reads the clocks anew: an old reading would make leases last longer.
         result = connection.write(
-            lambda driver: run_write(driver, act, self._clock.monotonic(), lease, seconds),
+            lambda driver: run_write(driver, act, self._now(), lease, seconds),
             self._deadline() if deadline is None else deadline,
             prepare,
             lambda result: result.lasting,
@@ -184,13 +198,16 @@ class SqliteBackend(CoordinationBackend, HasHistory):
         self._file.timeline.advance(result.number, since)
         return result
 
+    def _now(self) -> Reading:
+        return Reading(self._clock.monotonic(), self._clock.since_boot())
+
     # Leases and watches.
 
     def lease(self, ttl: float) -> Lease:
         if not ttl > 0:
             raise ValueError("the time of a lease must be positive")
         ttl = min(max(ttl, SQLITE_GUARANTEES.shortest_ttl), SQLITE_GUARANTEES.longest_ttl)
-        lease = SqliteLease(self, secrets.token_hex(8), ttl)
+        lease = SqliteLease(secrets.token_hex(8), ttl, self.renew, self.revoke)
         # Two jumps of the machine's clock, of a cap each, may fall into the time of the lease.
         self._write(self._leases, "grant", lease.id, ttl + 2 * CLOCK_STEP_CAP_SECONDS)
         return lease
@@ -273,25 +290,3 @@ class SqliteBackend(CoordinationBackend, HasHistory):
         # The caller may be waiting for a lease to expire, and the thread of the watches advances the lease clock.
         self._watches.start()
         return SYSTEM_CLOCK.monotonic() + self._timeout
-
-
-@final
-class SqliteLease(Lease):
-    """A lease in the sqlite file."""
-
-    def __init__(self, backend: SqliteBackend, lease: str, ttl: float) -> None:
-        self._backend, self._id, self._ttl = backend, lease, ttl
-
-    @property
-    def id(self) -> str:
-        return self._id
-
-    @property
-    def ttl(self) -> float:
-        return self._ttl
-
-    def renew(self) -> bool:
-        return self._backend.renew(self._id)
-
-    def revoke(self) -> None:
-        self._backend.revoke(self._id)

@@ -26,6 +26,7 @@ LARGEST_VALUE = 1_000_000
 _APPLICATION_ID, _FORMAT_VERSION = 0x736D6363, 1
 """The application id and version, which sqlite keeps in the file's header: the tool `file` shows the id."""
 
+# `leases.granted` holds the granted seconds and, after spaces, the time and the boot of the last renewal, as a text.
 _CREATE_TABLES = """
 CREATE TABLE clock (number INTEGER NOT NULL, time REAL NOT NULL, seen REAL NOT NULL, boot TEXT NOT NULL,
                     store TEXT NOT NULL);

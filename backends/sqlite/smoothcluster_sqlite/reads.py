@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from smoothcluster.backend import Entry, Guarantees, check_directory
 from smoothcluster.timeline import Mark
-from smoothcluster_sqlite.transaction import COMMITS_KEPT, split_key
+from smoothcluster_sqlite.transaction import BOOT_ID, CLOCK_STEP_CAP_SECONDS, COMMITS_KEPT, split_key
 
 Changes = Iterable[tuple[str, bool]]
 """Keys, each with True if the key was created or deleted, and False if the key got a new value."""
@@ -56,6 +56,21 @@ def read_entries(connection: sqlite3.Connection, directory: str, since: Mark, gu
     entries = [Entry(f"{directory}/{row[0]}", row[1], since.version(row[2]), row[3], row[4]) for row in rows]
     check_directory(guarantees, directory, len(entries))
     return entries
+
+
+def read_silent(connection: sqlite3.Connection, leases: Iterable[str], since_boot: float) -> frozenset[str]:
+    """Return the ids among *leases* that were last renewed too long before *since_boot*, or in another boot."""
+    silent: set[str] = set()
+    for lease in leases:
+        row = connection.execute("SELECT granted FROM leases WHERE id = ?", (lease,)).fetchone()
+        match str(row[0]).split(" ") if row else ():
+            case [granted, renewed, boot]:
+                seconds = float(granted) - 2 * CLOCK_STEP_CAP_SECONDS
+                if boot != BOOT_ID or since_boot - float(renewed) >= seconds:
+                    silent.add(lease)
+            case _:  # The lease has ended, or an older version, which records no renewals, has granted the lease.
+                pass
+    return frozenset(silent)
 
 
 def read_names(connection: sqlite3.Connection, directory: str, guarantees: Guarantees) -> list[str]:

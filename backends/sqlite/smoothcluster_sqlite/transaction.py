@@ -44,11 +44,17 @@ _REBOOT_NUMBER_STEP = 1_000_000_000
 _OTHER_CLOCK = "(boot <> new.boot OR new.now < seen - 1)"
 """A reading may be a little older than the last reading, because a process reads the clock before the write."""
 
+_RENEWAL_SQL = "(' ' || new.since_boot || ' ' || new.boot)"
+"""When and in which boot a lease was last renewed: follows the granted seconds in the column ``granted``.
+
+sqlite calculates with the number at the beginning of such a text, and so do older versions, which know no renewal.
+"""
+
 TRANSACTION_SCRIPT = f"""
 CREATE TEMP TABLE part (place INTEGER PRIMARY KEY, act TEXT, key TEXT, directory TEXT, name TEXT, version TEXT,
                         value BLOB, lease TEXT);
-CREATE TEMP TABLE request (act TEXT, now REAL, boot TEXT, lease TEXT, seconds REAL, number INTEGER, outcome INTEGER,
-                        lasting INTEGER NOT NULL DEFAULT 0);
+CREATE TEMP TABLE request (act TEXT, now REAL, boot TEXT, lease TEXT, seconds REAL, since_boot REAL,
+                        number INTEGER, outcome INTEGER, lasting INTEGER NOT NULL DEFAULT 0);
 
 CREATE TEMP TRIGGER run_request AFTER INSERT ON request BEGIN
     UPDATE leases SET expires = granted + (SELECT time FROM clock) WHERE (SELECT {_OTHER_CLOCK} FROM clock);
@@ -58,7 +64,8 @@ CREATE TEMP TRIGGER run_request AFTER INSERT ON request BEGIN
         seen = CASE WHEN {_OTHER_CLOCK} THEN new.now ELSE max(new.now, seen) END,
         boot = new.boot;
     -- Before the end of due leases: a holder that renews a due lease, not yet ended by another write, is alive.
-    UPDATE leases SET expires = granted + (SELECT time FROM clock) WHERE new.act = 'renew' AND id = new.lease;
+    UPDATE leases SET expires = granted + (SELECT time FROM clock),
+        granted = CAST(granted AS REAL) || {_RENEWAL_SQL} WHERE new.act = 'renew' AND id = new.lease;
     UPDATE leases SET expires = -1 WHERE new.act = 'revoke' AND id = new.lease;
 
     UPDATE clock SET number = number + 1
@@ -70,7 +77,8 @@ CREATE TEMP TRIGGER run_request AFTER INSERT ON request BEGIN
         WHERE lease IS NOT NULL AND lease IN (SELECT id FROM leases, clock WHERE expires <= time);
     DELETE FROM leases WHERE expires <= (SELECT time FROM clock);
 
-    INSERT INTO leases SELECT new.lease, new.seconds, time + new.seconds FROM clock WHERE new.act = 'grant';
+    INSERT INTO leases SELECT new.lease, new.seconds || {_RENEWAL_SQL}, time + new.seconds FROM clock
+        WHERE new.act = 'grant';
     UPDATE request SET number = (SELECT number FROM clock), outcome = CASE
         WHEN new.act IN ('commit', 'renew') AND new.lease IS NOT NULL
             AND NOT EXISTS (SELECT 1 FROM leases WHERE id = new.lease) THEN {LEASE_GONE}
@@ -165,13 +173,22 @@ def _part(part: Condition | Change) -> Part:
             return "at version", part.key, part.version, None, None
 
 
+class Reading(NamedTuple):
+    """A reading of the machine's clocks."""
+
+    monotonic: float
+    """Moves the lease clock."""
+    since_boot: float
+    """The time of a renewal, for people."""
+
+
 def run_write(
-    connection: sqlite3.Connection, act: Act, now: float, lease: str | None = None, seconds: float | None = None
+    connection: sqlite3.Connection, act: Act, now: Reading, lease: str | None = None, seconds: float | None = None
 ) -> WriteResult:
-    """Perform *act* at *now*, a time on the machine's clock, and return the result."""
+    """Perform *act* at *now*, and return the result."""
     connection.execute("DELETE FROM request")
     connection.execute(
-        "INSERT INTO request (act, now, boot, lease, seconds) VALUES (?, ?, ?, ?, ?)",
-        (act, now, BOOT_ID, lease, seconds),
+        "INSERT INTO request (act, now, boot, lease, seconds, since_boot) VALUES (?, ?, ?, ?, ?, ?)",
+        (act, now.monotonic, BOOT_ID, lease, seconds, now.since_boot),
     )
     return WriteResult(*connection.execute("SELECT number, outcome, lasting FROM request").fetchone())

@@ -163,6 +163,10 @@ class ZookeeperBackend(CoordinationBackend, HasHistory):
     def list(self, directory: str) -> "list[Entry]":
         return self._reads.entries_in(directory, self._deadline())
 
+    def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
+        deadline = self._deadline()
+        return self._reads.silent_leases(leases, deadline) if leases else frozenset()
+
     def sync(self) -> None:
         self._connection.sync()
 

@@ -161,9 +161,9 @@ class Driver:
         """Ask for a znode's data to be replaced."""
         return self._kazoo.set_async(znode, value)
 
-    def create(self, znode: str, acl: Sequence[ACL], *, ephemeral: bool) -> Pending:
-        """Ask for an empty znode to be made."""
-        return self._kazoo.create_async(znode, b"", acl=acl, ephemeral=ephemeral)
+    def create(self, znode: str, value: bytes, acl: Sequence[ACL], *, ephemeral: bool) -> Pending:
+        """Ask for a znode to be made."""
+        return self._kazoo.create_async(znode, value, acl=acl, ephemeral=ephemeral)
 
     def sync(self, znode: str) -> Pending:
         """Have the server answer later requests from a state no older than now."""

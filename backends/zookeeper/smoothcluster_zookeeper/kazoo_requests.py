@@ -20,6 +20,8 @@ class Znode:
     data: bytes
     version: int
     created: int
+    modified: int
+    """The time of the last change of the data, in milliseconds by the clock of the servers' leader."""
     owner: int
     """Id of the owning session for an ephemeral znode; 0 for a persistent znode."""
 
@@ -84,7 +86,7 @@ class MultiRead:
                 offset += len(data)
                 stat = stat_struct.unpack_from(buffer, offset)
                 offset += stat_struct.size
-                answers.append(Znode(data, stat[4], stat[0], stat[7]))
+                answers.append(Znode(data, stat[4], stat[0], stat[3], stat[7]))
             else:
                 names: list[str] = []
                 for _ in range(number):

@@ -10,6 +10,7 @@ proves the arrival of everything noted by the server half a tick before. So a re
 renewal, and `ttl` leaves out the time between the two.
 """
 
+import math
 import threading
 import uuid
 from typing import final
@@ -48,6 +49,8 @@ class SessionLease(Lease):
         """When this client sent the last renewal, and the last renewal certainly known to the leader."""
         self._id = lease_id(session.id)
         self._ttl = session.granted * RELIABLE_SHARE_OF_TTL
+        self.value = str(math.ceil(self._ttl * 1000)).encode()
+        """The value of the znode, in milliseconds, for clients that show the age of the last renewal: see `Reads`."""
 
     @property
     def id(self) -> str:
@@ -86,7 +89,7 @@ class SessionLease(Lease):
     def _write(self, deadline: float) -> None:
         # No mere ping or read: a server without contact to the others still answers those.
         self.session.ready(deadline)
-        self.session.wait(self.session.kazoo.set(self.znode, b""), deadline, OutcomeUnknownError)
+        self.session.wait(self.session.kazoo.set(self.znode, self.value), deadline, OutcomeUnknownError)
 
     def revoke(self) -> None:
         self.session.settings.lifetime.check()
@@ -166,7 +169,7 @@ class Leases:
     def _create_znode(self, lease: SessionLease, deadline: float) -> None:
         """Create the znode for *lease*."""
         while True:
-            pending = lease.session.kazoo.create(lease.znode, self._access.all, ephemeral=True)
+            pending = lease.session.kazoo.create(lease.znode, lease.value, self._access.all, ephemeral=True)
             try:
                 lease.session.wait(pending, deadline, OutcomeUnknownError)
             except NoNodeError:

@@ -1,10 +1,10 @@
 """Read keys and directories, many per request, and never return a state older than already seen."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, final
 
-from kazoo.exceptions import NoAuthError
+from kazoo.exceptions import NoAuthError, NoNodeError
 
 from smoothcluster.backend import (
     Entry,
@@ -17,7 +17,7 @@ from smoothcluster_zookeeper.connection import Connection
 from smoothcluster_zookeeper.directories import Directories
 from smoothcluster_zookeeper.driver import Pending
 from smoothcluster_zookeeper.errors import NO_AUTH, NO_NODE, translate_error
-from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead
+from smoothcluster_zookeeper.kazoo_requests import Failed, MultiRead, Znode
 from smoothcluster_zookeeper.layout import Layout, sort_names
 from smoothcluster_zookeeper.lease import lease_id
 
@@ -74,6 +74,24 @@ class Reads:
                 owner = lease_id(answer.owner) if answer.owner else None
                 entries.append(Entry(key, answer.data, since.version(answer.version), answer.created, owner))
         return entries
+
+    def silent_leases(self, leases: Collection[str], deadline: float) -> frozenset[str]:
+        """Return the ids among *leases* without a renewal for their time, by the clock of the servers' leader."""
+        directory, session = self._layout.leases, self._connection.ready(deadline)
+        try:
+            # A write, because only a write shows the time of the leader. Before the reads: the server then knows every
+            # renewal up to this time.
+            now = session.wait(session.kazoo.set(directory, b""), deadline).mtime
+        except NoNodeError:
+            return frozenset()  # No client has ever asked for a lease.
+        (names,) = self._children([directory], deadline)
+        znodes, _ = self._read([f"{directory}/{name}" for name in names], deadline)
+        return frozenset(
+            lease_id(each.owner)
+            for each in znodes
+            # An older version leaves the value empty.
+            if isinstance(each, Znode) and each.data.isdigit() and now - each.modified >= int(each.data)
+        ).intersection(leases)
 
     def names(self, directory: str, deadline: float) -> list[str]:
         """Return the sorted full names in *directory*: keys, and directories with keys below."""

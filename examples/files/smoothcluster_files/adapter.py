@@ -112,6 +112,9 @@ class FilesBackend(CoordinationBackend):
         check_directory(_FILES_GUARANTEES, directory, len(names))
         return names
 
+    def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
+        return self._folder.silent(leases)
+
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         lease = check_commit(_FILES_GUARANTEES, conditions, changes)
 

@@ -4,7 +4,7 @@ import fcntl
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar, final
 
@@ -37,6 +37,10 @@ class Folder:
             # The clock advances only with changes. A reader may wait for a lease to end, so readers advance the clock.
             return self.change(State.copy)
         return state
+
+    def silent(self, leases: Iterable[str]) -> frozenset[str]:
+        """Return the ids among *leases* without a renewal for their time. Raise UnavailableError."""
+        return self.read().silent(leases, SYSTEM_CLOCK.monotonic(), self._boot)
 
     def change(self, act: Callable[[State], Answer], unknown: type[BackendError] = UnavailableError) -> Answer:
         """Store the state as changed by *act*, unless *act* raises. Raise *unknown* if the outcome is unknown."""

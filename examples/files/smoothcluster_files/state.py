@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,10 +32,12 @@ class State:
     keys: dict[str, Entry] = field(default_factory=dict[str, Entry])
     leases: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
     """For each lease, the end on `clock` and the full time."""
+    renewed: dict[str, float] = field(default_factory=dict[str, float])
+    """For each lease, the reading of the machine's clock at the last renewal, for people."""
 
     def copy(self) -> "State":
         """Return a copy, so that changes of the copy leave this state as before."""
-        return replace(self, keys=dict(self.keys), leases=dict(self.leases))
+        return replace(self, keys=dict(self.keys), leases=dict(self.leases), renewed=dict(self.renewed))
 
     # Reading.
 
@@ -53,6 +56,12 @@ class State:
         marks = [(each.key, each.created, each.version if values else "") for each in found if each is not None]
         return (marks, self.names(path))
 
+    def silent(self, leases: Iterable[str], machine: float, boot: str) -> frozenset[str]:
+        """Return the ids among *leases* that were last renewed a lease's time before *machine*, or in another boot."""
+        ages = {each: machine - self.renewed[each] for each in leases if each in self.leases}
+        times = {each: self.leases[each][1] - 2 * CLOCK_STEP_CAP_SECONDS for each in ages}
+        return frozenset(each for each, age in ages.items() if boot != self.boot or age >= times[each])
+
     # Changing.
 
     def pass_time(self, machine: float, boot: str) -> None:
@@ -60,6 +69,7 @@ class State:
         if boot != self.boot or machine < self.machine - 1.0:
             # Another boot: the time between is unknown. Every lease gets its full time again.
             self.leases = {each: (self.clock + full, full) for each, (_, full) in self.leases.items()}
+            self.renewed = dict.fromkeys(self.leases, -math.inf)
         else:
             self.clock += min(max(0.0, machine - self.machine), CLOCK_STEP_CAP_SECONDS)
         self.machine, self.boot = machine, boot
@@ -69,12 +79,14 @@ class State:
     def end(self, lease: str) -> None:
         """End a lease and delete the keys attached to the lease."""
         if self.leases.pop(lease, None) is not None:
+            del self.renewed[lease]
             self.number += 1
             self.keys = {key: entry for key, entry in self.keys.items() if entry.lease != lease}
 
     def grant(self, lease: str, full: float) -> None:
         """Create a lease, or renew a lease, with the full time."""
         self.leases[lease] = (self.clock + full, full)
+        self.renewed[lease] = self.machine
 
     def refusal(self, parts: Iterable[Condition | Change]) -> str | None:
         """Return a key with a condition, given or implied by a change, that does not hold; None if all hold."""
@@ -121,7 +133,7 @@ class State:
         """Return the state as JSON, with values in base64."""
         keys = {e.key: [base64.b64encode(e.value).decode(), e.version, e.created, e.lease] for e in self.keys.values()}
         head = {"number": self.number, "clock": self.clock, "machine": self.machine, "boot": self.boot}
-        return json.dumps({**head, "keys": keys, "leases": self.leases}).encode()
+        return json.dumps({**head, "keys": keys, "leases": self.leases, "renewed": self.renewed}).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "State":
@@ -133,6 +145,8 @@ class State:
                 for key, (value, version, created, lease) in all_of_it.pop("keys").items()
             }
             leases = {lease: (float(end), float(full)) for lease, (end, full) in all_of_it.pop("leases").items()}
-            return cls(**all_of_it, keys=keys, leases=leases)
+            known = all_of_it.pop("renewed", {})  # An older version leaves none.
+            renewed = {lease: float(known.get(lease, math.inf)) for lease in leases}
+            return cls(**all_of_it, keys=keys, leases=leases, renewed=renewed)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a store's: {error!r:.80}") from None

@@ -136,13 +136,19 @@ def test_a_process_stopped_while_it_changes_the_store(tmp_path: Path) -> None:
 
 
 def test_another_boot_gives_every_lease_its_full_time_again() -> None:
-    """The time between two boots of the machine is unknown."""
+    """The time between two boots of the machine is unknown. But a lease renewed before the boot is silent."""
     state = State()
     state.pass_time(1000.0, "one")
     state.grant("lease", 2.0)
     state.pass_time(1000.4, "one")
+    assert state.silent(["lease", "none"], 1000.9, "one") == set()
+    assert state.silent(["lease", "none"], 1001.0, "one") == {"lease"}
+    assert state.silent(["lease"], 3.0, "two") == {"lease"}
     state.pass_time(5.0, "two")
     assert state.leases["lease"] == (state.clock + 2.0, 2.0)
+    assert state.silent(["lease"], 5.0, "two") == {"lease"}
+    state.grant("lease", 2.0)
+    assert state.silent(["lease"], 5.0, "two") == set()
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"keys": 1, "leases": {}}', b"[" * 100_000])

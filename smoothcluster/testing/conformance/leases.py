@@ -1,8 +1,10 @@
 """Rules of leases: the granted time, renewal, and the keys on a lease."""
 
+from contextlib import closing
+
 import pytest
 
-from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Exists, Update
+from smoothcluster.backend import Change, Committed, CoordinationBackend, Create, Exists, Lease, Update
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import LeaseLostError
 from smoothcluster.testing.conformance.kit import Kit, Wakes, create, delete, gone
@@ -222,6 +224,41 @@ class LeaseRules(Kit):
             f"{root}/plain": b"",
             f"{root}/updated": b"new",
         }
+
+    def test_a_lease_without_renewals_is_silent_or_ended_for_a_new_client(self, root: str) -> None:
+        """Although no client was there to move the store's lease clock: a single look finds every dead holder."""
+        with closing(self.connect()) as client:
+            lease = client.lease(max(client.guarantees.shortest_ttl, 0.5))
+            create(client, f"{root}/a", b"", lease)
+        self.pass_time(lease.ttl + 2.0)
+        # A second look, because a busy machine may run the store late. Two looks move no lease clock far enough.
+        assert self._is_silent_or_ended(lease, f"{root}/a") or self._is_silent_or_ended(lease, f"{root}/a", 3.0)
+
+    def _is_silent_or_ended(self, lease: Lease, key: str, wait: float = 0.0) -> bool:
+        """After *wait* seconds, have a new client look at *lease* and at *key* on the lease."""
+        self.pass_time(wait)
+        with closing(self.connect()) as client:
+            return lease.id in client.silent_leases([lease.id]) or client.get(key) is None
+
+    def test_a_renewed_lease_is_not_silent(
+        self, backend: CoordinationBackend, other: CoordinationBackend, root: str
+    ) -> None:
+        """A lease renewed in time is not silent, even after the time first granted; nor is an ended lease."""
+        ended = backend.lease(self.ttl)
+        ended.revoke()
+        assert other.silent_leases([]) == set()
+        renewed = SYSTEM_CLOCK.monotonic()
+        lease = backend.lease(max(backend.guarantees.shortest_ttl, 1.5))
+        create(backend, f"{root}/a", b"", lease)
+        for _ in range(3):
+            self.pass_time(lease.ttl * 0.4)
+            before = SYSTEM_CLOCK.monotonic()
+            alive, silent = lease.renew(), other.silent_leases([ended.id, lease.id, "none"])
+            if SYSTEM_CLOCK.monotonic() - renewed >= lease.ttl:
+                return  # This machine stood still meanwhile: the test proves nothing.
+            assert alive
+            assert silent == set()
+            renewed = before
 
     def test_leases_of_a_closed_client_run_out(self, other: CoordinationBackend, root: str) -> None:
         """A client that closes without revoking leaves nothing behind for longer than the lease."""

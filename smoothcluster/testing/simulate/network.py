@@ -160,6 +160,9 @@ class SimBackend(CoordinationBackend):
     def list(self, directory: str) -> "list[Entry]":
         return self.ask("read", lambda: self._listed(directory))
 
+    def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
+        return self.ask("read", lambda: self._leader.silent_leases(leases))
+
     def sync(self) -> None:
         self.ask("read", self._lagging.sync)
 

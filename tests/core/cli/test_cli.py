@@ -19,6 +19,7 @@ from smoothcluster import Cluster, ClusterCrawler, Task, TaskContext, connect
 from smoothcluster.backend import Create, Update
 from smoothcluster.cli import common, main
 from smoothcluster.cli.event_tail import Tail
+from smoothcluster.cli.status import report
 from smoothcluster.errors import UnavailableError
 from smoothcluster.group.events import EVENTS_KEPT_PER_MEMBER, EventLog
 from smoothcluster.records.group import Member
@@ -211,6 +212,19 @@ def test_status_shows_people_what_matters(invoke: Invoke, url: str, crawler: Clu
     assert lines[7] == "unassigned shards: none"
     assert lines[8].startswith("garbage at default/members/x: ")
     assert not any("\x1b" in line for line in lines)
+
+
+def test_status_shows_people_which_members_are_silent(url: str, crawler: ClusterCrawler) -> None:
+    """Beside the member, and an explanation below; a group without silent members has neither."""
+    found = Cluster(connect(url)).status()
+    assert not any("silent" in line for line in report(found))
+    (living,) = found["members"]
+    found["members"].append({**living, "name": "crawler_1", "silent": True})
+    lines = list(report(found))
+    assert lines[3].endswith(("yes", "no"))
+    assert lines[4].startswith("crawler_1 ")
+    assert lines[4].endswith("  silent")
+    assert lines[6] == "a silent member has not renewed the lease in time, and stays a member until the lease ends"
 
 
 def test_status_tells_when_standbys_last_checked_themselves(invoke: Invoke, url: str, crawler: ClusterCrawler) -> None:
