@@ -126,6 +126,18 @@ Change = Create | Update | Delete
 
 
 @dataclass(frozen=True, slots=True)
+class StoreUsage:
+    """How full a store is."""
+
+    used: int
+    """Bytes in use."""
+    limit: int
+    """Bytes at which the store refuses writes."""
+    what: str
+    """The limit in words, such as "maxmemory of the Redis server"."""
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """Result of a commit: the store applied every change."""
 
@@ -352,6 +364,13 @@ class CoordinationBackend(Protocol):
         requests need not override this method.
         """
         return frozenset()
+
+    def usage(self) -> StoreUsage | None:
+        """Return how full the store is, for people; None if the store does not tell.
+
+        Raise UnavailableError if the call did not reach the store.
+        """
+        return None
 
     def get(self, key: str) -> Entry | None:
         """Read one key; None if absent. Raise UnavailableError if the call did not reach the store."""

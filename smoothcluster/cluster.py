@@ -3,12 +3,13 @@
 import logging
 import secrets
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from smoothcluster.arguments import check_backend, check_count, check_name, check_seconds, check_text
 from smoothcluster.backend import CoordinationBackend, Delete, Entry
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
-from smoothcluster.errors import JobClosedError, OutcomeUnknownError, UsageError, add_hint
+from smoothcluster.errors import AccessDeniedError, JobClosedError, OutcomeUnknownError, UsageError, add_hint
 from smoothcluster.group.events import read_events
 from smoothcluster.group.resizing import Resize, try_change
 from smoothcluster.group.spec import SHARDS_PER_RUNNER
@@ -144,10 +145,19 @@ class Cluster:
         jobs = self._jobs()
         losses = {name: loss for name, job in jobs.items() if (loss := self._loss(name, job, view)) is not None}
         found = group_status(self.group, view, silent, jobs, access.garbage)
+        found["store"] = self._usage()
         if losses:
             found["jobs"] |= dict.fromkeys(losses, "lost")
             found["lost"] = {name: loss.numbers() for name, loss in losses.items()}
         return found
+
+    def _usage(self) -> dict[str, int | str] | None:
+        """Return how full the store is; None if the store does not tell."""
+        try:
+            usage = self._access.ask(self._access.store.backend.usage)
+        except AccessDeniedError:  # The user may use the keys of the group, but may not ask this question.
+            return None
+        return None if usage is None else asdict(usage)
 
     def _loss(self, name: str, job: Job, view: View) -> Loss | None:
         """Return the loss of a job that *view* shows without an open chunk, if the store has lost tasks."""

@@ -35,6 +35,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str
         yield "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
 
 
+def size(count: float) -> str:
+    """Write a number of bytes: ``1.5 GiB``."""
+    unit = "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if count < 1024:
+            break
+        count, unit = count / 1024, larger
+    return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+
+
 def ranges(numbers: Iterable[int]) -> str:
     """Write rising numbers, with neighbours joined to ranges: ``0-2, 7``."""
     found: list[list[int]] = []

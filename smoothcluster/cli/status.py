@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
-from smoothcluster.cli.formatting import plain, ranges, shape, table
+from smoothcluster.cli.formatting import plain, ranges, shape, size, table
 from smoothcluster.cli.interrupt import pause
 from smoothcluster.cli.output import print_data
 from smoothcluster.cluster import Cluster
@@ -22,6 +22,10 @@ MEMBER_COLUMNS = ("NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING")
 
 WATCH_POLL_SECONDS = 1.0
 """Seconds between two reads while watching."""
+
+
+FULL_STORE_SHARE = 0.7
+"""Share of the store's limit from which on `status` warns."""
 
 
 @click.command()
@@ -94,12 +98,7 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"no child process can run the handler of {', '.join(alone)}: each suspect runs alone in the member"
     yield "tasks: " + ", ".join(f"{count} {state}" for state, count in found["tasks"].items())
     yield "jobs: " + (", ".join(f"{plain(job)} ({plain(state)})" for job, state in found["jobs"].items()) or "none")
-    for job, loss in found.get("lost", {}).items():
-        yield Loss(loss["written"], loss["accounted"]).describe(plain(job))
-    for job, count in found.get("unreadable", {}).items():
-        yield f"job {plain(job)}: {count} tasks were not readable, and ended as failed"
-    for job, count in found.get("refused", {}).items():
-        yield f"job {plain(job)}: {count} tasks added by handlers were refused: the job has reached its max_tasks"
+    yield from _troubles(found)
     yield "unassigned shards: " + (ranges(found["unassigned"]) or "none")
     standing_by = [member for member in found["members"] if member["role"] == Role.BACKUP_RUNNER]
     if standing_by:
@@ -111,3 +110,19 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
         yield "breaker: open; members died in series, so members that own shards adopt no more for now"
     for key, what in found["garbage"].items():
         yield f"garbage at {plain(key)}: {plain(what)}"
+
+
+def _troubles(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each job that has lost tasks, and for a store that is almost full."""
+    for job, loss in found.get("lost", {}).items():
+        yield Loss(loss["written"], loss["accounted"]).describe(plain(job))
+    for job, count in found.get("unreadable", {}).items():
+        yield f"job {plain(job)}: {count} tasks were not readable, and ended as failed"
+    for job, count in found.get("refused", {}).items():
+        yield f"job {plain(job)}: {count} tasks added by handlers were refused: the job has reached its max_tasks"
+    store = found["store"]
+    if store is not None and store["used"] >= FULL_STORE_SHARE * store["limit"]:
+        yield (
+            f"the store is {store['used'] / store['limit']:.0%} full ({size(store['used'])} of {size(store['limit'])},"
+            f" {plain(store['what'])}): give the store more room, or delete what nobody needs"
+        )

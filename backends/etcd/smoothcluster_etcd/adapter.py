@@ -19,6 +19,7 @@ from smoothcluster.backend import (
     HasHistory,
     Lease,
     Refused,
+    StoreUsage,
     Watch,
     check_commit,
     check_directory,
@@ -40,6 +41,9 @@ _rpc: Any = etcdrpc
 
 _ENTRIES_AFTER_COMMIT = 100
 """Most keys in the answer to a commit with a listing. A longer listing takes requests of its own."""
+
+DEFAULT_QUOTA_BYTES = 2 * 1024**3
+"""Bytes of a database beyond which etcd, with default settings, refuses writes."""
 
 _DEFAULT_GUARANTEES = Guarantees(
     linearizable_writes=True,
@@ -260,6 +264,11 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         self._lifetime.check()
         check_watches(self._guarantees, self._watches.count)
         return self._watches.add(etcd_key(self._namespace, path), notify, values=values)
+
+    def usage(self) -> StoreUsage | None:
+        """Return how full the database is, for etcd's default quota: the server does not tell another quota."""
+        used = self._connection.database_bytes(self._connection.deadline())
+        return StoreUsage(used, DEFAULT_QUOTA_BYTES, "etcd's default quota") if used <= DEFAULT_QUOTA_BYTES else None
 
     def history(self) -> str:
         self._connection.term(self._connection.deadline())

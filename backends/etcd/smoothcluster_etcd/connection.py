@@ -70,6 +70,7 @@ class Server:
         kv, lease = _rpc.KVStub(self._channel), _rpc.LeaseStub(self._channel)
         self.authenticate = _rpc.AuthStub(self._channel).Authenticate
         self.watch = _rpc.WatchStub(self._channel).Watch
+        self.status = _rpc.MaintenanceStub(self._channel).Status
         self.range, self.txn, self.grant, self.revoke = kv.Range, kv.Txn, lease.LeaseGrant, lease.LeaseRevoke
         # A stream with a single request and answer looks like a plain call on the wire, and needs no thread.
         self.renew = self._channel.unary_unary(
@@ -138,6 +139,10 @@ class Connection:
     def term(self, deadline: float) -> int:
         """Return the raft term of the current leader, confirmed by a majority. The answer shows any rollback, too."""
         return int(self.call("range", self._probe, deadline).header.raft_term)
+
+    def database_bytes(self, deadline: float) -> int:
+        """Return the size of the server's database, which etcd's quota limits."""
+        return int(self.call("status", _rpc.StatusRequest(), deadline).dbSize)
 
     def ready(self, deadline: float) -> Server:
         """Return a working server; give each server in turn an equal share of the time left."""

@@ -19,6 +19,7 @@ from smoothcluster.backend import (
     HasHistory,
     Lease,
     Refused,
+    StoreUsage,
     Update,
     Watch,
     check_commit,
@@ -173,6 +174,9 @@ class RedisBackend(CoordinationBackend, HasHistory):
 
     def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
         return self.reads.silent_leases(leases, self.servers.deadline())
+
+    def usage(self) -> StoreUsage | None:
+        return self.servers.usage()
 
     # Changing.
 

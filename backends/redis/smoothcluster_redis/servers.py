@@ -8,6 +8,7 @@ from typing import Any, TypeVar, final
 
 from redis.exceptions import MovedError, RedisError, ResponseError
 
+from smoothcluster.backend import StoreUsage
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError
 from smoothcluster.server_options import format_server, warn_of_plain_password
@@ -15,6 +16,7 @@ from smoothcluster_redis.address import STORE_NAME
 from smoothcluster_redis.connection import StoreConnection, seconds_left
 from smoothcluster_redis.errors import WRONG_SERVER_MESSAGES, error_code, has_answered, no_server, translate_error
 from smoothcluster_redis.settings import ClientState, Credentials, Settings
+from smoothcluster_redis.usage import read_usage
 
 _REDIS_LOG = logging.getLogger("smoothcluster_redis")
 
@@ -67,6 +69,10 @@ class Servers:
             return connection.history
 
         return self._with_connection(identify, UnavailableError, self.deadline())
+
+    def usage(self) -> StoreUsage | None:
+        """Return how full the server is; None if the user may not ask."""
+        return self._with_connection(read_usage, UnavailableError, self.deadline())
 
     def _with_connection(
         self, act: Callable[[StoreConnection, float], Answer], unknown: type[BackendError], deadline: float

@@ -18,6 +18,7 @@ from smoothcluster.backend import (
     HasHistory,
     Lease,
     Refused,
+    StoreUsage,
     Watch,
     check_commit,
     check_key,
@@ -144,6 +145,9 @@ class SqliteBackend(CoordinationBackend, HasHistory):
     def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
         now = self._clock.since_boot()  # Before the read: a renewal after this line is no older than its time.
         return self._reads.read(lambda connection: read_silent(connection, leases, now), self._deadline())
+
+    def usage(self) -> StoreUsage | None:
+        return self._file.usage()
 
     # Changing.
 

@@ -9,9 +9,11 @@ import secrets
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
+from shutil import disk_usage
 from typing import final
 from urllib.parse import quote
 
+from smoothcluster.backend import StoreUsage
 from smoothcluster.errors import AccessDeniedError, BackendError, UnavailableError, UsageError
 from smoothcluster.lifetime import SPAWN_ADVICE, keep_alive
 from smoothcluster.timeline import Mark, Timeline
@@ -80,6 +82,17 @@ class StoreFile:
         except OSError as error:
             raise UnavailableError(f"{self.url} is gone: {error.strerror}; the file was moved or deleted") from error
         return found.st_dev, found.st_ino
+
+    def usage(self) -> StoreUsage | None:
+        """Return how full the disk is, for the file and sqlite's files beside the file."""
+        used = 0
+        for path in (self.path, f"{self.path}-wal"):
+            with suppress(FileNotFoundError):  # sqlite deletes the second file now and then.
+                used += Path(path).stat().st_size
+        try:
+            return StoreUsage(used, used + disk_usage(Path(self.path).parent).free, "the disk of the sqlite file")
+        except OSError:
+            return None
 
     def check_not_inherited(self) -> None:
         """Raise UsageError in a fork of a process that had the file open: sqlite's locks do not survive a fork."""

@@ -13,6 +13,12 @@ from smoothcluster.testing.conformance.kit import Ability, Kit, Wakes, create, g
 class ConnectionRules(Kit):
     """The effects of an outage, and the effects forbidden to an outage."""
 
+    def test_a_store_says_how_full_it_is_or_does_not(self, backend: CoordinationBackend) -> None:
+        """A number of bytes in use, below a number of bytes; None if the store does not tell."""
+        usage = backend.usage()
+        assert usage is None or 0 < usage.used <= usage.limit
+        assert usage is None or usage.what
+
     def test_a_closed_client_answers_with_our_errors(self, root: str) -> None:
         """After `close`, which may be repeated, every call raises an error of smoothcluster."""
         client = self.connect()
