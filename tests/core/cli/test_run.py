@@ -15,6 +15,7 @@ from cli_kit import DEADLINE, Invoke, one_line, started
 
 from smoothcluster import Cluster, ClusterCrawler, Task, connect
 from smoothcluster.cli.run import Narrator, handover, run
+from smoothcluster.cli.supervisor import Child
 from smoothcluster.options import Retries
 from smoothcluster.testing import eventually
 
@@ -300,6 +301,14 @@ def test_the_status_of_a_task_is_not_taken_for_a_wrong_call(module: Callable[[st
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=DEADLINE)
         assert process.returncode == 0
+
+
+def test_a_child_that_has_ended_may_be_looked_at_again() -> None:
+    """While another child is still leaving."""
+    command = [sys.executable, "-c", ""]
+    child = Child(command, command)
+    eventually(lambda: not child.keep_running(leaving=True), DEADLINE)
+    assert not child.keep_running(leaving=True)
 
 
 def test_members_leave_when_their_supervisor_is_killed(module: Callable[[str], None], tmp_path: Path) -> None:
