@@ -9,6 +9,9 @@ from smoothcluster.jobs.progress import Loss, LossCheck, Progress, find_loss, re
 from smoothcluster.jobs.results import read_outcomes
 from smoothcluster.model import Outcome
 
+SHORTEST_POLL_SECONDS, LONGEST_POLL_SECONDS = 0.001, 0.25
+"""Seconds between two looks at a job: a tenth of the time waited so far."""
+
 
 class JobHandle:
     """Handle on a job of a group: read the progress, wait for the end, read the outcomes."""
@@ -40,15 +43,15 @@ class JobHandle:
         """
         check_timeout(timeout)
         clock = self._access.store.clock
-        deadline = None if timeout is None else clock.monotonic() + timeout
-        pause, check = 0.01, LossCheck(clock)
+        began, check = clock.monotonic(), LossCheck(clock)
+        deadline = None if timeout is None else began + timeout
         while not (progress := self.progress()).finished:
             if deadline is not None and clock.monotonic() >= deadline:
                 raise TimeoutError(f"job {self.id!r} is not finished after {timeout} s: {progress}")
             if check.due(progress) and (loss := self.loss()) is not None:
                 raise TasksLostError(loss.describe(self.id))
-            clock.sleep(pause)
-            pause = min(pause * 1.5, 0.25)
+            waited = clock.monotonic() - began
+            clock.sleep(min(max(SHORTEST_POLL_SECONDS, waited / 10), LONGEST_POLL_SECONDS))
         return progress
 
     def results(self) -> Iterator[Outcome]:

@@ -149,6 +149,7 @@ def test_status_tells_numbers_members_tasks_and_what_nobody_owns(bench: Bench, c
         "unassigned": [1, 2],
         "breaker": "closed",
         "garbage": {},
+        "store": None,
     }
 
 
