@@ -62,10 +62,14 @@ class Cluster:
         finished, the tasks are added. Tasks already in the job are skipped, so an interrupted submit can simply be
         repeated.
 
-        Raise UsageError for anything but tasks, DuplicateTaskError if two tasks have the same id (for a list, before
-        anything is written), JobClosedError if the job has finished, UnavailableError if the store stays unavailable.
-        After any error, also of the iterator *tasks*, the text of the error or a note says if the job is open, and how
-        to complete the job.
+        A collection, such as a list, is checked as a whole: two tasks with the same id are an error. Tasks of an
+        iterator are written as they come, in bounded memory: the group skips repeats, and counts them in
+        ``progress().skipped``.
+
+        Raise UsageError for anything but tasks, DuplicateTaskError if two tasks of a collection have the same id
+        (before anything is written), JobClosedError if the job has finished, UnavailableError if the store stays
+        unavailable. After any error, also of the iterator *tasks*, the text of the error or a note says if the job is
+        open, and how to complete the job.
         """
         name = check_name("job", job) if job is not None else secrets.token_hex(6)
         access = self._access

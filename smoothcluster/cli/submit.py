@@ -33,7 +33,8 @@ PROGRESS_STEP_TASKS = 100
 @click.option(
     "--skip-repeats",
     is_flag=True,
-    help="Skip and count tasks with the id of an earlier task. Always on if standard input or a pipe is read.",
+    help="Allow tasks with the id of an earlier task: the group skips and counts them. Always on if standard input or a"
+    " pipe is read.",
 )
 @click.option("--wait", is_flag=True, help="Then wait until every task has an outcome.")
 @click.option(
@@ -59,6 +60,7 @@ def submit(
     all arguments before the first task is submitted, unless standard input or a pipe is among them.
 
     Tasks already in the job are skipped, so an interrupted submit can be repeated with the same --job.
+    The commands status and wait show the number of skipped tasks.
     """
     feed = Feed(tasks, skip_repeats=skip_repeats)
     name = check_name("job", job) if job is not None else secrets.token_hex(6)
@@ -71,9 +73,10 @@ def submit(
             _hand_in(cluster, feed, name, bar)
         if not feed.count:
             print_message(f"the arguments hold no task, so job {name} got none")
-        if feed.repeats:
-            print_message(f"{feed.repeats} repeated tasks were skipped")
-        answer = json.dumps({"job": name, "tasks": feed.count, "repeats": feed.repeats}) if as_json else name
+        if skip_repeats and not wait:  # With --wait, the last line tells the number of repeats.
+            print_message("the group skips repeated tasks, and counts them as 'skipped' in: smoothcluster status")
+        repeats = None if feed.may_repeat else 0
+        answer = json.dumps({"job": name, "tasks": feed.count, "repeats": repeats}) if as_json else name
         print_data(answer, flush=True)
         if wait:
             watch(cluster.job(name))

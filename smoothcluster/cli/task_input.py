@@ -10,6 +10,7 @@ from typing import BinaryIO, cast, final
 
 from smoothcluster.errors import UsageError
 from smoothcluster.jobs.chunks import digest, encode_task
+from smoothcluster.jobs.digest_set import DigestSet
 from smoothcluster.model import Task
 
 STDIN_ARGUMENT = "-"
@@ -25,48 +26,52 @@ class Feed:
     A name is an http(s) URL, which becomes a task, or a file with a task on each line: a URL, or a JSON object with
     the fields of a `Task`. The name ``-`` is standard input. Empty lines are skipped. Anything else raises UsageError.
 
-    A task with the id of an earlier task is skipped and counted in *repeats*, if *skip_repeats* is true, or if a name
-    can be read only once: then a repeat would be found too late for an error that submits nothing.
+    Tasks with the id of an earlier task are among them: the group skips and counts them. `check` refuses them, unless
+    *skip_repeats* is true.
     """
 
     def __init__(self, names: Iterable[str], *, skip_repeats: bool = False) -> None:
         self._names = list(names)
         self.place = ""
         """File and line, or the URL; empty before the first task."""
-        self.count = self.repeats = 0
+        self.count = 0
         if self._names.count(STDIN_ARGUMENT) > 1:
             raise UsageError("standard input can be read only once; give - once")
         self.repeatable = not [name for name in self._names if not _can_be_read_again(name)]
         """Whether every name can be read more than once."""
-        self._skip_repeats = skip_repeats or not self.repeatable
+        self.may_repeat = skip_repeats or not self.repeatable
+        """Whether a task may have the id of an earlier task: if told so, or if a name can be read only once. Then a
+        repeat would be found too late for an error that submits nothing."""
 
     def __iter__(self) -> Iterator[Task]:
-        seen: set[bytes] = set()
         for name in self._names:
             for task in self._tasks(name):
-                if self._skip_repeats:
-                    mark = digest(task.id)
-                    if mark in seen:
-                        self.repeats += 1
-                        continue
-                    seen.add(mark)
                 self.count += 1
                 yield task
 
     def check(self) -> int:
         """Read and count all tasks, then start over. Raise UsageError for a line without a task, and for a repeat."""
-        places: dict[bytes, str] = {}
+        seen = DigestSet()
         for task in self:
             encode_task(task)
-            mark = digest(task.id)
-            if mark in places:
+            if not self.may_repeat and not seen.add(digest(task.id)):
+                here = self.place
+                first = self._first_place(task.id)
+                self.place = here
                 raise UsageError(
-                    f"this task repeats the task at {places[mark]}; remove one of the two, or give --skip-repeats"
+                    f"this task repeats the task at {first}; remove one of the two, or give --skip-repeats"
                 )
-            places[mark] = self.place
         count = self.count
-        self.place, self.count, self.repeats = "", 0, 0
+        self.place, self.count = "", 0
         return count
+
+    def _first_place(self, task_id: str) -> str:
+        """Read the names again, up to the first task with this id. Memory of all places would cost more."""
+        for name in self._names:
+            for task in self._tasks(name):
+                if task.id == task_id:
+                    return self.place
+        return "an earlier line"  # Somebody has changed the file since.
 
     def _tasks(self, name: str) -> Iterator[Task]:
         if is_url(name):

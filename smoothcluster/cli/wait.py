@@ -80,4 +80,5 @@ def summary(progress: Progress) -> str:
     """Describe the progress in words."""
     ended = (("done", progress.done), ("failed", progress.failed), ("quarantined", progress.quarantined))
     counts = ", ".join(f"{count} {what}" for what, count in ended if count or what == "done")
-    return f"{counts} of {progress.total} task{'s' * (progress.total != 1)}"
+    skipped = f"; {progress.skipped} repeat{'s' * (progress.skipped != 1)} skipped" if progress.skipped else ""
+    return f"{counts} of {progress.total} task{'s' * (progress.total != 1)}{skipped}"

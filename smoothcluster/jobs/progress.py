@@ -41,6 +41,8 @@ class Progress:
     """Every task has an outcome, and no submitter is still writing."""
     lost: int = 0
     """Tasks that the store has lost, as found by a wait without progress: the job cannot finish."""
+    skipped: int = 0
+    """Repeats: tasks written by submitters or added by handlers, with an id that the job had already."""
 
     @property
     def pending(self) -> int:
@@ -62,7 +64,8 @@ class JobCounts:
 
     def progress(self, *, finished: bool) -> Progress:
         added, skipped, done, failed, quarantined = self.counts
-        return Progress(self.job.tasks + added - skipped, done, failed, quarantined, finished)
+        total = self.job.tasks + added - skipped
+        return Progress(total, done, failed, quarantined, finished, skipped=skipped)
 
     def add_up(self) -> bool:
         added, skipped, *ended = self.counts

@@ -130,23 +130,27 @@ def test_submit_says_how_to_go_on_after_any_error(invoke: Invoke, monkeypatch: p
 
 
 def test_submit_skips_repeats_if_told_to(invoke: Invoke, url: str, tmp_path: Path) -> None:
-    """A seed list with a line that stands twice is refused as a whole, with the remedy; or the repeats are counted."""
+    """A seed list with a line that stands twice is refused as a whole, with the remedy; or the group skips repeats."""
     file = tmp_path / "tasks"
     file.write_text("http://h/1\nhttp://h/2\nhttp://h/1\n")
     told = one_line(invoke("submit", str(file)), 2)
-    assert "line 3: this task repeats the task at" in told
+    assert f"{file}, line 3: this task repeats the task at {file}, line 1; remove" in told
     assert "remove one of the two, or give --skip-repeats" in told
     result = invoke("submit", "--json", "--skip-repeats", str(file), "http://h/2")
-    assert (json.loads(result.stdout)["tasks"], json.loads(result.stdout)["repeats"]) == (2, 2)
-    assert result.stderr == "2 repeated tasks were skipped\n"
-    assert sorted(str(task.url) for task in submitted(url)) == ["http://h/1", "http://h/2"]
+    told_of = json.loads(result.stdout)
+    assert (told_of["tasks"], told_of["repeats"]) == (4, None)
+    assert "the group skips repeated tasks, and counts them as 'skipped' in: smoothcluster status" in result.stderr
+    assert [str(task.url) for task in submitted(url)] == ["http://h/1", "http://h/1", "http://h/2", "http://h/2"]
+    with ClusterCrawler(backend=connect(url), runner=1, handler=lambda task, context: None):
+        progress = Cluster(connect(url)).job(told_of["job"]).wait(DEADLINE)
+    assert (progress.total, progress.done, progress.skipped) == (2, 2, 2)
 
 
 def test_submit_skips_repeats_on_standard_input(invoke: Invoke, url: str) -> None:
     """What can be read only once has no check before the first task is handed in."""
-    result = invoke("submit", "-", stdin="http://h/1\nhttp://h/2\nhttp://h/1\n")
-    assert (result.exit_code, result.stderr) == (0, "1 repeated tasks were skipped\n")
-    assert sorted(str(task.url) for task in submitted(url)) == ["http://h/1", "http://h/2"]
+    with ClusterCrawler(backend=connect(url), runner=1, handler=lambda task, context: None):
+        result = invoke("submit", "--job", "j", "--wait", "-", stdin="http://h/1\nhttp://h/2\nhttp://h/1\n")
+    assert (result.exit_code, result.stderr) == (0, "job j: 2 done of 2 tasks; 1 repeat skipped\n")
 
 
 @pytest.mark.parametrize(

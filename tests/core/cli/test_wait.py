@@ -33,7 +33,7 @@ def test_it_waits_until_all_have_their_outcome(invoke: Invoke, url: str, crawler
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "job j: 2 done, 1 failed of 3 tasks\n"
     assert json.loads(invoke("wait", "j", "--json").stdout) == {
-        "job": "j", "total": 3, "done": 2, "failed": 1, "quarantined": 0, "finished": True,
+        "job": "j", "total": 3, "done": 2, "failed": 1, "quarantined": 0, "finished": True, "skipped": 0,
     }  # fmt: skip
 
 
