@@ -63,14 +63,18 @@ class Cluster:
         finished, the tasks are added. Tasks already in the job are skipped, so an interrupted submit can simply be
         repeated.
 
+        A collection, such as a list, is checked as a whole: two tasks with the same id are an error. Tasks of an
+        iterator are written as they come, in bounded memory: the group skips repeats, and counts them in
+        ``progress().skipped``.
+
         *max_tasks* bounds the job from its first submit on: once the job has so many tasks, further tasks added by
         handlers are refused, and `Progress.refused` counts them. Tasks of `submit` are never refused. Without this
         argument, the members' bound is in force (10,000,000 unless given).
 
-        Raise UsageError for anything but tasks, DuplicateTaskError if two tasks have the same id (for a list, before
-        anything is written), JobClosedError if the job has finished, UnavailableError if the store stays unavailable.
-        After any error, also of the iterator *tasks*, the text of the error or a note says if the job is open, and how
-        to complete the job.
+        Raise UsageError for anything but tasks, DuplicateTaskError if two tasks of a collection have the same id
+        (before anything is written), JobClosedError if the job has finished, UnavailableError if the store stays
+        unavailable. After any error, also of the iterator *tasks*, the text of the error or a note says if the job is
+        open, and how to complete the job.
         """
         name = check_name("job", job) if job is not None else secrets.token_hex(6)
         if max_tasks is not None:

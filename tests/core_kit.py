@@ -1,5 +1,6 @@
 """Pictures of a group, records in a store, and members without threads: what the core's unit tests are made of."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -114,6 +115,22 @@ def put(backend: CoordinationBackend, key: str, value: bytes) -> None:
     """Have *value* at *key*, whatever was there."""
     old = backend.get(key)
     backend.commit([], [Create(key, value) if old is None else Update(key, value)])
+
+
+def steps(act: Callable[[], object]) -> int:
+    """The number of functions that are called while *act* runs, those written in C included."""
+    counted, before = 0, sys.getprofile()
+
+    def count_call(_frame: object, event: str, _argument: object) -> None:
+        nonlocal counted
+        counted += event in ("call", "c_call")
+
+    sys.setprofile(count_call)
+    try:
+        act()
+    finally:
+        sys.setprofile(before)
+    return counted
 
 
 def limits(**changes: int) -> Guarantees:

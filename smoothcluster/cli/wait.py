@@ -80,6 +80,10 @@ def summary(progress: Progress) -> str:
     """Describe the progress in words."""
     ended = (("done", progress.done), ("failed", progress.failed), ("quarantined", progress.quarantined))
     counts = ", ".join(f"{count} {what}" for what, count in ended if count or what == "done")
-    notes = (("not readable", progress.unreadable), ("refused", progress.refused))
+    notes = (
+        ("not readable", progress.unreadable),
+        ("refused", progress.refused),
+        ("repeats skipped", progress.skipped),
+    )
     noted = "".join(f"; {count} {what}" for what, count in notes if count)
     return f"{counts} of {progress.total} task{'s' * (progress.total != 1)}{noted}"

@@ -43,7 +43,8 @@ def _tasks(view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
         total["running"] += sum(chunk.run.bit_count() for chunk in shard.open.values())
     ended = total["skipped"] + total["done"] + total["failed"] + total["quarantined"]
     pending = total["written"] + total["added"] - ended - total["running"]
-    return {"pending": max(0, pending)} | {what: total[what] for what in ("running", "done", "failed", "quarantined")}
+    shown = ("running", "done", "failed", "quarantined", "skipped")
+    return {"pending": max(0, pending)} | {what: total[what] for what in shown}
 
 
 def _noted(what: str, view: View, jobs: Mapping[str, Job]) -> dict[str, int]:

@@ -43,6 +43,8 @@ class Progress:
     """Every task has an outcome, and no submitter is still writing."""
     lost: int = 0
     """Tasks that the store has lost, as found by a wait without progress: the job cannot finish."""
+    skipped: int = 0
+    """Repeats: tasks written by submitters or added by handlers, with an id that the job had already."""
     unreadable: int = 0
     """Failed tasks that no member could read; `failed` includes them."""
     refused: int = 0
@@ -78,7 +80,7 @@ class JobCounts:
         return sum(self.counts[what] for what in ("skipped", "done", "failed", "quarantined"))
 
     def progress(self, *, finished: bool) -> Progress:
-        shown = {what: self.counts[what] for what in ("done", "failed", "quarantined", *NOTE_NAMES)}
+        shown = {what: self.counts[what] for what in ("done", "failed", "quarantined", "skipped", *NOTE_NAMES)}
         return Progress(self.written - self.counts["skipped"], finished=finished, **shown)
 
     def add_up(self) -> bool:

@@ -23,6 +23,7 @@ from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import ensure_spec, read_job
 from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task
+from smoothcluster.jobs.digest_set import DigestSet
 from smoothcluster.model import Task
 from smoothcluster.records.job import JOB_DELETED, JOB_FINISHED, JOB_OPEN, JOB_SEALED, Job
 from smoothcluster.retry import patiently
@@ -45,9 +46,10 @@ class Submission:
     def run(self, tasks: Iterable[Task]) -> None:
         """Write all *tasks* and seal the job.
 
-        Raise UsageError if *tasks* holds anything but tasks, DuplicateTaskError if two tasks have the same id,
-        JobClosedError if the job takes no more tasks. A collection is checked as a whole before the first commit, an
-        iterator up to the first task.
+        Raise UsageError if *tasks* holds anything but tasks, DuplicateTaskError if two tasks of a collection have the
+        same id, JobClosedError if the job takes no more tasks. A collection is checked as a whole before the first
+        commit, an iterator up to the first task. Repeats of an iterator are written; the shards' owners skip and count
+        them, as all repeats in the job. So a submit of an iterator needs no memory that grows.
 
         After a failure half-way, the job stays open and the written tasks run. Submit the same tasks to the same job
         again to complete the job: repeats are skipped. The same holds after OutcomeUnknownError, by which the store
@@ -101,14 +103,14 @@ class Submission:
         self._flush()
 
     def _encoded(self, tasks: Iterable[Task]) -> Iterator[tuple[bytes, str]]:
-        seen: set[bytes] = set()
+        # An iterator may have any number of tasks, so there is no memory of them: the shards' owners skip its repeats.
+        seen = DigestSet() if isinstance(tasks, Collection) else None
         for task in tasks:
             if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]  # users may not check types
                 raise UsageError(f"submit takes Tasks, not {shown(task)}")
             mark = digest(task.id)
-            if mark in seen:
+            if seen is not None and not seen.add(mark):
                 raise DuplicateTaskError(f"task {task.id!r:.100} appears twice in one submit; remove the repeat")
-            seen.add(mark)
             yield mark, encode_task(task)
 
     def _queue(self, packet: Packet) -> None:

@@ -2,8 +2,8 @@
 
 `workload.Workload` has all shards of a member, its handler pool, and the decision when a commit is due.
 `restarts` has tasks that ran in a dead member started before all others. `shard_work.ShardWork` works on a single
-shard: `backlog` has the tasks that wait, `pauses` those that wait for their next try, `suspects` those that ran when
-their process died. `commit` builds the next commit, and `verdict` decides how a suspect may run. A task's states::
+shard: `backlog` has the tasks that wait, `seen_ids` the ids that each job has, `pauses` the tasks that wait for their
+next try, `suspects` those that ran when their process died. `commit` builds the next commit, and `verdict` decides how a suspect may run. A task's states::
 
     waiting --admitted--> open --marked in the store--> running --outcome committed--> done, failed
     running --the process died--> suspect --run in a child--> done, failed, or dead again --> quarantined
@@ -18,8 +18,9 @@ Begin reading with `workload.Workload.step`, then `shard_work.ShardWork.prepare`
 """
 
 from smoothcluster.work.backlog import place_of
-from smoothcluster.work.context import SentTasks, WorkContext
+from smoothcluster.work.context import WorkContext
 from smoothcluster.work.quota import Quota
+from smoothcluster.work.sent_tasks import SentTasks
 from smoothcluster.work.shard_work import ShardWork, shard_of
 
 __all__ = ["Quota", "SentTasks", "ShardWork", "WorkContext", "place_of", "shard_of"]

@@ -15,12 +15,13 @@ from smoothcluster.backend import Entry
 from smoothcluster.errors import BackendError
 from smoothcluster.group.store import GroupStore
 from smoothcluster.jobs.chunk_reading import ReadTask, UnreadableTask, lost_chunk, read_chunk
-from smoothcluster.jobs.chunks import CHUNK_TASKS, DIGEST_BYTES, digest, job_of
+from smoothcluster.jobs.chunks import CHUNK_TASKS, digest, job_of
 from smoothcluster.pool import Run
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.keys import last_part
 from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.work.pauses import Pauses, Place
+from smoothcluster.work.seen_ids import SeenIds
 from smoothcluster.work.verdict import Stage, stage
 
 
@@ -64,7 +65,10 @@ class Backlog:
         self._unread, self._known = deque(record.open), set(record.open)
         self._read: deque[tuple[str, list[ReadTask]]] = deque()
         self._listed: dict[str, deque[str]] = {}
-        self._seen: dict[str, set[bytes]] = {}
+        self.seen = SeenIds(number, store)
+        """The ids of each job, as far as loaded: chunks of a job are read once its ids are loaded."""
+        self._ahead = deque(dict.fromkeys(map(job_of, record.open)))
+        """Jobs in which a former owner admitted tasks: their ids are loaded while these tasks run."""
         self._number, self._record, self._backend, self._keys = number, record, store.backend, store.keys
 
     def promising(self) -> bool:
@@ -80,7 +84,10 @@ class Backlog:
         return any(self._record.open[name].blame for name in self._unread)
 
     def fill(self, want: int) -> None:
-        """Read chunks from the store until *want* tasks could be started, or no chunks are left."""
+        """Read chunks from the store until *want* tasks could be started, or no chunks are left.
+
+        Chunks of a job whose ids take several slices to load are left for later calls.
+        """
         self.reopen()
         waiting = len(self.restarts) + len(self.queue)
         if waiting >= want:
@@ -88,10 +95,7 @@ class Backlog:
         if self.stale:
             self._list()
         ready = waiting + sum(len(tasks) for _, tasks in self._read)
-        names: list[str] = []
-        while self._listed and ready + len(names) * CHUNK_TASKS < want:
-            names.append(self._next_name())
-        self._fetch(names)
+        self._fetch(want - ready)
 
     def admit(self, fits: Callable[[int], bool]) -> tuple[str, list[bytes]] | None:
         """Open the next read chunk, if all tasks fit. Return the name and the digests new to the job.
@@ -102,19 +106,18 @@ class Backlog:
             return None
         name, tasks = self._read.popleft()
         job = job_of(name)
-        seen = self._seen[job]
+        seen = self.seen.of(job)
         chunk = self._record.open[name] = OpenChunk(len(tasks))
         self.tasks[name] = tasks
         fresh: list[bytes] = []
         for index, task in enumerate(tasks):
             mark = digest(task.id)
-            if mark in seen:
-                chunk.closed |= 1 << index
-                self._record.count(job, "skipped")
-            else:
-                seen.add(mark)
+            if seen.add(mark):
                 fresh.append(mark)
                 (self.unreadable if isinstance(task, UnreadableTask) else self.queue).append((name, index))
+            else:
+                chunk.closed |= 1 << index
+                self._record.count(job, "skipped")
         return name, fresh
 
     def drop_chunk(self, name: str) -> None:
@@ -123,7 +126,21 @@ class Backlog:
 
     def forget_job(self, job: str) -> None:
         """Drop the digests of a finished job: no further tasks will come."""
-        self._seen.pop(job, None)
+        self.seen.forget(job)
+        if job in self._ahead:
+            self._ahead.remove(job)
+
+    def needs_ids(self) -> bool:
+        """Whether ids are left to load, so `load_ids` should be called soon."""
+        return bool(self._ahead) or self.seen.loading
+
+    def load_ids(self) -> None:
+        """Load a slice of the ids of a job. Raise any BackendError; then the same slice is loaded next time."""
+        if self.seen.loading:
+            self.seen.load_slice()
+        else:
+            self.seen.load(self._ahead[0])
+            self._ahead.popleft()
 
     def relist(self) -> None:
         """Forget all chunks listed or read, but not admitted: the store may have lost them since."""
@@ -154,9 +171,12 @@ class Backlog:
             except GarbageError as error:
                 self._report(self._keys.chunk(self._number, name), str(error))
 
-    def _next_name(self) -> str:
-        job, names = next(iter(self._listed.items()))
-        del self._listed[job]
+    def _next_name(self) -> str | None:
+        """Take the next listed chunk of a job with loaded ids; None if there is none."""
+        job = next((job for job in self._listed if self.seen.load(job)), None)
+        if job is None:
+            return None
+        names = self._listed.pop(job)
         name = names.popleft()
         if names:
             self._listed[job] = names
@@ -212,19 +232,17 @@ class Backlog:
         self._report(self._keys.chunk(self._number, name), "the store has lost this open chunk")
         return lost_chunk(name, chunk.size)
 
-    def _fetch(self, names: list[str]) -> None:
+    def _fetch(self, tasks: int) -> None:
+        """Read chunks that may hold so many *tasks*, as far as there are any."""
+        names: list[str] = []
         try:
-            for job in sorted({job_of(name) for name in names} - self._seen.keys()):
-                self._seen[job] = self._load_seen(job)
+            while len(names) * CHUNK_TASKS < tasks and (name := self._next_name()) is not None:
+                names.append(name)
             self._read.extend(self._contents(names).items())
         except BackendError:
             self._known.difference_update(names)
             self.stale = True
             raise
-
-    def _load_seen(self, job: str) -> set[bytes]:
-        values = (entry.value for entry in self._backend.list(self._keys.seen(job, self._number)))
-        return {value[i : i + DIGEST_BYTES] for value in values for i in range(0, len(value), DIGEST_BYTES)}
 
     def _contents(
         self, names: Iterable[str], ahead: Mapping[str, Entry] = MappingProxyType({})

@@ -13,8 +13,9 @@ from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.results import encode_outcome, encode_outcomes
 from smoothcluster.records.shard import Shard
 from smoothcluster.work.backlog import Backlog, place_of
-from smoothcluster.work.context import Mark, WorkContext
+from smoothcluster.work.context import WorkContext
 from smoothcluster.work.pauses import Place
+from smoothcluster.work.sent_tasks import Mark
 
 RECORD_GROWTH_BYTES = 16 * 1024
 """Bytes of a commit kept free for growth of the shard's record."""

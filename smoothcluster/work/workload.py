@@ -39,6 +39,8 @@ class Workload:
         now = self._clock.monotonic()
         self._turns, self._pace = Turns(now), Pace(now, concurrency)
         self._watches: dict[int, Watch] = {}
+        self._slices = 0
+        """Number of slices of ids loaded so far."""
         self.restarts = Restarts(self.works, context, self._commit)
 
     # Ownership
@@ -126,6 +128,19 @@ class Workload:
         for work in list(self.works.values()):
             if self._due(work, now):
                 self._commit(work, 0, now)
+        self._load_ids()
+
+    def _load_ids(self) -> None:
+        """Load a slice of the ids of one shard that needs some; the shards take turns.
+
+        Called last in a turn, after all starts and commits, and only a slice: the tasks of other jobs, and those
+        admitted before, go on while the ids of a large job are loaded.
+        """
+        waiting = [work.backlog for work in self.works.values() if work.backlog.needs_ids()]
+        if waiting and self._may_start():
+            self._slices += 1
+            waiting[self._slices % len(waiting)].load_ids()
+            self._observer.wake()  # The next turn reads the next slice, or the chunks that waited for this slice.
 
     def next_time(self) -> float | None:
         """The latest time for the next `turn`, if nothing else happens; None if there is no need."""

@@ -195,9 +195,9 @@ BUGS = (
     ),
     Bug(
         "a successor does not load the ids that a job has",
-        "work/backlog.py",
-        "        values = (entry.value for entry in self._backend.list(self._keys.seen(job, self._number)))\n",
-        "        values: list[bytes] = []\n",
+        "work/seen_ids.py",
+        "        names = self._store.backend.keys(self._store.keys.seen(job, self._number))\n",
+        "        names: list[str] = []\n",
         60,
         "P[35]: ",
         breaks=(5,),

@@ -66,6 +66,20 @@ def test_a_repeat_in_a_list_is_found_before_anything_is_written(bench: Bench, cl
     assert cluster.jobs() == {}
 
 
+def test_repeats_in_an_iterator_are_skipped_and_counted(bench: Bench, cluster: Cluster) -> None:
+    """As tasks that are in the job already; the job finishes, with exact counts. Those of a finished job stay."""
+    job = cluster.submit((Task(id=name) for name in "abacab"), "j")
+    work_off(bench)
+    progress = job.wait(timeout=0)
+    assert (progress.total, progress.done, progress.skipped, progress.pending) == (3, 3, 3, 0)
+    assert [outcome.task_id for outcome in job.results()] == ["a", "b", "c"]
+    assert cluster.status()["tasks"] == {
+        "pending": 0, "running": 0, "done": 3, "failed": 0, "quarantined": 0, "skipped": 3,
+    }  # fmt: skip
+    put(bench.backend, KEYS.job("j"), Job("finished", 6, 1, "", "", skipped=3, done=3).to_json())
+    assert (job.progress().skipped, job.progress().total) == (3, 3)
+
+
 def test_a_jobs_name_must_be_able_to_be_part_of_a_key(cluster: Cluster) -> None:
     """As a group's."""
     with pytest.raises(UsageError, match="job 'a/b'"):
@@ -144,7 +158,7 @@ def test_status_tells_numbers_members_tasks_and_what_nobody_owns(bench: Bench, c
             status_of("a", role="runner", seat=0, shards=1, running=True),
             status_of("b", role="backup-runner", seat=None, shards=0, running=False),
         ],
-        "tasks": {"pending": 4, "running": 0, "done": 4, "failed": 1, "quarantined": 0},
+        "tasks": {"pending": 4, "running": 0, "done": 4, "failed": 1, "quarantined": 0, "skipped": 0},
         "jobs": {"j": "sealed", "old": "finished"},
         "unassigned": [1, 2],
         "breaker": "closed",

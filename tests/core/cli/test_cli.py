@@ -207,7 +207,7 @@ def test_status_shows_people_what_matters(invoke: Invoke, url: str, crawler: Clu
     assert lines[0] == "group default: 1 Runner, 0 Backup Runners, 32 shards"
     assert lines[2].split() == ["NAME", "ROLE", "SEAT", "SHARDS", "HOST", "PID", "RUNNING"]
     assert lines[3].split()[:4] == ["crawler_0", "runner", "0", "32"]
-    assert lines[5] == "tasks: 0 pending, 0 running, 5 done, 0 failed, 0 quarantined"
+    assert lines[5] == "tasks: 0 pending, 0 running, 5 done, 0 failed, 0 quarantined, 0 skipped"
     assert lines[6] in (f"jobs: {job.id} (sealed)", f"jobs: {job.id} (finished)")
     assert lines[7] == "unassigned shards: none"
     assert lines[8].startswith("garbage at default/members/x: ")

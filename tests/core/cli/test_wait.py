@@ -34,7 +34,7 @@ def test_it_waits_until_all_have_their_outcome(invoke: Invoke, url: str, crawler
     assert result.stderr == "job j: 2 done, 1 failed of 3 tasks\n"
     assert json.loads(invoke("wait", "j", "--json").stdout) == {
         "job": "j", "total": 3, "done": 2, "failed": 1, "quarantined": 0, "finished": True,
-        "unreadable": 0, "refused": 0,
+        "skipped": 0, "unreadable": 0, "refused": 0,
     }  # fmt: skip
 
 

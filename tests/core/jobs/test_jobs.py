@@ -1,6 +1,9 @@
 """Jobs: written exactly, read exactly, whatever the store answers."""
 
+import tracemalloc
+from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import pytest
 from core_kit import KEYS, Garbage, decode_chunk, ids, limits, put, store_of
@@ -98,14 +101,34 @@ def test_of_two_who_make_a_group_one_does() -> None:
     assert ensure_spec(store_of(faulty, new_id=ids("b"))) == first
 
 
-def test_one_id_twice_in_a_submit_is_an_error() -> None:
-    """The job stays open: what was written runs, and it can be completed."""
+def test_one_id_twice_in_a_list_is_an_error() -> None:
+    """Nothing is written."""
     backend = store()
     with pytest.raises(DuplicateTaskError, match="'t1' appears twice"):
-        submit(backend, iter([*tasks(2), Task(id="t1")]))
-    assert job_of(backend).state == JOB_OPEN
-    submit(backend, tasks(2), prefix="again")
-    assert job_of(backend).state == JOB_SEALED
+        submit(backend, [*tasks(2), Task(id="t1")])
+    assert read_job(store_of(backend), "j") is None
+
+
+def test_an_id_twice_in_an_iterator_is_written_twice() -> None:
+    """The shard's owner skips the second: a submit of any length needs no memory of its ids."""
+    backend = store()
+    submit(backend, iter([*tasks(2), Task(id="t1")]))
+    assert (job_of(backend).state, job_of(backend).tasks) == (JOB_SEALED, 3)
+
+
+def test_a_submit_of_an_iterator_remembers_no_task() -> None:
+    """Its memory is the same after many tasks as after few; 16 bytes for each would show."""
+    submission = Submission(store_of(store()), "j", 0.0)
+    encode = submission._encoded  # pyright: ignore[reportPrivateUsage]
+    encoded = encode(Task(id=f"http://localhost/{number}") for number in range(6000))
+    deque(islice(encoded, 1000), 0)
+    tracemalloc.start()
+    try:
+        deque(encoded, 0)
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 5000 * 16 / 2
 
 
 def test_what_is_no_task_is_an_error_that_names_it() -> None:
@@ -233,7 +256,7 @@ def test_progress_is_the_sum_of_what_shards_count() -> None:
     backend = store()
     books(backend, 10, {"done": 3, "added": 2}, {"failed": 1, "skipped": 1, "quarantined": 1})
     progress = read_progress(store_of(backend), "j", SPEC)
-    assert progress == Progress(11, 3, 1, 1, finished=False)
+    assert progress == Progress(11, 3, 1, 1, finished=False, skipped=1)
     assert progress.pending == 6
 
 
@@ -293,7 +316,7 @@ def test_a_job_is_marked_finished_once_with_its_sums() -> None:
         put(backend, KEYS.shard(number), Shard().to_json())
     job = job_of(backend)
     assert (job.state, job.added, job.skipped, job.done, job.failed) == (JOB_FINISHED, 1, 1, 2, 1)
-    assert read_progress(store_of(backend), "j", SPEC) == Progress(3, 2, 1, 0, finished=True)
+    assert read_progress(store_of(backend), "j", SPEC) == Progress(3, 2, 1, 0, finished=True, skipped=1)
     assert mark_finished(store_of(backend, new_id=ids("m")), "j", SPEC)
     assert job_of(backend).id == "m0"
 

@@ -12,7 +12,6 @@ from core_kit import KEYS, limits, put
 
 from smoothcluster.cluster import Cluster
 from smoothcluster.errors import (
-    DuplicateTaskError,
     JobClosedError,
     OutcomeUnknownError,
     SmoothclusterError,
@@ -134,13 +133,9 @@ def test_what_the_error_says_completes_the_job() -> None:
 
 
 def test_an_element_that_is_no_task_names_the_job(cluster: Cluster) -> None:
-    """Also a repeat, which an iterator shows too late."""
+    """It comes too late for an error that writes nothing."""
     with pytest.raises(UsageError, match="submit takes Tasks, not int: 4; job 'j' is open now"):
         cluster.submit(iter([FINE, 4]), "j")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    with pytest.raises(
-        DuplicateTaskError, match="'fine' appears twice in one submit; remove the repeat; job 'j' is open"
-    ):
-        cluster.submit(iter([FINE, FINE]), "j")
 
 
 def test_a_store_that_goes_away_half_way(cluster: Cluster, faulty: Faulty) -> None:

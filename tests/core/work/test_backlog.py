@@ -113,19 +113,23 @@ def test_a_listing_that_fails_is_made_again(backend: MemoryBackend) -> None:
     assert admitted(backlog) == ["a-0"]
 
 
-@pytest.mark.parametrize("method", ["list", "get_many"])
+@pytest.mark.parametrize("asked", [KEYS.seen("a", 0), KEYS.seen("b", 0), KEYS.chunk(0, "a-0"), KEYS.chunk(0, "b-0")])
 def test_a_chunk_that_could_not_be_read_is_read_later(
-    backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch, method: str
+    backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
     """Whether the ids of its job, or its tasks, could not be asked for."""
     write(backend, "a-0", "t")
     write(backend, "b-0", "u")
     backlog = waiting(backend)
 
-    def away(*_: object) -> None:
-        raise UnavailableError
+    def away(names: str | list[str]) -> object:
+        if asked in ([names] if isinstance(names, str) else names):
+            raise UnavailableError
+        return keys(names) if isinstance(names, str) else get_many(names)
 
-    monkeypatch.setattr(backend.store, method, away)
+    keys, get_many = backend.store.keys, backend.store.get_many
+    monkeypatch.setattr(backend.store, "keys", away)
+    monkeypatch.setattr(backend.store, "get_many", away)
     with pytest.raises(UnavailableError):
         backlog.fill(512)
     assert backlog.promising()
@@ -260,4 +264,41 @@ def test_a_finished_job_is_forgotten(backend: MemoryBackend) -> None:
     backlog.drop_chunk("a-0")
     backlog.forget_job("a")
     backlog.forget_job("a")
-    assert (backlog.tasks, backlog._seen) == ({}, {})  # pyright: ignore[reportPrivateUsage]
+    assert (backlog.tasks, len(backlog.seen.of("a"))) == ({}, 0)
+
+
+def test_the_ids_of_open_chunks_jobs_are_loaded_ahead(backend: MemoryBackend) -> None:
+    """While the tasks that a former owner admitted run; unless the job has finished meanwhile."""
+    record = Shard(open={"a-0": OpenChunk(1), "a-1": OpenChunk(1), "b-0": OpenChunk(1)})
+    faulty = Faulty(backend)
+    backlog = waiting(faulty, record)
+    faulty.refuse("read")
+    with pytest.raises(UnavailableError):
+        backlog.load_ids()
+    put(backend, f"{KEYS.seen('a', 0)}/0", digest("known"))
+    backlog.load_ids()
+    assert digest("known") in backlog.seen.of("a")
+    assert backlog.needs_ids()
+    backlog.forget_job("b")
+    assert not backlog.needs_ids()
+
+
+def test_a_chunk_is_read_once_the_ids_of_its_job_are_loaded(backend: MemoryBackend) -> None:
+    """Chunks of other jobs, and tasks that were admitted before, do not wait for that."""
+    for number in range(400):
+        put(backend, f"{KEYS.seen('many', 0)}/{number}", digest(f"known-{number}"))
+    write(backend, "many-0", "known-399", "new")
+    write(backend, "other-0", "t")
+    write(backend, "many-1", "open")
+    backlog = waiting(backend, Shard(open={"many-1": OpenChunk(1)}))
+    backlog.fill(512)
+    assert queued(backlog) == ["open"]
+    names: list[str] = []
+    while backlog.seen.loading:
+        assert backlog.promising()
+        names += admitted(backlog)
+        backlog.seen.load_slice()
+        backlog.fill(512)
+    assert names == ["other-0"]
+    assert admitted(backlog) == ["many-0"]
+    assert queued(backlog) == ["open", "t", "new"]

@@ -15,7 +15,7 @@ from smoothcluster.options import Retries
 from smoothcluster.pool import Run, RunState
 from smoothcluster.records.results import outcomes
 from smoothcluster.records.shard import OpenChunk, Shard
-from smoothcluster.work import SentTasks, ShardWork, place_of, shard_of
+from smoothcluster.work import ShardWork, place_of, shard_of
 
 
 @pytest.fixture
@@ -150,14 +150,6 @@ def test_the_same_id_in_another_job_is_another_task(bench: Bench) -> None:
         finish(work, done(run, Task(id="same")))
     bench.commit(work)
     assert [bench.read().record.counts[job]["added"] for job in "jk"] == [1, 1]
-
-
-def test_what_is_remembered_as_sent_is_bounded() -> None:
-    """The oldest is forgotten first: that costs a repeat, which is skipped."""
-    sent = SentTasks()
-    sent.add([("j", number.to_bytes(4, "big")) for number in range(SentTasks.MOST_MARKS + 2)])
-    assert ("j", b"\0\0\0\1") not in sent
-    assert ("j", b"\0\0\0\2") in sent
 
 
 @pytest.mark.promise(3)

@@ -6,12 +6,14 @@ from itertools import pairwise
 import pytest
 from core_kit import KEYS, Bench, HandPool, News, done, put, store_of
 
-from smoothcluster.backend import Delete
+from smoothcluster.backend import Create, Delete
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
+from smoothcluster.jobs.chunks import digest
 from smoothcluster.options import Retries
-from smoothcluster.records.shard import Shard
+from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.testing import Faulty
 from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS, MOST_MARKED_TASKS, SHARD_TURN_SECONDS, Pace
+from smoothcluster.work.seen_ids import FIRST_SLICE_KEYS, MOST_SLICE_KEYS
 from smoothcluster.work.workload import FULL_COMMIT_OUTCOMES, Workload
 
 
@@ -92,6 +94,75 @@ def test_the_rate_is_measured(desk: Desk) -> None:
         desk.clock.advance(COMMIT_INTERVAL_SECONDS / 10)
     desk.load.step()
     assert desk.load.outstanding > 2
+
+
+def test_tasks_that_were_admitted_go_on_while_the_ids_of_a_job_are_loaded(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn reads a bounded number of keys, and starts and records what there is to start and to record."""
+    bench, answered = desk.bench, list[int]()
+    known = [f"known-{each}" for each in range(1000)]
+    for number, task in enumerate(known):
+        bench.backend.commit([], [Create(f"{KEYS.seen('j', 0)}/{number:010d}.0", digest(task))])
+    bench.chunk("j-0", "known-0", "new", "known-999")
+    bench.chunk("j-1", *(f"open-{number}" for number in range(20)))
+    desk.load.drop(0)
+    bench.own(0, Shard(open={"j-1": OpenChunk(20)}))
+    desk.load.adopt(0, bench.read(0))
+    get_many, list_ = bench.store.get_many, bench.store.list
+    monkeypatch.setattr(bench.store, "get_many", lambda keys: (answered.append(len(keys)), get_many(keys))[1])
+    monkeypatch.setattr(bench.store, "list", lambda name: (answered.append(len(list_(name))), list_(name))[1])
+    loading = started = 0
+    ran: list[str] = []
+    for _ in range(20):
+        answered.clear()
+        woken = desk.news.woken
+        desk.load.step()
+        assert sum(answered) <= FIRST_SLICE_KEYS + MOST_SLICE_KEYS + 1, "two slices at most, and a chunk"
+        if desk.load.works[0].backlog.seen.loading:
+            assert desk.news.woken > woken, "the next slice waits for nothing"
+            loading += 1
+            started += len(desk.pool.waiting)
+        ran += [run.task.id for run in desk.pool.start() if run.task.id not in ran]
+        desk.pool.finish()
+    assert loading >= 3
+    assert started >= 4
+    assert ran == [*(f"open-{number}" for number in range(20)), "new"]
+    assert bench.read(0).record.counts["j"] == {"done": 21, "skipped": 2}
+
+
+def test_shards_take_turns_to_load_ids() -> None:
+    """One slice a turn, of all shards together."""
+    desk = Desk(shards=2)
+    for shard in range(2):
+        for number in range(400):
+            name = f"{KEYS.seen('j', shard)}/{number:010d}.0"
+            desk.bench.backend.commit([], [Create(name, digest(f"known-{number}"))])
+        desk.bench.chunk(f"j-{shard}", f"new-{shard}", shard=shard)
+    desk.load.step()
+    works = [work.backlog.seen for work in desk.load.works.values()]
+    turns = 1
+    while any(seen.loading for seen in works):
+        desk.load.step()
+        turns += 1
+    assert turns >= 4
+    desk.load.step()
+    assert sorted(run.task.id for run in desk.pool.start()) == ["new-0", "new-1"]
+
+
+def test_no_ids_are_loaded_while_nothing_may_start(desk: Desk) -> None:
+    """Another member may own the shard by now."""
+    for number in range(400):
+        desk.bench.backend.commit([], [Create(f"{KEYS.seen('j', 0)}/{number:010d}.0", digest(f"known-{number}"))])
+    desk.bench.chunk("j-0", "new")
+    desk.load.step()
+    assert desk.load.works[0].backlog.seen.loading
+    desk.held = False
+    woken = desk.news.woken
+    for _ in range(5):
+        desk.load.step()
+    assert desk.load.works[0].backlog.seen.loading
+    assert desk.news.woken == woken
 
 
 @pytest.mark.promise(4)
