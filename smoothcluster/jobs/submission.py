@@ -11,7 +11,7 @@ already read. So the counts of an unfinished job may seem to add up. But every c
 row are equal, all counts had these values at the moment between the readings.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -22,11 +22,17 @@ from smoothcluster.errors import BackendError, DuplicateTaskError, JobClosedErro
 from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import ensure_spec, read_job
-from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task
+from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task, pack
 from smoothcluster.jobs.digest_set import DigestSet
 from smoothcluster.model import Task
 from smoothcluster.records.job import JOB_DELETED, JOB_FINISHED, JOB_OPEN, JOB_SEALED, Job
 from smoothcluster.retry import patiently
+
+PACKET_HEAD_BYTES = 512
+"""Bytes counted for the key and the framing of a chunk in a commit."""
+
+JOB_RECORD_BYTES = 2048
+"""Bytes counted for the job's record in a commit."""
 
 
 class Submission:
@@ -36,6 +42,8 @@ class Submission:
         self._store, self._job, self._patience, self._max_tasks = store, job, patience, max_tasks
         self._backend, self._keys, self._clock = store.backend, store.keys, store.clock
         self._limits = store.backend.guarantees
+        self._room = self._limits.largest_commit - JOB_RECORD_BYTES
+        """Bytes of a commit for chunks."""
         self._waiting: list[Packet] = []
         self._size = 0
         self._state: str | None = None
@@ -59,6 +67,8 @@ class Submission:
         check_tasks("submit", tasks)
         encoded = self._encoded(tasks)
         whole = [*encoded] if isinstance(tasks, Collection) else None
+        if whole and self._write_at_once(whole):
+            return
         parts = chain([*islice(encoded, 1)], encoded) if whole is None else whole
         while True:
             history = patiently(self._clock, self._patience, self._store.history)
@@ -89,6 +99,23 @@ class Submission:
             f" repeats are skipped. To end the job without more tasks, call submit([], job={self._job!r})"
         )
 
+    def _write_at_once(self, whole: Sequence[tuple[bytes, str]]) -> bool:
+        """Write all tasks and seal the job in one commit.
+
+        Return False if the tasks need several commits, or if the store may have lost the commit.
+        """
+        if sum(len(text) for _, text in whole) > self._room:
+            return False
+        spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._store))
+        packets = pack(whole, spec.shards)
+        size = sum(packet.size + PACKET_HEAD_BYTES for packet in packets)
+        if size > self._room or len(packets) + 1 > self._limits.most_operations:
+            return False
+        history = patiently(self._clock, self._patience, self._store.history)
+        self._commit(packets, len(whole), JOB_SEALED)
+        self.written = len(whole)
+        return history == patiently(self._clock, self._patience, self._store.history)
+
     def _write(self, parts: Iterable[tuple[bytes, str]]) -> None:
         spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._store))
         self._commit([], 0, JOB_OPEN)
@@ -114,9 +141,8 @@ class Submission:
             yield mark, encode_task(task)
 
     def _queue(self, packet: Packet) -> None:
-        size = packet.size + 512
-        room = self._limits.largest_commit - 2048
-        if self._waiting and (self._size + size > room or len(self._waiting) + 2 > self._limits.most_operations):
+        size = packet.size + PACKET_HEAD_BYTES
+        if self._waiting and (self._size + size > self._room or len(self._waiting) + 2 > self._limits.most_operations):
             self._flush()
         self._waiting.append(packet)
         self._size += size
@@ -132,7 +158,7 @@ class Submission:
         """Write *packets* and what they add to the job's record, exactly once."""
         while True:
             before = patiently(self._clock, self._patience, self._read)
-            if state == JOB_SEALED and before is not None and before.record.state == JOB_FINISHED:
+            if state == JOB_SEALED and not packets and before is not None and before.record.state == JOB_FINISHED:
                 return  # A finished job was sealed before, and every task written here has an outcome.
             job = self._next_record(before, packets, tasks, state)
             if self._commit_until_known(self._changes(before, job, packets), job):

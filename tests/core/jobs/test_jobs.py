@@ -1,7 +1,7 @@
 """Jobs: written exactly, read exactly, whatever the store answers."""
 
 import tracemalloc
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 
@@ -69,6 +69,34 @@ def test_a_submit_writes_every_task_once_and_seals() -> None:
     job = job_of(backend)
     assert (job.state, job.tasks, job.chunks) == (JOB_SEALED, 1000, chunks)
     assert job.at.startswith("2020-09-13T")
+
+
+@pytest.mark.parametrize(("count", "commits"), [(1, 1), (1000, 1), (2000, 4)])
+def test_few_tasks_are_one_commit(count: int, commits: int) -> None:
+    """What fits is complete after one commit; a larger job is opened, written in two commits, and sealed."""
+    backend = store(limits(largest_commit=25_000))
+    submit(backend, [], "other")  # The group is there.
+    faulty = Faulty(backend)
+    through, acts = faulty.through, Counter[str]()
+
+    def counted(act: str, call: Callable[[], object]) -> object:
+        acts[act] += 1
+        return through(act, call)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    faulty.through = counted  # type: ignore[assignment,method-assign]  # pyright: ignore[reportAttributeAccessIssue]
+    submit(faulty, tasks(count))
+    assert acts["commit"] == commits
+    assert (job_of(backend).tasks, job_of(backend).state) == (count, JOB_SEALED)
+
+
+def test_a_commit_that_the_store_may_have_lost_is_written_again() -> None:
+    """In the ways of a large submit: repeats are skipped."""
+    backend = store()
+    histories = iter(["old", "new", "new", "new", "new", "new"])
+    access = store_of(backend)
+    access.history = lambda: next(histories)  # type: ignore[method-assign]
+    Submission(access, "j", 0.0).run(tasks(3))
+    assert (job_of(backend).tasks, job_of(backend).state) == (6, JOB_SEALED)
 
 
 def test_a_submit_of_nothing_makes_a_sealed_job() -> None:
@@ -156,9 +184,9 @@ def test_a_garbage_job_is_an_error() -> None:
 
 
 @pytest.mark.promise(3)
-@given(st.lists(st.sampled_from(["drop", "hold", "fine"]), max_size=12))
-@settings(max_examples=40, deadline=None)
-def test_a_commit_of_unknown_outcome_is_applied_once(fates: list[str]) -> None:
+@given(st.lists(st.sampled_from(["drop", "hold", "fine"]), max_size=12), st.sampled_from([20, 600]))
+@settings(max_examples=60, deadline=None)
+def test_a_commit_of_unknown_outcome_is_applied_once(fates: list[str], count: int) -> None:
     """It is sent again unchanged until its fate is known; what arrives late is refused."""
     backend = store(limits(largest_commit=30_000))
     faulty = Faulty(backend)
@@ -177,10 +205,10 @@ def test_a_commit_of_unknown_outcome_is_applied_once(fates: list[str]) -> None:
         return through(act, call)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     faulty.through = fate  # type: ignore[assignment,method-assign]  # pyright: ignore[reportAttributeAccessIssue]
-    submission.run(tasks(600))
+    submission.run(tasks(count))
     faulty.deliver()
-    assert written(backend) == sorted(task.id for task in tasks(600))
-    assert (job_of(backend).tasks, job_of(backend).state) == (600, JOB_SEALED)
+    assert written(backend) == sorted(task.id for task in tasks(count))
+    assert (job_of(backend).tasks, job_of(backend).state) == (count, JOB_SEALED)
 
 
 class _Never:
