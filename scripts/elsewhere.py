@@ -159,12 +159,12 @@ def run(names: str, arguments: Sequence[str]) -> tuple[bool | None, str]:
 
 
 def ended(tests: "subprocess.Popen[str]") -> int:
-    """Wait for the end of *tests* and return the exit status. Interrupted, interrupt the whole group of *tests* first."""
+    """Wait for the end of *tests* and return the exit status. Pass an interrupt on to the whole group of *tests*."""
     try:
         return tests.wait()
     except KeyboardInterrupt:
-        os.killpg(tests.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(tests.pid, signal.SIGINT)
             tests.wait(SECONDS_TO_LEAVE)
         with suppress(ProcessLookupError):
             os.killpg(tests.pid, signal.SIGKILL)
