@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-ROOT = Path(__file__).resolve().parent.parent
+OUR_CHECKOUT = Path(__file__).resolve().parent.parent
 
-SURROUNDINGS = {
+KNOWN_SURROUNDINGS = {
     "debian": "Debian's Python is the only Python",
     "python3.13": "Python 3.13 is the only Python",
     "c-locale": "LC_ALL=C",
@@ -33,10 +33,10 @@ SURROUNDINGS = {
     "no-servers": "as no-root, and no server, shell or drawing program is installed",
 }
 
-SERVERS = ("etcd*", "redis-*", "java", "zsh*", "fish*", "dot")
+SERVER_PROGRAMS = ("etcd*", "redis-*", "java", "zsh*", "fish*", "dot")
 """The programs that `no-servers` hides."""
 
-LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS_TO_LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SECONDS_TO_LEAVE = 60.0
 """Time that an interrupted run has to end what it started."""
@@ -71,7 +71,7 @@ class Surroundings:
         """Make the clone and the home."""
         self.home.mkdir()
         self.checkout.parent.mkdir(exist_ok=True)
-        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(self.checkout)], check=True)
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(OUR_CHECKOUT), str(self.checkout)], check=True)
         if self.account is not None:
             for path in (self.home, self.checkout, *self.checkout.rglob("*")):
                 os.chown(path, self.account.pw_uid, self.account.pw_gid, follow_symlinks=False)
@@ -104,7 +104,7 @@ class Surroundings:
         """The PATH. To hide programs, make a folder with links to all others."""
         hidden = ["sudo"] if self.names & {"no-root", "no-servers"} else []
         if "no-servers" in self.names:
-            hidden += SERVERS
+            hidden += SERVER_PROGRAMS
         python = _newer_python() if "python3.13" in self.names else None
         if python is not None:
             hidden.append("python*")
@@ -174,7 +174,7 @@ def ended(tests: "subprocess.Popen[str]") -> int:
 
 def interrupt(_number: int, _frame: FrameType | None) -> None:
     """Leave, whatever the signal; the next signals must not disturb that."""
-    for number in LEAVING:
+    for number in SIGNALS_TO_LEAVE:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
@@ -183,7 +183,7 @@ def counted(folder: Path) -> str:
     """The sum of the tests whose results lie in *folder*."""
     if not folder.is_dir():
         return "no tests"
-    tally = [sys.executable, str(ROOT / "scripts" / "tally.py"), str(folder)]
+    tally = [sys.executable, str(OUR_CHECKOUT / "scripts" / "tally.py"), str(folder)]
     return subprocess.run(tally, capture_output=True, text=True, check=False).stdout.splitlines()[-1]
 
 
@@ -192,22 +192,24 @@ def parsed(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     begin = next((number for number, each in enumerate(arguments) if each.startswith("-")), len(arguments))
     names, others = list(arguments[:begin]), list(arguments[begin:])
     for name in "+".join(names).split("+") if names else []:
-        if name not in SURROUNDINGS:
-            sys.exit(f"unknown surroundings: {name!r}. There are: {', '.join(SURROUNDINGS)}")
-    return names or list(SURROUNDINGS), others[1:] if others[:1] == ["--"] else others
+        if name not in KNOWN_SURROUNDINGS:
+            sys.exit(f"unknown surroundings: {name!r}. There are: {', '.join(KNOWN_SURROUNDINGS)}")
+    return names or list(KNOWN_SURROUNDINGS), others[1:] if others[:1] == ["--"] else others
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the module says, and return the exit status."""
     if arguments[:1] in (["-h"], ["--help"]):
-        described = "\n".join(f"{name:12} {text}" for name, text in SURROUNDINGS.items())
+        described = "\n".join(f"{name:12} {text}" for name, text in KNOWN_SURROUNDINGS.items())
         print(f"{__doc__}\n{described}")
         return 0
     names, others = parsed(arguments)
-    if subprocess.run(["git", "-C", str(ROOT), "status", "--porcelain"], capture_output=True, check=False).stdout:
+    if subprocess.run(
+        ["git", "-C", str(OUR_CHECKOUT), "status", "--porcelain"], capture_output=True, check=False
+    ).stdout:
         print("== the last commit is tested, without the changes of the checkout", flush=True)
     os.umask(0o022)  # Another user must be able to read the clone.
-    for number in LEAVING:
+    for number in SIGNALS_TO_LEAVE:
         signal.signal(number, interrupt)
     ends: dict[str, tuple[bool | None, str]] = {}
     try:

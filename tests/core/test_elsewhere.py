@@ -43,7 +43,7 @@ def test_names_come_before_what_scripts_test_takes(
 
 def test_without_a_name_each_has_its_turn(script: Any) -> None:
     """Also with arguments for `scripts/test`."""
-    assert script.parsed(["-e", "sim"]) == (list(script.SURROUNDINGS), ["-e", "sim"])
+    assert script.parsed(["-e", "sim"]) == (list(script.KNOWN_SURROUNDINGS), ["-e", "sim"])
 
 
 @pytest.mark.parametrize("name", ["c-local", "debian+c-local", "", "debian+"])
@@ -56,7 +56,7 @@ def test_an_unknown_name_is_a_mistake(script: Any, name: str) -> None:
 def test_contributors_are_told_of_each(script: Any) -> None:
     """By the names that the script takes, and the commands that they are shown are right."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    assert [name for name in script.SURROUNDINGS if f"| `{name}` |" not in text] == []
+    assert [name for name in script.KNOWN_SURROUNDINGS if f"| `{name}` |" not in text] == []
     for line in block("CONTRIBUTING.md", "sh", "scripts/elsewhere.py").splitlines():
         assert script.parsed(shlex.split(line, comments=True)[2:])
 
