@@ -5,19 +5,35 @@ die() {
     exit 1
 }
 
-# need PACKAGE...: install Debian packages, or say what to do.
-need() {
-    command -v apt-get >/dev/null || die "missing, and there is no apt-get: install what Debian calls '$*'"
+# install PACKAGE...: install Debian packages; where that is impossible, say why and return 1.
+install() {
     local root=(env DEBIAN_FRONTEND=noninteractive)
+    if ! command -v apt-get >/dev/null; then
+        echo "missing, and there is no apt-get: install what Debian calls '$*'" >&2
+        return 1
+    fi
     if [ "$(id -u)" -ne 0 ]; then
-        command -v sudo >/dev/null || die "missing: as root, run: apt-get update && apt-get install -y $*"
+        if ! command -v sudo >/dev/null; then
+            echo "missing: as root, run: apt-get update && apt-get install -y $*" >&2
+            return 1
+        fi
         root=(sudo "${root[@]}")
         [ -t 0 ] || root=(sudo -n "${root[@]:1}")
     fi
-    echo "== apt-get install $*"
-    "${root[@]}" apt-get update -qq || die "apt-get update failed"
     # Slim images leave documentation out of every package; ours is what the tests crawl.
-    "${root[@]}" apt-get install -y -qq --no-install-recommends --reinstall \
-        -o Dpkg::Options::=--path-include='/usr/share/doc/python3.11*' "$@" </dev/null >/dev/null ||
-        die "could not install: $*"
+    root+=(apt-get -qq -o Dpkg::Options::=--path-include='/usr/share/doc/python3.11*')
+    echo "== apt-get install $*"
+    "${root[@]}" update || return 1
+    "${root[@]}" install -y --no-install-recommends --reinstall "$@" </dev/null >/dev/null && return
+    # A package that this release lacks must not keep out the others.
+    local package status=0
+    for package; do
+        "${root[@]}" install -y --no-install-recommends --reinstall "$package" </dev/null >/dev/null || status=1
+    done
+    return "$status"
+}
+
+# need PACKAGE...: install Debian packages, or end.
+need() {
+    install "$@" || die "could not install: $*"
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from memory_store import MemoryStore
 from redis_server import RedisServer
-from servers import ServerMissingError, logs
+from servers import logs
 from zookeeper_server import ZookeeperServer
 
 if TYPE_CHECKING:
@@ -51,11 +51,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 def own_zookeeper() -> Iterator[ZookeeperServer]:
     """A server of our own with short ticks: leases from 0.2 to 60 seconds. Not to be stopped or paused."""
     server = ZookeeperServer(tick_time=100, settings={"minSessionTimeout": 200, "maxSessionTimeout": 60_000})
-    try:
-        server.start()
-    except ServerMissingError as error:
-        server.stop()
-        pytest.fail(str(error), pytrace=False)
+    server.start()
     yield server
     server.stop()
 
@@ -76,11 +72,7 @@ def etcd_server() -> Iterator["EtcdServer"]:
     from etcd_server import QUICK, EtcdServer
 
     server = EtcdServer(QUICK)
-    try:
-        server.start()
-    except ServerMissingError as error:
-        server.stop()
-        pytest.fail(str(error), pytrace=False)
+    server.start()
     yield server
     server.stop()
 
@@ -89,11 +81,7 @@ def etcd_server() -> Iterator["EtcdServer"]:
 def own_redis() -> Iterator[RedisServer]:
     """A server of our own. Not to be stopped or paused."""
     server = RedisServer({"appendfsync": "everysec"})
-    try:
-        server.start()
-    except ServerMissingError as error:
-        server.stop()
-        pytest.fail(str(error), pytrace=False)
+    server.start()
     yield server
     server.stop()
 

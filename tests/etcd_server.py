@@ -7,7 +7,7 @@ from typing import Any, final
 
 import grpc
 from etcd3 import etcdrpc
-from servers import Ensemble, Peer, ServerMissingError, free_port
+from servers import Ensemble, Peer, free_port, not_installed
 
 rpc: Any = etcdrpc
 """etcd's own calls, without types."""
@@ -103,7 +103,7 @@ class EtcdServer(Peer):
     def command(self) -> Sequence[str]:
         """Itself, with its flags."""
         if shutil.which("etcd") is None:
-            raise ServerMissingError("no etcd found: apt-get install etcd-server")
+            not_installed("etcd", "etcd-server")
         return ["etcd", *(f"--{name}={value}" for name, value in self._flags.items())]
 
     def _channel(self) -> Any:

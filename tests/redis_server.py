@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Self, final
 
-from servers import Server, ServerMissingError, Servers, free_port
+from servers import Server, Servers, free_port, not_installed
 
 
 @final
@@ -41,7 +41,7 @@ class RedisServer(Server):
         """Itself, with its configuration."""
         program = shutil.which("redis-server")
         if program is None:
-            raise ServerMissingError("no redis-server found: apt-get install redis-server")
+            not_installed("redis-server", "redis-server")
         return [program, str(self.folder / "redis.conf"), *(["--sentinel"] if self._sentinel else [])]
 
     def save(self) -> None:

@@ -1,5 +1,6 @@
 """Real servers for tests and benchmarks: plain processes on free ports of the loopback, ended by their pid."""
 
+import os
 import random
 import shutil
 import signal
@@ -12,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import ClassVar, Generic, NoReturn, Self, TypeVar
 from weakref import WeakSet
 
+import pytest
 from processes import pause, spawn
 
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -22,12 +24,23 @@ from smoothcluster.clock import SYSTEM_CLOCK
 START = 60.0
 """Seconds that a server, or several together, may take to be ready."""
 
+WITHOUT = "SMOOTHCLUSTER_TEST_WITHOUT"
+"""The variable in which `scripts/test` names the Debian packages that it could not install."""
+
 _reservations: list[socket.socket] = []
 _servers: "WeakSet[Server]" = WeakSet()
 
 
-class ServerMissingError(Exception):
-    """A server cannot be started here; the message says what to install."""
+def not_installed(program: str, package: str) -> NoReturn:
+    """End the test, for want of *program* in the Debian package *package*.
+
+    The test is skipped only if `scripts/test` could not install the package, and said so. Otherwise the test fails:
+    nobody is to believe that a store is tested because no test failed.
+    """
+    message = f"no {program} found: apt-get install {package}"
+    if package in os.environ.get(WITHOUT, "").split():
+        pytest.skip(message)
+    pytest.fail(message, pytrace=False)
 
 
 def free_port() -> int:
@@ -88,7 +101,7 @@ class Server(ABC):
 
     @abstractmethod
     def command(self) -> Sequence[str]:
-        """What starts it. Raise ServerMissingError if it is not installed."""
+        """What starts it. End the test with `not_installed` if it is not installed."""
 
     @abstractmethod
     def answers(self) -> bool:
@@ -122,10 +135,15 @@ class Server(ABC):
         return path.read_text(errors="replace") if path.exists() else ""
 
     def start(self) -> Self:
-        """Start it and wait until it answers. Raise ServerMissingError if it is not installed."""
+        """Start it and wait until it answers. If it is not installed, the test ends."""
+        try:
+            command = self.command()
+        except BaseException:
+            self.stop()
+            raise
         with (self.folder / "log").open("ab") as log:
             self._process = spawn(
-                self.command(),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

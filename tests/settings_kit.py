@@ -82,11 +82,11 @@ def crawl(
 ) -> Crawled:
     """Run the script on the store at *url*; *flags* are those of Python, *shell* redirections of the shell."""
     report, errors = script.with_suffix(".report"), script.with_suffix(".errors")
-    report.unlink(missing_ok=True)
+    report.write_text("")  # Made by the script, it might not be readable: the script may change its umask.
     arguments = [str(script), url, f"test-{secrets.token_hex(6)}", "isolated" if isolated else "together", str(report)]
     command = ["sh", "-c", f'exec "$@" {shell}', "sh", sys.executable, *flags, *arguments]
     with errors.open("wb") as file:
         status = subprocess.run(
             command, env=os.environ | dict(env or {}), stdout=file, stderr=file, check=False, timeout=2 * PATIENCE
         ).returncode
-    return Crawled(status, errors.read_text(errors="replace"), report.read_text().strip() if report.exists() else "")
+    return Crawled(status, errors.read_text(errors="replace"), report.read_text().strip())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
-from servers import Ensemble, Peer, ServerMissingError, free_port
+from servers import Ensemble, Peer, free_port, not_installed
 
 _JARS = Path("/usr/share/java")
 _CLASSES = (
@@ -106,7 +106,7 @@ def _java() -> str:
     home = os.environ.get("JAVA_HOME")
     java = shutil.which("java", path=f"{home}/bin" if home else None) or shutil.which("java")
     if java is None:
-        raise ServerMissingError("no java found: apt-get install zookeeper, or set JAVA_HOME")
+        not_installed("java", "zookeeper")
     return java
 
 
@@ -114,7 +114,7 @@ def _class_path() -> str:
     jars = [sorted(_JARS.glob(name)) for name in _CLASSES]
     missing = [name for name, found in zip(_CLASSES[:5], jars, strict=False) if not found]
     if missing:
-        raise ServerMissingError(f"{_JARS} has no {', '.join(missing)}: apt-get install zookeeper")
+        not_installed(f"{', '.join(missing)} in {_JARS}", "zookeeper")
     return ":".join(str(jar) for found in jars for jar in found)
 
 

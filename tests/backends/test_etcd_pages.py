@@ -10,6 +10,7 @@ import pytest
 from certificates import make_certificates
 from etcd_server import EtcdServer
 from pages import block
+from servers import not_installed
 from smoothcluster_etcd import EtcdBackend
 
 from smoothcluster.backend import CoordinationBackend, Create
@@ -22,7 +23,7 @@ SECRET = "open sesame"
 def test_passwords_and_tls(tmp_path: Path) -> None:
     """A user is made as the README of the adapter says, and gets in with the program of the how-to guide."""
     if shutil.which("etcdctl") is None:
-        pytest.fail("no etcdctl found: apt-get install etcd-client", pytrace=False)
+        not_installed("etcdctl", "etcd-client")
     make_certificates(tmp_path)
     files = {"cert-file": "server.pem", "key-file": "server.key", "trusted-ca-file": "ca.pem", "authority": "ca.pem"}
     tls = {name: tmp_path / file for name, file in files.items()}

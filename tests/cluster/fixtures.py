@@ -9,7 +9,6 @@ import pytest
 from cluster.group import Group, NewGroup
 from cluster.stores import Kind, Store, wanted
 from cluster.topologies import Topology
-from servers import ServerMissingError
 
 __all__ = ["group", "kind", "mark_slow", "new_group", "own_store", "plain_store", "store", "topology"]
 
@@ -50,10 +49,7 @@ def plain_store(kind: Kind) -> Iterator[Store]:
 def _started(kind: Kind, start: Callable[[], Store] | None) -> Iterator[Store]:
     if start is None:
         pytest.skip(f"{kind} has no server")
-    try:
-        server = start()
-    except ServerMissingError as error:
-        pytest.fail(str(error), pytrace=False)
+    server = start()
     yield server
     server.stop()
 
@@ -64,10 +60,7 @@ def topology(kind: Kind) -> Iterator[Topology]:
     if kind.several is None:
         pytest.skip(f"{kind} has one place")
     servers = kind.several()
-    try:
-        servers.start()
-    except ServerMissingError as error:
-        pytest.fail(str(error), pytrace=False)
+    servers.start()
     yield servers
     servers.stop()
 
