@@ -1172,6 +1172,19 @@ def test_closing_leaves_no_thread(server: RedisServer, state: str) -> None:
         backend.for_group("three").watch("a", Wakes())
 
 
+def test_closing_waits_for_no_server(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of watches wait for entries of a stream: the close ends that wait, however long it is."""
+    monkeypatch.setattr("smoothcluster_redis.watches._READ_BLOCK_SECONDS", 3600.0)
+    backend = RedisBackend(server.hosts, timeout=3600.0)
+    for part in (backend, backend.for_group("one")):
+        part.watch("a", Wakes())
+    eventually(lambda: "blocked_clients:2" in server.ask("INFO", "clients"))
+    closer = threading.Thread(target=backend.close, daemon=True)
+    closer.start()
+    closer.join(30.0)
+    assert not closer.is_alive()
+
+
 def test_closing_leaves_no_connection(server: RedisServer) -> None:
     """Those of all parts end."""
     with closing(RedisBackend(server.hosts)) as backend:
