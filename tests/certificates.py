@@ -9,7 +9,6 @@ def make_certificates(folder: Path, names: str = "IP:127.0.0.1", **others: str) 
 
     The server's and the client's are for *names* alone; each of *others* is one more, for the names given.
     """
-
     # A key on a curve takes a millisecond, one of RSA up to a second.
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
 

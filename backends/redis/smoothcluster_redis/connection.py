@@ -141,7 +141,7 @@ class StoreConnection:
         self.number, self.store, self.history = int(answer[0]), answer[1], answer[2].decode()
 
     def interrupt(self) -> None:
-        """End the wait of another thread for an answer. The thread gets the driver's error and closes the connection."""
+        """Interrupt another thread that waits for an answer. The thread gets an error, and closes the connection."""
         link = self._connection._sock  # noqa: SLF001  # the driver has no call for this
         if link is not None:
             with suppress(OSError):
