@@ -294,6 +294,7 @@ def test_a_leader_that_was_replaced_renews_nothing(ensemble: EtcdEnsemble) -> No
         assert eventually(lambda: reached(lambda: [lease.renew()])) == [False]
 
 
+@pytest.mark.slow
 def test_a_server_cut_off_from_the_others_is_left_at_once(ensemble: EtcdEnsemble) -> None:
     """It knows no leader and says so: nothing was done, and another one is asked within the same call."""
     with closing(EtcdBackend(ensemble.hosts, timeout=10.0)) as backend:
@@ -826,6 +827,7 @@ def test_credentials_where_nobody_asks_are_a_mistake(backend: EtcdBackend, etcd_
         mistaken.get("a")
 
 
+@pytest.mark.slow
 def test_a_token_that_has_expired_is_replaced(guarded: EtcdServer) -> None:
     """Calls notice and ask for another; a watch that outlives its token hears on, over a reconnect, too."""
     proxy = Proxy(guarded.port)
@@ -849,6 +851,7 @@ def test_a_token_that_has_expired_is_replaced(guarded: EtcdServer) -> None:
             assert lease.renew()
 
 
+@pytest.mark.slow
 def test_a_watch_alone_notices_that_its_token_has_expired(guarded: EtcdServer) -> None:
     """One that is added to a stream begun with a token that is good no longer hears all the same, and so do others."""
     with (

@@ -623,24 +623,6 @@ def test_a_refusal_is_certain(server: RedisServer, words: tuple[str, ...]) -> No
         assert eventually(lambda: reached(lambda: backend.keys("a"))) == ["a/1"]
 
 
-def test_a_disk_that_cannot_be_written_is_a_refusal() -> None:
-    """MISCONF: the server could not save, and takes no more changes."""
-    with (
-        RedisServer({"save": "3600 1", "dbfilename": "taken"}) as server,
-        closing(RedisBackend(server.hosts)) as backend,
-    ):
-        create(backend, "a", b"old")
-        Path(server.ask("CONFIG", "GET", "dir").splitlines()[1], "taken").mkdir()
-        server.ask("BGSAVE")
-        eventually(lambda: "rdb_last_bgsave_status:err" in server.ask("INFO", "persistence"))
-        with pytest.raises(UnavailableError, match=r"disk.*MISCONF"):
-            backend.commit([], [Update("a", b"new")])
-        server.ask("CONFIG", "SET", "save", "")  # Or it would not let itself be stopped.
-        entry = backend.get("a")
-        assert entry is not None
-        assert entry.value == b"old"
-
-
 def test_a_server_busy_with_anothers_script_is_a_refusal(server: RedisServer) -> None:
     """BUSY: nothing was applied; when the script is over, or was killed, the same client goes on."""
     server.ask("CONFIG", "SET", "busy-reply-threshold", "50")

@@ -520,6 +520,7 @@ def test_reads_go_on_after_the_store_was_restored(quiet_server: ZookeeperServer)
         assert backend.history() == after
 
 
+@pytest.mark.slow
 def test_a_commit_is_the_first_to_find_the_store_emptied() -> None:
     """The numbers of versions begin again: a commit with one from before is refused, though no read came before it."""
     with (

@@ -51,10 +51,8 @@ assert pathlib.Path(sys.argv[0]).name == "crawl_script.py"
 @pytest.mark.parametrize(
     ("settings", "handler"),
     [
-        pytest.param(SIGNALS, SIGNALS_ARE_FRESH, id="signals"),
-        pytest.param(PLACES, ARGUMENTS_ARE_OURS, id="places"),
-        pytest.param("os.umask(0o777)\nsys.setrecursionlimit(100)", "pass", id="little"),
-        pytest.param("os.umask(0)\nsys.setrecursionlimit(2**31 - 1)", "pass", id="much"),
+        pytest.param(f"{SIGNALS}os.umask(0o777)\nsys.setrecursionlimit(100)", SIGNALS_ARE_FRESH, id="signals, little"),
+        pytest.param(f"{PLACES}os.umask(0)\nsys.setrecursionlimit(2**31 - 1)", ARGUMENTS_ARE_OURS, id="places, much"),
     ],
 )
 def test_settings_of_the_script_do_not_reach_children(tmp_path: Path, settings: str, handler: str) -> None:
