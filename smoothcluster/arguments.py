@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from math import inf
 
 from smoothcluster.errors import UsageError
+from smoothcluster.green_threads import refuse_green_threads
 
 _NAME_PATTERN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,99}")
 
@@ -63,10 +64,11 @@ def check_callable(what: str, value: object) -> None:
 
 
 def check_backend(backend: object) -> None:
-    """Raise UsageError unless *backend* is the object of a backend.
+    """Raise UsageError unless *backend* is the object of a backend, in a process with real threads.
 
     The message shows no value: the URL of a store may contain a password.
     """
+    refuse_green_threads()
     looks_right = any(callable(getattr(backend, method, None)) for method in ("for_group", "lease"))
     if isinstance(backend, type) or not looks_right:
         kind = f"the class {backend.__name__}" if isinstance(backend, type) else type(backend).__name__

@@ -33,7 +33,6 @@ from smoothcluster.member.settings import Settings
 from smoothcluster.model import Handler, Role
 from smoothcluster.options import DEFAULT_MAX_TASKS, Isolation, Retries
 from smoothcluster.pool.children.main import importing
-from smoothcluster.pool.green_threads import refuse_green_threads
 from smoothcluster.pool.handlers import check_handler
 from smoothcluster.retry import patiently
 
@@ -115,7 +114,6 @@ class ClusterCrawler:
         max_tasks: int = DEFAULT_MAX_TASKS,
         join: bool = True,
     ) -> None:
-        refuse_green_threads()
         if importing():
             raise UsageError("a child process imports this module to find the handler, so make crawlers in functions")
         for keyword, value, kind in (

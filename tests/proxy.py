@@ -86,6 +86,9 @@ class Proxy:
                 inner.close()
                 continue
             outer.settimeout(None)
+            if isinstance(self._target, int):
+                for each in (inner, outer):  # As clients and servers do: else a second request waits for an ACK.
+                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets += [inner, outer]
             self._run(self._pump, inner, outer, False)
             self._run(self._pump, outer, inner, True)

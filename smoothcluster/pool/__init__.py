@@ -7,8 +7,7 @@ The coordinator hands over each `Run` with `put`, and finds the run with the out
 
 Parts: `protocol` is the interface for the coordinator; `threads` runs sync handlers and `event_loop` runs async
 handlers; `run` is a single start of a task and encodes the outcome; `handlers` tells the kinds of handlers apart;
-`fork_guard` ends copies of the process after a handler forks; `green_threads` refuses gevent; `children` runs tasks in
-child processes.
+`fork_guard` ends copies of the process after a handler forks; `children` runs tasks in child processes.
 
 Invariants: a run leaves the pool at most once, by `finished` or by `take_back`; at most *concurrency* handlers run at
 once; values are encoded here, never by the coordinator.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 from certificates import make_certificates
-from etcd_server import EtcdEnsemble, EtcdServer, rpc
+from etcd_server import QUICK, EtcdEnsemble, EtcdServer, rpc
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 from proxy import Proxy
@@ -85,7 +85,7 @@ class TestEtcd(BackendConformance):
 @pytest.fixture(scope="module")
 def outage_server() -> Iterator[EtcdServer]:
     """A server that one class's tests restart."""
-    with EtcdServer() as server:
+    with EtcdServer(QUICK) as server:
         yield server
 
 
@@ -168,20 +168,21 @@ def backend(connect: Callable[..., EtcdBackend]) -> EtcdBackend:
 @pytest.fixture
 def server() -> Iterator[EtcdServer]:
     """A server that the test may kill, restart or pause."""
-    with EtcdServer() as own:
+    with EtcdServer(QUICK) as own:
         yield own
 
 
 # Leases.
 
 
-def test_the_time_granted_is_read_back(etcd_server: EtcdServer, server: EtcdServer) -> None:
+def test_the_time_granted_is_read_back(etcd_server: EtcdServer) -> None:
     """Whole seconds, no fewer than the server's elections allow; `guarantees` tells what that is, once connected."""
-    for hosts, shortest in ((etcd_server.hosts, 1.0), (server.hosts, 2.0)):
-        with closing(EtcdBackend(hosts)) as backend:
-            assert backend.guarantees.shortest_ttl == 2.0
-            assert [backend.lease(asked).ttl for asked in (0.2, 2.2, 30.0)] == [shortest, 3.0, 30.0]
-            assert backend.guarantees.shortest_ttl == shortest
+    with EtcdServer() as slow:
+        for hosts, shortest in ((etcd_server.hosts, 1.0), (slow.hosts, 2.0)):
+            with closing(EtcdBackend(hosts)) as backend:
+                assert backend.guarantees.shortest_ttl == 2.0
+                assert [backend.lease(asked).ttl for asked in (0.2, 2.2, 30.0)] == [shortest, 3.0, 30.0]
+                assert backend.guarantees.shortest_ttl == shortest
 
 
 def test_a_lease_outlives_a_restart_of_the_server(server: EtcdServer) -> None:
@@ -199,7 +200,7 @@ def test_a_lease_outlives_a_restart_of_the_server(server: EtcdServer) -> None:
 def test_a_lease_that_ran_out_while_the_server_was_away(server: EtcdServer) -> None:
     """A lease that could not be renewed in time is lost for good, once the server can say so."""
     with closing(EtcdBackend(server.hosts, timeout=0.5)) as backend:
-        lease = backend.lease(2.0)
+        lease = backend.lease(1.0)
         create(backend, "a", b"", lease)
         server.kill()
         with pytest.raises((UnavailableError, OutcomeUnknownError)):
@@ -293,6 +294,7 @@ def test_a_leader_that_was_replaced_renews_nothing(ensemble: EtcdEnsemble) -> No
         assert eventually(lambda: reached(lambda: [lease.renew()])) == [False]
 
 
+@pytest.mark.slow
 def test_a_server_cut_off_from_the_others_is_left_at_once(ensemble: EtcdEnsemble) -> None:
     """It knows no leader and says so: nothing was done, and another one is asked within the same call."""
     with closing(EtcdBackend(ensemble.hosts, timeout=10.0)) as backend:
@@ -755,7 +757,7 @@ def test_a_listing_steps_over_what_lies_deep(backend: EtcdBackend) -> None:
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[EtcdServer]:
     """A server that knows two users, each with keys of its own, and whose tokens are soon forgotten."""
-    with EtcdServer({"auth-token-ttl": 1, "bcrypt-cost": 4}) as own:
+    with EtcdServer(QUICK | {"auth-token-ttl": 1, "bcrypt-cost": 4}) as own:
         own.demand_passwords("root's", {"me": ("mine/", SECRET), "you": ("yours/", "guessed")})
         yield own
 
@@ -825,6 +827,7 @@ def test_credentials_where_nobody_asks_are_a_mistake(backend: EtcdBackend, etcd_
         mistaken.get("a")
 
 
+@pytest.mark.slow
 def test_a_token_that_has_expired_is_replaced(guarded: EtcdServer) -> None:
     """Calls notice and ask for another; a watch that outlives its token hears on, over a reconnect, too."""
     proxy = Proxy(guarded.port)
@@ -848,6 +851,7 @@ def test_a_token_that_has_expired_is_replaced(guarded: EtcdServer) -> None:
             assert lease.renew()
 
 
+@pytest.mark.slow
 def test_a_watch_alone_notices_that_its_token_has_expired(guarded: EtcdServer) -> None:
     """One that is added to a stream begun with a token that is good no longer hears all the same, and so do others."""
     with (
@@ -909,7 +913,7 @@ def tls_server(certificates: Path) -> Iterator[EtcdServer]:
     """A server that speaks TLS and wants a client's certificate."""
     files = {"cert-file": "server.pem", "key-file": "server.key", "trusted-ca-file": "ca.pem", "authority": "ca.pem"}
     tls = {name: certificates / file for name, file in files.items()}
-    with EtcdServer({"client-cert-auth": "true"}, tls=tls) as server:
+    with EtcdServer(QUICK | {"client-cert-auth": "true"}, tls=tls) as server:
         yield server
 
 

@@ -50,6 +50,7 @@ def make_room(server: EtcdServer, backend: EtcdBackend) -> None:
     server.ask("Maintenance", "Alarm", rpc.AlarmRequest(**disarm))
 
 
+@pytest.mark.slow
 def test_a_full_server_is_one_outage(
     server: EtcdServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

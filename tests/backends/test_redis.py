@@ -653,24 +653,6 @@ def test_a_refusal_is_certain(server: RedisServer, words: tuple[str, ...]) -> No
         assert eventually(lambda: reached(lambda: backend.keys("a"))) == ["a/1"]
 
 
-def test_a_disk_that_cannot_be_written_is_a_refusal() -> None:
-    """MISCONF: the server could not save, and takes no more changes."""
-    with (
-        RedisServer({"save": "3600 1", "dbfilename": "taken"}) as server,
-        closing(RedisBackend(server.hosts)) as backend,
-    ):
-        create(backend, "a", b"old")
-        Path(server.ask("CONFIG", "GET", "dir").splitlines()[1], "taken").mkdir()
-        server.ask("BGSAVE")
-        eventually(lambda: "rdb_last_bgsave_status:err" in server.ask("INFO", "persistence"))
-        with pytest.raises(UnavailableError, match=r"disk.*MISCONF"):
-            backend.commit([], [Update("a", b"new")])
-        server.ask("CONFIG", "SET", "save", "")  # Or it would not let itself be stopped.
-        entry = backend.get("a")
-        assert entry is not None
-        assert entry.value == b"old"
-
-
 def test_a_server_busy_with_anothers_script_is_a_refusal(server: RedisServer) -> None:
     """BUSY: nothing was applied; when the script is over, or was killed, the same client goes on."""
     server.ask("CONFIG", "SET", "busy-reply-threshold", "50")
@@ -1200,6 +1182,19 @@ def test_closing_leaves_no_thread(server: RedisServer, state: str) -> None:
     assert set(threading.enumerate()) <= before
     with pytest.raises(UnavailableError, match="closed"):
         backend.for_group("three").watch("a", Wakes())
+
+
+def test_closing_waits_for_no_server(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads of watches wait for entries of a stream: the close ends that wait, however long it is."""
+    monkeypatch.setattr("smoothcluster_redis.watches._READ_BLOCK_SECONDS", 3600.0)
+    backend = RedisBackend(server.hosts, timeout=3600.0)
+    for part in (backend, backend.for_group("one")):
+        part.watch("a", Wakes())
+    eventually(lambda: "blocked_clients:2" in server.ask("INFO", "clients"))
+    closer = threading.Thread(target=backend.close, daemon=True)
+    closer.start()
+    closer.join(30.0)
+    assert not closer.is_alive()
 
 
 def test_closing_leaves_no_connection(server: RedisServer) -> None:

@@ -123,6 +123,7 @@ def test_reading_goes_on_while_the_server_cannot_save() -> None:
         server.ask("CONFIG", "SET", "save", "")  # Or it would not let itself be stopped.
 
 
+@pytest.mark.slow
 def test_a_member_pauses_while_the_server_is_full(server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
     """One line says so and one that it is over; status reads meanwhile; then all tasks end."""
     gate = threading.Event()
@@ -245,6 +246,7 @@ def test_eviction_is_warned_of_where_config_is_forbidden(
     assert "set noeviction" in warning
 
 
+@pytest.mark.slow
 def test_a_job_whose_chunks_were_evicted_says_so(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """In status, in wait and in an event of the member that found it; the other tasks end."""
     monkeypatch.setattr(progress, "LOSS_CHECK_SECONDS", 0.5)

@@ -888,12 +888,12 @@ def stays_as_it_is(group: Group, stall: AbstractContextManager[None]) -> None:
     with stall:
         until = SYSTEM_CLOCK.monotonic() + 4.0
         group.eventually(lambda: SYSTEM_CLOCK.monotonic() > until)
-    job = group.submit(1500, nap=0.02)
+    job = group.submit(400, nap=0.02)
     group.progressed(group.ended() + 50)
     assert group.runners() == runners
     assert not group.events("lease_lost")
     runners[0].kill()
-    group.finish(job, named(1500))
+    group.finish(job, named(400))
     assert len(group.events("joined")) == 5
     group.converged()
 

@@ -136,7 +136,7 @@ class TestZookeeper(BackendConformance):
 
 @pytest.fixture(scope="module")
 def outage_server() -> Iterator[ZookeeperServer]:
-    """A server that one class's tests restart."""
+    """A server that tests restart, kill and pause, one after another."""
     with ZookeeperServer(settings=LONG_LEASES) as server:
         yield server
 
@@ -218,8 +218,18 @@ def backend(connect: Callable[..., ZookeeperBackend]) -> ZookeeperBackend:
 
 
 @pytest.fixture
-def server() -> Iterator[ZookeeperServer]:
-    """A server that the test may kill, restart or pause."""
+def server(outage_server: ZookeeperServer) -> ZookeeperServer:
+    """A server that the test may kill, restart or pause. It serves, whatever tests before have done to it."""
+    if outage_server.runs:
+        outage_server.resume()
+    else:
+        outage_server.start()
+    return outage_server
+
+
+@pytest.fixture
+def quiet_server() -> Iterator[ZookeeperServer]:
+    """A server without sessions, watches and commits of others."""
     with ZookeeperServer(settings=LONG_LEASES) as own:
         yield own
 
@@ -343,9 +353,11 @@ def test_own_leased_commits_are_seen_by_own_reads(backend: ZookeeperBackend) -> 
         assert backend.get(f"a/{number}") is not None
 
 
-def test_a_lease_outlives_a_restart_of_the_server(server: ZookeeperServer) -> None:
+def test_a_lease_outlives_a_restart_of_the_server(
+    server: ZookeeperServer, connect: Callable[..., ZookeeperBackend]
+) -> None:
     """Sessions are kept by the servers: a crash that is over in time loses neither lease nor keys."""
-    with closing(ZookeeperBackend(server.hosts)) as backend:
+    with closing(connect(server.hosts)) as backend:
         lease = backend.lease(20.0)
         create(backend, "a", b"", lease)
         server.restart()
@@ -355,9 +367,11 @@ def test_a_lease_outlives_a_restart_of_the_server(server: ZookeeperServer) -> No
         assert entry.lease == lease.id
 
 
-def test_a_lease_that_ran_out_while_the_server_was_away(server: ZookeeperServer) -> None:
+def test_a_lease_that_ran_out_while_the_server_was_away(
+    server: ZookeeperServer, connect: Callable[..., ZookeeperBackend]
+) -> None:
     """A lease that could not be renewed in time is lost for good, once the server can say so."""
-    with closing(ZookeeperBackend(server.hosts, timeout=0.5)) as backend:
+    with closing(connect(server.hosts, timeout=0.5)) as backend:
         lease = backend.lease(0.5)
         create(backend, "a", b"", lease)
         server.kill()
@@ -469,11 +483,11 @@ def test_own_commits_are_seen_whichever_servers_they_go_through(ensemble: Zookee
     assert seen >= 20
 
 
-def test_a_read_waits_until_the_server_has_caught_up(server: ZookeeperServer) -> None:
+def test_a_read_waits_until_the_server_has_caught_up(quiet_server: ZookeeperServer) -> None:
     """A leader answers a sync before it has applied a commit that a follower shows already: one sync is not enough."""
     with (
-        closing(ZookeeperBackend(server.hosts, namespace="test-lag")) as backend,
-        closing(ZookeeperBackend(server.hosts, namespace="test-lag")) as other,
+        closing(ZookeeperBackend(quiet_server.hosts, namespace="test-lag")) as backend,
+        closing(ZookeeperBackend(quiet_server.hosts, namespace="test-lag")) as other,
         ThreadPoolExecutor(1) as thread,
     ):
         create(backend, "a")
@@ -493,9 +507,9 @@ def test_a_read_waits_until_the_server_has_caught_up(server: ZookeeperServer) ->
         assert len(syncs) == 3
 
 
-def test_reads_go_on_after_the_store_was_restored(server: ZookeeperServer) -> None:
+def test_reads_go_on_after_the_store_was_restored(quiet_server: ZookeeperServer) -> None:
     """A store with older data never catches up: the history shows that, and reads show the data that there are."""
-    with closing(ZookeeperBackend(server.hosts, namespace="test-restored")) as backend:
+    with closing(ZookeeperBackend(quiet_server.hosts, namespace="test-restored")) as backend:
         create(backend, "a")
         before, timeline = backend.history(), backend._connection.timeline
         timeline.advance(timeline.position + 1_000_000, timeline.mark())
@@ -506,6 +520,7 @@ def test_reads_go_on_after_the_store_was_restored(server: ZookeeperServer) -> No
         assert backend.history() == after
 
 
+@pytest.mark.slow
 def test_a_commit_is_the_first_to_find_the_store_emptied() -> None:
     """The numbers of versions begin again: a commit with one from before is refused, though no read came before it."""
     with (
@@ -533,9 +548,11 @@ def test_a_commit_is_the_first_to_find_the_store_emptied() -> None:
 # A server that does not answer.
 
 
-def test_nothing_hangs_on_a_server_that_does_not_answer(server: ZookeeperServer) -> None:
+def test_nothing_hangs_on_a_server_that_does_not_answer(
+    server: ZookeeperServer, connect: Callable[..., ZookeeperBackend]
+) -> None:
     """Every call ends in time with one of our errors; when the server goes on, so does the client."""
-    with closing(ZookeeperBackend(server.hosts, timeout=0.5)) as backend:
+    with closing(connect(server.hosts, timeout=0.5)) as backend:
         lease = backend.lease(30.0)
         create(backend, "a", b"1", lease)
         server.pause()
@@ -558,9 +575,11 @@ def test_nothing_hangs_on_a_server_that_does_not_answer(server: ZookeeperServer)
         eventually(lambda: reached(lambda: backend.get("a")))
 
 
-def test_a_commit_given_up_on_may_still_be_applied(server: ZookeeperServer) -> None:
+def test_a_commit_given_up_on_may_still_be_applied(
+    server: ZookeeperServer, connect: Callable[..., ZookeeperBackend]
+) -> None:
     """No answer in time means that the outcome is unknown: the server had it, and gets to it later."""
-    with closing(ZookeeperBackend(server.hosts, timeout=0.5)) as backend:
+    with closing(connect(server.hosts, timeout=0.5)) as backend:
         create(backend, "a", b"old")
         server.pause()
         with pytest.raises(OutcomeUnknownError):
@@ -570,10 +589,12 @@ def test_a_commit_given_up_on_may_still_be_applied(server: ZookeeperServer) -> N
         assert entry
 
 
-def test_an_answer_lost_on_the_way_is_an_unknown_outcome(server: ZookeeperServer) -> None:
+def test_an_answer_lost_on_the_way_is_an_unknown_outcome(
+    server: ZookeeperServer, connect: Callable[..., ZookeeperBackend]
+) -> None:
     """The commit was applied; the caller is told that nobody knows, reads, and sees it."""
     proxy = Proxy(server.port)
-    with closing(proxy), closing(ZookeeperBackend(proxy.hosts, timeout=1.0)) as backend:
+    with closing(proxy), closing(connect(proxy.hosts, timeout=1.0)) as backend:
         create(backend, "a", b"old")
         proxy.swallow_answers(on=True)
         with pytest.raises(OutcomeUnknownError):
@@ -587,13 +608,15 @@ def test_an_answer_lost_on_the_way_is_an_unknown_outcome(server: ZookeeperServer
 
 
 @pytest.mark.parametrize("again", ["reconnected", "restarted"])
-def test_a_watch_hears_what_it_missed(server: ZookeeperServer, again: str) -> None:
+def test_a_watch_hears_what_it_missed(
+    server: ZookeeperServer, connect: Callable[..., ZookeeperBackend], again: str
+) -> None:
     """What changed while its connection was broken, or its server down, wakes it on return; what follows too."""
     proxy = Proxy(server.port)
     with (
         closing(proxy),
-        closing(ZookeeperBackend(proxy.hosts)) as backend,
-        closing(ZookeeperBackend(server.hosts)) as other,
+        closing(connect(proxy.hosts)) as backend,
+        closing(connect(server.hosts)) as other,
     ):
         create(other, "a/1", b"old")
         wakes = Wakes()
@@ -661,15 +684,17 @@ def test_one_silent_server_does_not_use_up_the_time_for_the_others(zookeeper_hos
 
 
 @pytest.mark.parametrize("through", ["main session", "lease"])
-def test_a_server_that_falls_silent_is_left_for_another(server: ZookeeperServer, through: str) -> None:
+def test_a_server_that_falls_silent_is_left_for_another(
+    server: ZookeeperServer, connect: Callable[..., ZookeeperBackend], through: str
+) -> None:
     """After one call without an answer the next one goes elsewhere, though the old connection was never broken."""
     proxies = [Proxy(server.port), Proxy(server.port)]
     hosts = ",".join(proxy.hosts for proxy in proxies)
     with (
         closing(proxies[0]),
         closing(proxies[1]),
-        closing(ZookeeperBackend(hosts, timeout=2.0)) as backend,
-        closing(ZookeeperBackend(server.hosts)) as other,
+        closing(connect(hosts, timeout=2.0)) as backend,
+        closing(connect(server.hosts)) as other,
     ):
         lease = backend.lease(30.0)
         create(other, "a")
@@ -1090,24 +1115,24 @@ def test_closing_revokes_nothing(connect: Callable[..., ZookeeperBackend]) -> No
     assert other.get("a") is not None
 
 
-def test_closed_watches_leave_nothing_on_the_server(server: ZookeeperServer) -> None:
+def test_closed_watches_leave_nothing_on_the_server(quiet_server: ZookeeperServer) -> None:
     """A watch that never fires, as one on a key that is gone for good, would else stay as long as the connection."""
-    with closing(ZookeeperBackend(server.hosts)) as backend:
+    with closing(ZookeeperBackend(quiet_server.hosts)) as backend:
         create(backend, "a/0")
         for number in range(20):
             for path in (f"a/{number}", "a"):
                 backend.watch(path, Wakes()).close()
         backend.sync()
         # The one on a living key may stay: it fires when the key goes.
-        assert re.search(r"Total watches:[01]\b", server.ask("wchs"))
+        assert re.search(r"Total watches:[01]\b", quiet_server.ask("wchs"))
 
 
-def test_a_lease_takes_one_connection_more(server: ZookeeperServer) -> None:
+def test_a_lease_takes_one_connection_more(quiet_server: ZookeeperServer) -> None:
     """One for reads, commits and watches, and one for each lease: servers limit them per address."""
-    with closing(ZookeeperBackend(server.hosts)) as backend:
+    with closing(ZookeeperBackend(quiet_server.hosts)) as backend:
         backend.get("a")
         leases = [backend.lease(10.0) for _ in range(3)]
-        assert server.ask("cons").count("sid=") == 4
+        assert quiet_server.ask("cons").count("sid=") == 4
         for lease in leases:
             lease.revoke()
-        eventually(lambda: server.ask("cons").count("sid=") == 1)
+        eventually(lambda: quiet_server.ask("cons").count("sid=") == 1)

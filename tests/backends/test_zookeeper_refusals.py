@@ -29,6 +29,7 @@ def refusal(backend: ZookeeperBackend) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_the_limit_of_connections_is_named() -> None:
     """maxClientCnxns: for a client that is new, and for the lease of one that is connected."""
     with (
@@ -45,6 +46,7 @@ def test_the_limit_of_connections_is_named() -> None:
             first.lease(2.0)
 
 
+@pytest.mark.slow
 def test_a_server_that_was_emptied_is_used_again() -> None:
     """It refuses the sessions that have seen more than it has: the client begins anew, and says so by the history."""
     with ZookeeperServer(tick_time=200) as server, closing(ZookeeperBackend(server.hosts, timeout=1.0)) as backend:

@@ -7,8 +7,10 @@ After the call, and without an answer, the outcome is unknown. So the driver's p
 import hashlib
 import random
 import select
+import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any, Final, final
 
@@ -137,6 +139,14 @@ class StoreConnection:
         jump = random.randrange(10**9, 2 * 10**9)
         answer: tuple[bytes, bytes, bytes] = self.run(deadline, prefix, act, [jump])
         self.number, self.store, self.history = int(answer[0]), answer[1], answer[2].decode()
+
+    def interrupt(self) -> None:
+        """Interrupt another thread that waits for an answer. The thread gets an error, and closes the connection."""
+        link = self._connection._sock  # noqa: SLF001  # the driver has no call for this
+        if link is not None:
+            with suppress(OSError):
+                # The plain method: that of a TLS socket changes the object, which the other thread is using.
+                socket.socket.shutdown(link, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection. Repeatable."""

@@ -57,6 +57,8 @@ class Watches:
         """The number of open watches."""
         self._closed = servers.state.closed
         self._thread: threading.Thread | None = None
+        self._followed: StoreConnection | None = None
+        """The connection on which the thread reads the stream. `close` interrupts the connection."""
         self._store: bytes = b""
         self._seen = 0
         """The number of the last entry read from the stream."""
@@ -96,6 +98,8 @@ class Watches:
         with self._changed:
             watches, self._watches = self._all_watches(), {}
             self._changed.notify()
+            if self._followed is not None:  # The thread may be waiting for an entry, or for a server that is silent.
+                self._followed.interrupt()
         notify_all(watch.notify for watch in watches)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
@@ -117,6 +121,15 @@ class Watches:
 
     def _follow_stream(self, connection: StoreConnection) -> None:
         """Read the stream until the backend is closed or the connection fails."""
+        with self._changed:
+            self._followed = connection  # After a `close` before this line, `_wait_for_watches` is False.
+        try:
+            self._read_stream(connection)
+        finally:
+            with self._changed:  # Before the caller closes the connection: its descriptor may then be another file's.
+                self._followed = None
+
+    def _read_stream(self, connection: StoreConnection) -> None:
         looked = SYSTEM_CLOCK.monotonic()
         self._check_store(connection)
         while self._wait_for_watches():

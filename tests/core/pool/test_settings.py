@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,10 +15,11 @@ from core.children_kit import handle
 from pages import ROOT
 from settings_kit import DONE, crawl, write_script
 
-from smoothcluster import ClusterCrawler
+from smoothcluster import Cluster, ClusterCrawler
 from smoothcluster.errors import UsageError
 from smoothcluster.loggers import LOGGER_NAMES, keep_loggers
 from smoothcluster.memory import MemoryBackend
+from smoothcluster.recipes import Lock, Session
 
 MEMORY = "memory://settings"
 
@@ -49,10 +51,8 @@ assert pathlib.Path(sys.argv[0]).name == "crawl_script.py"
 @pytest.mark.parametrize(
     ("settings", "handler"),
     [
-        pytest.param(SIGNALS, SIGNALS_ARE_FRESH, id="signals"),
-        pytest.param(PLACES, ARGUMENTS_ARE_OURS, id="places"),
-        pytest.param("os.umask(0o777)\nsys.setrecursionlimit(100)", "pass", id="little"),
-        pytest.param("os.umask(0)\nsys.setrecursionlimit(2**31 - 1)", "pass", id="much"),
+        pytest.param(f"{SIGNALS}os.umask(0o777)\nsys.setrecursionlimit(100)", SIGNALS_ARE_FRESH, id="signals, little"),
+        pytest.param(f"{PLACES}os.umask(0)\nsys.setrecursionlimit(2**31 - 1)", ARGUMENTS_ARE_OURS, id="places, much"),
     ],
 )
 def test_settings_of_the_script_do_not_reach_children(tmp_path: Path, settings: str, handler: str) -> None:
@@ -178,18 +178,38 @@ def test_scripts_that_are_started_in_other_ways(tmp_path: Path) -> None:
         assert report.read_text().strip() == DONE, way
 
 
+def _with_member(backend: MemoryBackend) -> None:
+    ClusterCrawler(backend=backend, runner=1, handler=handle, join=False).stop()
+
+
+def _with_lock(backend: MemoryBackend) -> None:
+    Lock(backend, Session(backend.for_group("other"), 5.0), "lock")
+
+
+NEEDING_THREADS: dict[str, Callable[[MemoryBackend], object]] = {
+    "member": _with_member,
+    "client": Cluster,
+    "session": lambda backend: Session(backend, 5.0),
+    "lock": _with_lock,
+}
+"""Each needs threads that run while others compute: for heartbeats, watches, or connections."""
+
+
+@pytest.mark.parametrize("make", NEEDING_THREADS.values(), ids=NEEDING_THREADS)
 @pytest.mark.parametrize(
     ("library", "check"), [("gevent.monkey", "is_module_patched"), ("eventlet.patcher", "is_monkey_patched")]
 )
-def test_green_threads_are_refused(monkeypatch: pytest.MonkeyPatch, library: str, check: str) -> None:
+def test_green_threads_are_refused(
+    monkeypatch: pytest.MonkeyPatch, library: str, check: str, make: Callable[[MemoryBackend], object]
+) -> None:
     """With the reason; a library that has been imported and has patched nothing harms nobody."""
     fake, patched = ModuleType(library), {"socket", "ssl"}
     monkeypatch.setitem(sys.modules, library, fake)
     setattr(fake, check, patched.__contains__)
-    with pytest.raises(UsageError, match=r"a member needs real threads, but \w+ has replaced .* \(socket\)"):
-        ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle)
+    with pytest.raises(UsageError, match=r"needs real threads, but \w+ has replaced .* \(socket\)"):
+        make(MemoryBackend())
     patched.remove("socket")
-    ClusterCrawler(backend=MemoryBackend(), runner=1, handler=handle, join=False).stop()
+    make(MemoryBackend())
 
 
 # Loggers
