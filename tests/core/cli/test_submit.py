@@ -140,7 +140,7 @@ def test_submit_skips_repeats_if_told_to(invoke: Invoke, url: str, tmp_path: Pat
     told_of = json.loads(result.stdout)
     assert (told_of["tasks"], told_of["repeats"]) == (4, None)
     assert "the group skips repeated tasks, and counts them as 'skipped' in: smoothcluster status" in result.stderr
-    assert [str(task.url) for task in submitted(url)] == ["http://h/1", "http://h/1", "http://h/2", "http://h/2"]
+    assert sorted(str(task.url) for task in submitted(url)) == ["http://h/1", "http://h/1", "http://h/2", "http://h/2"]
     with ClusterCrawler(backend=connect(url), runner=1, handler=lambda task, context: None):
         progress = Cluster(connect(url)).job(told_of["job"]).wait(DEADLINE)
     assert (progress.total, progress.done, progress.skipped) == (2, 2, 2)
