@@ -23,9 +23,9 @@ from smoothcluster.jobs.chunks import DIGEST_BYTES
 from smoothcluster.jobs.digest_set import DigestSet
 from smoothcluster.work import SentTasks
 
-SEEN_SIZES = (10_000, 100_000, 1_000_000)
-SENT_SIZES = (50_000, 100_000, 200_000, 1_000_000)
-BATCH = 1000
+SEEN_SIZES_IDS = (10_000, 100_000, 1_000_000)
+SENT_SIZES_TASKS = (50_000, 100_000, 200_000, 1_000_000)
+BATCH_OPERATIONS = 1000
 """Operations that are timed together."""
 TIMED_BATCHES = 20
 
@@ -48,8 +48,8 @@ def microseconds(act: Callable[[bytes], object], batch: Sequence[bytes]) -> floa
 
 def batches(first: int, end: int = sys.maxsize) -> list[list[bytes]]:
     """Batches of digests for timing, made before the clock runs; none of *end* or later."""
-    starts = range(first, min(end, first + TIMED_BATCHES * BATCH), BATCH)
-    return [digests(start, BATCH) for start in starts]
+    starts = range(first, min(end, first + TIMED_BATCHES * BATCH_OPERATIONS), BATCH_OPERATIONS)
+    return [digests(start, BATCH_OPERATIONS) for start in starts]
 
 
 def resident() -> int:
@@ -59,8 +59,8 @@ def resident() -> int:
 
 def fill(add: Callable[[bytes], object], size: int) -> None:
     """Add *size* digests, a few in memory at a time."""
-    for first in range(0, size, BATCH):
-        for each in digests(first, min(BATCH, size - first)):
+    for first in range(0, size, BATCH_OPERATIONS):
+        for each in digests(first, min(BATCH_OPERATIONS, size - first)):
             add(each)
 
 
@@ -70,7 +70,7 @@ Memory = Callable[[], tuple[Callable[[bytes], object], Callable[[bytes], object]
 
 def space(make: Memory, size: int) -> dict[str, float]:
     """Bytes for each of *size* digests: in memory by the kernel, and allocated by Python."""
-    fill(make()[0], BATCH)  # What the first use of anything takes is no part of the memory.
+    fill(make()[0], BATCH_OPERATIONS)  # What the first use of anything takes is no part of the memory.
     gc.collect()
     before = resident()
     kept = make()
@@ -91,7 +91,9 @@ def times(make: Memory, size: int) -> dict[str, float]:
     add, look = make()
     fill(add, size)
     return {
-        "hit": median(microseconds(look, batch) for batch in batches(size - min(size, TIMED_BATCHES * BATCH), size)),
+        "hit": median(
+            microseconds(look, batch) for batch in batches(size - min(size, TIMED_BATCHES * BATCH_OPERATIONS), size)
+        ),
         "miss": median(microseconds(look, batch) for batch in batches(10_000_000)),
         "add": median(microseconds(add, batch) for batch in batches(20_000_000)),
     }
@@ -115,10 +117,10 @@ def new_sent_tasks() -> tuple[Callable[[bytes], object], Callable[[bytes], objec
     return lambda each: sent.add([("job", each)]), lambda each: ("job", each) in sent
 
 
-MEMORIES: dict[str, tuple[Memory, Sequence[int]]] = {
-    "DigestSet": (new_digest_set, SEEN_SIZES),
-    "set": (new_set, SEEN_SIZES),
-    "SentTasks": (new_sent_tasks, SENT_SIZES),
+MEMORY_KINDS: dict[str, tuple[Memory, Sequence[int]]] = {
+    "DigestSet": (new_digest_set, SEEN_SIZES_IDS),
+    "set": (new_set, SEEN_SIZES_IDS),
+    "SentTasks": (new_sent_tasks, SENT_SIZES_TASKS),
 }
 
 
@@ -131,10 +133,10 @@ def main() -> None:
     given = parser.parse_args()
     if given.one:
         kind, size = given.one[0], int(given.one[1])
-        make, _ = MEMORIES[kind]
+        make, _ = MEMORY_KINDS[kind]
         print(json.dumps({"what": kind, "ids": size} | space(make, size) | times(make, size)))
         return
-    plan = [(kind, size) for kind, (_, sizes) in MEMORIES.items() for size in sizes]
+    plan = [(kind, size) for kind, (_, sizes) in MEMORY_KINDS.items() for size in sizes]
     if not given.json:
         print(f"{machine()}\nbytes for each id, and microseconds")
         print(f"{'':12}{'ids':>10}{'bytes':>9}{'resident':>10}{'MB in all':>11}{'hit':>8}{'miss':>8}{'add':>8}")
@@ -147,11 +149,18 @@ def main() -> None:
         if given.json:
             print(json.dumps({"machine": machine()} | row), flush=True)
             continue
-        shown = "".join(f"{row[name]:>{width}.{digits}f}" for name, width, digits in _COLUMNS)
+        shown = "".join(f"{row[name]:>{width}.{digits}f}" for name, width, digits in _TABLE_COLUMNS)
         print(f"{row['what']:12}{row['ids']:>10,}{shown}", flush=True)
 
 
-_COLUMNS = (("bytes", 9, 1), ("resident", 10, 1), ("megabytes", 11, 2), ("hit", 8, 2), ("miss", 8, 2), ("add", 8, 2))
+_TABLE_COLUMNS = (
+    ("bytes", 9, 1),
+    ("resident", 10, 1),
+    ("megabytes", 11, 2),
+    ("hit", 8, 2),
+    ("miss", 8, 2),
+    ("add", 8, 2),
+)
 
 if __name__ == "__main__":
     main()

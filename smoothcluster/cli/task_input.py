@@ -10,6 +10,7 @@ from typing import BinaryIO, cast, final
 
 from smoothcluster.errors import UsageError
 from smoothcluster.jobs.chunks import digest, encode_task
+from smoothcluster.jobs.digest_set import DigestSet
 from smoothcluster.model import Task
 
 STDIN_ARGUMENT = "-"
@@ -41,32 +42,39 @@ class Feed:
         self._skip_repeats = skip_repeats or not self.repeatable
 
     def __iter__(self) -> Iterator[Task]:
-        seen: set[bytes] = set()
+        seen = DigestSet()
         for name in self._names:
             for task in self._tasks(name):
                 if self._skip_repeats:
-                    mark = digest(task.id)
-                    if mark in seen:
+                    if not seen.add(digest(task.id)):
                         self.repeats += 1
                         continue
-                    seen.add(mark)
                 self.count += 1
                 yield task
 
     def check(self) -> int:
         """Read and count all tasks, then start over. Raise UsageError for a line without a task, and for a repeat."""
-        places: dict[bytes, str] = {}
+        seen = DigestSet()
         for task in self:
             encode_task(task)
-            mark = digest(task.id)
-            if mark in places:
+            if not self._skip_repeats and not seen.add(digest(task.id)):
+                here = self.place
+                first = self._first_place(task.id)
+                self.place = here
                 raise UsageError(
-                    f"this task repeats the task at {places[mark]}; remove one of the two, or give --skip-repeats"
+                    f"this task repeats the task at {first}; remove one of the two, or give --skip-repeats"
                 )
-            places[mark] = self.place
         count = self.count
         self.place, self.count, self.repeats = "", 0, 0
         return count
+
+    def _first_place(self, task_id: str) -> str:
+        """Read the names again, up to the first task with this id: a memory of all places would cost more."""
+        for name in self._names:
+            for task in self._tasks(name):
+                if task.id == task_id:
+                    return self.place
+        return "an earlier line"  # Somebody has changed the file since.
 
     def _tasks(self, name: str) -> Iterator[Task]:
         if is_url(name):

@@ -1,7 +1,7 @@
 """A set of digests in little memory: exact, at some 20 bytes a digest, where a `set` takes 140.
 
 The digests lie one behind another in *buckets*, byte strings of some 64 digests each. A lookup searches one bucket for
-the 16 bytes. A match across the border of two digests is no digest of the set, so only matches at multiples of 16 count.
+the 16 bytes. A match across the border of two digests is no digest of the set: only matches at multiples of 16 count.
 
 The number of buckets grows with the set (linear hashing): after each 64 new digests, one bucket is split in two. So a
 small set has one bucket, and no step moves more than one bucket, however large the set is::

@@ -1,9 +1,10 @@
 """Work on owned shards: start tasks, and record outcomes, in one fenced commit at a time.
 
-`workload.Workload` has all shards of a member, its handler pool, and the decision when a commit is due.
-`restarts` has tasks that ran in a dead member started before all others. `shard_work.ShardWork` works on a single
-shard: `backlog` has the tasks that wait, `seen_ids` the ids that each job has, `pauses` the tasks that wait for their
-next try, `suspects` those that ran when their process died. `commit` builds the next commit, and `verdict` decides how a suspect may run. A task's states::
+`workload.Workload` has all shards of a member, its handler pool, and the decision when a commit is due. `restarts` has
+tasks that ran in a dead member started before all others. `shard_work.ShardWork` works on a single shard: `backlog` has
+the tasks that wait, `seen_ids` the ids that each job has, `pauses` the tasks that wait for their next try, `suspects`
+those that ran when their process died. `commit` builds the next commit, and `verdict` decides how a suspect may run. A
+task's states::
 
     waiting --admitted--> open --marked in the store--> running --outcome committed--> done, failed
     running --the process died--> suspect --run in a child--> done, failed, or dead again --> quarantined

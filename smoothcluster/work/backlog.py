@@ -65,10 +65,7 @@ class Backlog:
         self._unread, self._known = deque(record.open), set(record.open)
         self._read: deque[tuple[str, list[ReadTask]]] = deque()
         self._listed: dict[str, deque[str]] = {}
-        self.seen = SeenIds(number, store)
-        """The ids of each job, as far as loaded: chunks of a job are read once its ids are loaded."""
-        self._ahead = deque(dict.fromkeys(map(job_of, record.open)))
-        """Jobs in which a former owner admitted tasks: their ids are loaded while these tasks run."""
+        self.seen = SeenIds(number, store, map(job_of, record.open))  # No chunk is read before the ids of its job.
         self._number, self._record, self._backend, self._keys = number, record, store.backend, store.keys
 
     def promising(self) -> bool:
@@ -127,20 +124,6 @@ class Backlog:
     def forget_job(self, job: str) -> None:
         """Drop the digests of a finished job: no further tasks will come."""
         self.seen.forget(job)
-        if job in self._ahead:
-            self._ahead.remove(job)
-
-    def needs_ids(self) -> bool:
-        """Whether ids are left to load, so `load_ids` should be called soon."""
-        return bool(self._ahead) or self.seen.loading
-
-    def load_ids(self) -> None:
-        """Load a slice of the ids of a job. Raise any BackendError; then the same slice is loaded next time."""
-        if self.seen.loading:
-            self.seen.load_slice()
-        else:
-            self.seen.load(self._ahead[0])
-            self._ahead.popleft()
 
     def relist(self) -> None:
         """Forget all chunks listed or read, but not admitted: the store may have lost them since."""

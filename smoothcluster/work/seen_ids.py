@@ -9,10 +9,11 @@ of a job::
     unknown --begin: the names are listed, a first slice is read--> loading --the last slice is read--> loaded
                                                                                  loaded --forget--> unknown
 
-A slice sees all that the load needs. Only the owner of a shard adds digests, in commits that compare the shard's record.
-The load begins after the commit by which this member became the owner, and this member adds none before the end.
+The slices miss no digest. Only the owner of a shard adds digests, in commits that compare the shard's record. The load
+begins after the commit by which this member became the owner, and this member adds none before the end of the load.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import final
 
@@ -40,10 +41,15 @@ class _Load:
 
 @final
 class SeenIds:
-    """The digests of the ids that each job has on shard *number*."""
+    """The digests of the ids that each job has on shard *number*.
 
-    def __init__(self, number: int, store: GroupStore) -> None:
+    The ids of the jobs *ahead* are loaded without a call of `load`: a former owner admitted tasks of these jobs, and
+    probably more tasks of the jobs wait. So the load goes on while the admitted tasks run, not after them.
+    """
+
+    def __init__(self, number: int, store: GroupStore, ahead: Iterable[str] = ()) -> None:
         self._number, self._store = number, store
+        self._ahead = dict.fromkeys(ahead)
         self._loaded: dict[str, DigestSet] = {}
         self._loads: dict[str, _Load] = {}
         """Unfinished loads; the next slice is of the first."""
@@ -52,8 +58,8 @@ class SeenIds:
 
     @property
     def loading(self) -> bool:
-        """Whether a load has begun and needs further calls of `load_slice`."""
-        return bool(self._loads)
+        """Whether there are loads to begin or to go on with: `load_slice` should be called soon."""
+        return bool(self._loads or self._ahead)
 
     def load(self, job: str) -> bool:
         """Return whether the digests of *job* are loaded. Begin a load if there is none, and read a first slice.
@@ -68,6 +74,7 @@ class SeenIds:
             return False
         names = self._store.backend.keys(self._store.keys.seen(job, self._number))
         self._loads[job] = _Load(names[::-1])
+        self._ahead.pop(job, None)
         self._may_begin = False
         self._may_begin = self._read_slice(job)
         return self._may_begin
@@ -75,9 +82,10 @@ class SeenIds:
     def load_slice(self) -> None:
         """Read one slice of an unfinished load, if there is one; the loads take turns. Raise any BackendError."""
         self._may_begin = True
-        for job in self._loads:
-            self._read_slice(job)
-            break
+        if self._loads:
+            self._read_slice(next(iter(self._loads)))
+        elif self._ahead:
+            self.load(next(iter(self._ahead)))
 
     def of(self, job: str) -> DigestSet:
         """Return the digests of a loaded job. The caller adds further digests, in step with the store.
@@ -91,6 +99,7 @@ class SeenIds:
         """Drop the digests of a finished job: no further tasks will come."""
         self._loaded.pop(job, None)
         self._loads.pop(job, None)
+        self._ahead.pop(job, None)
 
     def _read_slice(self, job: str) -> bool:
         """Read the next slice of the load of *job*. Return whether the load is finished."""

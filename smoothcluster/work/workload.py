@@ -136,10 +136,10 @@ class Workload:
         Called last in a turn, after all starts and commits, and only a slice: the tasks of other jobs, and those
         admitted before, go on while the ids of a large job are loaded.
         """
-        waiting = [work.backlog for work in self.works.values() if work.backlog.needs_ids()]
-        if waiting and self._may_start():
+        loading = [work.backlog.seen for work in self.works.values() if work.backlog.seen.loading]
+        if loading and self._may_start():
             self._slices += 1
-            waiting[self._slices % len(waiting)].load_ids()
+            loading[self._slices % len(loading)].load_slice()
             self._observer.wake()  # The next turn reads the next slice, or the chunks that waited for this slice.
 
     def next_time(self) -> float | None:

@@ -1,8 +1,9 @@
 """A set of digests answers as a `set` does, in a sixth of the memory, and no step of it takes longer as it grows."""
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from unittest.mock import patch
 
@@ -22,7 +23,7 @@ def digests(count: int) -> Iterator[bytes]:
 
 
 @contextmanager
-def small_buckets(size: int) -> Iterator[None]:
+def small_buckets(size: int) -> Generator[None]:
     """Buckets of *size* digests on average, so that few digests make many buckets."""
     with patch.object(digest_set, "BUCKET_DIGESTS", size):
         yield
@@ -93,7 +94,7 @@ def test_the_digests_of_one_shard_lie_in_all_buckets() -> None:
 def test_no_step_takes_longer_as_the_set_grows() -> None:
     """Counted, not timed. One split is the longest step, and it moves one bucket."""
     found = DigestSet()
-    most = [max(steps(lambda each=each: found.add(each)) for each in part) for part in _parts()]  # type: ignore[misc]  # mypy cannot infer a lambda's default
+    most = [max(steps(partial(found.add, each)) for each in part) for part in _parts()]
     assert max(most) < 10 * BUCKET_DIGESTS
     assert most[-1] < 3 * most[0]
 

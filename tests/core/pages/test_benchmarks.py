@@ -32,3 +32,14 @@ def test_what_can_be_measured_in_moments(tmp_path: Path, program: str, options: 
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
+
+
+def test_the_space_of_ids() -> None:
+    """It needs no store; one small size will do."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "space.py"), "--most", "10000"],
+        env=environment, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "bytes for each id, and microseconds" in done.stdout

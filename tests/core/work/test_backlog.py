@@ -274,13 +274,13 @@ def test_the_ids_of_open_chunks_jobs_are_loaded_ahead(backend: MemoryBackend) ->
     backlog = waiting(faulty, record)
     faulty.refuse("read")
     with pytest.raises(UnavailableError):
-        backlog.load_ids()
+        backlog.seen.load_slice()
     put(backend, f"{KEYS.seen('a', 0)}/0", digest("known"))
-    backlog.load_ids()
+    backlog.seen.load_slice()
     assert digest("known") in backlog.seen.of("a")
-    assert backlog.needs_ids()
+    assert backlog.seen.loading
     backlog.forget_job("b")
-    assert not backlog.needs_ids()
+    assert not backlog.seen.loading
 
 
 def test_a_chunk_is_read_once_the_ids_of_its_job_are_loaded(backend: MemoryBackend) -> None:

@@ -1,12 +1,13 @@
 """What a member works on: enough at once, in turns, and a commit whenever one is due."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from core_kit import KEYS, Bench, HandPool, News, done, put, store_of
 
-from smoothcluster.backend import Create, Delete
+from smoothcluster.backend import Create, Delete, Entry
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
 from smoothcluster.jobs.chunks import digest
 from smoothcluster.options import Retries
@@ -96,22 +97,40 @@ def test_the_rate_is_measured(desk: Desk) -> None:
     assert desk.load.outstanding > 2
 
 
-def test_tasks_that_were_admitted_go_on_while_the_ids_of_a_job_are_loaded(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def answered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of values in each answer of the store."""
+    counts: list[int] = []
+    get_many, listing = desk.bench.store.get_many, desk.bench.store.list
+
+    def counted_get_many(keys: Sequence[str]) -> list[Entry | None]:
+        counts.append(len(keys))
+        return get_many(keys)
+
+    def counted_list(directory: str) -> list[Entry]:
+        counts.append(len(entries := listing(directory)))
+        return entries
+
+    monkeypatch.setattr(desk.bench.store, "get_many", counted_get_many)
+    monkeypatch.setattr(desk.bench.store, "list", counted_list)
+    return counts
+
+
+def have_seen(desk: Desk, count: int, shard: int = 0) -> None:
+    """Have job j contain *count* ids, each in a key of its own."""
+    for number in range(count):
+        key = f"{KEYS.seen('j', shard)}/{number:010d}.0"
+        desk.bench.backend.commit([], [Create(key, digest(f"known-{number}"))])
+
+
+def test_tasks_that_were_admitted_go_on_while_the_ids_of_a_job_are_loaded(desk: Desk, answered: list[int]) -> None:
     """Each turn reads a bounded number of keys, and starts and records what there is to start and to record."""
-    bench, answered = desk.bench, list[int]()
-    known = [f"known-{each}" for each in range(1000)]
-    for number, task in enumerate(known):
-        bench.backend.commit([], [Create(f"{KEYS.seen('j', 0)}/{number:010d}.0", digest(task))])
-    bench.chunk("j-0", "known-0", "new", "known-999")
-    bench.chunk("j-1", *(f"open-{number}" for number in range(20)))
+    have_seen(desk, 1000)
+    desk.bench.chunk("j-0", "known-0", "new", "known-999")
+    desk.bench.chunk("j-1", *(f"open-{number}" for number in range(20)))
     desk.load.drop(0)
-    bench.own(0, Shard(open={"j-1": OpenChunk(20)}))
-    desk.load.adopt(0, bench.read(0))
-    get_many, list_ = bench.store.get_many, bench.store.list
-    monkeypatch.setattr(bench.store, "get_many", lambda keys: (answered.append(len(keys)), get_many(keys))[1])
-    monkeypatch.setattr(bench.store, "list", lambda name: (answered.append(len(list_(name))), list_(name))[1])
+    desk.bench.own(0, Shard(open={"j-1": OpenChunk(20)}))
+    desk.load.adopt(0, desk.bench.read(0))
     loading = started = 0
     ran: list[str] = []
     for _ in range(20):
@@ -128,16 +147,14 @@ def test_tasks_that_were_admitted_go_on_while_the_ids_of_a_job_are_loaded(
     assert loading >= 3
     assert started >= 4
     assert ran == [*(f"open-{number}" for number in range(20)), "new"]
-    assert bench.read(0).record.counts["j"] == {"done": 21, "skipped": 2}
+    assert desk.bench.read(0).record.counts["j"] == {"done": 21, "skipped": 2}
 
 
 def test_shards_take_turns_to_load_ids() -> None:
     """One slice a turn, of all shards together."""
     desk = Desk(shards=2)
     for shard in range(2):
-        for number in range(400):
-            name = f"{KEYS.seen('j', shard)}/{number:010d}.0"
-            desk.bench.backend.commit([], [Create(name, digest(f"known-{number}"))])
+        have_seen(desk, 400, shard)
         desk.bench.chunk(f"j-{shard}", f"new-{shard}", shard=shard)
     desk.load.step()
     works = [work.backlog.seen for work in desk.load.works.values()]
@@ -152,8 +169,7 @@ def test_shards_take_turns_to_load_ids() -> None:
 
 def test_no_ids_are_loaded_while_nothing_may_start(desk: Desk) -> None:
     """Another member may own the shard by now."""
-    for number in range(400):
-        desk.bench.backend.commit([], [Create(f"{KEYS.seen('j', 0)}/{number:010d}.0", digest(f"known-{number}"))])
+    have_seen(desk, 400)
     desk.bench.chunk("j-0", "new")
     desk.load.step()
     assert desk.load.works[0].backlog.seen.loading
