@@ -45,10 +45,9 @@ class Feed:
         seen = DigestSet()
         for name in self._names:
             for task in self._tasks(name):
-                if self._skip_repeats:
-                    if not seen.add(digest(task.id)):
-                        self.repeats += 1
-                        continue
+                if self._skip_repeats and not seen.add(digest(task.id)):
+                    self.repeats += 1
+                    continue
                 self.count += 1
                 yield task
 
