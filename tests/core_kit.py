@@ -210,8 +210,8 @@ class Bench:
         self.backend = MemoryBackend(self.store)
         self.new_id = ids()
         self.context = WorkContext(
-            store_of(self.backend, self.garbage, self.clock, self.new_id), self.shards, "runner", "me", self.guarantees,
-            self.retries, self.stopping, SentTasks(), self.kennel, self._note,
+            store_of(self.backend, self.garbage, self.clock, self.new_id), self.shards, "runner", "me", self.retries,
+            self.stopping, SentTasks(), self.kennel, self._note,
         )  # fmt: skip
 
     def _note(self, kind: str, **details: object) -> None:
@@ -329,6 +329,7 @@ class Group:
     shards: int = 4
     ttl: float = 10.0
     pacing: Pacing = field(default_factory=Pacing)
+    guarantees: Guarantees = WEAKEST
     clock: HeldClock = field(default_factory=HeldClock)
     new_id: Callable[[], str] = field(default_factory=ids)
     pools: dict[str, HandPool] = field(default_factory=dict[str, HandPool])
@@ -336,7 +337,7 @@ class Group:
     ports: Iterator[int] = field(default_factory=lambda: count(1000))
 
     def __post_init__(self) -> None:
-        self.store = MemoryStore(clock=self.clock)
+        self.store = MemoryStore(clock=self.clock, guarantees=self.guarantees)
         self.clock.listeners.append(self.store.expire)
         self.backend = MemoryBackend(self.store)
 

@@ -63,6 +63,8 @@ class Backlog:
         self._read: deque[tuple[str, list[Task]]] = deque()
         self._listed: dict[str, deque[str]] = {}
         self._seen: dict[str, set[bytes]] = {}
+        self._admitted: list[tuple[str, list[bytes]]] = []
+        """The digests added to `_seen` since the last `save`, by job."""
         self._number, self._record = number, record
         self._backend, self._keys, self._report = store.backend, store.keys, store.report
         self._suspicious = suspicious
@@ -115,7 +117,24 @@ class Backlog:
                 seen.add(mark)
                 fresh.append(mark)
                 self.queue.append((name, index))
+        self._admitted.append((job, fresh))
         return name, fresh
+
+    def save(self) -> Callable[[], None]:
+        """Return a function that restores the present state, if no chunk is read in between."""
+        queues = [deque(each) for each in (self.restarts, self.queue, self.suspects, self.to_quarantine)]
+        tasks, read, seen, pauses = dict(self.tasks), deque(self._read), dict(self._seen), self.pauses.save()
+        admitted = self._admitted = []
+
+        def restore() -> None:
+            self.restarts, self.queue, self.suspects, self.to_quarantine = queues
+            self.tasks, self._read, self._seen = tasks, read, seen
+            # Otherwise the next admission of the same chunk would skip all tasks as repeats.
+            for job, marks in admitted:
+                seen[job].difference_update(marks)
+            pauses()
+
+        return restore
 
     def drop_chunk(self, name: str) -> None:
         """Drop a finished chunk: the key is being deleted. Names of chunks are never used twice."""

@@ -46,10 +46,14 @@ class WorkContext:
     shards: int
     member: str
     incarnation: str
-    limits: Guarantees
     retries: Retries
     stopping: Stopping
     sent: SentTasks
     apart: Apart
     note: Callable[..., object]
     """Note an event."""
+
+    @property
+    def limits(self) -> Guarantees:
+        """The limits of the store, as far as they are known by now."""
+        return self.store.backend.guarantees
