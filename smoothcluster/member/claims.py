@@ -65,8 +65,7 @@ class Claims:
         backend, stamp = self._store.backend, self._store.stamp()
         breaker = self.adoption.breaker_after(view, now, stamp.id)
         shards = list(shards)
-        marks = self.workload.claimable(_in_flight(view, shards))
-        wanted = ClaimRequest(seat, shards, *marks, breaker, spare)
+        wanted = ClaimRequest(seat, shards, *self.workload.claimable(_in_flight(view, shards)), breaker, spare)
         move = claim(self._store.keys, view, self.me.read, wanted, backend.guarantees, stamp)
         self._leave_out(view, move)
         try:

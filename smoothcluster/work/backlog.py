@@ -63,11 +63,9 @@ class Backlog:
         self._read: deque[tuple[str, list[Task]]] = deque()
         self._listed: dict[str, deque[str]] = {}
         self._seen: dict[str, set[bytes]] = {}
-        self._admitted: list[tuple[str, list[bytes]]] = []
-        """The digests added to `_seen` since the last `save`, by job."""
-        self._number, self._record = number, record
+        self._admitted: list[tuple[str, list[bytes]]] = []  # What was added to `_seen` since the last `save`.
+        self._number, self._record, self._suspicious = number, record, suspicious
         self._backend, self._keys, self._report = store.backend, store.keys, store.report
-        self._suspicious = suspicious
 
     def promising(self) -> bool:
         """Whether there may be tasks to start; `fill` finds out."""

@@ -233,19 +233,15 @@ class CommitBuilder:
             return False
         return self.room.reserve(DIGEST_BYTES * tasks + growth + names, 2)
 
-    def delete_finished_jobs(self, keys_by_job: Mapping[str, list[str]]) -> list[str]:
-        """Delete the keys of finished jobs, while the commit has room; return the jobs without further keys.
-
-        The counts go with the last key.
-        """
-        done: list[str] = []
-        for job, keys in keys_by_job.items():
+    def delete_finished_jobs(self, keys_by_job: dict[str, list[str]]) -> None:
+        """Delete the keys of finished jobs, while the commit has room. The counts go with the last key."""
+        for job, keys in list(keys_by_job.items()):
             while keys and self.room.reserve(len(keys[-1]), 1):
                 self.changes.append(Delete(keys.pop()))
             if not keys:
+                del keys_by_job[job]
                 self._record.counts.pop(job, None)
-                done.append(job)
-        return done
+                self._backlog.forget_job(job)
 
     # The finished commit
 

@@ -4,8 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import final
 
-from smoothcluster.backend import Committed, Refused
-from smoothcluster.errors import BackendError, CommitTooLargeError
+from smoothcluster.backend import Committed, Refused, commit_size
+from smoothcluster.errors import BackendError, CommitTooLargeError, OutcomeUnknownError
 from smoothcluster.pool import Run
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.shard import Shard
@@ -14,6 +14,9 @@ from smoothcluster.work.observer import WorkloadObserver
 from smoothcluster.work.shard_work import ShardWork
 
 log = logging.getLogger("smoothcluster")
+
+HINT_AFTER_UNANSWERED = 5
+"""Number of attempts to send a commit without an answer after which the log has a hint."""
 
 HOLD_SECONDS = 5.0
 """Seconds for which a shard is left alone whose record leaves no room for an outcome in a commit."""
@@ -41,13 +44,27 @@ class Sender:
                     raise
                 prepare()
                 continue
-            except BackendError:
+            except BackendError as error:
                 work.keep_pending()
+                if isinstance(error, OutcomeUnknownError):
+                    self._count_unanswered(work)
                 raise
             version = self._find_reason(work, result)
             if version is not None:
                 return work.applied(version)
         return []
+
+    def _count_unanswered(self, work: ShardWork) -> None:
+        """Log a hint if the same commit goes without an answer again and again: some servers answer none too large."""
+        assert work.pending is not None
+        work.unanswered += 1
+        if work.unanswered == HINT_AFTER_UNANSWERED:
+            size = commit_size([], work.pending.changes)
+            log.warning(
+                "the store at %s has not answered a commit of %d bytes and %d operations, sent %d times; if the store"
+                " answers otherwise, the server may be set up for smaller commits: see 'smoothcluster doctor'",
+                self._backend.url, size.bytes, size.operations, work.unanswered,
+            )  # fmt: skip
 
     def hold(self, work: ShardWork, now: float, error: CommitTooLargeError) -> None:
         """No commit of the shard is small enough: leave the shard alone for a while, so that other shards go on."""

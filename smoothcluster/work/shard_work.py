@@ -42,8 +42,7 @@ class ShardWork:
     def __init__(self, number: int, read: Versioned[Shard], context: WorkContext, arm: Callable[[], None]) -> None:
         self.number = number
         self.key = context.store.keys.shard(number)
-        self.record = read.record
-        self.version = read.version
+        self.record, self.version = read.record, read.version
         self.lost = False
         self.moving = False
         """Whether the shard is being transferred: start nothing more."""
@@ -59,11 +58,11 @@ class ShardWork:
         self._kept = read.record.id
         """The id of the record in the last acknowledged commit."""
         self._context = context
-        self.held = False
-        """Whether nothing is started or recorded for now, because no commit had room for any outcome."""
-        self.held_until = -inf
-        self._undo: Callable[[], None] | None = None
-        """Takes the pending commit back, if the commit was certainly never sent."""
+        self.held, self.held_until = False, -inf
+        """Whether, and how long, nothing is started or recorded, because no commit had room for any outcome."""
+        self.unanswered = 0
+        """How often the pending commit was sent without an answer."""
+        self._undo: Callable[[], None] | None = None  # Takes back the pending commit; None once the commit may be sent.
         self._share = 1
         """The part of the store's limits that commits use: one half, one quarter and so on after a miscount."""
 
@@ -89,7 +88,7 @@ class ShardWork:
         return runs
 
     def unmark(self) -> None:
-        """Unmark the tasks marked by the claim and not started yet: this or another owner starts them later."""
+        """Unmark the tasks marked by the claim and not started yet: an owner starts them later."""
         for name, index in self.marked:
             self.record.open[name].run &= ~(1 << index)
             if name in self.backlog.tasks:
@@ -187,9 +186,7 @@ class ShardWork:
         if not self.moving:
             self._start_suspects(apart, draft, alone=alone)
             self._start(want, draft, now)
-        for job in draft.delete_finished_jobs(self.news.forgotten):
-            del self.news.forgotten[job]
-            self.backlog.forget_job(job)
+        draft.delete_finished_jobs(self.news.forgotten)
         if spoke or draft.changes or draft.starts:
             self.backlog.pauses.note(now)
             return draft.built(self.version)
@@ -199,7 +196,7 @@ class ShardWork:
         """Finish the pending commit, which is in the store now. Return the runs that may start."""
         assert self.pending is not None
         pending, self.pending = self.pending, None
-        self._undo, self._share = None, 1
+        self._undo, self._share, self.unanswered = None, 1, 0
         self.version, self._kept = version, pending.id
         self._context.sent.add(pending.sent)
         self.outstanding += len(pending.starts)
