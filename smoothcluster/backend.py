@@ -264,6 +264,11 @@ class CoordinationBackend(Protocol):
         """Whether all clients of this store run on one machine, so members need to listen on loopback only."""
         return False
 
+    @property
+    def limits_advice(self) -> str:
+        """What to do about a server with limits below the `guarantees`, for people; empty if servers have no such."""
+        return ""
+
     @abstractmethod
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         """Read each of *keys*, None where absent; in order, not as a snapshot of one moment.

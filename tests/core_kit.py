@@ -235,7 +235,7 @@ class Bench:
         self.new_id = ids()
         store = store_of(self.backend, self.garbage, self.clock, self.new_id)
         self.context = WorkContext(
-            store, self.shards, "runner", "me", self.guarantees, self.retries, self.stopping, SentTasks(), self.kennel,
+            store, self.shards, "runner", "me", self.retries, self.stopping, SentTasks(), self.kennel,
             self._note, Quota(store, self.shards, self.max_tasks, self._note),
         )  # fmt: skip
 
@@ -354,6 +354,7 @@ class Group:
     shards: int = 4
     ttl: float = 10.0
     pacing: Pacing = field(default_factory=Pacing)
+    guarantees: Guarantees = WEAKEST
     clock: HeldClock = field(default_factory=HeldClock)
     new_id: Callable[[], str] = field(default_factory=ids)
     pools: dict[str, HandPool] = field(default_factory=dict[str, HandPool])
@@ -361,7 +362,7 @@ class Group:
     ports: Iterator[int] = field(default_factory=lambda: count(1000))
 
     def __post_init__(self) -> None:
-        self.store = MemoryStore(clock=self.clock)
+        self.store = MemoryStore(clock=self.clock, guarantees=self.guarantees)
         self.clock.listeners.append(self.store.expire)
         self.backend = MemoryBackend(self.store)
 

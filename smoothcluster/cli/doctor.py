@@ -13,6 +13,7 @@ from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, opened,
 from smoothcluster.cli.formatting import table
 from smoothcluster.cli.logs import adapter_logging_to_stderr
 from smoothcluster.cli.output import print_data
+from smoothcluster.cli.store_limits import Limit, probe_limits
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.registry import masked
 from smoothcluster.retry import patiently
@@ -72,18 +73,20 @@ class Measured:
 def doctor(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
     """Test a store, and print which promises hold on the store.
 
-    URL has the form of --backend in other commands. The command writes a few keys of its own and
+    URL has the form of --backend in other commands. The command writes a few megabytes under keys of its own and
     removes them again. The exit status is 1 if a promise does not hold.
     """
     with opened(url) as backend, adapter_logging_to_stderr(backend) as warnings:
         patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, backend.sync)
         measured = measure(backend)
         guarantees = backend.guarantees
-        where = masked(backend.url)
-    promises = list(assess(guarantees, measured, warnings))
+        limits = probe_limits(backend, guarantees)
+        where, advice = masked(backend.url), backend.limits_advice
+    promises = [*assess(guarantees, measured, warnings), assess_limits(limits, advice)]
     if as_json:
         found = {"url": where, "measured": asdict(measured), "guarantees": asdict(guarantees), "warnings": warnings}
-        print_data(json.dumps(found | {"promises": [asdict(promise) for promise in promises]}))
+        lists = {"limits": [*map(asdict, limits)], "promises": [*map(asdict, promises)]}
+        print_data(json.dumps(found | lists))
     else:
         for line in report(where, guarantees, measured, promises):
             print_data(line)
@@ -181,6 +184,20 @@ def assess(promised: Guarantees, measured: Measured, warnings: Sequence[str] = (
         yield Promise("nothing is lost while the store is away", VERDICT_WEAKER, "; ".join(warnings))
     else:
         yield Promise("nothing is lost while the store is away", VERDICT_HELD, "outcomes wait in the members meanwhile")
+
+
+def assess_limits(limits: Sequence[Limit], advice: str) -> Promise:
+    """Return whether the store takes commits as large as the library builds; *advice* is for a server that does not."""
+    lower = [
+        f"{limit.name} is {limit.found}, and should be {limit.promised} at least" for limit in limits if limit.lower
+    ]
+    what = "every commit of the library fits"
+    if not lower:
+        return Promise(what, VERDICT_HELD, "the store takes values and commits of the largest promised sizes")
+    said = next(limit.said for limit in limits if limit.lower)
+    return Promise(
+        what, VERDICT_NOT_HELD, "; ".join([*lower, *([advice] if advice else []), f"the store said: {said}"])
+    )
 
 
 def report(where: str, promised: Guarantees, measured: Measured, promises: list[Promise]) -> Iterator[str]:

@@ -7,8 +7,9 @@ killed process are missing.
 import json
 from collections import deque
 from collections.abc import Mapping
+from typing import cast
 
-from smoothcluster.backend import Change, Create, Refused, Update
+from smoothcluster.backend import Change, Create, Delete, Refused, Update, commit_size
 from smoothcluster.group.store import GroupStore
 from smoothcluster.records.codec import GarbageError, dump, load
 from smoothcluster.records.keys import last_part
@@ -55,7 +56,8 @@ class EventLog:
                 self._find_slots()
             assert self._slots is not None
             slot = self._next % EVENTS_KEPT_PER_MEMBER
-            key, value = f"{self._directory}/{slot}", dump(self._waiting[0] | {"n": self._next})
+            key = f"{self._directory}/{slot}"
+            value = _dump_within(self._most_bytes(key), self._waiting[0] | {"n": self._next})
             change: Change = Update(key, value) if slot in self._slots else Create(key, value)
             if isinstance(self._backend.commit([], [change]), Refused):
                 self._slots = None  # A cleanup removed the slot, or the last write did arrive.
@@ -63,6 +65,10 @@ class EventLog:
             self._slots.add(slot)
             self._next += 1
             self._waiting.popleft()
+
+    def _most_bytes(self, key: str) -> int:
+        limits = self._backend.guarantees
+        return min(limits.largest_value, limits.largest_commit - commit_size([], [Delete(key)]).bytes)
 
     def _find_slots(self) -> None:
         """Find the slots in use, to go on behind the events of earlier incarnations with the same name."""
@@ -77,6 +83,25 @@ class EventLog:
             except GarbageError:
                 continue  # The ring overwrites this slot in due turn.
         self._next = last + 1
+
+
+def _dump_within(most: int, event: dict[str, object]) -> bytes:
+    """Encode *event* in *most* bytes: the longest fields are halved until the event fits, and named in ``cut``."""
+    cut: dict[str, None] = {}
+    while len(value := dump(event)) > most:
+        longest = max(event, key=lambda name: len(dump(event[name])) if name != "cut" else 0)
+        event = event | {longest: _half(event[longest])}
+        cut[longest] = None
+        event["cut"] = list(cut)
+    return value
+
+
+def _half(value: object) -> object:
+    """The first half of a list, an object or a text; None for anything else."""
+    if isinstance(value, Mapping):
+        pairs = list(cast("Mapping[object, object]", value).items())
+        return dict(pairs[: len(pairs) // 2])
+    return value[: len(value) // 2] if isinstance(value, list | tuple | str) else None
 
 
 def read_events(store: GroupStore) -> list[Mapping[str, object]]:

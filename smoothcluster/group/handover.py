@@ -1,4 +1,6 @@
-"""Handover: the moves that change ownership (claim, give, leave), each a single guarded commit.
+"""Handover: the moves that change ownership (claim, transfer, release, leave), each a single guarded commit.
+
+Each move takes as many shards as fit into a commit (`Portion`); the rest is for the next move.
 
 Safety: a claim compares and sets three records at once. The shard: only a single claimant wins, and the store
 refuses the former owner's next progress commit. The seat: there are never more Runners than seats. The
@@ -13,8 +15,9 @@ the member reads the group again and takes up all shards recorded as its own.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from smoothcluster.backend import AtVersion, Change, Condition, Delete, Guarantees, Update, commit_size
+from smoothcluster.backend import AtVersion, Change, Condition, Delete, Guarantees, Update
 from smoothcluster.group.election import SeatClaim
+from smoothcluster.group.portion import Portion
 from smoothcluster.group.store import Stamp, put
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.model import Evidence
@@ -45,6 +48,8 @@ class Move:
     holder: str | None = None
     """The former holder of the claimed seat, if any."""
     conditions: list[Condition] = field(default_factory=list[Condition])
+    unfit: tuple[int, ...] = ()
+    """Shards with a record too large for any commit: nothing can move them."""
 
 
 def succeed(shard: Shard, member: Member, evidence: Evidence, commit_id: str, at: float | None = None) -> Shard:
@@ -139,22 +144,38 @@ def claim(
     if seat is not None:
         changes.extend(_take_seat(keys, view, mine.incarnation, seat, commit_id))
     taken: dict[int, Shard] = {}
-    rest: list[int] = []
+    portion, left = Portion(changes, limits, conditions, always=1), _Left()
     for number in wanted.shards:
         after = succeed(_read(view, number).record, mine, _evidence(view, number), commit_id, stamp.at)
         marked = mark(after, restarts, starts)
         change = put(keys.shard(number), after.to_json(), _read(view, number).version)
-        if rest or not _fits([*changes, change], limits):
-            rest.append(number)
-            continue
-        changes.append(change)
-        taken[number], restarts, starts = after, restarts - marked[0], starts - marked[1]
+        if left.take(number, change, portion):
+            taken[number], restarts, starts = after, restarts - marked[0], starts - marked[1]
+    changes = portion.changes
     former = {number: _read(view, number).record.owner for number in taken}
     holder = seat.holder if seat is not None else None
     emptied = {name for name in (holder, *former.values()) if name is not None}
     dead = sorted(name for name in emptied if name in view.gone and name in view.members)
     changes.extend(Delete(keys.member(name)) for name in dead)
-    return Move(changes, commit_id, mine, taken, tuple(rest), former, holder, conditions)
+    return Move(changes, commit_id, mine, taken, tuple(left.rest), former, holder, conditions, tuple(left.unfit))
+
+
+@dataclass
+class _Left:
+    """The shards that a move leaves out."""
+
+    rest: list[int] = field(default_factory=list[int])
+    unfit: list[int] = field(default_factory=list[int])
+
+    def take(self, number: int, change: Change, portion: Portion) -> bool:
+        """Add the *change* of a shard to *portion*, or leave the shard out; return whether the change was added."""
+        if not portion.fits_alone(change):
+            self.unfit.append(number)
+            return False
+        if self.rest or not portion.add(change):
+            self.rest.append(number)
+            return False
+        return True
 
 
 def _compare_breaker(keys: Keys, view: View, breaker: Breaker | None, changes: list[Change]) -> list[Condition]:
@@ -187,21 +208,29 @@ def _evidence(view: View, number: int) -> Evidence:
 
 
 def transfer(
-    keys: Keys, me: Member, target: Versioned[Member], shards: Mapping[int, Versioned[Shard]], commit_id: str
+    keys: Keys,
+    me: Member,
+    target: Versioned[Member],
+    shards: Mapping[int, Versioned[Shard]],
+    commit_id: str,
+    limits: Guarantees,
 ) -> Move:
-    """Transfer *shards* without running tasks to *target*, and update the member record that *target* watches."""
-    changes: list[Change] = [
-        Update(keys.member(target.record.incarnation), replace(target.record, id=commit_id).to_json(), target.version)
-    ]
+    """Transfer as many of *shards* as fit, all without running tasks, to *target*.
+
+    The same commit updates the member record that *target* watches.
+    """
+    told = replace(target.record, id=commit_id)
+    wake = Update(keys.member(told.incarnation), told.to_json(), target.version)
     after = {n: succeed(read.record, target.record, Evidence.LEFT, commit_id) for n, read in shards.items()}
-    changes.extend(Update(keys.shard(n), after[n].to_json(), shards[n].version) for n in after)
-    return Move(changes, commit_id, me, after)
+    return _move(keys, me, Portion([wake], limits), shards, after, commit_id)
 
 
-def release_shards(keys: Keys, me: Member, shards: Mapping[int, Versioned[Shard]], commit_id: str) -> Move:
-    """Release *shards* without a successor, so any member with room may claim them later."""
+def release_shards(
+    keys: Keys, me: Member, shards: Mapping[int, Versioned[Shard]], commit_id: str, limits: Guarantees
+) -> Move:
+    """Release as many of *shards* as fit, without a successor, so any member with room may claim them later."""
     after = {number: release(read.record, commit_id) for number, read in shards.items()}
-    return Move([Update(keys.shard(n), after[n].to_json(), shards[n].version) for n in after], commit_id, me, after)
+    return _move(keys, me, Portion([], limits), shards, after, commit_id)
 
 
 def leave(
@@ -218,21 +247,24 @@ def leave(
     for number, seat in enumerate(view.seats):
         if seat.record.holder == mine.incarnation:
             closing.append(put(keys.seat(number), Seat(None, commit_id).to_json(), seat.version))
-    changes: list[Change] = []
-    after: dict[int, Shard] = {}
-    rest: list[int] = []
-    for number, read in shards.items():
-        freed = release(read.record, commit_id)
-        change = Update(keys.shard(number), freed.to_json(), read.version)
-        if rest or not _fits([*closing, *changes, change], limits):
-            rest.append(number)
-            continue
-        changes.append(change)
-        after[number] = freed
-    return Move(changes if rest else [*changes, *closing], commit_id, mine, after, tuple(rest))
+    after = {number: release(read.record, commit_id) for number, read in shards.items()}
+    move = _move(keys, mine, Portion(closing, limits), shards, after, commit_id)
+    return replace(move, changes=move.changes[len(closing) :]) if move.rest else move
 
 
-def _fits(changes: list[Change], limits: Guarantees) -> bool:
-    # Keep room to remove the records of dead members: at most one key for each change.
-    size = commit_size([], changes)
-    return size.bytes + 128 * len(changes) <= limits.largest_commit and 2 * size.operations <= limits.most_operations
+def _move(
+    keys: Keys,
+    me: Member,
+    portion: Portion,
+    before: Mapping[int, Versioned[Shard]],
+    after: Mapping[int, Shard],
+    commit_id: str,
+) -> Move:
+    """The move that sets as many shards as fit to their state *after*."""
+    left = _Left()
+    moved = {
+        number: shard
+        for number, shard in after.items()
+        if left.take(number, Update(keys.shard(number), shard.to_json(), before[number].version), portion)
+    }
+    return Move(portion.changes, commit_id, me, moved, tuple(left.rest), unfit=tuple(left.unfit))

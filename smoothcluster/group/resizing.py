@@ -9,10 +9,10 @@ Safety: each commit is conditional on the records that were read. The store refu
 has changed. So a change can be retried any number of times, and a late commit changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from smoothcluster.backend import Change, Committed, Update
+from smoothcluster.backend import Change, Committed, Guarantees, Update, commit_size
 from smoothcluster.errors import OutcomeUnknownError, UsageError
 from smoothcluster.group.spec import check_number, numbers
 from smoothcluster.group.store import GroupStore, put
@@ -62,13 +62,17 @@ def try_change(store: GroupStore, wanted: Resize) -> Spec | None:
         return before
     assert before.runner is not None, "checked just now"
     assert after.runner is not None, "never taken away"
-    most_operations = store.backend.guarantees.most_operations
     # Each seat takes two operations. If a commit cannot hold all of them, the number of Runners falls step by step.
-    room = (most_operations - 1) // 2
-    step = replace(after, runner=max(after.runner, before.runner - room), joins=before.joins + 1, id=store.new_id())
-    changes = _changes(store, read, step)
+    room = (store.backend.guarantees.most_operations - 1) // 2
+    while True:
+        step = replace(after, runner=max(after.runner, before.runner - room), joins=before.joins + 1, id=store.new_id())
+        mandatory, optional = _changes(store, read, step)
+        changes = [*mandatory, *optional][: _fitting(store.backend.guarantees, [*mandatory, *optional])]
+        if len(changes) >= len(mandatory) or room <= 1:
+            break
+        room //= 2
     try:
-        applied = isinstance(store.backend.commit([], changes[:most_operations]), Committed)
+        applied = isinstance(store.backend.commit([], changes), Committed)
     except OutcomeUnknownError:
         applied = False
     if not applied:
@@ -76,8 +80,18 @@ def try_change(store: GroupStore, wanted: Resize) -> Spec | None:
     return step if applied and step.runner == after.runner else None
 
 
-def _changes(store: GroupStore, before: Versioned[Spec], after: Spec) -> list[Change]:
-    """The changes of the commit: the spec first, then the mandatory changes, then the optional changes."""
+def _fitting(limits: Guarantees, changes: Sequence[Change]) -> int:
+    """How many of *changes*, the first of them, fit into one commit."""
+    size = 0
+    for number, change in enumerate(changes):
+        size += commit_size([], [change]).bytes
+        if size > limits.largest_commit or number == limits.most_operations:
+            return number
+    return len(changes)
+
+
+def _changes(store: GroupStore, before: Versioned[Spec], after: Spec) -> tuple[list[Change], list[Change]]:
+    """The mandatory changes of the commit, the spec first; then the optional changes."""
     assert before.version is not None
     keys = store.keys
     changes: list[Change] = [Update(keys.spec, after.to_json(), before.version)]
@@ -92,10 +106,8 @@ def _changes(store: GroupStore, before: Versioned[Spec], after: Spec) -> list[Ch
         holders = [read for read in members.values() if read.record.seat == number]
         changes.extend(_update(keys, read, replace(read.record, seat=None, id=after.id)) for read in holders)
     # Each member watches its own record.
-    changes.extend(
-        _update(keys, read, replace(read.record, id=after.id)) for read in _due(members, before.record, after)
-    )
-    return changes
+    due = _due(members, before.record, after)
+    return changes, [_update(keys, read, replace(read.record, id=after.id)) for read in due]
 
 
 def _due(members: Mapping[str, Versioned[Member]], before: Spec, after: Spec) -> list[Versioned[Member]]:

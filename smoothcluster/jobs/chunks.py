@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from smoothcluster.backend import Guarantees
 from smoothcluster.errors import UsageError
 from smoothcluster.model import LARGEST_VALUE, Task, why_not_json
 from smoothcluster.records.codec import GarbageError
@@ -31,6 +32,11 @@ DIGEST_BYTES = 16
 _SIZE_PATTERN = re.compile(r"\+([0-9a-f]{1,5})$")
 
 _to_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def largest_chunk(limits: Guarantees) -> int:
+    """Most bytes in a chunk on a store with these *limits*: a third of a commit leaves room for all other changes."""
+    return min(CHUNK_BYTES, limits.largest_value, limits.largest_commit // 3)
 
 
 def digest(task_id: str) -> bytes:
@@ -93,10 +99,10 @@ class Packet:
 
 
 class Packer:
-    """Sorts tasks by shard into packets, and returns each full packet."""
+    """Sorts tasks by shard into packets of *most_bytes*, and returns each full packet."""
 
-    def __init__(self, shards: int) -> None:
-        self._shards = shards
+    def __init__(self, shards: int, most_bytes: int = CHUNK_BYTES) -> None:
+        self._shards, self._most_bytes = shards, most_bytes
         self._open: dict[int, Packet] = {}
 
     def add(self, mark: bytes, text: str) -> Packet | None:
@@ -104,7 +110,7 @@ class Packer:
         shard = shard_of(mark, self._shards)
         packet = self._open.get(shard)
         full = None
-        if packet is not None and (len(packet.texts) >= CHUNK_TASKS or packet.size + len(text) + 3 > CHUNK_BYTES):
+        if packet is not None and (len(packet.texts) >= CHUNK_TASKS or packet.size + len(text) + 3 > self._most_bytes):
             full, packet = packet, None
         if packet is None:
             packet = self._open[shard] = Packet(shard, [], 0)

@@ -21,7 +21,7 @@ BUCKET_DIGESTS = 64
 
 @final
 class DigestSet:
-    """A set of digests of `DIGEST_BYTES` bytes each. Digests can be added, not removed."""
+    """A set of digests of `DIGEST_BYTES` bytes each."""
 
     __slots__ = ("_buckets", "_count", "_mask", "_split")
 
@@ -37,20 +37,28 @@ class DigestSet:
         return self._count
 
     def __contains__(self, digest: bytes) -> bool:
-        return _holds(self._bucket(digest), digest)
+        return _place(self._bucket(digest), digest) >= 0
 
     def add(self, digest: bytes) -> bool:
         """Add *digest*. Return whether the digest is new. Raise ValueError for bytes of another length."""
         if len(digest) != DIGEST_BYTES:  # All digests behind it would lie across the borders.
             raise ValueError(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
         bucket = self._bucket(digest)
-        if _holds(bucket, digest):
+        if _place(bucket, digest) >= 0:
             return False
         bucket += digest
         self._count += 1
         if self._count > BUCKET_DIGESTS * len(self._buckets):
             self._split_next()
         return True
+
+    def discard(self, digest: bytes) -> None:
+        """Remove *digest* if the set has it."""
+        bucket = self._bucket(digest)
+        at = _place(bucket, digest)
+        if at >= 0:
+            del bucket[at : at + DIGEST_BYTES]
+            self._count -= 1
 
     def _bucket(self, digest: bytes) -> bytearray:
         # Not by bytes of the digest: the first bytes choose the shard, so they are alike in all digests of a shard.
@@ -74,8 +82,9 @@ class DigestSet:
             self._mask, self._split = 2 * self._mask + 1, 0
 
 
-def _holds(bucket: bytearray, digest: bytes) -> bool:
+def _place(bucket: bytearray, digest: bytes) -> int:
+    """Return the position of *digest* in the bucket; -1 if the bucket does not have the digest."""
     at = bucket.find(digest)
     while at % DIGEST_BYTES and at >= 0:  # Across the border of two digests.
         at = bucket.find(digest, at + 1)
-    return at >= 0
+    return at

@@ -22,7 +22,7 @@ from smoothcluster.errors import BackendError, DuplicateTaskError, JobClosedErro
 from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import ensure_spec, read_job
-from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task, pack
+from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task, largest_chunk, pack
 from smoothcluster.jobs.digest_set import DigestSet
 from smoothcluster.model import Task
 from smoothcluster.records.job import JOB_DELETED, JOB_FINISHED, JOB_OPEN, JOB_SEALED, Job
@@ -120,7 +120,7 @@ class Submission:
         spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._store))
         self._commit([], 0, JOB_OPEN)
         self.written = 0
-        packer = Packer(spec.shards)
+        packer = Packer(spec.shards, largest_chunk(self._limits))
         for mark, text in parts:
             full = packer.add(mark, text)
             if full is not None:
@@ -138,7 +138,13 @@ class Submission:
             mark = digest(task.id)
             if seen is not None and not seen.add(mark):
                 raise DuplicateTaskError(f"task {task.id!r:.100} appears twice in one submit; remove the repeat")
-            yield mark, encode_task(task)
+            text = encode_task(task)
+            if len(text) + 2 > largest_chunk(self._limits):
+                raise UsageError(
+                    f"task {task.id!r:.100} takes {len(text)} bytes as JSON; this store takes tasks of"
+                    f" {largest_chunk(self._limits) - 2} bytes at most"
+                )
+            yield mark, text
 
     def _queue(self, packet: Packet) -> None:
         size = packet.size + PACKET_HEAD_BYTES

@@ -4,6 +4,7 @@ Each claim is a single guarded commit. A claim that was refused, or has an unkno
 read of the group shows the seats and shards that this incarnation holds.
 """
 
+import logging
 from collections.abc import Iterable
 
 from smoothcluster.backend import Committed, Delete, Refused
@@ -20,6 +21,8 @@ from smoothcluster.member.takeover_log import TakeoverLog
 from smoothcluster.records.shard import Shard
 from smoothcluster.work.workload import Workload
 
+log = logging.getLogger("smoothcluster")
+
 SUCCESSOR_HEAD_START_SECONDS = 0.5
 """Seconds for which the successor may claim before another member removes the dead member's record."""
 
@@ -35,6 +38,8 @@ class Claims:
         """Whether a claim was tried since the last read of the group, so the view may lack shards and seats of ours."""
         self.me, self.workload, self.adoption = me, workload, adoption
         self._store, self._takeovers, self._schedule = store, takeovers, schedule
+        self._unfit: dict[int, str | None] = {}
+        """Shards with a record too large for a claim, each with the record's version."""
 
     def claim_seat(self, view: View, seat: SeatClaim, now: float) -> None:
         """Claim *seat* with as many of the holder's shards as the capacity and the limits on adoption allow."""
@@ -60,9 +65,9 @@ class Claims:
         backend, stamp = self._store.backend, self._store.stamp()
         breaker = self.adoption.breaker_after(view, now, stamp.id)
         shards = list(shards)
-        marks = self.workload.claimable(_in_flight(view, shards))
-        wanted = ClaimRequest(seat, shards, *marks, breaker, spare)
+        wanted = ClaimRequest(seat, shards, *self.workload.claimable(_in_flight(view, shards)), breaker, spare)
         move = claim(self._store.keys, view, self.me.read, wanted, backend.guarantees, stamp)
+        self._leave_out(view, move)
         try:
             result = backend.commit(move.conditions, move.changes)
         except MisplacedKeyError as error:
@@ -79,6 +84,18 @@ class Claims:
         if any(orphaned(view, number) for number in move.shards):
             self.adoption.adopted(now)
         self.adoption.report_opening(view, breaker)
+
+    def _leave_out(self, view: View, move: Move) -> None:
+        """Report the shards that no commit can take, and claim them no more until their records change."""
+        for number in move.unfit:
+            read = view.shards[number]
+            self._unfit[number] = read.version if read is not None else None
+            log.error("shard %d has no owner: no commit is large enough for the shard's record", number)
+
+    def claimable(self, view: View, numbers: Iterable[int]) -> tuple[int, ...]:
+        """Return those of *numbers* that a commit can take, as far as known."""
+        versions = {number: read.version for number in numbers if (read := view.shards[number]) is not None}
+        return tuple(number for number, version in versions.items() if self._unfit.get(number, "") != version)
 
     def _take_up(self, move: Move, result: Committed, view: View) -> None:
         keys = self._store.keys
@@ -139,12 +156,16 @@ class Claims:
         # A pending commit may have landed or not, but its changes are in `work.record` already: leave such a shard as
         # the store has it, to the successor.
         held = {n: work.present() for n, work in works.items() if work.pending is None}
-        move = leave(store.keys, view, self.me.read, held, store.new_id(), store.backend.guarantees)
-        if isinstance(store.backend.commit([], move.changes), Refused):
-            return False
-        for number in move.shards:
-            self.workload.drop(number)
-        return not move.rest
+        while True:
+            move = leave(store.keys, view, self.me.read, held, store.new_id(), store.backend.guarantees)
+            if isinstance(store.backend.commit([], move.changes), Refused):
+                return False
+            for number in move.shards:
+                self.workload.drop(number)
+            if not move.rest:
+                return True
+            # The own record is unchanged until the last commit, so a transfer to us still leads to a refusal.
+            held = {number: held[number] for number in move.rest}
 
 
 def _in_flight(view: View, numbers: Iterable[int]) -> int:

@@ -76,9 +76,8 @@ class Incarnation:
         self.me = OwnRecord(store, joined.me, self.events, schedule)
         news = WorkNews(self.id, self.events, schedule, self._takeovers, wake)
         context = WorkContext(
-            store, joined.shards, self.name, self.id, store.backend.guarantees, settings.retries, self.stopping,
-            SentTasks(), environment.apart, self.events.add,
-            Quota(store, joined.shards, settings.max_tasks, self.events.add),
+            store, joined.shards, self.name, self.id, settings.retries, self.stopping, SentTasks(), environment.apart,
+            self.events.add, Quota(store, joined.shards, settings.max_tasks, self.events.add),
         )  # fmt: skip
         self.workload = Workload(pool, context, settings.concurrency, session.held, news)
         self._search = TaskSearch(self.workload, store.clock, self.id, environment.search_seconds)

@@ -14,6 +14,7 @@ from smoothcluster.backend import CoordinationBackend
 from smoothcluster.errors import (
     BackendClosedError,
     BackendError,
+    CommitTooLargeError,
     LeaseLostError,
     MisplacedKeyError,
     NameInUseError,
@@ -204,7 +205,10 @@ class MemberLoop:
         if isinstance(error, MisplacedKeyError):
             self._report(error.key, error.what)
             return self._stay_away()
-        self._outage.warn(str(error))
+        if isinstance(error, CommitTooLargeError):
+            self._outage.report_mistake(str(error))
+        else:
+            self._outage.warn(str(error))
         if self.life is not None:
             self.life.interrupted(unknown=isinstance(error, OutcomeUnknownError))
         return self._stay_away()

@@ -5,6 +5,7 @@ breaker, an exchange of shards, and last the records of dead members.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, final
 
 from smoothcluster.group.assignment import Plan, plan
@@ -101,4 +102,5 @@ class Moves:
         successor = self._candidacy.has_successor(view, now)
         busy = [work.number for work in self._workload.works.values() if work.outstanding]
         adopt = self._adoption.most(view, now)
-        return plan(view, self._me.record.incarnation, busy=busy, successor=successor, adopt=adopt)
+        found = plan(view, self._me.record.incarnation, busy=busy, successor=successor, adopt=adopt)
+        return replace(found, claim=self._claims.claimable(view, found.claim)) if found.claim else found

@@ -28,16 +28,23 @@ class Outage:
 
     def warn(self, why: str) -> None:
         """Log that the store is unavailable, unless the log has the reason *why* already."""
-        now = self._clock.monotonic()
         self.lasts = True
+        self._log(logging.WARNING, "the store is unavailable: %s", why)
+
+    def report_mistake(self, why: str) -> None:
+        """Log that this program made a commit too large for the store, unless the log has *why*. This is no outage."""
+        self._log(logging.ERROR, "a commit is too large for the store, which answers otherwise: %s", why)
+
+    def _log(self, level: int, text: str, why: str) -> None:
+        now = self._clock.monotonic()
         self._logged = {each: at for each, at in self._logged.items() if now < at + OUTAGE_REMINDER_SECONDS}
         if why not in self._logged and len(self._logged) < MOST_REASONS_PER_REMINDER:
-            log.warning("the store is unavailable: %s", why)
+            log.log(level, text, why)
             self._logged[why] = now
 
     def end(self) -> None:
         """Log that the store is available again, if there was an outage."""
         if self.lasts:
             log.warning("the store is available again")
+            self._logged.clear()
         self.lasts = False
-        self._logged.clear()

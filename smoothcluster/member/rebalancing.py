@@ -2,15 +2,17 @@
 
 A shard is transferred when no task of the shard runs and all outcomes are recorded; until then no more tasks of the
 shard start. A single commit makes the target the owner and changes the target's member record, so the commit wakes the
-target. A shard without a target is released, for any member with room to claim later.
+target. Many shards take several commits, each as large as the store allows. A shard without a target is released, for
+any member with room to claim later.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
 from smoothcluster.backend import Committed
 from smoothcluster.group.assignment import Plan, room
-from smoothcluster.group.handover import release_shards, transfer
+from smoothcluster.group.handover import Move, release_shards, transfer
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.stopping import Stopping
@@ -18,6 +20,8 @@ from smoothcluster.member.takeover_log import TakeoverLog
 from smoothcluster.records.group import Member
 from smoothcluster.records.shard import Shard
 from smoothcluster.work.workload import Workload
+
+log = logging.getLogger("smoothcluster")
 
 
 class Rebalancer:
@@ -29,6 +33,8 @@ class Rebalancer:
         self._store, self._clock, self._grace = store, store.clock, grace
         self._workload, self._stopping, self._takeovers = workload, stopping, takeovers
         self._moving: dict[int, str | None] = {}
+        self._unfit: set[int] = set()
+        """Own shards with a record too large for a transfer: we go on working on them."""
         self._resigning: float | None = None
         """The time on our clock since which we resign: all own shards are to be transferred."""
 
@@ -39,7 +45,8 @@ class Rebalancer:
         tasks is over, else None.
         """
         self._resign(resigning=todo.resign)
-        gifts = dict(todo.give)
+        self._unfit &= self._workload.works.keys()
+        gifts = {number: target for number, target in todo.give if number not in self._unfit}
         for number, work in self._workload.works.items():
             work.moving = number in gifts
         self._moving = {number: target for number, target in gifts.items() if number in self._workload.works}
@@ -57,7 +64,7 @@ class Rebalancer:
             self._stopping.clear()
 
     def transfer(self, view: View, me: Member) -> bool:
-        """Transfer the planned shards that are quiet, one commit for each target. Return whether a shard was ready.
+        """Transfer the planned shards that are quiet to their targets. Return whether a shard was ready.
 
         Called in each turn after the workload, because the workload's commits may have made a shard quiet. When we
         resign and the grace period is over, transfer shards with running tasks, too. Raise any BackendError.
@@ -80,17 +87,37 @@ class Rebalancer:
         # and only a plan made on a new view may try again.
         for number in gift:
             del self._moving[number]
-        if target is None:
-            move = release_shards(self._store.keys, me, gift, self._store.new_id())
-        elif target in view.members and self._has_room(view, target, len(gift)):
-            move = transfer(self._store.keys, me, view.members[target], gift, self._store.new_id())
-        else:
+        if target is not None and not (target in view.members and self._has_room(view, target, len(gift))):
             return
-        if isinstance(self._store.backend.commit([], move.changes), Committed):
-            if target is not None:
-                self._takeovers.add_transfer(move)
-            for number in gift:
+        receiver = view.members[target] if target is not None else None
+        while gift:
+            move = self._move(me, receiver, gift)
+            self._leave_out(move)
+            result = self._store.backend.commit([], move.changes) if move.shards else None
+            if not isinstance(result, Committed):
+                return  # If the target died or claimed meanwhile, the store has refused.
+            for number in move.shards:
                 self._workload.drop(number)
+            if receiver is not None:
+                self._takeovers.add_transfer(move)
+                # The next commit compares the record that this commit has set.
+                key = self._store.keys.member(receiver.record.incarnation)
+                receiver = Versioned(replace(receiver.record, id=move.id), result.versions[key])
+            gift = {number: gift[number] for number in move.rest}
+
+    def _move(self, me: Member, receiver: Versioned[Member] | None, gift: Mapping[int, Versioned[Shard]]) -> Move:
+        store = self._store
+        limits = store.backend.guarantees
+        if receiver is None:
+            return release_shards(store.keys, me, gift, store.new_id(), limits)
+        return transfer(store.keys, me, receiver, gift, store.new_id(), limits)
+
+    def _leave_out(self, move: Move) -> None:
+        """Report the shards that no commit can move, and go on working on them."""
+        for number in move.unfit:
+            self._unfit.add(number)
+            self._workload.works[number].moving = False
+            log.error("shard %d stays with its owner: no commit is large enough for the shard's record", number)
 
     def _has_room(self, view: View, target: str, more: int) -> bool:
         """Whether *target* has room for *more* shards, by a new read of all shards.

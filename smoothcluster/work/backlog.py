@@ -66,6 +66,7 @@ class Backlog:
         self._read: deque[tuple[str, list[ReadTask]]] = deque()
         self._listed: dict[str, deque[str]] = {}
         self.seen = SeenIds(number, store, map(job_of, record.open))  # No chunk is read before the ids of its job.
+        self._admitted: list[tuple[str, list[bytes]]] = []  # What was added to `seen` since the last `save`.
         self._number, self._record, self._backend, self._keys = number, record, store.backend, store.keys
 
     def promising(self) -> bool:
@@ -115,7 +116,27 @@ class Backlog:
             else:
                 chunk.closed |= 1 << index
                 self._record.count(job, "skipped")
+        self._admitted.append((job, fresh))
         return name, fresh
+
+    def save(self) -> Callable[[], None]:
+        """Return a function that restores the present state, if no chunk is read in between."""
+        named = ("restarts", "queue", "suspects", "to_quarantine", "unreadable", "_read")
+        queues = {name: deque(getattr(self, name)) for name in named}
+        tasks, pauses = dict(self.tasks), self.pauses.save()
+        admitted = self._admitted = []
+
+        def restore() -> None:
+            for name, queue in queues.items():
+                setattr(self, name, queue)
+            self.tasks = tasks
+            # Otherwise the next admission of the same chunk would skip all tasks as repeats.
+            for job, marks in admitted:
+                for mark in marks:
+                    self.seen.of(job).discard(mark)
+            pauses()
+
+        return restore
 
     def drop_chunk(self, name: str) -> None:
         """Drop a finished chunk: the key is being deleted. Names of chunks are never used twice."""

@@ -1,27 +1,42 @@
-"""Commits of a shard's owner: build a commit within the store's limits, and keep the commit until settled."""
+"""Commits of a shard's owner: build a commit within the store's limits, and keep the commit until settled.
 
-from collections.abc import Container, Mapping, Sequence
+Everything is counted before the builder puts it into the commit, in bytes and in operations. A part without room waits
+for the next commit. An outcome that is too large even for an empty commit becomes a failure.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from json.encoder import encode_basestring_ascii as quote
 from typing import cast
 
 from smoothcluster.backend import Change, Create, Delete, Update
+from smoothcluster.errors import CommitTooLargeError
 from smoothcluster.jobs.chunk_reading import UnreadableTask
-from smoothcluster.jobs.chunks import CHUNK_BYTES, digest, job_of, pack
+from smoothcluster.jobs.chunks import DIGEST_BYTES, digest, job_of, largest_chunk
 from smoothcluster.model import State
 from smoothcluster.pool import Run
 from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.results import encode_outcome, encode_outcomes
 from smoothcluster.records.shard import Shard
+from smoothcluster.work.added import AddedTasks
 from smoothcluster.work.backlog import Backlog, place_of
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.pauses import Place
+from smoothcluster.work.room import Room
 from smoothcluster.work.sent_tasks import Mark
 
-RECORD_GROWTH_BYTES = 16 * 1024
-"""Bytes of a commit kept free for growth of the shard's record."""
+KEY_END_BYTES = 48
+"""Bytes reserved for the part of a new key behind the shard's number and the job."""
 
-MOST_TASKS_PER_SPILL = 500
-"""Most tasks that one step adds for a handler with too many added tasks for a single commit."""
+OUTCOME_BYTES = 64
+"""Bytes reserved for the framing of an outcome."""
+
+OUTCOMES_HEAD_BYTES = 256
+"""Bytes reserved for a record of outcomes besides the outcomes."""
+
+OPEN_CHUNK_BYTES = 640
+"""Bytes by which an admitted chunk lets the record grow, with the counts of the job and without the bitmaps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,72 +65,93 @@ class PendingCommit:
 
 
 class CommitBuilder:
-    """Builder of a commit. Changes to the shard's record are made in the record at once."""
+    """Builder of a commit within a *share* of the store's limits. `Room` counts.
 
-    def __init__(self, number: int, record: Shard, backlog: Backlog, context: WorkContext) -> None:
+    Changes to the shard's record are made in the record at once.
+    """
+
+    def __init__(self, number: int, record: Shard, backlog: Backlog, context: WorkContext, share: int = 1) -> None:
         self.changes: list[Change] = []
         self.starts: list[Run] = []
         self.quarantined: list[QuarantinedTask] = []
         self.unreadable: dict[str, list[str]] = {}
+        self.room = Room(record, context.limits, share)
         self._number, self._record, self._backlog, self._context = number, record, backlog, context
-        self._added: dict[Mark, str] = {}
-        """Tasks added by handlers, not put into chunks yet."""
-        self._sent: list[Mark] = []
+        self._added = AddedTasks(context.shards, largest_chunk(context.limits))
         self._results: dict[str, list[str]] = {}
         self._sizes: dict[str, int] = {}
         """Bytes of each job's results, estimated from above."""
-        self._bytes = len(record.to_json()) + RECORD_GROWTH_BYTES
-        self._operations: int = 1
 
-    def reserve(self, size: int, operations: int) -> bool:
-        """Reserve room in the commit; return whether there is enough. A path with framing takes 200 bytes at most."""
-        size += self._bytes + 200 * operations
-        operations += self._operations
-        if size > self._context.limits.largest_commit or operations > self._context.limits.most_operations:
-            return False
-        self._bytes, self._operations = size, operations
-        return True
+    # Outcomes
 
     def make_room(self, run: Run) -> bool:
-        """Reserve room for the outcome of *run* and for the tasks added by *run*; return whether there is enough."""
-        fresh = self._fresh(run, slice(None), self._added) if run.added else {}
-        size = sum(map(len, fresh.values())) + len(fresh)
-        if size > self._context.limits.largest_commit // 4:
-            if not self._spill(run):
-                return False
-            fresh, size = {}, 0
-        value = len(run.encoded) + 6 * (len(run.error or "") + len(run.task.id)) + 64
-        # Each added task may need a separate chunk.
-        if not self._reserve_outcome(place_of(run)[0], value, size, min(len(fresh), self._context.shards)):
+        """Reserve room for the outcome of *run* and for the tasks added by *run*; return whether there is enough.
+
+        Few tasks are added together with the outcome. Of many tasks, those that have room are added before the outcome.
+        If this process dies in between, the task runs again and adds the same tasks again. Repeats are skipped.
+
+        If the store takes no commit with the outcome, or with one of the tasks, the run fails. Raise
+        CommitTooLargeError if there is no room for the failure, either.
+        """
+        self._fail_if_unfit(run)
+        if run.added:
+            limits, fresh = self._context.limits, self._fresh(run)
+            size, chunks = self._added.cost(fresh)
+            many = size > limits.largest_commit // 4 or chunks > limits.most_operations // 2
+            if not many and self._reserve_run(run, size, chunks):
+                self._add(run.context.job, fresh)
+                return True
+            if (many or self.room.empty) and self._spill(run, fresh) and self._reserve_run(run):
+                return True
+        elif self._reserve_run(run):
+            return True
+        if not self.room.empty:
             return False
-        self._added.update(fresh)
+        self.fail(run, "the store takes no commit with what the handler returned and submitted: it is too large")
+        if not self._reserve_run(run):
+            raise CommitTooLargeError(f"the record of shard {self._number} leaves no room in a commit for an outcome")
         return True
 
-    def _reserve_outcome(self, name: str, value: int, size: int = 0, operations: int = 0) -> bool:
-        """Reserve *value* bytes for an outcome of the chunk *name*, and room for more; return whether there is enough.
+    def _fail_if_unfit(self, run: Run) -> None:
+        """Fail the run if a returned or submitted value is larger than a chunk may be on this store."""
+        most = largest_chunk(self._context.limits) - 3
+        if len(run.encoded) > most:
+            deed = f"returned {len(run.encoded)} bytes of JSON"
+        elif large := [task for task, text in zip(run.added, run.added_encoded, strict=True) if len(text) > most]:
+            deed = f"submitted task {large[0].id[:100]!r}, which is larger"
+        else:
+            return
+        self.fail(run, f"the handler {deed}; the store takes values of {most} bytes at most")
 
-        A new results record, or a finished chunk to delete, is one operation more.
-        """
-        job, chunk = job_of(name), self._record.open[name]
-        operations += (job not in self._results) + (chunk.closed.bit_count() + 1 >= chunk.size)
-        results = self._sizes.get(job, 256) + value
-        if results > self._context.limits.largest_value or not self.reserve(value + size, operations):
+    @staticmethod
+    def fail(run: Run, reason: str) -> None:
+        """Fail a run whose outcome is too large for the store."""
+        run.fail(reason)
+        run.encoded, run.added, run.added_encoded = "null", [], []
+
+    def _reserve_run(self, run: Run, added: int = 0, chunks: int = 0) -> bool:
+        """Reserve room for the outcome of *run*, and for so many *chunks* with *added* bytes of tasks."""
+        size = len(run.encoded) + len(quote(run.error or "")) + len(quote(run.task.id))
+        return self.reserve_outcome(place_of(run), size, added + chunks * self._key_bytes(run.context.job), chunks)
+
+    def reserve_outcome(self, place: Place, size: int, others: int = 0, operations: int = 0) -> bool:
+        """Reserve room for a task's outcome of *size* bytes, and for *operations* more with *others* bytes."""
+        name = place[0]
+        job, chunk, keys = job_of(name), self._record.open[name], self._context.store.keys
+        results = self._sizes.get(job, OUTCOMES_HEAD_BYTES) + size + OUTCOME_BYTES
+        if results > self._context.limits.largest_value:
+            return False
+        size += OUTCOME_BYTES + others
+        if job not in self._results:
+            size += OUTCOMES_HEAD_BYTES + len(keys.results(job, self._number)) + KEY_END_BYTES
+            operations += 1
+        if chunk.closed.bit_count() + 1 >= chunk.size:
+            size += len(keys.chunk(self._number, name))
+            operations += 1
+        if not self.room.reserve(size, operations):
             return False
         self._sizes[job] = results
         return True
-
-    def fail_unreadable(self) -> None:
-        """Record a failed outcome for each admitted task that nobody can read, while the commit has room."""
-        waiting = self._backlog.unreadable
-        while waiting:
-            name, index = place = waiting[0]
-            chunk, task = self._record.open[name], cast("UnreadableTask", self._backlog.tasks[name][index])
-            if not self._reserve_outcome(name, 6 * (len(task.error) + len(task.id)) + 64):
-                break
-            waiting.popleft()
-            self.unreadable.setdefault(name, []).append(task.id)
-            self._record.count(job_of(name), "unreadable")
-            self.record_outcome(place, task.id, State.FAILED, "null", task.error, chunk.attempts(index))
 
     def record_outcome(
         self, place: Place, task: str, state: State, value: str, error: str | None, attempts: int
@@ -139,61 +175,101 @@ class CommitBuilder:
             del self._record.open[name]
             self._backlog.drop_chunk(name)
 
+    def fail_unreadable(self) -> None:
+        """Record a failed outcome for each admitted task that nobody can read, while the commit has room."""
+        waiting = self._backlog.unreadable
+        while waiting:
+            name, index = place = waiting[0]
+            chunk, task = self._record.open[name], cast("UnreadableTask", self._backlog.tasks[name][index])
+            if not self.reserve_outcome(place, len(quote(task.error)) + len(quote(task.id))):
+                break
+            waiting.popleft()
+            self.unreadable.setdefault(name, []).append(task.id)
+            self._record.count(job_of(name), "unreadable")
+            self.record_outcome(place, task.id, State.FAILED, "null", task.error, chunk.attempts(index))
+
     # Tasks that handlers add
 
-    def _fresh(self, run: Run, part: slice, others: Container[Mark]) -> dict[Mark, str]:
-        """Return, as text, the tasks added by *run*, without those known to be in the store or in *others*."""
+    def _fresh(self, run: Run) -> dict[Mark, str]:
+        """Return, as text, the tasks added by *run*, without those known to be in the store or in this commit."""
         fresh: dict[Mark, str] = {}
-        for task, text in zip(run.added[part], run.added_encoded[part], strict=True):
+        for task, text in zip(run.added, run.added_encoded, strict=True):
             mark = (run.context.job, digest(task.id))
-            if mark not in self._context.sent and mark not in others and mark not in fresh:
-                fresh[mark] = text
+            if mark not in self._context.sent and mark not in self._added.marks:
+                fresh.setdefault(mark, text)
         return fresh
 
-    def _spill(self, run: Run) -> bool:
-        """Add the tasks of a run with many added tasks, before the outcome of the run. Return whether all fitted.
+    def _add(self, job: str, texts: Mapping[Mark, str]) -> None:
+        """Add tasks to the commit, as many as the bound of the job allows; count the others as refused."""
+        granted = self._context.quota.take(job, len(texts))
+        if granted < len(texts):
+            self._record.count(job, "refused", len(texts) - granted)
+        self._added.add(dict(islice(texts.items(), granted)))
 
-        If this process dies in between, the task runs again and adds the same tasks again. Repeats are skipped.
+    def _key_bytes(self, job: str) -> int:
+        """Return the bytes to reserve for the key of a new chunk of *job*, in any shard."""
+        return len(self._context.store.keys.chunk(self._context.shards, job)) + KEY_END_BYTES
+
+    def _spill(self, run: Run, fresh: Mapping[Mark, str]) -> bool:
+        """Add the *fresh* tasks of *run*, shard by shard, while the commit has room; return whether all had room.
+
+        Each chunk is an operation. In the order of shards, the tasks of as few chunks as possible wait.
         """
-        while run.added:
-            texts: dict[Mark, str] = {}
-            size = taken = 0
-            while (
-                taken < len(run.added)
-                and taken < MOST_TASKS_PER_SPILL
-                and size <= self._context.limits.largest_commit // 8
-            ):
-                fresh = self._fresh(run, slice(taken, taken + 1), texts)
-                texts.update(fresh)
-                size += sum(map(len, fresh.values())) + 1
-                taken += 1
-            if not self.reserve(size, min(len(texts), self._context.shards + size // CHUNK_BYTES)):
-                return False
-            self._put(texts)
-            del run.added[:taken], run.added_encoded[:taken]
-        return True
+        key_bytes, left = self._key_bytes(run.context.job), dict(fresh)
+        for mark in sorted(fresh, key=self._added.shard):
+            text = {mark: fresh[mark]}
+            size, chunks = self._added.cost(text)
+            if not self.room.reserve(size + chunks * key_bytes, chunks):
+                break
+            self._add(run.context.job, text)
+            del left[mark]
+        pairs = [*zip(run.added, run.added_encoded, strict=True)] if left else []
+        pairs = [pair for pair in pairs if (run.context.job, digest(pair[0].id)) in left]
+        # New lists: the lists of before are put back if the commit has to be built anew.
+        run.added, run.added_encoded = [task for task, _ in pairs], [text for _, text in pairs]
+        return not left
 
     def add_tasks(self) -> None:
-        """Put the tasks added by runs into chunks of their shards; `make_room` has reserved the room."""
-        self._put(self._added)
-        self._added = {}
+        """Write the tasks added by runs, in chunks of their shards; `make_room` has reserved the room."""
+        for job, packet in self._added.chunks():
+            # Shard, epoch and sequence number: no other applied commit has the same three.
+            unique = f"{self._number:x}.{self._record.epoch:x}.{self._record.seq:x}.{len(self.changes):x}"
+            name = packet.name(job, unique)
+            self.changes.append(Create(self._context.store.keys.chunk(packet.shard, name), packet.value()))
+            self._record.count(job, "added", len(packet.texts))
 
-    def _put(self, texts: dict[Mark, str]) -> None:
-        jobs: dict[str, list[tuple[bytes, str]]] = {}
-        for (job, mark), text in texts.items():
-            jobs.setdefault(job, []).append((mark, text))
-        for job, wanted in jobs.items():
-            tasks = wanted[: self._context.quota.take(job, len(wanted))]
-            if len(tasks) < len(wanted):
-                self._record.count(job, "refused", len(wanted) - len(tasks))
-            self._sent.extend((job, mark) for mark, _ in tasks)
-            for packet in pack(tasks, self._context.shards):
-                # Shard, epoch and sequence number: no other applied commit has the same three.
-                unique = f"{self._number:x}.{self._record.epoch:x}.{self._record.seq:x}.{len(self.changes):x}"
-                self.changes.append(
-                    Create(self._context.store.keys.chunk(packet.shard, packet.name(job, unique)), packet.value())
-                )
-                self._record.count(job, "added", len(packet.texts))
+    # Chunks to admit, and what finished jobs leave
+
+    def admit(self) -> bool:
+        """Open another chunk, if there is a chunk and the commit has room. Skipped repeats are closed at once."""
+        admitted = self._backlog.admit(self._reserve_chunk)
+        if admitted is None:
+            return False
+        name, marks = admitted
+        if marks:
+            seen = self._context.store.keys.seen(job_of(name), self._number)
+            key = f"{seen}/{self._record.seq:010d}.{len(self.changes)}"
+            self.changes.append(Create(key, b"".join(marks)))
+        self.drop_if_finished(name)
+        return True
+
+    def _reserve_chunk(self, tasks: int) -> bool:
+        """Reserve room to admit a chunk of so many *tasks*; return whether there is enough."""
+        growth, keys = OPEN_CHUNK_BYTES + tasks // 2, self._context.store.keys
+        names = len(keys.seen("", self._number)) + len(keys.tasks(self._number)) + OPEN_CHUNK_BYTES
+        if not self.room.reserve_growth(growth, needed=not self._record.open):
+            return False
+        return self.room.reserve(DIGEST_BYTES * tasks + growth + names, 2)
+
+    def delete_finished_jobs(self, keys_by_job: dict[str, list[str]]) -> None:
+        """Delete the keys of finished jobs, while the commit has room. The counts go with the last key."""
+        for job, keys in list(keys_by_job.items()):
+            while keys and self.room.reserve(len(keys[-1]), 1):
+                self.changes.append(Delete(keys.pop()))
+            if not keys:
+                del keys_by_job[job]
+                self._record.counts.pop(job, None)
+                self._backlog.forget_job(job)
 
     # The finished commit
 
@@ -206,6 +282,5 @@ class CommitBuilder:
         record.seq += 1
         record.id = self._context.store.new_id()
         fence = Update(keys.shard(self._number), record.to_json(), version)
-        return PendingCommit(
-            record.id, [fence, *self.changes], self._sent, self.starts, self.quarantined, self.unreadable
-        )
+        sent = list(self._added.marks)
+        return PendingCommit(record.id, [fence, *self.changes], sent, self.starts, self.quarantined, self.unreadable)

@@ -20,7 +20,6 @@ class WorkContext:
     shards: int
     member: str
     incarnation: str
-    limits: Guarantees
     retries: Retries
     stopping: Stopping
     sent: SentTasks
@@ -28,3 +27,8 @@ class WorkContext:
     note: Callable[..., object]
     """Note an event."""
     quota: Quota
+
+    @property
+    def limits(self) -> Guarantees:
+        """The limits of the store, as far as they are known by now."""
+        return self.store.backend.guarantees

@@ -6,7 +6,7 @@ it longer by the time since the last commit. The owner writes the remaining time
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from smoothcluster.records.shard import OpenChunk, Shard
 
@@ -34,6 +34,15 @@ class Pauses:
         """Have a task wait *until* this time of the monotonic clock."""
         heapq.heappush(self._waiting, (until, place))
         self._last_end = max(self._last_end, until)
+
+    def save(self) -> Callable[[], None]:
+        """Return a function that restores the present state."""
+        waiting, noted, last_end = list(self._waiting), self._noted, self._last_end
+
+        def restore() -> None:
+            self._waiting, self._noted, self._last_end = waiting, noted, last_end
+
+        return restore
 
     def resume(self, name: str, chunk: OpenChunk) -> None:
         """Have the tasks of a former owner's *chunk* wait for the remaining times that the record shows."""

@@ -9,13 +9,15 @@ bytes again, with the version first expected. If the retry carried more, and the
 lose the additions.
 """
 
-from collections import deque
+import logging
 from collections.abc import Callable
+from math import inf
 from typing import cast
 
-from smoothcluster.backend import Create, Delete
+from smoothcluster.backend import check_commit
+from smoothcluster.errors import CommitTooLargeError
 from smoothcluster.group.view import Versioned
-from smoothcluster.jobs.chunks import DIGEST_BYTES, job_of
+from smoothcluster.jobs.chunks import job_of
 from smoothcluster.model import State, Task, TaskContext
 from smoothcluster.pool import Run, RunState
 from smoothcluster.records.blame import CHILD_RAISED, STARTED_ALONE
@@ -23,9 +25,15 @@ from smoothcluster.records.shard import Shard, bits
 from smoothcluster.work.backlog import Backlog, place_of
 from smoothcluster.work.commit import CommitBuilder, PendingCommit
 from smoothcluster.work.context import WorkContext
+from smoothcluster.work.news import News, save_all
 from smoothcluster.work.pauses import Place
 from smoothcluster.work.suspects import MOST_TASK_IDS_IN_EVENT, Suspects
 from smoothcluster.work.verdict import Stage, stage
+
+log = logging.getLogger("smoothcluster")
+
+SMALLEST_SHARE = 128
+"""The last of the attempts to build a commit uses the limits divided by this: it carries a single outcome."""
 
 
 class ShardWork:
@@ -34,17 +42,14 @@ class ShardWork:
     def __init__(self, number: int, read: Versioned[Shard], context: WorkContext, arm: Callable[[], None]) -> None:
         self.number = number
         self.key = context.store.keys.shard(number)
-        self.record = read.record
-        self.version = read.version
+        self.record, self.version = read.record, read.version
         self.lost = False
         self.moving = False
         """Whether the shard is being transferred: start nothing more."""
         suspicious = Stage.ISOLATED if context.apart.every else Stage.SUSPECT
         self.backlog = Backlog(number, self.record, context.store, arm, suspicious)
         self.suspects = Suspects(number, self.record, self.backlog, context)
-        self.finished: deque[Run] = deque()
-        self.oldest: float | None = None
-        """The time at which the first run in `finished` arrived."""
+        self.news = News()
         self.outstanding = 0
         """Number of runs in the pool."""
         self.pending: PendingCommit | None = None
@@ -52,9 +57,14 @@ class ShardWork:
         """Tasks marked as running by the claim itself: to be started once they are read."""
         self._kept = read.record.id
         """The id of the record in the last acknowledged commit."""
-        self._handed_back: list[Place] = []
-        self._forgotten: dict[str, list[str]] = {}
         self._context = context
+        self.held, self.held_until = False, -inf
+        """Whether, and how long, nothing is started or recorded, because no commit had room for any outcome."""
+        self.unanswered = 0
+        """How often the pending commit was sent without an answer."""
+        self._undo: Callable[[], None] | None = None  # Takes back the pending commit; None once the commit may be sent.
+        self._share = 1
+        """The part of the store's limits that commits use: one half, one quarter and so on after a miscount."""
 
     # Take in news
 
@@ -63,11 +73,9 @@ class ShardWork:
         self.outstanding -= 1
         self.suspects.ended(run, now)
         if run.state in (RunState.NOT_STARTED, RunState.INTERRUPTED):
-            self._handed_back.append(place_of(run))
+            self.news.handed_back.append(place_of(run))
         elif run.state is not RunState.DIED:
-            self.finished.append(run)
-            if self.oldest is None:
-                self.oldest = now
+            self.news.add(run, now)
 
     def resume(self) -> list[Run]:
         """Start the tasks marked by the claim, as far as their chunks could be read. Return the runs."""
@@ -82,7 +90,7 @@ class ShardWork:
         return runs
 
     def unmark(self) -> None:
-        """Unmark the tasks marked by the claim and not started yet: this or another owner starts them later."""
+        """Unmark the tasks marked by the claim and not started yet: an owner starts them later."""
         for name, index in self.marked:
             self.record.open[name].run &= ~(1 << index)
             if name in self.backlog.tasks:
@@ -91,13 +99,13 @@ class ShardWork:
 
     def forget(self, job: str, seen: list[str]) -> None:
         """Plan to drop the records of a finished job: the counts, and the keys *seen* with the digests of ids."""
-        self._forgotten[job] = seen
+        self.news.forgotten[job] = seen
 
     # Decide on the next commit
 
     def free(self) -> bool:
-        """Whether tasks may be started: no transfer and no unsettled commit."""
-        return not self.moving and self.pending is None
+        """Whether tasks may be started: no transfer, no unsettled commit, and commits have room."""
+        return not self.moving and not self.held and self.pending is None
 
     def startable(self, now: float) -> bool:
         """Whether there may be tasks to start; the store may have to be asked."""
@@ -108,14 +116,7 @@ class ShardWork:
 
     def unsaid(self) -> bool:
         """Whether there is news for the store."""
-        return bool(
-            self.pending
-            or self.finished
-            or self._handed_back
-            or self._forgotten
-            or self.backlog.to_quarantine
-            or self.backlog.unreadable
-        )
+        return bool(self.pending or self.news or self.backlog.to_quarantine or self.backlog.unreadable)
 
     def quiet(self) -> bool:
         """Whether no task runs, no outcome waits to be recorded, and no commit is unsettled."""
@@ -138,33 +139,69 @@ class ShardWork:
     def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> PendingCommit | None:
         """Build the next commit, which starts up to *want* tasks; return None if there is no news.
 
-        Start up to *apart* suspects in children, too; or, if *alone*, a single suspect in this process. Raise any
-        BackendError before the record changes.
+        Start up to *apart* suspects in children, too; or, if *alone*, a single suspect in this process. A commit larger
+        than the store takes, by a miscount, is built anew, smaller. Raise CommitTooLargeError if none is small enough,
+        or any other BackendError before anything changes.
         """
         assert self.pending is None, "settle it first"
-        self._context.quota.prepare(self.finished)  # May raise, so before anything changes in the record.
-        draft = CommitBuilder(self.number, self.record, self.backlog, self._context)
+        self._context.quota.prepare(self.news.finished)
+        while True:
+            self._undo = save_all(self.record, (self.news.save, self.backlog.save, self.suspects.save))
+            try:
+                self.pending = self._build(want, now, apart, alone=alone)
+                check_commit(self._context.limits, [], self.pending.changes) if self.pending else None
+            except CommitTooLargeError as error:
+                if not self.build_smaller(error):
+                    raise
+            else:
+                return self.pending
+
+    def build_smaller(self, error: CommitTooLargeError) -> bool:
+        """Take back the pending commit, which caused *error*, for `prepare` to build a smaller commit.
+
+        Return False if the commit may have been sent before, and stays; or if no commit could be smaller.
+        """
+        if self._undo is None:
+            return False
+        self._undo()
+        self.pending = self._undo = None
+        log.error("a commit of shard %d is larger than the store takes, so it is built anew: %s", self.number, error)
+        if self._share < SMALLEST_SHARE:
+            self._share *= 2
+            return True
+        if not self.news.finished or self.news.finished[0].error is not None:
+            return False
+        CommitBuilder.fail(self.news.finished[0], f"the store takes no commit with the outcome: {error}")
+        return True
+
+    def keep_pending(self) -> None:
+        """Keep the pending commit as it is from now on: the store may have received the commit."""
+        self._undo = None
+
+    def _build(self, want: int, now: float, apart: int, *, alone: bool) -> PendingCommit | None:
         spoke = self.suspects.blame_deaths(now) or self.unsaid() or self.needs_refresh(now)
-        for place in self._handed_back:
+        for place in self.news.handed_back:
             self.suspects.not_alone(place)
             self.backlog.start_again(place)
-        self._handed_back.clear()
+        self.news.handed_back.clear()
+        draft = CommitBuilder(self.number, self.record, self.backlog, self._context, self._share)
         self.suspects.quarantine(draft)
         draft.fail_unreadable()
         self._record_outcomes(draft, now)
         if not self.moving:
             self._start_suspects(apart, draft, alone=alone)
             self._start(want, draft, now)
-        self._delete_finished_jobs(draft)
+        draft.delete_finished_jobs(self.news.forgotten)
         if spoke or draft.changes or draft.starts:
             self.backlog.pauses.note(now)
-            self.pending = draft.built(self.version)
-        return self.pending
+            return draft.built(self.version)
+        return None
 
     def applied(self, version: str) -> list[Run]:
         """Finish the pending commit, which is in the store now. Return the runs that may start."""
         assert self.pending is not None
         pending, self.pending = self.pending, None
+        self._undo, self._share, self.unanswered = None, 1, 0
         self.version, self._kept = version, pending.id
         self._context.sent.add(pending.sent)
         self.outstanding += len(pending.starts)
@@ -174,7 +211,7 @@ class ShardWork:
         for name, ids in pending.unreadable.items():
             shown = ids[:MOST_TASK_IDS_IN_EVENT]
             self._context.note("tasks_unreadable", job=job_of(name), shard=self.number, count=len(ids), tasks=shown)
-        self.oldest = self.oldest if self.finished else None
+        self.news.oldest = self.news.oldest if self.news.finished else None
         return pending.starts
 
     def carry_on(self, read: Versioned[Shard]) -> bool:
@@ -186,7 +223,7 @@ class ShardWork:
         if self.pending is not None or read.record.id != self._kept:
             return False
         self.version = read.version
-        self._forgotten.clear()
+        self.news.forgotten.clear()
         self.backlog.relist()
         return True
 
@@ -204,8 +241,8 @@ class ShardWork:
 
     def _record_outcomes(self, draft: CommitBuilder, now: float) -> None:
         """Record finished runs, and the tasks added by them, while the commit has room."""
-        while self.finished and draft.make_room(self.finished[0]):
-            self._record(self.finished.popleft(), draft, now)
+        while self.news.finished and draft.make_room(self.news.finished[0]):
+            self._record(self.news.finished.popleft(), draft, now)
         draft.add_tasks()
 
     def _record(self, run: Run, draft: CommitBuilder, now: float) -> None:
@@ -225,19 +262,10 @@ class ShardWork:
         state = State.DONE if run.error is None else State.FAILED
         draft.record_outcome(place, run.task.id, state, run.encoded, run.error, run.context.attempt)
 
-    def _delete_finished_jobs(self, draft: CommitBuilder) -> None:
-        """Delete the keys of finished jobs, while the commit has room. The counts go with the last key."""
-        for job, keys in list(self._forgotten.items()):
-            while keys and draft.reserve(0, 1):
-                draft.changes.append(Delete(keys.pop()))
-            if not keys:
-                del self._forgotten[job]
-                self.record.counts.pop(job, None)
-                self.backlog.forget_job(job)
-                self._context.quota.forget_job(job)
-
     def _start_suspects(self, most: int, draft: CommitBuilder, *, alone: bool) -> None:
         for _ in range(min(1 if alone else most, len(self.backlog.suspects))):
+            if not draft.room.reserve_start():
+                return
             place = self.backlog.suspects.popleft()
             if alone:
                 self.suspects.blame(place, STARTED_ALONE)
@@ -248,22 +276,11 @@ class ShardWork:
         """Mark up to *want* tasks as running, admitting chunks as needed."""
         self.backlog.put_back_due(now)
         waiting = self.backlog
-        while len(draft.starts) < want and (waiting.restarts or waiting.queue or self._admit(draft)):
+        while len(draft.starts) < want and (waiting.restarts or waiting.queue or draft.admit()):
             if waiting.restarts or waiting.queue:
+                if not draft.room.reserve_start():
+                    return
                 self._mark((waiting.restarts or waiting.queue).popleft(), draft)
-
-    def _admit(self, draft: CommitBuilder) -> bool:
-        """Open another chunk, if there is a chunk and the commit has room. Skipped repeats are closed at once."""
-        admitted = self.backlog.admit(lambda tasks: draft.reserve(DIGEST_BYTES * tasks + 512, 2))
-        if admitted is None:
-            return False
-        name, marks = admitted
-        if marks:
-            seen = self._context.store.keys.seen(job_of(name), self.number)
-            key = f"{seen}/{self.record.seq:010d}.{len(draft.changes)}"
-            draft.changes.append(Create(key, b"".join(marks)))
-        draft.drop_if_finished(name)
-        return True
 
     def _mark(self, place: Place, draft: CommitBuilder) -> Run:
         """Mark a task as running. The run starts after the commit, so the store knows first."""

@@ -4,7 +4,8 @@ The module `verdict` decides how much blame makes a task suspect, isolated or qu
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from json.encoder import encode_basestring_ascii as quote
 from typing import cast
 
 from smoothcluster.backend import Create
@@ -46,6 +47,15 @@ class Suspects:
         self._died: deque[tuple[float, Run]] = deque()
         """Runs whose child died, each with the time from which the death counts."""
         self._told = False
+
+    def save(self) -> Callable[[], None]:
+        """Return a function that restores the deaths not counted yet. The blame itself is in the shard's record."""
+        died = deque(self._died)
+
+        def restore() -> None:
+            self._died = died
+
+        return restore
 
     def report(self, started: Sequence[Place] = ()) -> None:
         """Note the event ``suspect``, once for each shard taken over, with the suspects of the former owner.
@@ -121,7 +131,10 @@ class Suspects:
         return due
 
     def quarantine(self, draft: CommitBuilder) -> None:
-        """Quarantine tasks while the commit has room: an outcome and a record in the quarantine for each."""
+        """Quarantine tasks while the commit has room: an outcome and a record in the quarantine for each.
+
+        A task that no commit can carry into the quarantine fails instead.
+        """
         while self._backlog.to_quarantine:
             name, index = place = self._backlog.to_quarantine[0]
             chunk, task = self._record.open[name], cast("Task", self._backlog.tasks[name][index])
@@ -130,10 +143,16 @@ class Suspects:
                 unique, job_of(name), task, chunk.blame[index], chunk.attempts(index),
                 self._context.member, self._number, self._record.epoch, self._context.store.clock.wall(),
             )  # fmt: skip
-            value = verdict.to_json()
-            if not draft.reserve(len(value) + 4096, 3):
+            value, size = verdict.to_json(), len(quote(verdict.error)) + len(quote(task.id))
+            key = self._context.store.keys.quarantined(unique)
+            if draft.reserve_outcome(place, size, len(key) + len(value), 1):
+                state = State.QUARANTINED
+                draft.changes.append(Create(key, value))
+                draft.quarantined.append(verdict)
+            elif draft.room.empty and draft.reserve_outcome(place, size):
+                # The store takes no commit with the task and the evidence, so the task cannot be kept for a release.
+                state = State.FAILED
+            else:
                 break
             self._backlog.to_quarantine.popleft()
-            draft.changes.append(Create(self._context.store.keys.quarantined(unique), value))
-            draft.quarantined.append(verdict)
-            draft.record_outcome(place, task.id, State.QUARANTINED, "null", verdict.error, verdict.attempts)
+            draft.record_outcome(place, task.id, state, "null", verdict.error, verdict.attempts)

@@ -8,15 +8,16 @@ little to run again.
 from collections.abc import Callable
 from functools import partial
 
-from smoothcluster.backend import Refused, Watch
+from smoothcluster.backend import Watch
+from smoothcluster.errors import CommitTooLargeError
 from smoothcluster.group.view import Versioned
 from smoothcluster.pool import Pool, Run
-from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.shard import Shard
 from smoothcluster.work import ShardWork, WorkContext, shard_of
 from smoothcluster.work.observer import WorkloadObserver
 from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS, Pace, Turns
 from smoothcluster.work.restarts import CHILD_CHECK_SECONDS, Restarts
+from smoothcluster.work.sending import Sender
 
 FULL_COMMIT_OUTCOMES = 512
 """Number of outcomes of one shard that is recorded without waiting for more."""
@@ -41,6 +42,7 @@ class Workload:
         self._watches: dict[int, Watch] = {}
         self._slices = 0
         """Number of slices of ids loaded so far."""
+        self._sender = Sender(context, observer, self.drop)
         self.restarts = Restarts(self.works, context, self._commit)
 
     # Ownership
@@ -119,6 +121,8 @@ class Workload:
         """Collect finished runs, start tasks, and commit the shards that are due."""
         now = self._clock.monotonic()
         self.collect(now)
+        for work in self.works.values():
+            work.held = now < work.held_until
         if self._may_start():
             self.restarts.step(now)
             if not self.restarts.alone:
@@ -145,9 +149,9 @@ class Workload:
     def next_time(self) -> float | None:
         """The latest time for the next `turn`, if nothing else happens; None if there is no need."""
         now = self._clock.monotonic()
-        works = [work for work in self.works.values() if work.pending is None]
+        works = [work for work in self.works.values() if work.pending is None and not work.held]
         wait = COMMIT_INTERVAL_SECONDS if self._pace.outcomes_wait(now) else 0.0
-        times = [work.oldest + wait for work in works if work.oldest is not None]
+        times = [work.news.oldest + wait for work in works if work.news.oldest is not None]
         # A retry that is due already waits for a free worker, whose finished run wakes the loop.
         retries = [work.backlog.pauses.next_end() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
@@ -162,6 +166,7 @@ class Workload:
             times.append(now)
         if any(work.backlog.suspects for work in works if work.free()):
             times.append(now + CHILD_CHECK_SECONDS)
+        times += [work.held_until for work in self.works.values() if work.held]
         return min(times, default=None)
 
     def collect(self, now: float) -> None:
@@ -193,6 +198,8 @@ class Workload:
             self._pool.put(again)
 
     def _due(self, work: ShardWork, now: float) -> bool:
+        if work.held:
+            return False
         verdict = work.suspects.next_verdict()
         if verdict is not None and verdict <= now and work.pending is None and self._may_start():
             return True
@@ -200,11 +207,11 @@ class Workload:
             return True
         if work.lost or not work.unsaid():
             return False
-        if work.oldest is None or work.pending is not None:
+        if work.news.oldest is None or work.pending is not None:
             return True
         return (
-            len(work.finished) >= FULL_COMMIT_OUTCOMES
-            or now >= work.oldest + COMMIT_INTERVAL_SECONDS
+            len(work.news.finished) >= FULL_COMMIT_OUTCOMES
+            or now >= work.news.oldest + COMMIT_INTERVAL_SECONDS
             or not self._pace.outcomes_wait(now)
             or not self.outstanding
         )
@@ -236,46 +243,19 @@ class Workload:
 
     def _commit(self, work: ShardWork, want: int, now: float, *, apart: int = 0, alone: bool = False) -> int:
         """Send the shard's next commit, or the unsettled commit; return the number of started tasks."""
-        if work.pending is None:
-            if want:
-                work.backlog.fill(want)
-            work.prepare(want, now, apart, alone=alone)
-        while work.pending is not None and not work.lost:
-            result = self._backend.commit([], work.pending.changes)
-            version = self._find_reason(work, result.key) if isinstance(result, Refused) else result.versions[work.key]
-            if version is not None:
-                return self._dispatch(work, work.applied(version))
-        return 0
+        prepare = partial(work.prepare, want, now, apart, alone=alone)
+        try:
+            if work.pending is None:
+                if want:
+                    work.backlog.fill(want)
+                prepare()
+            return self._dispatch(work, self._sender.settle(work, prepare))
+        except CommitTooLargeError as error:
+            self._sender.hold(work, now, error)
+            return 0
 
     def _dispatch(self, work: ShardWork, runs: list[Run]) -> int:
         if runs:
             self._pool.put(runs)
             self._observer.started(work.number)
         return len(runs)
-
-    def _find_reason(self, work: ShardWork, key: str) -> str | None:
-        """Find the reason of a refusal. Return the version if the commit happened; None to try again, or if lost."""
-        assert work.pending is not None
-        self._backend.sync()
-        entry = self._backend.get(work.key)
-        try:
-            record = Shard.from_json(entry.value) if entry is not None else None
-        except GarbageError as error:
-            self._context.store.report(work.key, str(error))
-            record = None
-        if entry is not None and record is not None:
-            if record.id == work.pending.id:
-                # What was lost may be more than the answer, if the store can roll back.
-                self._context.sent.clear()
-                work.backlog.relist()
-                return entry.version
-            if entry.version == work.version and record.owner == self._context.incarnation:
-                work.resolve_conflict(key)
-                return None
-        self.drop(work.number)
-        if record is not None and (record.owner, record.epoch) == (self._context.incarnation, work.record.epoch):
-            # The last commit was never acknowledged.
-            self._observer.behind(work.number, record.seq, work.record.seq - 1)
-        else:
-            self._observer.lost(work.number)
-        return None

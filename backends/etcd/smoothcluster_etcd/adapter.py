@@ -31,10 +31,12 @@ from smoothcluster.server_options import TlsOptions, format_server, warn_of_plai
 from smoothcluster.timeline import Mark, numbered
 from smoothcluster_etcd.address import DEFAULT_NAMESPACE, STORE_NAME, Pem, check_hosts, format_url, parse_url
 from smoothcluster_etcd.connection import Connection, Credentials
+from smoothcluster_etcd.errors import ServerLimitError
 from smoothcluster_etcd.layout import below, etcd_key, range_end
 from smoothcluster_etcd.lease import EtcdLease, lease_id
+from smoothcluster_etcd.limits import ADVICE, RequestLimits
 from smoothcluster_etcd.listing import Listing
-from smoothcluster_etcd.transaction import MOST_COMPARISONS, Message, Transaction
+from smoothcluster_etcd.transaction import Message, Transaction
 from smoothcluster_etcd.watches import Watches
 
 _rpc: Any = etcdrpc
@@ -44,21 +46,6 @@ _ENTRIES_AFTER_COMMIT = 100
 
 DEFAULT_QUOTA_BYTES = 2 * 1024**3
 """Bytes of a database beyond which etcd, with default settings, refuses writes."""
-
-_DEFAULT_GUARANTEES = Guarantees(
-    linearizable_writes=True,
-    survives_failover=True,
-    unique_versions=True,
-    shortest_ttl=2.0,
-    longest_ttl=9_000_000_000.0,
-    ttl_step=1.0,
-    largest_value=900_000,
-    # Safely below the 1.5 MiB of a request, which names each key up to three times.
-    largest_commit=1_000_000,
-    # Half of a transaction's limit: the rest is for comparing the directories of new keys.
-    most_operations=MOST_COMPARISONS // 2,
-)
-"""Guarantees with etcd's default settings."""
 
 
 @final
@@ -99,7 +86,7 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         addresses, probe = [format_server(*each) for each in servers], f"{namespace}/".encode()
         self._connection = Connection(addresses, timeout, credentials, pem, probe, self._lifetime)
         self._watches = Watches(self._connection)
-        self._guarantees = _DEFAULT_GUARANTEES
+        self._limits = RequestLimits()
         self._shortest_known = False
 
     @classmethod
@@ -136,14 +123,18 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         if not self._shortest_known and self._connection.timeline.position:
             self._shortest_known = True
             with suppress(BackendError):
-                shortest = self.lease(self._guarantees.ttl_step)
-                self._guarantees = replace(self._guarantees, shortest_ttl=shortest.ttl)
+                shortest = self.lease(self._limits.guarantees.ttl_step)
+                self._limits.guarantees = replace(self._limits.guarantees, shortest_ttl=shortest.ttl)
                 shortest.revoke()
-        return self._guarantees
+        return self._limits.guarantees
 
     @property
     def url(self) -> str:
         return self._url
+
+    @property
+    def limits_advice(self) -> str:
+        return ADVICE
 
     # Reading. etcd asks a majority before each answer, so reads are never behind and need no sync.
 
@@ -151,8 +142,8 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         deadline, since = self._connection.deadline(), self._connection.timeline.mark()
         wanted: list[Message] = [{"key": etcd_key(self._namespace, key)} for key in keys]
         entries: list[Entry | None] = []
-        for start in range(0, len(wanted), MOST_COMPARISONS):
-            for answer in self._read(wanted[start : start + MOST_COMPARISONS], deadline):
+        while len(entries) < len(keys):
+            for answer in self._read(wanted[len(entries) :][: self._limits.comparisons], deadline):
                 entries.append(_entry(keys[len(entries)], answer.kvs[0], since) if answer.kvs else None)
         return entries
 
@@ -179,13 +170,20 @@ class EtcdBackend(CoordinationBackend, HasHistory):
             for name, direct, kv in listing.names():
                 if direct or keys_only:
                     found[name] = kv
-                    check_directory(self._guarantees, directory, len(found))
+                    check_directory(self._limits.guarantees, directory, len(found))
             if not timeline.rolled_back_since(since):
                 return found, since
 
     def _read(self, ranges: Sequence[Message], deadline: float) -> Iterator[Any]:
+        """Return the answers to the first of *ranges*: to all, unless a server takes fewer in a request."""
         wanted = _rpc.TxnRequest(success=[{"request_range": each} for each in ranges])
-        return (each.response_range for each in self._connection.call("txn", wanted, deadline).responses)
+        try:
+            return (each.response_range for each in self._connection.call("txn", wanted, deadline).responses)
+        except ServerLimitError as error:
+            self._limits.lower(error, len(ranges))
+            if len(ranges) <= self._limits.comparisons:
+                raise UnavailableError(str(error)) from error
+            return self._read(ranges[: self._limits.comparisons], deadline)
 
     # Changing.
 
@@ -196,7 +194,7 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         self, conditions: Sequence[Condition], changes: Sequence[Change], directory: str
     ) -> tuple[Committed | Refused, Sequence[Entry]]:
         here, since = etcd_key(self._namespace, directory), self._connection.timeline.mark()
-        limit = min(_ENTRIES_AFTER_COMMIT, self._guarantees.largest_directory)
+        limit = min(_ENTRIES_AFTER_COMMIT, self._limits.guarantees.largest_directory)
         wanted = {"key": here + b"\0", "range_end": range_end(here), "limit": limit}
         outcome, page = self._commit(conditions, changes, wanted)
         if page is None:
@@ -221,7 +219,7 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         self, conditions: Sequence[Condition], changes: Sequence[Change], after: Message | None = None
     ) -> tuple[Committed | Refused, Any]:
         """Return the outcome and the result of the last range, *after*; no result if nothing was sent."""
-        lease = self._own(check_commit(self._guarantees, conditions, changes))
+        lease = self._own(check_commit(self._limits.guarantees, conditions, changes))
         deadline, timeline = self._connection.deadline(), self._connection.timeline
         # Before the check: a server that has not answered yet may hold an older store, and this answer shows that.
         self._connection.ready(deadline)
@@ -230,9 +228,14 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         if outdated is not None:
             return Refused(outdated), None
         conditions, changes = numbered(conditions), numbered(changes)
-        transaction = Transaction(self._namespace, conditions, changes, lease.number if lease else 0, after)
+        most, number = self._limits.comparisons, lease.number if lease else 0
+        transaction = Transaction(self._namespace, conditions, changes, number, most, after)
         while True:
-            answer = self._apply(transaction, lease, deadline)
+            try:
+                answer = self._apply(transaction, lease, deadline)
+            except ServerLimitError as error:
+                self._limits.lower_after(error, transaction.comparisons, conditions, changes)
+                raise
             if answer.succeeded:
                 version = since.version(answer.header.revision)
                 versions = {change.key: version for change in changes if not isinstance(change, Delete)}
@@ -256,13 +259,13 @@ class EtcdBackend(CoordinationBackend, HasHistory):
     def lease(self, ttl: float) -> Lease:
         if ttl <= 0:
             raise ValueError("the time of a lease must be positive")
-        request = _rpc.LeaseGrantRequest(TTL=math.ceil(min(ttl, self._guarantees.longest_ttl)))
+        request = _rpc.LeaseGrantRequest(TTL=math.ceil(min(ttl, self._limits.guarantees.longest_ttl)))
         granted = self._connection.call("grant", request, unknown=OutcomeUnknownError)
         return EtcdLease(self._connection, granted.ID, float(granted.TTL))
 
     def watch(self, path: str, notify: Callable[[], None], *, values: bool = True) -> Watch:
         self._lifetime.check()
-        check_watches(self._guarantees, self._watches.count)
+        check_watches(self._limits.guarantees, self._watches.count)
         return self._watches.add(etcd_key(self._namespace, path), notify, values=values)
 
     def usage(self) -> StoreUsage | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from smoothcluster.errors import AccessDeniedError, BackendError, LeaseLostError, UnavailableError
+from smoothcluster.errors import AccessDeniedError, BackendError, CommitTooLargeError, LeaseLostError, UnavailableError
 
 _Code: Any = grpc.StatusCode
 
@@ -29,6 +29,10 @@ _NO_LEADER = "etcdserver: no leader"
 _NO_LEASE = "etcdserver: requested lease not found"
 _STALE_TOKEN_MESSAGES = ("etcdserver: invalid auth token", "etcdserver: revision of auth store is old")
 _NOT_SENT = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
+
+_TOO_MANY_OPERATIONS = "etcdserver: too many operations in txn request"
+_TOO_LARGE_MESSAGES = ("etcdserver: request is too large", "grpc: received message larger than max")
+"""The beginnings of a server's refusals of a large request; the second is a refusal by the server's gRPC."""
 
 _ACCESS_DENIED_MESSAGES = {
     "etcdserver: user name is empty": "the server requires credentials: pass username= and password=",
@@ -51,11 +55,26 @@ _REFUSAL_HINTS = {
 """Advice for refusals with a cause that users can mend."""
 
 
+class ServerLimitError(CommitTooLargeError):
+    """A server has refused a request for its size: the server's limits are lower than those of etcd's defaults."""
+
+    def __init__(self, where: str, said: str) -> None:
+        self.operations = said == _TOO_MANY_OPERATIONS
+        """Whether the number of operations was too large, or else the number of bytes."""
+        option = "--max-txn-ops=128" if self.operations else "--max-request-bytes=1572864"
+        super().__init__(
+            f"etcd at {where} takes smaller requests only than by default: {said}. Start etcd with {option} or more, or"
+            " without this option"
+        )
+
+
 def translate_error(error: Any, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
     """Translate *error* of the servers *where*; return *unknown* if the request may have been applied."""
     code, said = error.code(), error.details() or error.code().name
     if said == _NO_LEASE:
         return LeaseLostError(f"etcd at {where}: the lease is gone")
+    if _is_too_large(error):
+        return ServerLimitError(where, said)
     if said in _ACCESS_DENIED_MESSAGES:
         return AccessDeniedError(f"etcd at {where}: {_ACCESS_DENIED_MESSAGES[said]}")
     if said == _NO_LEADER or is_refusal(error):
@@ -72,7 +91,12 @@ def translate_error(error: Any, where: str, unknown: type[BackendError] = Unavai
 
 def is_refusal(error: Any) -> bool:
     """Return whether a working server has refused the request: nothing was applied."""
-    return error.code() in _REFUSAL_CODES and str(error.details()).startswith(_SERVER_PREFIX)
+    refused = error.code() in _REFUSAL_CODES and str(error.details()).startswith(_SERVER_PREFIX)
+    return refused or _is_too_large(error)
+
+
+def _is_too_large(error: Any) -> bool:
+    return str(error.details()).startswith((_TOO_MANY_OPERATIONS, *_TOO_LARGE_MESSAGES))
 
 
 def is_stale(error: Any) -> bool:

@@ -11,9 +11,6 @@ from smoothcluster_etcd.layout import ancestors, etcd_key, range_end
 
 _rpc: Any = etcdrpc
 
-MOST_COMPARISONS = 128
-"""Comparisons per transaction, unless the server sets `--max-txn-ops`. The same limit holds for operations."""
-
 Part = Condition | Change
 
 Message = dict[str, Any]
@@ -31,7 +28,8 @@ class Transaction:
     may need more comparisons than etcd takes. The transaction then leaves out the rest: the rule guards
     against mistakes, and nothing here depends on the check.
 
-    *after* is a range to read at the end, whether the commit is applied or refused.
+    *most* is the number of comparisons that etcd takes. *after* is a range to read at the end, whether the commit is
+    applied or refused.
     """
 
     def __init__(
@@ -40,11 +38,12 @@ class Transaction:
         conditions: Sequence[Condition],
         changes: Sequence[Change],
         lease: int,
+        most: int,
         after: Message | None = None,
     ) -> None:
         self._parts: tuple[Part, ...] = (*conditions, *changes)
         self._keys = [etcd_key(namespace, part.key) for part in self._parts]
-        self._directories = _new_directories(self._parts)[: MOST_COMPARISONS - 1 - len(self._parts)]
+        self._directories = _new_directories(self._parts)[: max(0, most - 1 - len(self._parts))]
         self._directory_keys = [etcd_key(namespace, each) for each in self._directories]
         self._last = [] if after is None else [{"request_range": after}]
         changed = zip(changes, self._keys[len(conditions) :], strict=True)
@@ -53,6 +52,11 @@ class Transaction:
             compare=[*map(_compare, self._parts, self._keys), *map(_absent, self._directory_keys)],
             success=[*(_change(change, key, lease) for change, key in changed), *self._last],
         )
+
+    @property
+    def comparisons(self) -> int:
+        """The number of comparisons; the operations are fewer."""
+        return len(self._parts) + len(self._directories)
 
     def inspection(self) -> Any:
         """Return a transaction to read the keys of the commit's parts, for `refusal`."""

@@ -154,6 +154,10 @@ class ZookeeperBackend(CoordinationBackend, HasHistory):
 
     # Reading.
 
+    @property
+    def limits_advice(self) -> str:
+        return "start the ZooKeeper servers with -Djute.maxbuffer=1048575 or more, or without this property"
+
     def get_many(self, keys: Sequence[str]) -> list[Entry | None]:
         return self._reads.entries(keys, self._deadline())
 

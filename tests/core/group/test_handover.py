@@ -193,7 +193,7 @@ def shards_of(view: View, *numbers: int) -> dict[int, Versioned[Shard]]:
 def test_a_gift_wakes_its_receiver_by_its_own_record(backend: MemoryBackend) -> None:
     """The shard, and the receiver's record, which it watches, change in one commit."""
     view = look(backend)
-    move = transfer(KEYS, view.members["a"].record, view.members["b"], shards_of(view, 2), "c")
+    move = transfer(KEYS, view.members["a"].record, view.members["b"], shards_of(view, 2), "c", WEAKEST)
     assert isinstance(backend.commit([], move.changes), Committed)
     after = look(backend)
     assert (after.owned("a"), after.owned("b"), after.members["b"].record.id) == ([0, 1], [2], "c")
@@ -202,7 +202,7 @@ def test_a_gift_wakes_its_receiver_by_its_own_record(backend: MemoryBackend) -> 
 def test_a_gift_to_one_who_has_gone_is_refused(backend: MemoryBackend) -> None:
     """The shard stays with its owner."""
     view = look(backend)
-    move = transfer(KEYS, view.members["a"].record, view.members["b"], shards_of(view, 2), "c")
+    move = transfer(KEYS, view.members["a"].record, view.members["b"], shards_of(view, 2), "c", WEAKEST)
     remaining = [change for change in claim_of_death(view, "b").changes if change.key == KEYS.member("b")]
     backend.commit([], remaining)
     assert isinstance(backend.commit([], move.changes), Refused)

@@ -152,7 +152,7 @@ def test_a_store_that_is_away_changes_nothing() -> None:
     faulty.cut()
     with pytest.raises(UnavailableError):
         work.prepare(0, 0.0)
-    assert (work.record, len(work.finished)) == (before, 1)
+    assert (work.record, len(work.news.finished)) == (before, 1)
     faulty.mend()
     bench.commit(work)
     assert bench.read().record.counts == {"j": {"done": 1, "added": 1}}

@@ -169,7 +169,7 @@ def test_what_its_former_owners_have_proved_is_not_run_again(bench: Bench) -> No
 
 def test_a_verdict_waits_until_it_fits() -> None:
     """A task may be as large as a quarter of a commit; a commit takes what it can."""
-    bench = Bench(limits(largest_commit=420_000))
+    bench = Bench(limits(largest_commit=410_000))
     tasks = [Task(id=name, meta="m" * 200_000) for name in "ab"]
     put(bench.backend, KEYS.chunk(0, "j-0"), f"[{','.join(map(encode_task, tasks))}]".encode())
     guilty = [GONE, "y@1:alone", "y@1:process_gone"]
