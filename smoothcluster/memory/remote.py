@@ -125,7 +125,7 @@ class SocketBackend(CoordinationBackend, HasHistory):
         return list(self._complete(directory, *listing))
 
     def silent_leases(self, leases: Sequence[str]) -> frozenset[str]:
-        return self.ask(lambda got: frozenset(map(str, got.words[0])), ["silent", list(leases)])
+        return self.ask(lambda got: frozenset(map(str, got.words[0])), ["silent", *leases])
 
     def commit(self, conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
         return self._commit(conditions, changes, None)[0]

@@ -114,8 +114,8 @@ class ServedClient(asyncio.BufferedProtocol):
                 return [granted.id, granted.ttl]
             case ["renew", str(lease)]:
                 return [self._store.renew(lease)]
-            case ["silent", list(leases)]:
-                return [[*self._store.silent_leases(leases)]]
+            case ["silent", *leases]:
+                return [[*self._store.silent_leases(map(str, leases))]]
             case ["end", str(lease)]:
                 self._store.end(lease)
                 return []
