@@ -8,6 +8,7 @@ memory. Jobs take turns, a chunk each.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import cast
 
@@ -15,7 +16,7 @@ from smoothcluster.backend import Entry
 from smoothcluster.errors import BackendError
 from smoothcluster.group.store import GroupStore
 from smoothcluster.jobs.chunk_reading import ReadTask, UnreadableTask, lost_chunk, read_chunk
-from smoothcluster.jobs.chunks import CHUNK_TASKS, digest, job_of
+from smoothcluster.jobs.chunks import CHUNK_TASKS, digest, job_of, size_of
 from smoothcluster.pool import Run
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.keys import last_part
@@ -23,6 +24,12 @@ from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.work.pauses import Pauses, Place
 from smoothcluster.work.seen_ids import SeenIds
 from smoothcluster.work.verdict import Stage, stage
+
+MOST_CHUNKS_PER_READ = 256
+"""Most chunks that one read fetches. The chunks that handlers add have few tasks each."""
+
+LISTING_SHARE = 0.05
+"""Share of the time that goes into listing a shard's chunks again while listed chunks wait."""
 
 
 def place_of(run: Run) -> Place:
@@ -37,7 +44,7 @@ class Backlog:
     started apart from others once its blame reaches the stage *suspicious*.
     """
 
-    def __init__(
+    def __init__(  # long: most lines are fields with explanations
         self,
         number: int,
         record: Shard,
@@ -65,6 +72,8 @@ class Backlog:
         self._unread, self._known = deque(record.open), set(record.open)
         self._read: deque[tuple[str, list[ReadTask]]] = deque()
         self._listed: dict[str, deque[str]] = {}
+        self._clock, self._next_listing = store.clock, -inf
+        """While listed chunks wait, the time before which the chunks are not listed again."""
         self.seen = SeenIds(number, store, map(job_of, record.open))  # No chunk is read before the ids of its job.
         self._admitted: list[tuple[str, list[bytes]]] = []  # What was added to `seen` since the last `save`.
         self._number, self._record, self._backend, self._keys = number, record, store.backend, store.keys
@@ -90,20 +99,23 @@ class Backlog:
         waiting = len(self.restarts) + len(self.queue)
         if waiting >= want:
             return
-        if self.stale:
+        if self.stale and (not self._listed or self._clock.monotonic() >= self._next_listing):
             self._list()
         ready = waiting + sum(len(tasks) for _, tasks in self._read)
         self._fetch(want - ready)
 
-    def admit(self, fits: Callable[[int], bool]) -> tuple[str, list[bytes]] | None:
-        """Open the next read chunk, if all tasks fit. Return the name and the digests new to the job.
+    def admit(self, fits: Callable[[str, int], bool]) -> tuple[str, list[bytes]] | None:
+        """Open the next read chunk, if *fits*, given the job and the number of tasks. Return name and new digests.
 
         The caller must commit, at once and together, the shard's record and the digests.
         """
-        if not self._read or not fits(len(self._read[0][1])):
+        if not self._read:
             return None
-        name, tasks = self._read.popleft()
+        name, tasks = self._read[0]
         job = job_of(name)
+        if not fits(job, len(tasks)):
+            return None
+        self._read.popleft()
         seen = self.seen.of(job)
         chunk = self._record.open[name] = OpenChunk(len(tasks))
         self.tasks[name] = tasks
@@ -158,6 +170,7 @@ class Backlog:
             self._arm()
             self._armed = True
         self.stale = False  # Before reading: what comes while we read must not be forgotten.
+        began = self._clock.monotonic()
         try:
             names = [last_part(key) for key in self._backend.keys(self._keys.tasks(self._number))]
         except BackendError:
@@ -174,6 +187,9 @@ class Backlog:
                 self._listed.setdefault(job_of(name), deque()).append(name)
             except GarbageError as error:
                 self._report(self._keys.chunk(self._number, name), str(error))
+        # The names of all waiting chunks are read each time. So the more chunks wait, the seldomer are they listed.
+        ended = self._clock.monotonic()
+        self._next_listing = ended + (ended - began) / LISTING_SHARE
 
     def _next_name(self) -> str | None:
         """Take the next listed chunk of a job with loaded ids; None if there is none."""
@@ -237,11 +253,12 @@ class Backlog:
         return lost_chunk(name, chunk.size)
 
     def _fetch(self, tasks: int) -> None:
-        """Read chunks that may hold so many *tasks*, as far as there are any."""
+        """Read chunks that hold so many *tasks* together, as far as there are any."""
         names: list[str] = []
         try:
-            while len(names) * CHUNK_TASKS < tasks and (name := self._next_name()) is not None:
+            while tasks > 0 and len(names) < MOST_CHUNKS_PER_READ and (name := self._next_name()) is not None:
                 names.append(name)
+                tasks -= size_of(name) or CHUNK_TASKS
             self._read.extend(self._contents(names).items())
         except BackendError:
             self._known.difference_update(names)

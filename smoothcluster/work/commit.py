@@ -81,6 +81,8 @@ class CommitBuilder:
         self._results: dict[str, list[str]] = {}
         self._sizes: dict[str, int] = {}
         """Bytes of each job's results, estimated from above."""
+        self._marks: dict[str, list[bytes]] = {}
+        """Digests of admitted tasks, by job."""
 
     # Outcomes
 
@@ -246,20 +248,23 @@ class CommitBuilder:
         if admitted is None:
             return False
         name, marks = admitted
-        if marks:
-            seen = self._context.store.keys.seen(job_of(name), self._number)
-            key = f"{seen}/{self._record.seq:010d}.{len(self.changes)}"
-            self.changes.append(Create(key, b"".join(marks)))
+        self._marks[job_of(name)] += marks
         self.drop_if_finished(name)
         return True
 
-    def _reserve_chunk(self, tasks: int) -> bool:
-        """Reserve room to admit a chunk of so many *tasks*; return whether there is enough."""
-        growth, keys = OPEN_CHUNK_BYTES + tasks // 2, self._context.store.keys
-        names = len(keys.seen("", self._number)) + len(keys.tasks(self._number)) + OPEN_CHUNK_BYTES
+    def _reserve_chunk(self, job: str, tasks: int) -> bool:
+        """Reserve room to admit a chunk of so many *tasks* of *job*; return whether there is enough."""
+        growth, keys, marks = OPEN_CHUNK_BYTES + tasks // 2, self._context.store.keys, self._marks.get(job)
+        if DIGEST_BYTES * (len(marks or ()) + tasks) > self._context.limits.largest_value:
+            return False
         if not self.room.reserve_growth(growth, needed=not self._record.open):
             return False
-        return self.room.reserve(DIGEST_BYTES * tasks + growth + names, 2)
+        names = len(keys.seen("", self._number)) + len(keys.tasks(self._number)) + OPEN_CHUNK_BYTES
+        # The digests of a job are a record, and the chunk is deleted if all tasks are repeats.
+        if not self.room.reserve(DIGEST_BYTES * tasks + growth + names, 1 + (marks is None)):
+            return False
+        self._marks.setdefault(job, [])
+        return True
 
     def delete_finished_jobs(self, keys_by_job: dict[str, list[str]]) -> None:
         """Delete the keys of finished jobs, while the commit has room. The counts go with the last key."""
@@ -279,6 +284,9 @@ class CommitBuilder:
         for job, outcomes in self._results.items():
             key = f"{keys.results(job, self._number)}/{record.seq:010d}"
             self.changes.append(Create(key, encode_outcomes(self._context.member, record.epoch, outcomes)))
+        for job, marks in self._marks.items():
+            if marks:
+                self.changes.append(Create(f"{keys.seen(job, self._number)}/{record.seq:010d}", b"".join(marks)))
         record.seq += 1
         record.id = self._context.store.new_id()
         fence = Update(keys.shard(self._number), record.to_json(), version)

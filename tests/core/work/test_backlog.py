@@ -39,7 +39,7 @@ def waiting(
 def admitted(backlog: Backlog) -> list[str]:
     """Admit all that was read; the chunks' names."""
     names: list[str] = []
-    while (found := backlog.admit(lambda tasks: True)) is not None:
+    while (found := backlog.admit(lambda job, tasks: True)) is not None:
         names.append(found[0])
     return names
 
@@ -64,7 +64,7 @@ def test_no_more_is_read_than_is_wanted(backend: MemoryBackend) -> None:
         write(backend, f"a-{number}", f"t{number}")
     backlog = waiting(backend)
     backlog.fill(1)
-    assert backlog.admit(lambda tasks: tasks != 1) is None, "it has one task"
+    assert backlog.admit(lambda job, tasks: tasks != 1) is None, "it has one task"
     assert admitted(backlog) == ["a-0"]
     assert backlog.promising()
 
@@ -188,8 +188,8 @@ def test_admitting_tells_the_new_ids_and_skips_repeats(backend: MemoryBackend) -
     record = Shard()
     backlog = waiting(backend, record)
     backlog.fill(10_000)
-    assert backlog.admit(lambda tasks: True) == ("a-0", [digest("new")])
-    assert backlog.admit(lambda tasks: True) == ("a-1", [digest("newer")])
+    assert backlog.admit(lambda job, tasks: True) == ("a-0", [digest("new")])
+    assert backlog.admit(lambda job, tasks: True) == ("a-1", [digest("newer")])
     assert queued(backlog) == ["new", "newer"]
     assert (record.counts, record.open["a-0"].closed, record.open["a-1"].closed) == ({"a": {"skipped": 3}}, 0b01, 0b101)
 
