@@ -151,7 +151,7 @@ def most_at_once(group: Group, member: Member) -> int:
     """How many shards of the dead *member* has adopted in one round, at most, by its own events."""
     mine = [event for event in group.events("handover") if event["member"] == member.name == event["to"]]
     dead = [event for event in mine if event["evidence"] != Evidence.LEFT]
-    rounds = [[each for each in dead if abs(each["at"] - event["at"]) < Pacing().pause / 2] for event in dead]
+    rounds = [[each for each in dead if abs(each["at"] - event["at"]) < Pacing().pause / 50] for event in dead]
     return max(sum(len(each["shards"]) for each in events) for events in rounds)
 
 
