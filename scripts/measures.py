@@ -74,7 +74,7 @@ class Source:
     @classmethod
     def read(cls, path: Path) -> "Source":
         """Read the file at *path*."""
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         return cls(str(path.relative_to(CHECKOUT_ROOT)), text.count("\n"), ast.parse(text), _comments(path))
 
     def has_reason(self, kind: str, first: int, last: int) -> bool:
@@ -229,7 +229,9 @@ def main() -> int:
     )
     options = parser.parse_args()
     sources = [Source.read(path) for path in python_files(*CODE_FOLDERS)]
-    documentation = {str(path.relative_to(CHECKOUT_ROOT)): without_code(path.read_text()) for path in pages()}
+    documentation = {
+        str(path.relative_to(CHECKOUT_ROOT)): without_code(path.read_text(encoding="utf-8")) for path in pages()
+    }
     described = {source.name: docstrings(source) for source in sources}
     if options.sentences:
         everything = [each for text in (*documentation.values(), *described.values()) for each in sentences(text)]

@@ -60,7 +60,9 @@ class Proof(NamedTuple):
 
 def promises() -> dict[int, str]:
     """The headings of the promises on the page, by number."""
-    return {int(number): heading for heading, number in PROMISE_HEADING.findall(PROMISES_PAGE.read_text())}
+    return {
+        int(number): heading for heading, number in PROMISE_HEADING.findall(PROMISES_PAGE.read_text(encoding="utf-8"))
+    }
 
 
 @cache
@@ -75,7 +77,7 @@ def proofs() -> Sequence[Proof]:
 
 def _proofs_in(file: Path) -> Iterator[Proof]:
     name = file.relative_to(CHECKOUT_ROOT).as_posix()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             for decorator in node.decorator_list:
                 for number, bugs in _numbers(decorator, f"{name}, line {node.lineno}").items():
@@ -152,4 +154,4 @@ def updated(page: str, found: Sequence[Proof]) -> str:
 
 
 if __name__ == "__main__":
-    PROMISES_PAGE.write_text(updated(PROMISES_PAGE.read_text(), proofs()))
+    PROMISES_PAGE.write_text(updated(PROMISES_PAGE.read_text(encoding="utf-8"), proofs()), encoding="utf-8")

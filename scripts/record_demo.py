@@ -48,7 +48,9 @@ def draw(written: str, picture: Path) -> None:
     console = Console(record=True, width=TERMINAL_COLUMNS, file=StringIO(), force_terminal=True)
     console.print(Text("$ smoothcluster demo", style="bold"))
     console.print(seen(written))
-    picture.write_text(console.export_svg(title="smoothcluster", code_format=WITHOUT_FONTS, unique_id="demo"))
+    picture.write_text(
+        console.export_svg(title="smoothcluster", code_format=WITHOUT_FONTS, unique_id="demo"), encoding="utf-8"
+    )
     print(f"{picture} is new")
 
 

@@ -42,7 +42,7 @@ def named(page: Path) -> str:
 
 def blocks_of(page: Path) -> list[Block]:
     """All of its blocks, those in lists included."""
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     found = [
         Block(named(page), text.count("\n", 0, each.start()) + 1, each[2], dedent(each[3]))
         for each in FENCE.finditer(text)

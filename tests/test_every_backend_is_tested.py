@@ -14,7 +14,7 @@ BACKENDS = sorted({re.split("[._]", point.module)[-1] for point in entry_points(
 def _conforming(path: Path) -> list[str]:
     """Names of the test classes in the file at *path* that are a `BackendConformance`, directly or by another."""
     conforming = {"BackendConformance"}
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef):
             bases = {base.id if isinstance(base, ast.Name) else getattr(base, "attr", "") for base in node.bases}
             if bases & conforming:

@@ -82,7 +82,11 @@ class Child:
         return True
 
     def _last_words(self) -> bytes:
-        """Return the announcement of the ended process. A process that a task ended announced nothing."""
+        """Return the announcement of the ended process. A process that a task ended announced nothing.
+
+        The first call closes the line. At Ctrl-C a child without an announcement is asked again at each poll, until
+        the other children have left: then there is nothing, too.
+        """
         with self._line:
             try:
                 self._line.setblocking(False)

@@ -220,6 +220,8 @@ def test_every_argument_of_the_original_has_its_place(newcomer: Newcomer) -> Non
     """On the page; and where it differs, in the message of the class."""
     code = "import inspect, smoothcrawler_cluster as s; print(*inspect.signature(s.ZookeeperCrawler).parameters)"
     arguments = set(newcomer.type(f'python3 -c "{code}"').split())
-    page = (Path(__file__).parents[2] / "docs" / "howto" / "migrate-from-smoothcrawler-cluster.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "migrate-from-smoothcrawler-cluster.md").read_text(
+        encoding="utf-8"
+    )
     assert [name for name in arguments if f"`{name}" not in page] == []
     assert arguments - ORIGINAL_ARGUMENTS.keys() == {"runner", "backup", "name", "group", "zk_hosts"}

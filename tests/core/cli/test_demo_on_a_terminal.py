@@ -23,7 +23,7 @@ def script() -> ModuleType:
 
 def words(picture: Path) -> str:
     """What stands in an SVG."""
-    text = " ".join(re.findall(r"<text [^>]*>([^<]*)</text>", picture.read_text()))
+    text = " ".join(re.findall(r"<text [^>]*>([^<]*)</text>", picture.read_text(encoding="utf-8")))
     return text.replace("&#160;", " ")
 
 

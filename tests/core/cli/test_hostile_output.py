@@ -157,7 +157,7 @@ def test_commands_write_through_the_filter_alone() -> None:
         f"{file.name}:{node.lineno}"
         for file in sorted(folder.rglob("*.py"))
         if file.name not in {"output.py", "logs.py", "completion.py"}  # The last writes a program for a shell.
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) in {"print", "click.echo", "click.secho", "sys.stdout.write", "sys.stderr.write"}
     ]

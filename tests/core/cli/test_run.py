@@ -376,3 +376,12 @@ def test_one_that_dies_again_and_again_is_started_ever_later(module: Callable[[s
         process.communicate(timeout=DEADLINE)
         assert process.returncode == 0
     assert seen["0.5 s"] == 2
+
+
+def test_children_that_die_at_ctrl_c_are_looked_at_until_the_last_has_left() -> None:
+    """A child that dies before it handles signals announces nothing, and others may need longer to leave."""
+    command = [sys.executable, "-c", "import os; os._exit(7)"]
+    child = Child(command, command)
+    eventually(lambda: not child.keep_running(leaving=True), DEADLINE)
+    assert not child.keep_running(leaving=True)
+    assert (child.status, child.announced) == (7, b"")

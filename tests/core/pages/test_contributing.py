@@ -25,7 +25,7 @@ from smoothcluster.testing import BackendConformance
 def tox() -> configparser.RawConfigParser:
     """Its settings."""
     settings = configparser.RawConfigParser()
-    settings.read(ROOT / "tox.ini")
+    settings.read(ROOT / "tox.ini", encoding="utf-8")
     return settings
 
 

@@ -27,13 +27,13 @@ HEADING = re.compile(r"^#+ +(.*)$", re.MULTILINE)
 
 def links(page: Path) -> Iterator[tuple[Path, str]]:
     """What *page* links to in the checkout: the file, and the heading or nothing."""
-    for file, heading in LINK.findall(FENCE.sub("", page.read_text())):
+    for file, heading in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
         yield ((page.parent / file).resolve() if file else page), heading
 
 
 def anchors(page: Path) -> set[str]:
     """What links to the headings of *page* are made of."""
-    titles = HEADING.findall(FENCE.sub("", page.read_text()))
+    titles = HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8")))
     return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
 
 
@@ -47,7 +47,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def asks(file: Path) -> Iterator[list[str]]:
     """What the tests in *file* ask for: the arguments of each call of `block` and `blocks`."""
-    code = file.read_text()
+    code = file.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(code)) if "from pages import" in code else ():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"block", "blocks"}:
             page, *rest = node.args
@@ -95,7 +95,7 @@ def test_every_page_can_be_found_from_the_index() -> None:
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_every_option_is_documented(command: str) -> None:
     """The page about commands has every command and every option."""
-    text = (DOCS / "reference" / "commands.md").read_text()
+    text = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
     assert f"\n## {command}" in text
     for option in main.commands[command].params:
         if isinstance(option, click.Option) and not option.hidden:
@@ -104,20 +104,20 @@ def test_every_option_is_documented(command: str) -> None:
 
 def test_every_exit_status_is_documented() -> None:
     """On the page about commands; the help is checked elsewhere."""
-    text = (DOCS / "reference" / "commands.md").read_text()
+    text = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
     assert [status for status in Exit if f"\n| {status.value} | " not in text] == []
 
 
 def test_every_public_name_is_documented() -> None:
     """The page about the API has every name that the package offers."""
-    text = (DOCS / "reference" / "api.md").read_text()
+    text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
     assert [name for name in smoothcluster.__all__ if name not in text] == []
 
 
 @pytest.mark.parametrize("kind", [Cluster, ClusterCrawler, JobHandle, TaskContext])
 def test_every_public_attribute_is_documented(kind: type) -> None:
     """And every argument of the constructors that users call."""
-    text = (DOCS / "reference" / "api.md").read_text()
+    text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
     names = {name for name in vars(kind) if not name.startswith("_")}
     if kind is ClusterCrawler:
         names |= {name for name in inspect.signature(kind).parameters if name != "backend"}
@@ -126,7 +126,7 @@ def test_every_public_attribute_is_documented(kind: type) -> None:
 
 def test_every_error_is_documented() -> None:
     """With what to do about it."""
-    text = (DOCS / "reference" / "api.md").read_text()
+    text = (DOCS / "reference" / "api.md").read_text(encoding="utf-8")
     assert sorted(name for name in vars(errors) if name.endswith("Error") and f"`{name}`" not in text) == []
 
 
@@ -135,7 +135,7 @@ PART = re.compile(r"`([\w/]+)\.py: ([\w.]+)`")
 
 def test_the_architecture_page_names_what_there_is() -> None:
     """Every ``file: function`` on the page is in that file."""
-    parts = PART.findall((DOCS / "explanation" / "architecture.md").read_text())
+    parts = PART.findall((DOCS / "explanation" / "architecture.md").read_text(encoding="utf-8"))
     assert len(parts) > 20
     for file, name in parts:
         module = import_module(f"smoothcluster.{file.replace('/', '.')}")

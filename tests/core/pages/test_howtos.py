@@ -56,13 +56,13 @@ def test_a_unit_of_systemd(place: Place, tmp_path: Path) -> None:
     text = block("docs/howto/use-in-scripts.md", "ini", "ExecStart")
     text = place.adapted(text).replace("/srv/crawler/.venv/bin", str(Path(sys.executable).parent))
     unit = tmp_path / "crawler.service"
-    unit.write_text(text.replace("/srv/crawler", str(tmp_path)))
+    unit.write_text(text.replace("/srv/crawler", str(tmp_path)), encoding="utf-8")
     if analyze := shutil.which("systemd-analyze"):
         verified = subprocess.run([analyze, "verify", "--man=no", unit], capture_output=True, text=True, check=False)
         assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
 
     parser = configparser.RawConfigParser()
-    parser.read_string(unit.read_text())
+    parser.read_string(unit.read_text(encoding="utf-8"))
     service = parser["Service"]
     name, _, value = service["Environment"].partition("=")
     with ClusterCrawler(backend=connect(place.url), runner=5, backup=0, group=place.group, handler=fails):
@@ -132,7 +132,7 @@ def test_children(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     isolated = block("docs/howto/poison-tasks.md", "python", "isolation=")
     monkeypatch.setenv("SMOOTHCLUSTER_BACKEND", place.url)
     for code, start in ((script, ["crawl.py"]), (isolated, ["-c", "import crawl; crawl.crawl()"])):
-        (tmp_path / "crawl.py").write_text(place.adapted(code))
+        (tmp_path / "crawl.py").write_text(place.adapted(code), encoding="utf-8")
         place.works_and_leaves(place.start(sys.executable, *start))
 
 

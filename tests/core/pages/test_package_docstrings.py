@@ -18,7 +18,7 @@ DRIVERS = {"backends/etcd": "etcd3", "backends/redis": "redis", "backends/zookee
 
 def names(package: Path) -> list[str]:
     """The dotted names in single backticks in the docstring of a package."""
-    docstring = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text())) or ""
+    docstring = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8"))) or ""
     return re.findall(r"(?<!`)`([A-Za-z_]\w*(?:\.\w+)+)`(?!`)", docstring)
 
 

@@ -36,7 +36,7 @@ def test_every_promise_is_proved(promise: int, kind: Any) -> None:
 
 def test_the_page_lists_the_tests() -> None:
     """The page has the lists that `scripts/promises.py` makes from the markers."""
-    page = SCRIPT.PROMISES_PAGE.read_text()
+    page = SCRIPT.PROMISES_PAGE.read_text(encoding="utf-8")
     assert page == SCRIPT.updated(page, SCRIPT.proofs()), "out of date: run `python scripts/promises.py`"
 
 

@@ -32,7 +32,7 @@ def test_the_first_group(place: Place, tmp_path: Path) -> None:
     """Five members of the README's program, a job, and the status."""
     program = block("README.md", "python", "__main__")
     commands = block("README.md", "sh", "--members 5")
-    (tmp_path / "crawl.py").write_text(program)
+    (tmp_path / "crawl.py").write_text(program, encoding="utf-8")
     code = place.adapted(commands).replace(".venv/bin/", "")
     process = place.start("bash", "-c", f"export SMOOTHCLUSTER_BACKEND={place.url}\n{code}\nwait")
     out = process.communicate(timeout=PATIENCE)[0]

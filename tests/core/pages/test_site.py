@@ -27,7 +27,7 @@ RECIPES = {"Session", "LeaseState", "Lock"}
 
 def source(module: str) -> ast.Module:
     """The code of a module of the core."""
-    return ast.parse(Path(str(importlib.import_module(module).__file__)).read_text())
+    return ast.parse(Path(str(importlib.import_module(module).__file__)).read_text(encoding="utf-8"))
 
 
 def defined(module: str) -> set[str]:
@@ -56,7 +56,7 @@ def on_pages() -> set[str]:
     """Every name that the pages have Sphinx document, with its module."""
     found: set[str] = set()
     for page in PAGES.glob("*.rst"):
-        for kind, name, options in DIRECTIVE.findall(page.read_text()):
+        for kind, name, options in DIRECTIVE.findall(page.read_text(encoding="utf-8")):
             if kind != "module":
                 found.add(name)
             elif ":no-members:" not in options:
@@ -71,7 +71,9 @@ def promised() -> set[str]:
     # What is imported from the package itself is on the page about that.
     whole = {f"{module}.{name}" for module in WHOLE for name in defined(module) - set(smoothcluster.__all__)}
     testing = {f"smoothcluster.testing.{name}" for name in smoothcluster.testing.__all__}
-    backends = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["smoothcluster.backends"]
+    backends = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"][
+        "smoothcluster.backends"
+    ]
     memory = {"smoothcluster.memory.SocketBackend", "smoothcluster.memory.server.MemoryServer"}
     return top | whole | testing | memory | {place.replace(":", ".") for place in backends.values()}
 
@@ -89,7 +91,7 @@ def test_recipes_are_on_a_page() -> None:
 @pytest.mark.parametrize("page", sorted(PAGES.glob("*.rst")), ids=lambda page: page.stem)
 def test_every_page_of_docstrings_is_in_the_list(page: Path) -> None:
     """The first of these pages names the others."""
-    assert page.stem == "index" or f"\n   {page.stem}\n" in (PAGES / "index.rst").read_text()
+    assert page.stem == "index" or f"\n   {page.stem}\n" in (PAGES / "index.rst").read_text(encoding="utf-8")
 
 
 def test_a_name_without_a_page_is_seen() -> None:
@@ -137,7 +139,7 @@ def test_the_page_about_states_names_every_evidence() -> None:
 def test_the_architecture_is_drawn_with_the_records_that_there_are() -> None:
     """Each folder of records in the store is somewhere in the picture."""
     drawn = block("docs/explanation/architecture.md", "{graphviz}", "digraph architecture {")
-    page = (ROOT / "docs" / "reference" / "records.md").read_text()
+    page = (ROOT / "docs" / "reference" / "records.md").read_text(encoding="utf-8")
     records = {"spec", "breaker", *re.findall(r"^\| `(\w+)/<", page, re.MULTILINE)}
     assert len(records) > 10
     assert sorted(record for record in records if not re.search(rf"\b{record}\b", drawn)) == []

@@ -72,7 +72,7 @@ def test_it_works_as_typed(shell: Shell, tmp_path: Path) -> None:
     install, site, handler, members, joined, submit, kill, told, results, stop = adapted()
     assert "pip install" in install, "scripts/try_readme does that"
     shell.type(site)
-    (tmp_path / "crawl.py").write_text(handler)
+    (tmp_path / "crawl.py").write_text(handler, encoding="utf-8")
     shell.type(members)
 
     cluster = Cluster(connect(f"sqlite:///{tmp_path}/first.db"))
@@ -88,9 +88,9 @@ def test_it_works_as_typed(shell: Shell, tmp_path: Path) -> None:
     assert count.strip() == str(PAGES)
     assert len(shown) == 3
     assert cluster.job("pages").progress().done == PAGES
-    errors = (tmp_path / "errors").read_text()
+    errors = (tmp_path / "errors").read_text(encoding="utf-8")
     assert "GET /" not in errors, "the web server's lines are not among the members'"
-    assert (tmp_path / "web.log").read_text().count("GET /") >= PAGES
+    assert (tmp_path / "web.log").read_text(encoding="utf-8").count("GET /") >= PAGES
     for line in told.splitlines():
         assert line.split(" ", 2)[2][:15] in errors, "it says so, if in other numbers"
     shell.type(f"{stop}true")

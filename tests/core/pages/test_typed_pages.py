@@ -23,14 +23,14 @@ def test_programs_pass_mypy(tmp_path: Path) -> None:
     if find_spec("mypy") is None:
         pytest.skip("needs mypy, as `tox run -e typing` has it")
     (handler,) = blocks("docs/tutorial/first-cluster.md", "python")
-    (tmp_path / "crawl.py").write_text(handler)
+    (tmp_path / "crawl.py").write_text(handler, encoding="utf-8")
     names = ["crawl.py"]
     for page in pages():
         if named(page).startswith(SHOWN) and named(page) != UNTYPED:
             for each in blocks_of(page):
                 if each.language == "python":
                     names.append(f"page_{len(names)}.py")
-                    (tmp_path / names[-1]).write_text(f"# {each.page}, line {each.line}\n{each.code}")
+                    (tmp_path / names[-1]).write_text(f"# {each.page}, line {each.line}\n{each.code}", encoding="utf-8")
     assert len(names) > 15
     home = Path(smoothcluster.__file__).parents[1]
     # A checkout must be named; mypy finds installed packages by itself.

@@ -109,9 +109,9 @@ def _hunt(bug: Bug, folder: Path) -> subprocess.CompletedProcess[str]:
     # With what is compiled: only the file that is changed has to be compiled again.
     shutil.copytree(PACKAGE, folder / "smoothcluster")
     file = folder / "smoothcluster" / bug.file
-    text = file.read_text()
+    text = file.read_text(encoding="utf-8")
     assert text.count(bug.right) == 1, "the library has moved on: bring the bug up to date"
-    file.write_text(text.replace(bug.right, bug.wrong))
+    file.write_text(text.replace(bug.right, bug.wrong), encoding="utf-8")
     options = {"--faults": bug.faults, "--shape": bug.shape}
     chosen = [word for option, value in options.items() if value for word in (option, value)]
     return simulate("--schedules", str(bug.schedules), "--processes", "1", *chosen, path=folder)
@@ -127,7 +127,7 @@ def _is_found(bug: Bug, done: subprocess.CompletedProcess[str]) -> None:
 def test_planted_bugs_can_be_planted() -> None:
     """The library has the lines that each bug replaces exactly once; bugs that are not found yet included."""
     bugs = (*BUGS, *SELDOM, *UNFOUND)
-    assert [bug.name for bug in bugs if (PACKAGE / bug.file).read_text().count(bug.right) != 1] == []
+    assert [bug.name for bug in bugs if (PACKAGE / bug.file).read_text(encoding="utf-8").count(bug.right) != 1] == []
 
 
 def hunted(bugs: Iterable[Bug]) -> list[Any]:
