@@ -84,10 +84,10 @@ class Child:
     def _last_words(self) -> bytes:
         """Return the announcement of the ended process. A process that a task ended announced nothing."""
         with self._line:
-            self._line.setblocking(False)
             try:
+                self._line.setblocking(False)
                 return self._line.recv(16)
-            except OSError:
+            except OSError:  # No announcement; or an earlier look has closed the line, while others leave.
                 return b""
 
     @property

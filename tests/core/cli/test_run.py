@@ -3,6 +3,7 @@
 import inspect
 import os
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -300,6 +301,42 @@ def test_the_status_of_a_task_is_not_taken_for_a_wrong_call(module: Callable[[st
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=DEADLINE)
         assert process.returncode == 0
+
+
+UNEQUAL = """
+import os, signal
+try:
+    os.close(os.open("first", os.O_CREAT | os.O_EXCL))
+    last = False
+except FileExistsError:
+    last = True
+read, write = os.pipe()
+os.set_blocking(write, False)
+signal.set_wakeup_fd(write)
+signal.signal(signal.SIGTERM, lambda *_: None)
+print("ready", flush=True)
+os.read(read, 1)
+while last and os.path.exists("held"): signal.sigtimedwait((), 0.05)
+"""
+"""Waits for SIGTERM and then ends without a word: of two processes one ends at once, the other when it may."""
+
+
+def test_a_member_that_dies_while_others_leave(tmp_path: Path) -> None:
+    """The supervisor waits for the others."""
+    (tmp_path / "held").touch()
+    code = (
+        "import sys\nfrom smoothcluster.cli.supervisor import Supervisor\n"
+        f"command = [sys.executable, '-c', {UNEQUAL!r}]\n"
+        "sys.exit(Supervisor(command, command, 2).status)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):  # Some looks at the process that has died.
+            process.wait(1.0)
+        (tmp_path / "held").unlink()
+        assert process.wait(DEADLINE) == 0
 
 
 def test_members_leave_when_their_supervisor_is_killed(module: Callable[[str], None], tmp_path: Path) -> None:
