@@ -175,8 +175,7 @@ class Cluster:
 
     def quarantine(self) -> list[QuarantinedTask]:
         """Return the quarantined tasks with the evidence for each, oldest first."""
-        store = self._access.store
-        found = self._access.ask(lambda: store.read_records(store.keys.quarantine, _decode_quarantined))
+        found, _ = self._read_quarantine()
         return sorted(found.values(), key=lambda each: (each.at, each.id))
 
     def release(self, *numbers: str) -> list[JobHandle]:
@@ -198,25 +197,58 @@ class Cluster:
             except BaseException as error:
                 add_hint(error, "to complete the release, call release with the same ids again")
                 raise
-            self._remove(quarantined)
+            self._remove(each.id for each in quarantined)
         return handles
 
     def drop(self, *numbers: str) -> None:
-        """Drop tasks from quarantine; their outcomes stay. Raise UsageError for an id not in quarantine."""
-        self._remove(self._quarantined(numbers))
+        """Drop tasks from quarantine; their outcomes stay. Raise UsageError for an id not in quarantine.
+
+        An unreadable record can be dropped, too: by its key, as in `garbage`, or by the last part of the key.
+        """
+        found, unreadable = self._read_quarantine()
+        names = self._names(numbers, {*found, *unreadable})
+        self._remove(names)
+        for name in names:
+            self._access.garbage.pop(self._access.store.keys.quarantined(name), None)
 
     def _quarantined(self, numbers: Iterable[str]) -> list[QuarantinedTask]:
+        found, unreadable = self._read_quarantine()
+        names = self._names(numbers, {*found, *unreadable})
+        for name in names:
+            if name in unreadable:
+                raise UsageError(
+                    f"the record {name!r:.100} in quarantine is unreadable, so it cannot be released; drop the record"
+                    f" instead ({unreadable[name]})"
+                )
+        return [found[name] for name in names]
+
+    def _read_quarantine(self) -> tuple[dict[str, QuarantinedTask], dict[str, str]]:
+        """Return the tasks in quarantine, and the errors of unreadable records, by the last part of the key."""
+        store = self._access.store
+        found: dict[str, QuarantinedTask] = {}
+        unreadable: dict[str, str] = {}
+        for entry in self._access.ask(lambda: store.backend.list(store.keys.quarantine)):
+            try:
+                found[last_part(entry.key)] = _decode_quarantined(entry)
+            except GarbageError as error:
+                unreadable[last_part(entry.key)] = str(error)
+                store.report(entry.key, str(error))
+        return found, unreadable
+
+    def _names(self, numbers: Iterable[str], known: set[str]) -> list[str]:
+        """Return the last parts of the keys that *numbers* name, each once. Raise UsageError for an unknown number."""
+        names: dict[str, None] = {}
         for number in numbers:
             check_text("the id of a task in quarantine", number)
-        found = {each.id: each for each in self.quarantine()}
-        missing = [number for number in numbers if number not in found]
-        if missing:
-            raise UsageError(f"group {self.group!r} has no task {missing[0]!r:.100} in quarantine")
-        return [found[number] for number in dict.fromkeys(numbers)]
+            name = number.removeprefix(self._access.store.keys.quarantined(""))
+            if name not in known:
+                raise UsageError(f"group {self.group!r} has no task {number!r:.100} in quarantine")
+            names[name] = None
+        return list(names)
 
-    def _remove(self, quarantined: Iterable[QuarantinedTask]) -> None:
-        for each in quarantined:
-            change = Delete(self._access.store.keys.quarantined(each.id))
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            change = Delete(self._access.store.keys.quarantined(name))
             self._access.ask(lambda change=change: _remove(self._access.store.backend, change))  # type: ignore[misc]  # mypy cannot infer a lambda's default
 
     def events(self) -> list[Mapping[str, object]]:

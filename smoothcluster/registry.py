@@ -27,6 +27,8 @@ DEFAULT_URL = "sqlite://"
 _EXAMPLE_URL = "zookeeper://127.0.0.1:2181"
 _SCHEME_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 _REQUIREMENT_PATTERN = re.compile(r"\s*(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)[^;]*(;(?P<marker>.*))?")
+_NO_PORT_PATTERN = re.compile(r":(?![0-9]{1,5}(?:[,/]|$)).*", re.DOTALL)
+"""A colon without a port, and all text from there on, which may be a password."""
 _EXTRA_PATTERN = re.compile(r"""extra\s*==\s*['"](?P<extra>[^'"]+)['"]""")
 
 
@@ -72,7 +74,8 @@ def _normal(url: str) -> tuple[str, str]:
     """The scheme in small letters, and the URL with this scheme, so that adapters need not handle capitals."""
     scheme, rest = _split(url)
     if not scheme:
-        raise UsageError(f"{masked(url)!r} is not a backend's URL: it must begin with a scheme, as in {_EXAMPLE_URL}")
+        shown = _NO_PORT_PATTERN.sub(":***", masked(url))
+        raise UsageError(f"{shown!r} is not a backend's URL: it must begin with a scheme, as in {_EXAMPLE_URL}")
     return scheme, f"{scheme}://{rest}"
 
 

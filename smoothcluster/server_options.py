@@ -22,9 +22,16 @@ from smoothcluster.errors import UsageError
 OPTIONS_VARIABLE = "SMOOTHCLUSTER_OPTIONS"
 """The environment variable with the path of a file: a JSON object with options of the backend."""
 
+_CREDENTIALS_ADVICE = (
+    "programs pass username= and password= to connect or to the backend; commands read both from the file named by"
+    f" {OPTIONS_VARIABLE}"
+)
+
 _log = logging.getLogger("smoothcluster")
 
 _SECRET_OPTION_PATTERN = re.compile(r"(?:^|&)[^=&]*(?:user|pass|pwd|auth|token|secret)[^=&]*=", re.IGNORECASE)
+_NO_PORT_PATTERN = re.compile(r"[^\[:]*:(?![0-9]*$).+", re.DOTALL)
+"""A host and a colon, without a number behind the colon."""
 _SERVER_PATTERN = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s\[\]:@/\\?#%,]+)(?::([0-9]{1,5}))?")
 
 
@@ -47,10 +54,26 @@ def refuse_credentials(store: str, text: str) -> None:
     place, _, query = text.partition("?")
     if "@" in text or "%40" in place or _SECRET_OPTION_PATTERN.search(query):
         raise UsageError(
-            f"{store}: a URL or hosts must not contain a username or password: programs pass username= and password= to"
-            f" connect or to the backend; commands read both from the file named by {OPTIONS_VARIABLE}. In a namespace,"
+            f"{store}: a URL or hosts must not contain a username or password: {_CREDENTIALS_ADVICE}. In a namespace,"
             " write %40 in place of an at sign"
         )
+    hosts = re.split("[/?#]", text.partition("://")[2] or text)[0]
+    for number, host in enumerate(hosts.split(","), 1):
+        if _NO_PORT_PATTERN.fullmatch(host.strip()) and not _is_address(host.strip()):
+            raise UsageError(
+                f"{store}: server {number} of the hosts is not host:port, because the text after the colon is no port."
+                " If the text is a password, the @ and the host are missing; but a URL or hosts must not contain"
+                f" a username or password: {_CREDENTIALS_ADVICE}"
+            )
+
+
+def _is_address(host: str) -> bool:
+    """Whether *host* is an IPv6 address, without the brackets that a URL needs."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def parse_url(store: str, url: str, form: str) -> StoreUrl:

@@ -1,6 +1,5 @@
 """``smoothcluster doctor``: measure a store from here, and check which promises of the library hold on the store."""
 
-import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from smoothcluster.backend import Committed, CoordinationBackend, Create, Delete
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, opened, verbose
 from smoothcluster.cli.formatting import table
 from smoothcluster.cli.logs import adapter_logging_to_stderr
-from smoothcluster.cli.output import print_data
+from smoothcluster.cli.output import json_text, print_data
 from smoothcluster.cli.store_limits import Limit, probe_limits
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.registry import masked
@@ -86,7 +85,7 @@ def doctor(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
     if as_json:
         found = {"url": where, "measured": asdict(measured), "guarantees": asdict(guarantees), "warnings": warnings}
         lists = {"limits": [*map(asdict, limits)], "promises": [*map(asdict, promises)]}
-        print_data(json.dumps(found | lists))
+        print_data(json_text(found | lists))
     else:
         for line in report(where, guarantees, measured, promises):
             print_data(line)

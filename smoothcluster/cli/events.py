@@ -8,10 +8,9 @@ import click
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.event_tail import Tail
 from smoothcluster.cli.interrupt import pause
-from smoothcluster.cli.output import print_data, print_message
+from smoothcluster.cli.output import json_text, print_data, print_message
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
-from smoothcluster.group.events import line
 from smoothcluster.retry import patiently
 
 FOLLOW_POLL_SECONDS = 0.25
@@ -37,7 +36,7 @@ def events(follow: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
                 print_message(f"group {group} does not exist yet; the command waits for the first event")
             while True:
                 for event in patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, tail.new):
-                    print_data(line(event))
+                    print_data(json_text(event))
                 sys.stdout.flush()
                 if not follow:
                     break

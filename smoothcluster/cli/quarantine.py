@@ -1,6 +1,5 @@
 """``smoothcluster quarantine``: show and change the dead-letter list, the tasks that kill their process."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -8,7 +7,7 @@ import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import table
-from smoothcluster.cli.output import print_data
+from smoothcluster.cli.output import json_text, print_data
 from smoothcluster.cluster import Cluster
 from smoothcluster.records.quarantine import QuarantinedTask
 
@@ -30,7 +29,7 @@ def list_(as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
         found = cluster.quarantine()
         if not found:
             cluster.status()  # Raises if the group does not exist. An empty quarantine is no error.
-        for line in (json.dumps(each.as_dict()) for each in found) if as_json else report(found):
+        for line in (json_text(each.as_dict()) for each in found) if as_json else report(found):
             print_data(line)
 
 
@@ -68,7 +67,8 @@ def release(numbers: tuple[str, ...], url: str | None, group: str) -> None:
 def drop(numbers: tuple[str, ...], url: str | None, group: str) -> None:
     """Delete tasks from quarantine. Recorded outcomes stay.
 
-    `quarantine list` shows the IDs.
+    `quarantine list` shows the IDs, and warns of unreadable records with their keys. Give such a key
+    in place of an ID to delete the record.
     """
     with opened(url) as backend:
         Cluster(backend, group, patience=STORE_RETRY_SECONDS).drop(*numbers)

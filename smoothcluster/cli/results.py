@@ -1,13 +1,12 @@
 """``smoothcluster results``: print the recorded outcomes of tasks, as a stream."""
 
-import json
 from collections.abc import Callable, Iterable
 
 import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import plain
-from smoothcluster.cli.output import print_data
+from smoothcluster.cli.output import json_text, print_data
 from smoothcluster.cluster import Cluster
 from smoothcluster.model import Outcome
 
@@ -48,7 +47,7 @@ def _jobs(cluster: Cluster, job: str | None) -> Iterable[str]:
 
 def as_json(job: str, outcome: Outcome) -> str:
     """Write an outcome as a JSON object."""
-    return json.dumps(
+    return json_text(
         {
             "task_id": outcome.task_id,
             "state": outcome.state,
@@ -64,7 +63,7 @@ def as_json(job: str, outcome: Outcome) -> str:
 
 def as_text(job: str, outcome: Outcome) -> str:
     """Write an outcome for people, separated by tabs."""
-    came = json.dumps(outcome.value, ensure_ascii=False) if outcome.error is None else outcome.error
+    came = json_text(outcome.value, ascii_only=False) if outcome.error is None else outcome.error
     parts = (job, outcome.task_id, outcome.state, outcome.attempts, outcome.runner, came)
     return "\t".join(plain(part) for part in parts)
 

@@ -1,12 +1,10 @@
 """``smoothcluster spec``: show or change a group's numbers while the group works."""
 
-import json
-
 import click
 
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import shape
-from smoothcluster.cli.output import print_data
+from smoothcluster.cli.output import json_text, print_data
 from smoothcluster.cluster import Cluster
 
 
@@ -26,4 +24,4 @@ def spec(*, runner: int | None, backup: int | None, as_json: bool, url: str | No
         cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
         changed = runner is not None or backup is not None
         found = cluster.change_spec(runner=runner, backup=backup) if changed else cluster.spec()
-    print_data(json.dumps({"group": group, "spec": found}) if as_json else f"group {group}: {shape(found)}")
+    print_data(json_text({"group": group, "spec": found}) if as_json else f"group {group}: {shape(found)}")

@@ -1,6 +1,5 @@
 """``smoothcluster status``: show the present state of a group."""
 
-import json
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -12,7 +11,7 @@ import click
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, common, opened
 from smoothcluster.cli.formatting import plain, ranges, shape, size, table
 from smoothcluster.cli.interrupt import pause
-from smoothcluster.cli.output import print_data
+from smoothcluster.cli.output import json_text, print_data
 from smoothcluster.cluster import Cluster
 from smoothcluster.jobs.progress import Loss
 from smoothcluster.model import Role
@@ -39,7 +38,7 @@ def status(as_json: bool, watch: bool, url: str | None, group: str) -> None:  # 
         cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
         while True:
             found = cluster.status()
-            show([json.dumps(found)] if as_json else list(report(found)))
+            show([json_text(found)] if as_json else list(report(found)))
             if not watch:
                 break
             pause(WATCH_POLL_SECONDS)

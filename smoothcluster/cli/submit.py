@@ -1,6 +1,5 @@
 """``smoothcluster submit``: submit tasks as a job."""
 
-import json
 import secrets
 from collections.abc import Iterator
 
@@ -8,7 +7,7 @@ import click
 
 from smoothcluster.arguments import check_name
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, failure, opened
-from smoothcluster.cli.output import print_data, print_message
+from smoothcluster.cli.output import json_text, print_data, print_message
 from smoothcluster.cli.progress_bar import Bar, shown
 from smoothcluster.cli.task_input import Feed
 from smoothcluster.cli.wait import watch
@@ -80,7 +79,7 @@ def submit(
             print_message(f"the arguments hold no task, so job {name} got none")
         if feed.repeats:
             print_message(f"{feed.repeats} repeated tasks were skipped")
-        answer = json.dumps({"job": name, "tasks": feed.count, "repeats": feed.repeats}) if as_json else name
+        answer = json_text({"job": name, "tasks": feed.count, "repeats": feed.repeats}) if as_json else name
         print_data(answer, flush=True)
         if wait:
             watch(cluster.job(name))

@@ -1,6 +1,5 @@
 """``smoothcluster wait``: wait until a job is finished."""
 
-import json
 from dataclasses import asdict, replace
 
 import click
@@ -8,7 +7,7 @@ import click
 from smoothcluster.arguments import check_seconds
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, common, opened
 from smoothcluster.cli.interrupt import pause
-from smoothcluster.cli.output import print_data, print_message
+from smoothcluster.cli.output import json_text, print_data, print_message
 from smoothcluster.cli.progress_bar import shown
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
@@ -50,7 +49,7 @@ def wait(*, job: str, timeout: float | None, as_json: bool, url: str | None, gro
         numbers = asdict(ended)
         if not ended.lost:
             del numbers["lost"]
-        print_data(json.dumps({"job": job} | numbers))
+        print_data(json_text({"job": job} | numbers))
     if lost is not None:
         raise lost
 

@@ -4,7 +4,6 @@ Events explain; no decision depends on them. A member writes events when there i
 killed process are missing.
 """
 
-import json
 from collections import deque
 from collections.abc import Mapping
 from typing import cast
@@ -122,8 +121,3 @@ def read_events(store: GroupStore) -> list[Mapping[str, object]]:
 def sortable_number(value: object) -> float:
     """A time or number of an event, which may be garbage; -1 for a number that is infinite or too large for a float."""
     return value if isinstance(value, int | float) and abs(value) < 2**53 else -1.0
-
-
-def line(event: Mapping[str, object]) -> str:
-    """An event as a line of JSON."""
-    return json.dumps(event)

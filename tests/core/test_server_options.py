@@ -101,6 +101,35 @@ def test_what_may_be_a_password_is_not_repeated(scheme: str, end: str) -> None:
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("end", ["", "/0", "?namespace=x", ",h2:1", "#x", "/sl/ash", ":1"])
+@pytest.mark.parametrize("scheme", [*SERVERS, "rediss", "redis+sentinel"])
+def test_a_password_without_its_host_is_told_from_a_port(scheme: str, end: str) -> None:
+    """Whoever forgets the @ and the host reads so, and where the password belongs."""
+    for form in ("user:{}", "h1,user:{}", ":{}", "h1:1,user:{}"):
+        with pytest.raises(UsageError, match=r"the @ and the host are missing.*SMOOTHCLUSTER_OPTIONS") as caught:
+            opened(f"{scheme}://{form.format(SECRET)}{end}")
+        assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("hosts", [f"user:{SECRET}", f"h1:1,user:{SECRET}"])
+@pytest.mark.parametrize("scheme", SERVERS)
+def test_a_password_without_its_host_in_hosts(scheme: str, hosts: str) -> None:
+    """The constructors tell the same."""
+    with pytest.raises(UsageError, match="the @ and the host are missing") as caught:
+        constructor(scheme)(hosts)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["user:{}", "user:{}/0", "redis:user:{}", "user:{},h:1", "redis:/user:{}", ":{}"])
+def test_a_url_without_a_scheme_shows_no_password(text: str) -> None:
+    """The text after a colon may be one, unless it is a port."""
+    with pytest.raises(UsageError, match="must begin with a scheme") as caught:
+        connect(text.format(SECRET))
+    assert SECRET not in str(caught.value)
+    with pytest.raises(UsageError, match=r"'127\.0\.0\.1:2181,h2:2181/root' is not a backend's URL"):
+        connect("127.0.0.1:2181,h2:2181/root")
+
+
 @pytest.mark.parametrize(
     "url", [f"h#{SECRET}", f"user:{SECRET}%40h", f"x://user:{SECRET}%40h?a#b", f"x://h#{SECRET}?b"]
 )

@@ -64,10 +64,10 @@ def command(store: str, name: str) -> Invoke:
 
 
 def listed(result: Result) -> list[dict[str, object]]:
-    """The lines of JSON that a command printed, which are plain ASCII."""
+    """The lines of JSON that a command printed, which are plain ASCII, and have no NaN, which other parsers refuse."""
     assert result.exit_code == 0, result.output
     assert result.stdout.isascii()
-    return [json.loads(line) for line in result.stdout.splitlines()]
+    return [json.loads(line, parse_constant=pytest.fail) for line in result.stdout.splitlines()]
 
 
 def quarantined(number: str, **changes: object) -> dict[str, object]:
@@ -121,8 +121,10 @@ TASKS: list[dict[str, object]] = [
 ]  # fmt: skip
 
 
-def test_a_bad_record_hides_no_task_in_quarantine(plant: Plant, command: Invoke) -> None:
-    """It is reported, and the others are listed, released and dropped."""
+def test_a_bad_record_hides_no_task_in_quarantine(
+    plant: Plant, command: Invoke, backend: CoordinationBackend, name: str
+) -> None:
+    """It is reported, and the others are listed, released and dropped. It is dropped by its id or its key."""
     plant("quarantine/0.1", quarantined("0.1"))
     bad = [plant(f"quarantine/7.{n}", quarantined(f"7.{n}") | changes) for n, changes in enumerate(TASKS)]
     bad += [plant(f"quarantine/8.{n}", value) for n, value in enumerate((b"?", b"[]", b"{}", b"[" * 9999))]
@@ -134,6 +136,14 @@ def test_a_bad_record_hides_no_task_in_quarantine(plant: Plant, command: Invoke)
     assert [line["id"] for line in listed(lines)] == ["0.1"]
     assert command("quarantine", "drop", "0.1").exit_code == 0
     assert command("quarantine", "list").stdout == "no task is in quarantine\n"
+    *ids, by_key = bad
+    for key in (ids[0], by_key):
+        refusal = command("quarantine", "release", key.rpartition("/")[2])
+        assert (refusal.exit_code, refusal.stdout) == (2, "")
+        assert "is unreadable, so it cannot be released" in refusal.stderr.splitlines()[-1]
+    assert command("quarantine", "drop", *(key.rpartition("/")[2] for key in ids), by_key).exit_code == 0
+    assert backend.keys(f"{name}/quarantine") == []
+    assert "no task" in command("quarantine", "drop", by_key).stderr
 
 
 NOTHING: list[object] = []
@@ -150,14 +160,14 @@ OUTCOMES: list[Any] = [
 def test_a_bad_record_hides_no_outcome(plant: Plant, command: Invoke) -> None:
     """Nor does a job under a name that no job can have."""
     bad = [plant(f"results/j/0/{n}", value) for n, value in enumerate(OUTCOMES)]
-    plant("results/j/0/last", outcomes(["good", "done", 5, None, 1]))
+    plant("results/j/0/last", outcomes(["good", "done", 5, None, 1], ["odd", "done", [float("inf")], None, 1]))
     bad += [plant("jobs/a+b", JOB), plant("jobs/a", b"?")]
     lines = command("results")
     reported(lines, bad)
-    assert [line["task_id"] for line in listed(lines)] == ["good"]
+    assert [(line["task_id"], line["value"]) for line in listed(lines)] == [("good", 5), ("odd", [None])]
     text = command("results", "--format", "text")
     reported(text, bad)
-    assert text.stdout == "j\tgood\tdone\t1\tm\t5\n"
+    assert text.stdout == "j\tgood\tdone\t1\tm\t5\nj\todd\tdone\t1\tm\t[null]\n"
 
 
 EVENTS: list[dict[str, object]] = [

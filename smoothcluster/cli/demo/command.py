@@ -1,6 +1,5 @@
 """The command ``demo``: a crawl, a kill, a takeover, and a check that nothing was lost."""
 
-import json
 import secrets
 import tempfile
 from collections import Counter
@@ -15,7 +14,7 @@ from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, opened,
 from smoothcluster.cli.demo import crawl
 from smoothcluster.cli.demo.site import INDEX_PATH, Site, pages
 from smoothcluster.cli.demo.stage import BACKUP_COUNT, RUNNER_COUNT, Stage, StuckError, until
-from smoothcluster.cli.output import print_data, print_message
+from smoothcluster.cli.output import json_text, print_data, print_message
 from smoothcluster.cli.progress_bar import Bar, shown
 from smoothcluster.cli.run import handover
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -65,7 +64,7 @@ def demo(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
             found = _play(url or f"sqlite:///{folder}/demo.db", Path(folder))
         except StuckError as error:
             raise Failure(str(error), Exit.FAILED) from None
-    for line in [json.dumps(asdict(found))] if as_json else _table(found):
+    for line in [json_text(asdict(found))] if as_json else _table(found):
         print_data(line)
     if not found.as_promised:
         raise Failure("smoothcluster did not keep its promise: please report this", Exit.FAILED)

@@ -1,13 +1,11 @@
 """Events: a bounded ring for each member that goes on after a restart, whatever lies in it."""
 
-import json
-
 import pytest
 from core_kit import KEYS, put, store_of
 
 from smoothcluster.backend import Delete
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
-from smoothcluster.group.events import EVENTS_KEPT_PER_MEMBER, EventLog, line, read_events
+from smoothcluster.group.events import EVENTS_KEPT_PER_MEMBER, EventLog, read_events
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.testing import Faulty
 
@@ -43,7 +41,6 @@ def test_events_are_read_in_order(backend: Faulty) -> None:
     log.flush()
     (event,) = read_events(store_of(backend))
     assert event == {"at": 1_600_001_000.0, "kind": "a", "member": "m", "shards": [1], "n": 0}
-    assert json.loads(line(event)) == event
 
 
 def test_an_event_may_be_added_to_until_it_is_written(backend: Faulty) -> None:
