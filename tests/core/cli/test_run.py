@@ -303,14 +303,6 @@ def test_the_status_of_a_task_is_not_taken_for_a_wrong_call(module: Callable[[st
         assert process.returncode == 0
 
 
-def test_a_child_that_has_ended_may_be_looked_at_again() -> None:
-    """While another child is still leaving."""
-    command = [sys.executable, "-c", ""]
-    child = Child(command, command)
-    eventually(lambda: not child.keep_running(leaving=True), DEADLINE)
-    assert not child.keep_running(leaving=True)
-
-
 def test_members_leave_when_their_supervisor_is_killed(module: Callable[[str], None], tmp_path: Path) -> None:
     """Nobody would start them again, or pass a signal on."""
     module(HANDLER)
