@@ -76,7 +76,14 @@ class Bench:
     def kill_one(self) -> dict[str, float]:
         """Kill a Runner with running tasks; return milliseconds by part."""
         known = {str(event) for event in self.cluster.events()}
-        victim: dict[str, Any] = random.choice(self.busy_runners())
+        victims: list[dict[str, Any]] = []
+
+        def found() -> bool:
+            victims.extend(self.busy_runners())
+            return bool(victims)
+
+        until(found, what="a busy Runner")
+        victim = random.choice(victims)
         killed = time.monotonic()
         self.members.kill(victim["pid"])
         time.sleep(0.5)  # Reading at once would take processor time from the successors.
@@ -158,7 +165,6 @@ def main() -> None:
                 bench.feed()
                 until(bench.settled)
                 time.sleep(random.uniform(0.5, 1.0) + options.seconds)
-                until(lambda: bool(bench.busy_runners()), what="a busy Runner")
                 rows.append(bench.kill_one())
                 print(f"\r{len(rows)}/{options.kills}  last {rows[-1]['total']:.1f} ms ", end="", flush=True)
         finally:
