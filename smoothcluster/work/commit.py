@@ -75,9 +75,11 @@ class CommitBuilder:
         self.starts: list[Run] = []
         self.quarantined: list[QuarantinedTask] = []
         self.unreadable: dict[str, list[str]] = {}
-        self.room = Room(record, context.limits, share)
+        self._limits = context.limits
+        self._largest_chunk = largest_chunk(self._limits)
+        self.room = Room(record, self._limits, share)
         self._number, self._record, self._backlog, self._context = number, record, backlog, context
-        self._added = AddedTasks(context.shards, largest_chunk(context.limits))
+        self._added = AddedTasks(context.shards, self._largest_chunk)
         self._results: dict[str, list[str]] = {}
         self._sizes: dict[str, int] = {}
         """Bytes of each job's results, estimated from above."""
@@ -95,11 +97,12 @@ class CommitBuilder:
         If the store takes no commit with the outcome, or with one of the tasks, the run fails. Raise
         CommitTooLargeError if there is no room for the failure, either.
         """
-        self._fail_if_unfit(run)
+        if run.added or len(run.encoded) > self._largest_chunk - 3:
+            self._fail_if_unfit(run)
         if run.added:
-            limits, fresh = self._context.limits, self._fresh(run)
+            fresh = self._fresh(run)
             size, chunks = self._added.cost(fresh)
-            many = size > limits.largest_commit // 4 or chunks > limits.most_operations // 2
+            many = size > self._limits.largest_commit // 4 or chunks > self._limits.most_operations // 2
             if not many and self._reserve_run(run, size, chunks):
                 self._add(run.context.job, fresh)
                 return True
@@ -116,7 +119,7 @@ class CommitBuilder:
 
     def _fail_if_unfit(self, run: Run) -> None:
         """Fail the run if a returned or submitted value is larger than a chunk may be on this store."""
-        most = largest_chunk(self._context.limits) - 3
+        most = self._largest_chunk - 3
         if len(run.encoded) > most:
             deed = f"returned {len(run.encoded)} bytes of JSON"
         elif large := [task for task, text in zip(run.added, run.added_encoded, strict=True) if len(text) > most]:
@@ -133,22 +136,26 @@ class CommitBuilder:
 
     def _reserve_run(self, run: Run, added: int = 0, chunks: int = 0) -> bool:
         """Reserve room for the outcome of *run*, and for so many *chunks* with *added* bytes of tasks."""
-        size = len(run.encoded) + len(quote(run.error or "")) + len(quote(run.task.id))
-        return self.reserve_outcome(place_of(run), size, added + chunks * self._key_bytes(run.context.job), chunks)
+        size = len(run.encoded) + len(quote(run.task.id))
+        if run.error is not None:
+            size += len(quote(run.error))
+        if chunks:
+            added += chunks * self._key_bytes(run.context.job)
+        return self.reserve_outcome(place_of(run), size, added, chunks)
 
     def reserve_outcome(self, place: Place, size: int, others: int = 0, operations: int = 0) -> bool:
         """Reserve room for a task's outcome of *size* bytes, and for *operations* more with *others* bytes."""
         name = place[0]
-        job, chunk, keys = job_of(name), self._record.open[name], self._context.store.keys
+        job, chunk = job_of(name), self._record.open[name]
         results = self._sizes.get(job, OUTCOMES_HEAD_BYTES) + size + OUTCOME_BYTES
-        if results > self._context.limits.largest_value:
+        if results > self._limits.largest_value:
             return False
         size += OUTCOME_BYTES + others
         if job not in self._results:
-            size += OUTCOMES_HEAD_BYTES + len(keys.results(job, self._number)) + KEY_END_BYTES
+            size += OUTCOMES_HEAD_BYTES + len(self._context.store.keys.results(job, self._number)) + KEY_END_BYTES
             operations += 1
         if chunk.closed.bit_count() + 1 >= chunk.size:
-            size += len(keys.chunk(self._number, name))
+            size += len(self._context.store.keys.chunk(self._number, name))
             operations += 1
         if not self.room.reserve(size, operations):
             return False
@@ -255,7 +262,7 @@ class CommitBuilder:
     def _reserve_chunk(self, job: str, tasks: int) -> bool:
         """Reserve room to admit a chunk of so many *tasks* of *job*; return whether there is enough."""
         growth, keys, marks = OPEN_CHUNK_BYTES + tasks // 2, self._context.store.keys, self._marks.get(job)
-        if DIGEST_BYTES * (len(marks or ()) + tasks) > self._context.limits.largest_value:
+        if DIGEST_BYTES * (len(marks or ()) + tasks) > self._limits.largest_value:
             return False
         if not self.room.reserve_growth(growth, needed=not self._record.open):
             return False
