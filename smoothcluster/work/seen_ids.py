@@ -75,7 +75,6 @@ class SeenIds:
         names = self._store.backend.keys(self._store.keys.seen(job, self._number))
         self._loads[job] = _Load(names[::-1])
         self._ahead.pop(job, None)
-        self._may_begin = False
         self._may_begin = self._read_slice(job)
         return self._may_begin
 

@@ -227,8 +227,10 @@ class World:
         if told != Counter((job, task, state) for (job, task), state in self.record.outcomes.items()):
             raise Violation("P3: results() does not give what was recorded")
         tasks = cluster.status()["tasks"]
-        states = Counter(self.record.outcomes.values())
-        if tasks != {"pending": 0, "running": 0} | {each: states[each] for each in ("done", "failed", "quarantined")}:
+        states = Counter[str](self.record.outcomes.values())
+        states["skipped"] = sum(cluster.job(job).progress().skipped for job in cluster.jobs())
+        ended = ("done", "failed", "quarantined", "skipped")
+        if tasks != {"pending": 0, "running": 0} | {each: states[each] for each in ended}:
             raise Violation(f"P3: status tells {tasks} of {dict(states)}")
 
 

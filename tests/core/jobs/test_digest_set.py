@@ -1,6 +1,5 @@
 """A set of digests answers as a `set` does, in a sixth of the memory, and no step of it takes longer as it grows."""
 
-import tracemalloc
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -8,7 +7,7 @@ from itertools import islice
 from unittest.mock import patch
 
 import pytest
-from core_kit import steps
+from core_kit import kept_memory, steps
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -109,14 +108,11 @@ def _parts() -> Iterator[list[bytes]]:
 def test_its_memory(count: int, most: int) -> None:
     """Of a large set 24 bytes a digest; a set with few digests, of which a member may have thousands, is small, too."""
     given = list(digests(count))
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
+
+    def build() -> DigestSet:
         found = DigestSet()
         for each in given:
             found.add(each)
-        after, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert len(found) == count
-    assert after - before <= most
+        return found
+
+    assert 0 < kept_memory(build, digest_set.__file__) <= most
