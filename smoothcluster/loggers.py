@@ -23,6 +23,7 @@ LOGGER_NAMES = (
     "smoothcluster.pool.event_loop",
     "smoothcluster.pool.run",
     "smoothcluster.sqlite",
+    "smoothcluster_etcd",
     "smoothcluster_redis",
     "smoothcluster_zookeeper",
     "smoothcluster_zookeeper.kazoo",

@@ -78,12 +78,12 @@ def doctor(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
     with opened(url) as backend, adapter_logging_to_stderr(backend) as warnings:
         patiently(SYSTEM_CLOCK, STORE_RETRY_SECONDS, backend.sync)
         measured = measure(backend)
-        guarantees = backend.guarantees
-        limits = probe_limits(backend, guarantees)
+        guarantees, warned = backend.guarantees, list(warnings)
+        limits = probe_limits(backend, guarantees)  # The adapter may warn of these limits, too.
         where, advice = masked(backend.url), backend.limits_advice
-    promises = [*assess(guarantees, measured, warnings), assess_limits(limits, advice)]
+    promises = [*assess(guarantees, measured, warned), assess_limits(limits, advice)]
     if as_json:
-        found = {"url": where, "measured": asdict(measured), "guarantees": asdict(guarantees), "warnings": warnings}
+        found = {"url": where, "measured": asdict(measured), "guarantees": asdict(guarantees), "warnings": warned}
         lists = {"limits": [*map(asdict, limits)], "promises": [*map(asdict, promises)]}
         print_data(json_text(found | lists))
     else:

@@ -34,7 +34,7 @@ from smoothcluster_etcd.connection import Connection, Credentials
 from smoothcluster_etcd.errors import ServerLimitError
 from smoothcluster_etcd.layout import below, etcd_key, range_end
 from smoothcluster_etcd.lease import EtcdLease, lease_id
-from smoothcluster_etcd.limits import ADVICE, RequestLimits
+from smoothcluster_etcd.limits import SERVER_OPTIONS_ADVICE, RequestLimits
 from smoothcluster_etcd.listing import Listing
 from smoothcluster_etcd.transaction import Message, Transaction
 from smoothcluster_etcd.watches import Watches
@@ -134,7 +134,7 @@ class EtcdBackend(CoordinationBackend, HasHistory):
 
     @property
     def limits_advice(self) -> str:
-        return ADVICE
+        return SERVER_OPTIONS_ADVICE
 
     # Reading. etcd asks a majority before each answer, so reads are never behind and need no sync.
 
@@ -231,11 +231,7 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         most, number = self._limits.comparisons, lease.number if lease else 0
         transaction = Transaction(self._namespace, conditions, changes, number, most, after)
         while True:
-            try:
-                answer = self._apply(transaction, lease, deadline)
-            except ServerLimitError as error:
-                self._limits.lower_after(error, transaction.comparisons, conditions, changes)
-                raise
+            answer = self._apply(transaction, lease, deadline)
             if answer.succeeded:
                 version = since.version(answer.header.revision)
                 versions = {change.key: version for change in changes if not isinstance(change, Delete)}
@@ -254,6 +250,9 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         except LeaseLostError:
             if lease:
                 lease.gone = True
+            raise
+        except ServerLimitError as error:
+            self._limits.lower(error, transaction.comparisons, transaction.size)
             raise
 
     def lease(self, ttl: float) -> Lease:

@@ -1,11 +1,13 @@
 """The limits of requests: those of etcd's default settings, and lower ones once a server has refused a request."""
 
-from collections.abc import Sequence
+import logging
 from dataclasses import replace
 from typing import final
 
-from smoothcluster.backend import Change, Condition, Guarantees, commit_size
+from smoothcluster.backend import Guarantees
 from smoothcluster_etcd.errors import ServerLimitError
+
+log = logging.getLogger("smoothcluster_etcd")
 
 MOST_COMPARISONS = 128
 """Comparisons per transaction, unless the server sets `--max-txn-ops`. The same limit holds for operations."""
@@ -16,7 +18,7 @@ _FEWEST_COMPARISONS = 8
 _FEWEST_BYTES = 16 * 1024
 """Bytes of a commit below which no limit is assumed."""
 
-ADVICE = (
+SERVER_OPTIONS_ADVICE = (
     "start etcd with its default limits or larger ones: --max-txn-ops=128 --max-request-bytes=1572864 or more, or"
     " without these options"
 )
@@ -47,23 +49,19 @@ class RequestLimits:
         """Most comparisons, and most operations, in a transaction."""
         self.guarantees = _DEFAULT_GUARANTEES
 
-    def lower(self, error: ServerLimitError, refused: int) -> None:
-        """Lower the limits after a server has refused a transaction with so many comparisons or operations."""
-        if error.operations:
-            lower = 1 << (refused - 1).bit_length() - 1  # The next power of two below.
-            self.comparisons = min(self.comparisons, max(_FEWEST_COMPARISONS, lower))
-            self.guarantees = replace(self.guarantees, most_operations=self.comparisons // 2)
+    def lower(self, error: ServerLimitError, refused: int, size: int = 0) -> None:
+        """Lower the limits after a server has refused a transaction with so many comparisons or operations.
 
-    def lower_after(
-        self, error: ServerLimitError, refused: int, conditions: Sequence[Condition], changes: Sequence[Change]
-    ) -> None:
-        """Lower the limits after a server has refused this commit, with so many comparisons or operations."""
-        self.lower(error, refused)
-        if not error.operations:
-            most = max(_FEWEST_BYTES, commit_size(conditions, changes).bytes // 2)
-            before = self.guarantees
-            self.guarantees = replace(
-                before,
-                largest_commit=min(before.largest_commit, most),
-                largest_value=min(before.largest_value, most - most // 8),
-            )
+        *size* is the size in bytes of the commit, if the transaction was a commit.
+        """
+        before = self.guarantees
+        if error.operations:
+            lower = max(_FEWEST_COMPARISONS, 1 << (refused - 1).bit_length() - 1)  # The next power of two below.
+            if lower < self.comparisons:
+                self.comparisons = lower
+                self.guarantees = replace(before, most_operations=lower // 2)
+                log.warning("%s. From now on, requests have %d operations at most", error, lower)
+        elif (most := max(_FEWEST_BYTES, size // 2)) < before.largest_commit:
+            value = min(before.largest_value, most - most // 8)
+            self.guarantees = replace(before, largest_commit=most, largest_value=value)
+            log.warning("%s. From now on, commits have %d bytes at most", error, most)

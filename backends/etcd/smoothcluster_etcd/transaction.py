@@ -5,7 +5,7 @@ from typing import Any, final
 
 from etcd3 import etcdrpc
 
-from smoothcluster.backend import Change, Condition, Create, Delete, Exists, Refused
+from smoothcluster.backend import Change, Condition, Create, Delete, Exists, Refused, commit_size
 from smoothcluster.errors import MisplacedKeyError
 from smoothcluster_etcd.layout import ancestors, etcd_key, range_end
 
@@ -41,6 +41,8 @@ class Transaction:
         most: int,
         after: Message | None = None,
     ) -> None:
+        self.size = commit_size(conditions, changes).bytes
+        """The size of the commit in bytes."""
         self._parts: tuple[Part, ...] = (*conditions, *changes)
         self._keys = [etcd_key(namespace, part.key) for part in self._parts]
         self._directories = _new_directories(self._parts)[: max(0, most - 1 - len(self._parts))]
