@@ -66,24 +66,24 @@ class Bench:
             start, self.submitted = self.submitted, self.submitted + self.wanted // 2
             self.cluster.submit([Task(id=str(number)) for number in range(start, self.submitted)])
 
-    def busy_runners(self) -> list[dict[str, Any]]:
-        """Return the Runners in which a task runs, by the log. Other Runners have nothing to resume."""
-        runners = [member for member in self.cluster.status()["members"] if member["role"] == "runner"]
-        self.rows += self.log.new()
-        busy = {member for at, member, _, _ in self.rows if time.monotonic() - at < max(self.seconds, 0.2)}
-        return [member for member in runners if member["name"] in busy]
+    def busy_runner(self) -> dict[str, Any]:
+        """Return a Runner in which a task runs, by the log. Other Runners have nothing to resume."""
+        busy: list[dict[str, Any]] = []
+
+        def found() -> bool:
+            runners = [member for member in self.cluster.status()["members"] if member["role"] == "runner"]
+            self.rows += self.log.new()
+            running = {member for at, member, _, _ in self.rows if time.monotonic() - at < max(self.seconds, 0.2)}
+            busy.extend(member for member in runners if member["name"] in running)
+            return bool(busy)
+
+        until(found, what="a busy Runner")
+        return random.choice(busy)
 
     def kill_one(self) -> dict[str, float]:
         """Kill a Runner with running tasks; return milliseconds by part."""
         known = {str(event) for event in self.cluster.events()}
-        victims: list[dict[str, Any]] = []
-
-        def found() -> bool:
-            victims.extend(self.busy_runners())
-            return bool(victims)
-
-        until(found, what="a busy Runner")
-        victim = random.choice(victims)
+        victim = self.busy_runner()
         killed = time.monotonic()
         self.members.kill(victim["pid"])
         time.sleep(0.5)  # Reading at once would take processor time from the successors.

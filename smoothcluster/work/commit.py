@@ -4,8 +4,7 @@ Everything is counted before the builder puts it into the commit, in bytes and i
 for the next commit. An outcome that is too large even for an empty commit becomes a failure.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from itertools import islice
 from json.encoder import encode_basestring_ascii as quote
 from typing import cast
@@ -23,6 +22,7 @@ from smoothcluster.work.added import AddedTasks
 from smoothcluster.work.backlog import Backlog, place_of
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.pauses import Place
+from smoothcluster.work.pending_commit import PendingCommit
 from smoothcluster.work.room import Room
 from smoothcluster.work.sent_tasks import Mark
 
@@ -37,31 +37,6 @@ OUTCOMES_HEAD_BYTES = 256
 
 OPEN_CHUNK_BYTES = 640
 """Bytes by which an admitted chunk lets the record grow, with the counts of the job and without the bitmaps."""
-
-
-@dataclass(frozen=True, slots=True)
-class PendingCommit:
-    """A commit that is built, but not yet settled."""
-
-    id: str
-    changes: Sequence[Change]
-    sent: list[Mark]
-    starts: list[Run]
-    """Runs for the pool, as soon as the store has applied the commit."""
-    quarantined: Sequence[QuarantinedTask]
-    """Tasks that the commit quarantines: the events are noted as soon as the store has applied the commit."""
-    unreadable: Mapping[str, Sequence[str]]
-    """By chunk, ids of unreadable tasks that the commit records as failed: events are noted likewise."""
-
-    def without(self, key: str) -> "PendingCommit":
-        """Return a copy that avoids garbage at *key*: a create becomes an overwrite, any other change is left out."""
-        mended: list[Change] = []
-        for change in self.changes:
-            if change.key != key:
-                mended.append(change)
-            elif isinstance(change, Create):
-                mended.append(Update(key, change.value))
-        return replace(self, changes=mended)
 
 
 class CommitBuilder:

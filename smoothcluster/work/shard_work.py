@@ -23,11 +23,12 @@ from smoothcluster.pool import Run, RunState
 from smoothcluster.records.blame import CHILD_RAISED, STARTED_ALONE
 from smoothcluster.records.shard import Shard, bits
 from smoothcluster.work.backlog import Backlog, place_of
-from smoothcluster.work.commit import CommitBuilder, PendingCommit
+from smoothcluster.work.commit import CommitBuilder
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.news import News, save_all
 from smoothcluster.work.pauses import Place
-from smoothcluster.work.suspects import MOST_TASK_IDS_IN_EVENT, Suspects
+from smoothcluster.work.pending_commit import PendingCommit
+from smoothcluster.work.suspects import Suspects
 from smoothcluster.work.verdict import Stage, stage
 
 log = logging.getLogger("smoothcluster")
@@ -50,21 +51,19 @@ class ShardWork:
         self.backlog = Backlog(number, self.record, context.store, arm, suspicious)
         self.suspects = Suspects(number, self.record, self.backlog, context)
         self.news = News()
-        self.outstanding = 0
-        """Number of runs in the pool."""
+        self.outstanding, self.unanswered = 0, 0
+        """Number of runs in the pool, and how often the pending commit was sent without an answer."""
         self.pending: PendingCommit | None = None
         self.marked = [(name, index) for name, chunk in self.record.open.items() for index in bits(chunk.run)]
         """Tasks marked as running by the claim itself: to be started once they are read."""
-        self._kept = read.record.id
-        """The id of the record in the last acknowledged commit."""
+        self._kept = read.record.id  # The id of the record in the last acknowledged commit.
         self._context = context
         self.held, self.held_until = False, -inf
         """Whether, and how long, nothing is started or recorded, because no commit had room for any outcome."""
-        self.unanswered = 0
-        """How often the pending commit was sent without an answer."""
         self._undo: Callable[[], None] | None = None  # Takes back the pending commit; None once the commit may be sent.
-        self._share = 1
-        """The part of the store's limits that commits use: one half, one quarter and so on after a miscount."""
+        self._share = (
+            1  # Commits use this part of the store's limits: one half, one quarter and so on after a miscount.
+        )
 
     # Take in news
 
@@ -206,11 +205,7 @@ class ShardWork:
         self._context.sent.add(pending.sent)
         self.outstanding += len(pending.starts)
         self.suspects.started(pending.starts)
-        for each in pending.quarantined:
-            each.report(self._context.note)
-        for name, ids in pending.unreadable.items():
-            shown = ids[:MOST_TASK_IDS_IN_EVENT]
-            self._context.note("tasks_unreadable", job=job_of(name), shard=self.number, count=len(ids), tasks=shown)
+        pending.report(self._context.note, self.number)
         self.news.oldest = self.news.oldest if self.news.finished else None
         return pending.starts
 
@@ -230,8 +225,7 @@ class ShardWork:
     def resolve_conflict(self, key: str) -> None:
         """Remove the conflict at *key* from the pending commit, which the store refused although we own the shard.
 
-        The names in a commit are never used twice. So a stranger created the key in the way, or deleted the missing
-        chunk.
+        Names are never used twice. So a stranger created the key in the way, or deleted the missing chunk.
         """
         assert self.pending is not None
         self._context.store.report(key, "in the way of, or missing from, a commit of its shard's owner")

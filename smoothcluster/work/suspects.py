@@ -27,13 +27,11 @@ from smoothcluster.work.backlog import Backlog, place_of
 from smoothcluster.work.commit import CommitBuilder
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.pauses import Place
+from smoothcluster.work.pending_commit import MOST_TASK_IDS_IN_EVENT
 from smoothcluster.work.verdict import Stage, stage
 
 CONFIRM_DEATH_SECONDS = 1.0
 """Seconds that a member must outlive a child before the death counts: a kill of both proves nothing."""
-
-MOST_TASK_IDS_IN_EVENT = 20
-"""Most task ids in an event of kind ``suspect``."""
 
 
 class Suspects:

@@ -14,8 +14,9 @@ from smoothcluster.records.results import outcomes
 from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.work import ShardWork
 from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS
+from smoothcluster.work.pending_commit import MOST_TASK_IDS_IN_EVENT
 from smoothcluster.work.restarts import CHILD_CHECK_SECONDS
-from smoothcluster.work.suspects import CONFIRM_DEATH_SECONDS, MOST_TASK_IDS_IN_EVENT
+from smoothcluster.work.suspects import CONFIRM_DEATH_SECONDS
 from smoothcluster.work.verdict import DEATHS_TO_QUARANTINE
 from smoothcluster.work.workload import Workload
 
