@@ -44,9 +44,8 @@ class ShardWork:
         self.number = number
         self.key = context.store.keys.shard(number)
         self.record, self.version = read.record, read.version
-        self.lost = False
-        self.moving = False
-        """Whether the shard is being transferred: start nothing more."""
+        self.lost, self.moving = False, False
+        """Whether the shard is lost; and whether the shard is being transferred, so that nothing more may start."""
         suspicious = Stage.ISOLATED if context.apart.every else Stage.SUSPECT
         self.backlog = Backlog(number, self.record, context.store, arm, suspicious)
         self.suspects = Suspects(number, self.record, self.backlog, context)
@@ -61,9 +60,7 @@ class ShardWork:
         self.held, self.held_until = False, -inf
         """Whether, and how long, nothing is started or recorded, because no commit had room for any outcome."""
         self._undo: Callable[[], None] | None = None  # Takes back the pending commit; None once the commit may be sent.
-        self._share = (
-            1  # Commits use this part of the store's limits: one half, one quarter and so on after a miscount.
-        )
+        self._share = 1  # Commits use this part of the limits: one half, one quarter and so on after a miscount.
 
     # Take in news
 
