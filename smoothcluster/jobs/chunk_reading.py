@@ -10,7 +10,7 @@ from typing import Any, cast
 from smoothcluster.errors import UsageError
 from smoothcluster.jobs.chunks import size_of
 from smoothcluster.model import Task
-from smoothcluster.records.codec import GarbageError, parse
+from smoothcluster.records.codec import GarbageError, expect_array, parse
 from smoothcluster.records.salvage import as_text, split_array
 
 
@@ -36,7 +36,7 @@ def read_chunk(name: str, value: bytes, open_size: int | None = None) -> list[Re
     """
     try:
         parsed = parse(value)
-        elements: list[Any] = parsed if isinstance(parsed, list) else []
+        elements = expect_array(parsed) if isinstance(parsed, list) else []
         after: list[Any] = []
         whole, reason = True, f"the chunk has {len(elements)} readable tasks"
     except GarbageError as error:

@@ -103,7 +103,8 @@ class Rebalancer:
                 # The next commit compares the record that this commit has set.
                 key = self._store.keys.member(receiver.record.incarnation)
                 receiver = Versioned(replace(receiver.record, id=move.id), result.versions[key])
-            gift = {number: gift[number] for number in move.rest}
+            rest: dict[int, Versioned[Shard]] = {number: gift[number] for number in move.rest}
+            gift = rest
 
     def _move(self, me: Member, receiver: Versioned[Member] | None, gift: Mapping[int, Versioned[Shard]]) -> Move:
         store = self._store

@@ -7,7 +7,7 @@ from cli_kit import invoke_on
 from cluster.stores import Kind
 
 from smoothcluster import Cluster, Task, connect
-from smoothcluster.backend import StoreUsage
+from smoothcluster.backend import CoordinationBackend, StoreUsage
 
 
 def test_status_says_how_full_the_store_is(store: str, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +22,11 @@ def test_status_says_how_full_the_store_is(store: str, kind: Kind, monkeypatch: 
     assert 0 < told["used"] < told["limit"]
     assert " full (" not in invoke_on(store)("status", "--group", "full").stdout
     usage = StoreUsage(8 * 1024**3, 10 * 1024**3, told["what"])
-    monkeypatch.setattr(type(backend), "usage", lambda _: usage)
+
+    def almost_full(_: CoordinationBackend) -> StoreUsage:
+        return usage
+
+    monkeypatch.setattr(type(backend), "usage", almost_full)
     assert (
         f"the store is 80% full (8.0 GiB of 10.0 GiB, {told['what']})"
         in invoke_on(store)("status", "--group", "full").stdout
