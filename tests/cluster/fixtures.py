@@ -60,9 +60,11 @@ def topology(kind: Kind) -> Iterator[Topology]:
     if kind.several is None:
         pytest.skip(f"{kind} has one place")
     servers = kind.several()
-    servers.start()
-    yield servers
-    servers.stop()
+    try:
+        servers.start()
+        yield servers
+    finally:
+        servers.stop()
 
 
 @pytest.fixture

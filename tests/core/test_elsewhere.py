@@ -115,7 +115,8 @@ def test_what_cannot_be_installed_is_said(bare: Path) -> None:
     command = [str(bare / "scripts" / "test"), "-e", "docs"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    said, told = done.stdout.splitlines()
+    said, told, again = done.stdout.splitlines()
+    assert again == said, "at the end, too, after all that tox has written"
     assert "skipped: tests that need" in said
     assert "redis-server" in said
     assert "etcd" not in said
