@@ -3,12 +3,14 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from textwrap import dedent
+from unittest.mock import Mock
 
 import pytest
 from cli_kit import DEADLINE, Invoke, invoke_on, one_line
@@ -16,6 +18,7 @@ from click.testing import CliRunner
 
 from smoothcluster import Cluster, ClusterCrawler, Task, connect
 from smoothcluster.cli import common, main
+from smoothcluster.cli.demo.stage import Stage, StuckError
 from smoothcluster.cli.handler_loading import load_handler
 
 COMMAND = [sys.executable, "-m", "smoothcluster"]
@@ -307,3 +310,31 @@ def test_lines_of_several_members_do_not_merge(tmp_path: Path, unbuffered: str) 
             process.kill()
             ours.close()
     assert [each for each in writes if each and not each.endswith(b"\n")] == []
+
+
+@pytest.mark.parametrize("umask", [0o777, 0])
+def test_files_of_the_demo_with_any_umask(monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
+    """Their owner can use them, and nobody else; nothing is left behind."""
+    found: list[Path] = []
+    modes: dict[str, int] = {}
+
+    def enter(stage: Stage) -> Stage:
+        with pytest.raises(OSError, match="no process"):
+            start(stage)
+        found.append(stage.log.parent)
+        modes.update({each.name: stat.S_IMODE(each.stat().st_mode) for each in (found[0], *found[0].iterdir())})
+        raise StuckError("enough was seen")
+
+    start = Stage.__enter__
+    monkeypatch.setattr(subprocess, "Popen", Mock(side_effect=OSError("no process")))
+    monkeypatch.setattr(Stage, "__enter__", enter)
+    before = os.umask(umask)
+    try:
+        result = CliRunner().invoke(main, ["demo"])
+    finally:
+        os.umask(before)
+    assert "enough was seen" in result.output
+    assert modes.pop(found[0].name) == 0o700
+    assert modes.keys() >= {"demo.db", "errors", "log"}
+    assert set(modes.values()) == {0o600}
+    assert not found[0].exists()
