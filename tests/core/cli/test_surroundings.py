@@ -205,28 +205,15 @@ def test_a_directory_that_is_gone() -> None:
     assert "the current directory, which is gone" in one_line(invoke("run", "no_such_crawl:fetch"), 2)
 
 
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Write the module ``odd_crawl`` into the current directory, which is a fresh one."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "odd_crawl", raising=False)
-
-    def write(code: str) -> None:
-        (tmp_path / "odd_crawl.py").write_text(dedent(code))
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("code", "target", "says"),
     [
         ("", "sys:nope", "module 'sys' (without a file) has no 'nope'"),
-        ("", "odd_crawl:", "names no handler"),
-        ("class Skipped(BaseException): ...\nraise Skipped('no tests')", "odd_crawl:f", "raised Skipped: no tests"),
-        ("def __getattr__(name): raise RuntimeError(name)", "odd_crawl:f", "raised RuntimeError: f ("),
+        ("", "crawl:", "names no handler"),
+        ("class Skipped(BaseException): ...\nraise Skipped('no tests')", "crawl:f", "raised Skipped: no tests"),
+        ("def __getattr__(name): raise RuntimeError(name)", "crawl:f", "raised RuntimeError: f ("),
         ("", f"{ODD}:f", "is not the name of a module"),
-        ("", f"odd_crawl:{ODD}", "has no 'odd\\udcff'"),
+        ("", f"crawl:{ODD}", "has no 'odd\\udcff'"),
     ],
 )
 def test_a_handler_that_cannot_be_had_is_told(
@@ -241,7 +228,7 @@ def test_ctrl_c_while_a_module_is_imported_is_no_fault_of_the_module(module: Cal
     """It ends the command."""
     module("raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
-        load_handler("odd_crawl:f")
+        load_handler("crawl:f")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +248,7 @@ def test_several_members_are_told_once_what_is_wrong(
 ) -> None:
     """No process is started that cannot begin."""
     module("def fetch(task, context): return None")
-    assert says in one_line(invoke("run", "odd_crawl:fetch", "--runner", "1", "--members", "3", *options), 2)
+    assert says in one_line(invoke("run", "crawl:fetch", "--runner", "1", "--members", "3", *options), 2)
 
 
 @pytest.mark.parametrize("timeout", ["nan", "-1", "1e300"])
