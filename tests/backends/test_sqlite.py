@@ -247,6 +247,7 @@ def test_who_renews_lives(turn: Turns) -> None:
 # The machine's and other processes' misfortunes.
 
 
+@pytest.mark.slow
 def test_a_writer_paused_for_longer_than_the_leases(
     backend: SqliteBackend, open_client: Callable[..., SqliteBackend], path: Path
 ) -> None:
@@ -300,6 +301,7 @@ def test_who_is_writing_may_not_be_told(backend: SqliteBackend, path: Path, tmp_
     assert describe_lock_holder(str(path), told) == f"process {os.getpid()} is still writing"
 
 
+@pytest.mark.slow
 def test_a_client_that_comes_while_nobody_can_write_sees_what_there_is(
     open_client: Callable[..., SqliteBackend], path: Path
 ) -> None:

@@ -25,9 +25,7 @@ sys.setrecursionlimit(200)
 """
 
 
-@pytest.mark.parametrize(
-    ("isolated", "flags"), [pytest.param(True, (), marks=pytest.mark.quick), (False, ("-W", "error", "-OO"))]
-)
+@pytest.mark.parametrize(("isolated", "flags"), [(True, ()), (False, ("-W", "error", "-OO"))])
 def test_settings_of_the_process(store: str, tmp_path: Path, isolated: bool, flags: Sequence[str]) -> None:
     """Nothing depends on them, nor on what Python makes of warnings and assertions."""
     done = crawl(write_script(tmp_path, ALARM + SETTINGS, RING), store, isolated=isolated, flags=flags)
