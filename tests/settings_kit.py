@@ -59,6 +59,29 @@ class Crawled:
     outcomes: str
 
 
+ALARM = """
+class LateError(Exception): pass
+
+def ring(number, frame):
+    signal.rung.set()
+    raise LateError
+
+signal.rung = threading.Event()
+
+signal.signal(signal.SIGALRM, ring)
+logging.config.dictConfig({
+    "version": 1, "root": {"handlers": ["console"]}, "handlers": {"console": {"class": "logging.StreamHandler"}},
+})
+"""
+"""An alarm that raises in the main thread, and a configuration of logging that disables other loggers."""
+
+RING = """
+if task.id == "1" and "__mp_main__" not in __name__:
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    signal.rung.wait(60)
+"""
+"""Rings the alarm in the handler of a task that runs in the member."""
+
 DONE = str([("done", "{'value': 7}", "None")] * 4)
 """The outcomes if all went well."""
 

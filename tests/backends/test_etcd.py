@@ -259,6 +259,7 @@ def unread(server: EtcdServer) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_the_leader(ensemble: EtcdEnsemble) -> None:
     """The others elect one of them; leases, watches, own commits and what was read before are kept."""
     leader = ensemble.leader
@@ -280,6 +281,7 @@ def test_what_was_acknowledged_survives_the_leader(ensemble: EtcdEnsemble) -> No
         wakes.since(before)
 
 
+@pytest.mark.slow
 def test_a_leader_that_was_replaced_renews_nothing(ensemble: EtcdEnsemble) -> None:
     """One that was paused, and goes on, believes to lead for a moment: what it says of a lease then does not count."""
     former = ensemble.leader
@@ -326,6 +328,7 @@ def denied(backend: EtcdBackend) -> bool:
 # A server that does not answer.
 
 
+@pytest.mark.slow
 def test_nothing_hangs_on_a_server_that_does_not_answer(server: EtcdServer) -> None:
     """Every call ends in time with one of our errors; when the server goes on, so does the client."""
     with closing(EtcdBackend(server.hosts, timeout=0.5)) as backend:

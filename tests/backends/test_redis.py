@@ -569,6 +569,7 @@ def _commands(server: RedisServer) -> int:
 # A server that does not answer, or refuses.
 
 
+@pytest.mark.slow
 def test_nothing_hangs_on_a_server_that_does_not_answer(server: RedisServer) -> None:
     """Every call ends in time with one of our errors; when the server goes on, so does the client."""
     with closing(RedisBackend(server.hosts, timeout=0.5)) as backend:

@@ -15,6 +15,8 @@ from smoothcluster.backend import Create
 from smoothcluster.errors import UnavailableError
 from smoothcluster.testing.conformance.kit import Wakes, create, delete
 
+pytestmark = pytest.mark.slow
+
 TASKS = 200
 
 
@@ -91,7 +93,6 @@ def test_a_slot_that_moves_is_followed(cluster: RedisCluster) -> None:
         assert "{moving/docs}:meta" in target.ask("KEYS", "{moving/docs}*").split()
 
 
-@pytest.mark.slow
 def test_groups_of_one_namespace_share_the_nodes(cluster: RedisCluster, tmp_path: Path) -> None:
     """Two groups in one store, on two nodes: both work, hand over and finish, each where it lies and nowhere else."""
     url, homes = f"redis://{cluster.hosts}/0", Homes(cluster)

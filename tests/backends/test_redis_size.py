@@ -6,11 +6,12 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from hashlib import sha1
 from typing import Any
 
 import pytest
 from redis_server import RedisServer
-from smoothcluster_redis import RedisBackend
+from smoothcluster_redis import RedisBackend, connection
 from smoothcluster_redis.servers import Servers
 
 from smoothcluster.backend import AtVersion, Committed, Create, Delete, Entry, Refused
@@ -108,23 +109,31 @@ def test_no_step_has_many_bytes_of_values(backend: RedisBackend, runs: Runs) -> 
     assert all(entry and len(entry.value) == 50_000 for entry in backend.get_many(names))
 
 
+@pytest.fixture
+def short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of a listing has about a hundred names, instead of a thousand."""
+    usual, short = "STEP_NAMES, STEP_BYTES, SLICE = 1000,", "STEP_NAMES, STEP_BYTES, SLICE = 100,"
+    assert usual in connection._SCRIPT_SOURCE
+    script = connection._SCRIPT_SOURCE.replace(usual, short)
+    monkeypatch.setattr(connection, "_SCRIPT_SOURCE", script)
+    monkeypatch.setattr(connection, "_SCRIPT_SHA", sha1(script.encode(), usedforsecurity=False).hexdigest().encode())
+
+
+@pytest.mark.usefixtures("short_steps")
 @pytest.mark.parametrize("change", ["grows", "shrinks"])
 def test_what_is_there_throughout_is_listed_once(
     backend: RedisBackend, runs: Runs, redis_hosts: str, change: str
 ) -> None:
     """While the directory grows or shrinks so that Redis moves its names to another table between the steps."""
-    names = fill(backend, "a", 3000)
-    others = [f"a/other-{number}" for number in range(24_000)]
-    parts = [others[start : start + 4000] for start in range(0, len(others), 4000)]
+    names = fill(backend, "a", 300)
+    others = [f"a/other-{number}" for number in range(2400)]
     with closing(RedisBackend(redis_hosts, namespace=backend._address.namespace)) as other:
 
         def come() -> None:
-            for part in parts:
-                other.commit([], [Create(name, b"") for name in part])
+            other.commit([], [Create(name, b"") for name in others])
 
         def go() -> None:
-            for part in parts:
-                other.commit([], [Delete(name) for name in part])
+            other.commit([], [Delete(name) for name in others])
 
         for listing in (backend.keys, partial(listed, backend)):
             if change == "shrinks":

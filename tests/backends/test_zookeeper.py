@@ -444,6 +444,7 @@ def test_a_renewed_lease_outlives_the_server_it_was_renewed_through(ensemble: Zo
         assert SYSTEM_CLOCK.monotonic() - before >= lease.ttl
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_survives_the_leader(ensemble: ZookeeperEnsemble) -> None:
     """The others elect one of them; leases, watches, own commits and what was read before are kept."""
     leader = ensemble.leader
@@ -466,6 +467,7 @@ def test_what_was_acknowledged_survives_the_leader(ensemble: ZookeeperEnsemble) 
         wakes.since(before)
 
 
+@pytest.mark.slow
 def test_own_commits_are_seen_whichever_servers_they_go_through(ensemble: ZookeeperEnsemble) -> None:
     """A lease's session and the one for reads may be with different servers, one behind the other."""
     seen = 0
@@ -548,6 +550,7 @@ def test_a_commit_is_the_first_to_find_the_store_emptied() -> None:
 # A server that does not answer.
 
 
+@pytest.mark.slow
 def test_nothing_hangs_on_a_server_that_does_not_answer(
     server: ZookeeperServer, connect: Callable[..., ZookeeperBackend]
 ) -> None:

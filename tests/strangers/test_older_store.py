@@ -111,7 +111,6 @@ def changes(client: CoordinationBackend, key: str, count: int) -> str:
     return [update(client, key) for _ in range(count)][-1]
 
 
-@pytest.mark.quick
 def test_versions_and_watches_from_before(own_store: Store, kind: Kind) -> None:
     """In a store that was emptied the same numbers come again: a version from before is refused, and watches wake."""
     with ExitStack() as stack:

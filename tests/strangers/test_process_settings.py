@@ -6,20 +6,11 @@ from pathlib import Path
 import pytest
 from cluster.group import NewGroup
 from cluster.stores import Kind
-from settings_kit import DONE, crawl, write_script
+from settings_kit import ALARM, DONE, RING, crawl, write_script
 
 from smoothcluster import State, Task
 
 SETTINGS = """
-class LateError(Exception): pass
-
-def ring(number, frame):
-    signal.rung.set()
-    raise LateError
-
-signal.rung = threading.Event()
-
-signal.signal(signal.SIGALRM, ring)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 socket.setdefaulttimeout(30)
@@ -31,23 +22,13 @@ folder.mkdir()
 os.chdir(folder)
 sys.path.insert(0, pathlib.Path("lib"))
 sys.setrecursionlimit(200)
-logging.config.dictConfig({
-    "version": 1, "root": {"handlers": ["console"]}, "handlers": {"console": {"class": "logging.StreamHandler"}},
-})
-"""
-HANDLER = """
-if task.id == "1" and "__mp_main__" not in __name__:
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
-    signal.rung.wait(60)
 """
 
 
-@pytest.mark.parametrize(
-    ("isolated", "flags"), [pytest.param(True, (), marks=pytest.mark.quick), (False, ("-W", "error", "-OO"))]
-)
+@pytest.mark.parametrize(("isolated", "flags"), [(True, ()), (False, ("-W", "error", "-OO"))])
 def test_settings_of_the_process(store: str, tmp_path: Path, isolated: bool, flags: Sequence[str]) -> None:
     """Nothing depends on them, nor on what Python makes of warnings and assertions."""
-    done = crawl(write_script(tmp_path, SETTINGS, HANDLER), store, isolated=isolated, flags=flags)
+    done = crawl(write_script(tmp_path, ALARM + SETTINGS, RING), store, isolated=isolated, flags=flags)
     assert (done.outcomes, done.status) == (DONE, 0), done.errors
     assert ("a signal handler of the program raised" in done.errors) is not isolated
 

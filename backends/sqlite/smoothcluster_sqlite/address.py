@@ -45,7 +45,7 @@ def make_folder(folder: Path) -> None:
     try:
         for each in (*reversed(folder.parents), folder):
             if not each.exists():
-                each.mkdir(mode=0o700 if each == folder else 0o777, exist_ok=True)
+                each.mkdir(mode=0o700, exist_ok=True)  # As the XDG Base Directory Specification asks.
                 each.chmod(each.stat().st_mode | 0o700)  # Whatever the umask of the process forbids to the owner.
     except OSError as error:
         raise UsageError(

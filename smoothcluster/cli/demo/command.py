@@ -1,7 +1,6 @@
 """The command ``demo``: a crawl, a kill, a takeover, and a check that nothing was lost."""
 
 import secrets
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ import click
 from smoothcluster.cli.common import STORE_RETRY_SECONDS, Exit, Failure, opened, verbose
 from smoothcluster.cli.demo import crawl
 from smoothcluster.cli.demo.site import INDEX_PATH, Site, pages
-from smoothcluster.cli.demo.stage import BACKUP_COUNT, RUNNER_COUNT, Stage, StuckError, until
+from smoothcluster.cli.demo.stage import BACKUP_COUNT, RUNNER_COUNT, Stage, StuckError, private_folder, until
 from smoothcluster.cli.output import json_text, print_data, print_message
 from smoothcluster.cli.progress_bar import Bar, shown
 from smoothcluster.cli.run import handover
@@ -59,9 +58,9 @@ def demo(url: str | None, as_json: bool) -> None:  # noqa: FBT001  # an option
     the recorded outcomes with a log written by the handlers themselves. The exit status is 1 if
     anything is lost or recorded twice.
     """
-    with tempfile.TemporaryDirectory(prefix="smoothcluster-demo-") as folder:
+    with private_folder() as folder:
         try:
-            found = _play(url or f"sqlite:///{folder}/demo.db", Path(folder))
+            found = _play(url or f"sqlite:///{folder}/demo.db", folder)
         except StuckError as error:
             raise Failure(str(error), Exit.FAILED) from None
     for line in [json_text(asdict(found))] if as_json else _table(found):

@@ -49,7 +49,7 @@ def crawl(task: Task, context: TaskContext) -> int:
 
 def _note(what: str, url: str, context: TaskContext) -> None:
     line = Line(what, SYSTEM_CLOCK.monotonic(), context.member, os.getpid(), context.shard, urlsplit(url).path)
-    log = os.open(os.environ[LOG_VARIABLE], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    log = os.open(os.environ[LOG_VARIABLE], os.O_WRONLY | os.O_APPEND)  # `Stage` has made the file.
     try:
         os.write(
             log, json.dumps(asdict(line)).encode() + b"\n"

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, final
+from typing import Any, BinaryIO, Self, TypeVar, final
 
 from smoothcluster.cli.demo import crawl
 from smoothcluster.clock import SYSTEM_CLOCK
@@ -35,6 +37,25 @@ def until(condition: Callable[[], Seen | None], what: str, pause: float = 0.02) 
     return seen
 
 
+@contextmanager
+def private_folder() -> Generator[Path]:
+    """Make a temporary folder for the files of a demo. The user can use the folder, whatever the umask."""
+    with tempfile.TemporaryDirectory(prefix="smoothcluster-demo-") as name:
+        folder = Path(name)
+        folder.chmod(0o700)
+        yield folder
+
+
+def open_private(path: Path) -> BinaryIO:
+    """Open the file at *path* for appending. A new file can be read and written by the user alone.
+
+    A log holds the pages that members fetch, and the errors of members.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.fchmod(descriptor, 0o600)  # The umask may forbid the user to read and write.
+    return os.fdopen(descriptor, "ab")
+
+
 @final
 class Stage:
     """Three Runners and two Backup Runners of a group, as processes. They end with the ``with`` block."""
@@ -54,7 +75,7 @@ class Stage:
         command = [sys.executable, "-m", "smoothcluster", "run", "smoothcluster.cli.demo.crawl:crawl"]
         command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
         environment = os.environ | {crawl.LOG_VARIABLE: str(self.log), "SMOOTHCLUSTER_BACKEND": self._url}
-        with self._errors.open("ab") as errors:
+        with open_private(self.log), open_private(self._errors) as errors:
             for _ in range(RUNNER_COUNT + BACKUP_COUNT):
                 # A session of its own: Ctrl-C reaches the demo alone, and the demo ends the members.
                 process = subprocess.Popen(

@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 
 import click
 import pytest
@@ -30,19 +29,6 @@ HANDLER = """
     def handler(task, context):
         os.write(2, b"handled by " + context.member.encode() + b"\\n")
 """
-
-
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Write the module ``crawl`` into the current directory, which is a fresh one."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "crawl", raising=False)
-
-    def write(code: str) -> None:
-        (tmp_path / "crawl.py").write_text(dedent(code))
-
-    return write
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from textwrap import dedent
+from unittest.mock import Mock
 
 import pytest
 from cli_kit import DEADLINE, Invoke, invoke_on, one_line
@@ -16,6 +18,7 @@ from click.testing import CliRunner
 
 from smoothcluster import Cluster, ClusterCrawler, Task, connect
 from smoothcluster.cli import common, main
+from smoothcluster.cli.demo.stage import Stage, StuckError
 from smoothcluster.cli.handler_loading import load_handler
 
 COMMAND = [sys.executable, "-m", "smoothcluster"]
@@ -202,28 +205,15 @@ def test_a_directory_that_is_gone() -> None:
     assert "the current directory, which is gone" in one_line(invoke("run", "no_such_crawl:fetch"), 2)
 
 
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Write the module ``odd_crawl`` into the current directory, which is a fresh one."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "odd_crawl", raising=False)
-
-    def write(code: str) -> None:
-        (tmp_path / "odd_crawl.py").write_text(dedent(code))
-
-    return write
-
-
 @pytest.mark.parametrize(
     ("code", "target", "says"),
     [
         ("", "sys:nope", "module 'sys' (without a file) has no 'nope'"),
-        ("", "odd_crawl:", "names no handler"),
-        ("class Skipped(BaseException): ...\nraise Skipped('no tests')", "odd_crawl:f", "raised Skipped: no tests"),
-        ("def __getattr__(name): raise RuntimeError(name)", "odd_crawl:f", "raised RuntimeError: f ("),
+        ("", "crawl:", "names no handler"),
+        ("class Skipped(BaseException): ...\nraise Skipped('no tests')", "crawl:f", "raised Skipped: no tests"),
+        ("def __getattr__(name): raise RuntimeError(name)", "crawl:f", "raised RuntimeError: f ("),
         ("", f"{ODD}:f", "is not the name of a module"),
-        ("", f"odd_crawl:{ODD}", "has no 'odd\\udcff'"),
+        ("", f"crawl:{ODD}", "has no 'odd\\udcff'"),
     ],
 )
 def test_a_handler_that_cannot_be_had_is_told(
@@ -238,7 +228,7 @@ def test_ctrl_c_while_a_module_is_imported_is_no_fault_of_the_module(module: Cal
     """It ends the command."""
     module("raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):
-        load_handler("odd_crawl:f")
+        load_handler("crawl:f")
 
 
 @pytest.mark.parametrize(
@@ -258,7 +248,7 @@ def test_several_members_are_told_once_what_is_wrong(
 ) -> None:
     """No process is started that cannot begin."""
     module("def fetch(task, context): return None")
-    assert says in one_line(invoke("run", "odd_crawl:fetch", "--runner", "1", "--members", "3", *options), 2)
+    assert says in one_line(invoke("run", "crawl:fetch", "--runner", "1", "--members", "3", *options), 2)
 
 
 @pytest.mark.parametrize("timeout", ["nan", "-1", "1e300"])
@@ -307,3 +297,31 @@ def test_lines_of_several_members_do_not_merge(tmp_path: Path, unbuffered: str) 
             process.kill()
             ours.close()
     assert [each for each in writes if each and not each.endswith(b"\n")] == []
+
+
+@pytest.mark.parametrize("umask", [0o777, 0])
+def test_files_of_the_demo_with_any_umask(monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
+    """Their owner can use them, and nobody else; nothing is left behind."""
+    found: list[Path] = []
+    modes: dict[str, int] = {}
+
+    def enter(stage: Stage) -> Stage:
+        with pytest.raises(OSError, match="no process"):
+            start(stage)
+        found.append(stage.log.parent)
+        modes.update({each.name: stat.S_IMODE(each.stat().st_mode) for each in (found[0], *found[0].iterdir())})
+        raise StuckError("enough was seen")
+
+    start = Stage.__enter__
+    monkeypatch.setattr(subprocess, "Popen", Mock(side_effect=OSError("no process")))
+    monkeypatch.setattr(Stage, "__enter__", enter)
+    before = os.umask(umask)
+    try:
+        result = CliRunner().invoke(main, ["demo"])
+    finally:
+        os.umask(before)
+    assert "enough was seen" in result.output
+    assert modes.pop(found[0].name) == 0o700
+    assert modes.keys() >= {"demo.db", "errors", "log"}
+    assert set(modes.values()) == {0o600}
+    assert not found[0].exists()

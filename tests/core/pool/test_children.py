@@ -567,6 +567,22 @@ def test_children_end_with_their_set(make: Make) -> None:
     assert untried.check() is not None
 
 
+@pytest.mark.parametrize("isolation", [None, Isolation()])
+def test_a_child_that_has_been_stopped_holds_up_no_pool(make: Make, isolation: Isolation | None) -> None:
+    """In the middle of a task without a timeout: the pool is left after its grace period, and the child is ended."""
+    children, over = make(isolation=isolation), threading.Event()
+    pool, run = make_pool(handle, 1, over.set, apart=children), new_run(act="wait")
+    pool.put([run])
+    (pid,) = eventually(lambda: [child.pid for child in children._starter.all if run.began])
+    os.kill(pid, signal.SIGSTOP)
+    run.context.stopping.set()  # type: ignore[attr-defined]  # an event, in this test
+    assert pool.stop(0.5) == 1
+    children.close()
+    assert not Path(f"/proc/{pid}").exists()
+    assert pool.stop(30.0) == 0
+    assert run.state is RunState.DIED
+
+
 def test_children_end_with_their_parent() -> None:
     """However that ends, and whatever they are at."""
     script = """

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 from core.children_kit import handle
 from pages import ROOT
-from settings_kit import DONE, crawl, write_script
+from settings_kit import ALARM, DONE, RING, crawl, write_script
 
 from smoothcluster import Cluster, ClusterCrawler
 from smoothcluster.errors import UsageError
@@ -82,27 +82,6 @@ def test_a_script_without_standard_streams(tmp_path: Path) -> None:
     script = write_script(tmp_path, handler="os.write(1, b'printed')\nprint('printed', flush=True)")
     done = crawl(script, MEMORY, shell="<&- >&- 2>&-")
     assert (done.outcomes, done.status) == (DONE, 0)
-
-
-ALARM = """
-class LateError(Exception): pass
-
-def ring(number, frame):
-    signal.rung.set()
-    raise LateError
-
-signal.rung = threading.Event()
-
-signal.signal(signal.SIGALRM, ring)
-logging.config.dictConfig({
-    "version": 1, "root": {"handlers": ["console"]}, "handlers": {"console": {"class": "logging.StreamHandler"}},
-})
-"""
-RING = """
-if task.id == "1":
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
-    signal.rung.wait(60)
-"""
 
 
 def test_an_alarm_that_raises_in_the_main_thread(tmp_path: Path) -> None:
