@@ -35,8 +35,7 @@ def read_chunk(name: str, value: bytes, open_size: int | None = None) -> list[Re
     Raise GarbageError if nobody can tell how many tasks the chunk has.
     """
     try:
-        parsed = parse(value)
-        elements = expect_array(parsed) if isinstance(parsed, list) else []
+        elements = _elements(value)
         after: list[Any] = []
         whole, reason = True, f"the chunk has {len(elements)} readable tasks"
     except GarbageError as error:
@@ -52,6 +51,14 @@ def read_chunk(name: str, value: bytes, open_size: int | None = None) -> list[Re
     missing = max(0, size - len(elements) - len(after))
     row = [*elements, *[_NO_ELEMENT] * missing, *after][:size]
     return [_task(name, index, element, reason) for index, element in enumerate(row)]
+
+
+def _elements(value: bytes) -> list[Any]:
+    """Return the elements of a JSON array; none for other JSON. Raise GarbageError if *value* is not JSON."""
+    try:
+        return expect_array(parse(value))
+    except TypeError:
+        return []
 
 
 def lost_chunk(name: str, size: int) -> list[ReadTask]:
