@@ -237,12 +237,11 @@ class CommitBuilder:
     def _reserve_chunk(self, job: str, tasks: int) -> bool:
         """Reserve room to admit a chunk of so many *tasks* of *job*; return whether there is enough."""
         growth, keys, marks = OPEN_CHUNK_BYTES + tasks // 2, self._context.store.keys, self._marks.get(job)
-        if DIGEST_BYTES * (len(marks or ()) + tasks) > self._limits.largest_value:
-            return False
         if not self.room.reserve_growth(growth, needed=not self._record.open):
             return False
         names = len(keys.seen("", self._number)) + len(keys.tasks(self._number)) + OPEN_CHUNK_BYTES
-        # The digests of a job are a record, and the chunk is deleted if all tasks are repeats.
+        # The digests of a job are one record: few enough, because the shard's record needs more room for each start.
+        # The chunk is deleted if all tasks are repeats.
         if not self.room.reserve(DIGEST_BYTES * tasks + growth + names, 1 + (marks is None)):
             return False
         self._marks.setdefault(job, [])

@@ -88,6 +88,13 @@ def test_few_tasks_are_one_commit(count: int, commits: int) -> None:
     assert (job_of(backend).tasks, job_of(backend).state) == (count, JOB_SEALED)
 
 
+def test_tasks_of_more_shards_than_a_commit_has_operations_need_several() -> None:
+    """However small they are: each shard needs a chunk, and the job's record is an operation, too."""
+    backend = store(limits(most_operations=SHARDS))
+    submit(backend, tasks(30))
+    assert (job_of(backend).tasks, len(written(backend))) == (30, 30)
+
+
 def test_a_commit_that_the_store_may_have_lost_is_written_again() -> None:
     """In the ways of a large submit: repeats are skipped."""
     backend = store()

@@ -10,8 +10,8 @@ from smoothcluster.errors import UnavailableError
 from smoothcluster.jobs.chunks import digest
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.records.shard import OpenChunk, Shard
-from smoothcluster.testing import Faulty
-from smoothcluster.work.backlog import Backlog
+from smoothcluster.testing import Faulty, HeldClock
+from smoothcluster.work.backlog import LISTING_SHARE, Backlog
 
 
 @pytest.fixture
@@ -202,6 +202,46 @@ def test_jobs_know_nothing_of_each_others_ids(backend: MemoryBackend) -> None:
     backlog.fill(10_000)
     admitted(backlog)
     assert queued(backlog) == ["t", "t"]
+
+
+def test_as_many_small_chunks_are_read_at_once_as_have_the_tasks(backend: MemoryBackend) -> None:
+    """Their names tell how many tasks they have."""
+    for number in range(20):
+        write(backend, f"a-{number}+1", f"t{number}")
+    backlog = waiting(backend)
+    backlog.fill(12)
+    assert len(admitted(backlog)) == 12
+
+
+def test_waiting_chunks_are_listed_the_more_seldom_the_longer_that_takes(backend: MemoryBackend) -> None:
+    """While listed ones wait; without any, at once."""
+    clock = HeldClock()
+    store = store_of(backend, clock=clock)
+    listings: list[str] = []
+
+    def slow(directory: str) -> list[str]:
+        if "/tasks/" in directory:
+            listings.append(directory)
+            clock.advance(1.0)
+        return MemoryBackend.keys(backend, directory)
+
+    backend.keys = slow  # type: ignore[method-assign]
+    for number in range(40):
+        write(backend, f"a-{number}+1", f"t{number}")
+    backlog = Backlog(0, Shard(), store, lambda: None)
+    for want in range(1, 31):
+        backlog.stale = True
+        backlog.fill(want)
+        admitted(backlog)
+    assert len(listings) == 1
+    clock.advance(1.0 / LISTING_SHARE)
+    backlog.fill(31)
+    assert len(listings) == 2
+    backlog.fill(60)
+    backlog.stale = True
+    admitted(backlog)
+    backlog.fill(61)
+    assert len(listings) == 3, "none was left"
 
 
 def test_a_successor_goes_on_with_what_was_open(backend: MemoryBackend) -> None:
