@@ -14,12 +14,12 @@ SETTINGS = """
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 socket.setdefaulttimeout(30)
-os.umask(0o777)
 os.environ.clear()
 folder = pathlib.Path(sys.argv[0]).parent / "elsewhere"
 folder.mkdir()
 (folder / "json.py").write_text("raise SystemError('imported from the current folder')")
 os.chdir(folder)
+os.umask(0o777)
 sys.path.insert(0, pathlib.Path("lib"))
 sys.setrecursionlimit(200)
 """
