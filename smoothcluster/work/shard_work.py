@@ -162,8 +162,10 @@ class ShardWork:
         self._undo()
         self.pending = self._undo = None
         log.error("a commit of shard %d is larger than the store takes, so it is built anew: %s", self.number, error)
-        if self._share < SMALLEST_SHARE:
-            self._share *= 2
+        if self._share == 1:
+            self._context.note("too_large", shard=self.number, why=str(error))
+        self._share *= 2
+        if self._share <= SMALLEST_SHARE:
             return True
         if not self.news.finished or self.news.finished[0].error is not None:
             return False
