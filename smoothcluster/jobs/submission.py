@@ -67,16 +67,16 @@ class Submission:
         check_tasks("submit", tasks)
         encoded = self._encoded(tasks)
         whole = [*encoded] if isinstance(tasks, Collection) else None
-        if whole and self._write_at_once(whole):
-            return
         parts = chain([*islice(encoded, 1)], encoded) if whole is None else whole
         while True:
-            history = patiently(self._clock, self._patience, self._store.history)
-            self._write(parts)
-            if whole is None or history == patiently(self._clock, self._patience, self._store.history):
+            history = self._history()
+            if whole and self._write_at_once(whole):
                 break
-        self._commit([], 0, JOB_SEALED)
-        now = patiently(self._clock, self._patience, self._store.history)
+            self._write(parts)
+            if whole is None or history == self._history():
+                self._commit([], 0, JOB_SEALED)
+                break
+        now = self._history()
         if now != history:
             raise OutcomeUnknownError(
                 f"during the submit of job {self._job}, the store may have lost acknowledged writes (history before: "
@@ -100,10 +100,7 @@ class Submission:
         )
 
     def _write_at_once(self, whole: Sequence[tuple[bytes, str]]) -> bool:
-        """Write all tasks and seal the job in one commit.
-
-        Return False if the tasks need several commits, or if the store may have lost the commit.
-        """
+        """Write all tasks and seal the job in one commit; return False if the tasks need several commits."""
         if sum(len(text) for _, text in whole) > self._room:
             return False
         spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._store))
@@ -111,10 +108,12 @@ class Submission:
         size = sum(packet.size + PACKET_HEAD_BYTES for packet in packets)
         if size > self._room or len(packets) + 1 > self._limits.most_operations:
             return False
-        history = patiently(self._clock, self._patience, self._store.history)
         self._commit(packets, len(whole), JOB_SEALED)
         self.written = len(whole)
-        return history == patiently(self._clock, self._patience, self._store.history)
+        return True
+
+    def _history(self) -> str | None:
+        return patiently(self._clock, self._patience, self._store.history)
 
     def _write(self, parts: Iterable[tuple[bytes, str]]) -> None:
         spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._store))
@@ -175,9 +174,10 @@ class Submission:
         return read_job(self._store, self._job)
 
     def _next_record(self, before: Versioned[Job] | None, packets: list[Packet], tasks: int, state: str) -> Job:
+        commit_id = self._store.new_id()
         if before is None:
             at = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="seconds")
-            return Job(state, tasks, len(packets), at, self._store.new_id(), max_tasks=self._max_tasks)
+            return Job(state, tasks, len(packets), at, commit_id, submitted=commit_id, max_tasks=self._max_tasks)
         job = before.record
         if self._max_tasks not in (None, job.max_tasks):
             bound = "no max_tasks of its own" if job.max_tasks is None else f"max_tasks={job.max_tasks}"
@@ -187,9 +187,8 @@ class Submission:
             )
         if job.state in (JOB_FINISHED, JOB_DELETED):
             raise JobClosedError(f"job {self._job!r} is {job.state} and takes no more tasks; submit to a new job")
-        return replace(
-            job, state=state, tasks=job.tasks + tasks, chunks=job.chunks + len(packets), id=self._store.new_id()
-        )
+        written, chunks = job.tasks + tasks, job.chunks + len(packets)
+        return replace(job, state=state, tasks=written, chunks=chunks, id=commit_id, submitted=commit_id)
 
     def _changes(self, before: Versioned[Job] | None, job: Job, packets: list[Packet]) -> list[Change]:
         key = self._keys.job(self._job)
@@ -225,7 +224,7 @@ class Submission:
                 raise
             self._backend.sync()
             now = self._read()
-            if now is not None and now.record.id == job.id:
+            if now is not None and job.id in (now.record.id, now.record.submitted):
                 return True
             return None if self._unchanged(now, changes[0]) else False
 

@@ -28,5 +28,7 @@ class Job(Record):
     unreadable: int = 0
     """This and the next field: counts for people, summed up with the others."""
     refused: int = 0
+    submitted: str = ""
+    """The id of the latest commit of a submitter. The end of the job changes `id`, and keeps this field."""
     max_tasks: int | None = None
     """Most tasks of the job: beyond it, tasks added by handlers are refused. None stands for the member's default."""

@@ -153,10 +153,7 @@ class ShardWork:
                 return self.pending
 
     def build_smaller(self, error: CommitTooLargeError) -> bool:
-        """Take back the pending commit, which caused *error*, for `prepare` to build a smaller commit.
-
-        Return False if the commit may have been sent before, and stays; or if no commit could be smaller.
-        """
+        """Take back the pending commit after *error*; return False if it may have been sent, or cannot be smaller."""
         if self._undo is None:
             return False
         self._undo()

@@ -37,7 +37,7 @@ POISON_TASK_NUMBERS = range(1001, 1021, 2)
 CROWD_PERIOD = 10
 """One schedule of so many is a crowd."""
 
-CROWDS = (
+CROWD_SIZES = (
     *2 * ((48, 8, 40, 8),),
     *2 * ((64, 12, 100, 16),),
     (64, 64, 502, 64),
@@ -46,7 +46,7 @@ CROWDS = (
 )
 """Numbers of shards, of operations in a commit, of links on a page, and of KiB in a commit."""
 
-LARGE_CROWDS = {393: (1024, 64, 502, 64), 993: (4096, 64, 502, 64)}
+LARGE_CROWD_SIZES = {393: (1024, 64, 502, 64), 993: (4096, 64, 502, 64)}
 """The crowds of long runs, by the last three digits of the seed: these take many times as long."""
 
 
@@ -80,7 +80,7 @@ class Weather:
 def draw(random: Random, scenario: "Scenario", seed: int) -> Weather:
     """Draw a storm with all of *scenario*, or squalls or gales with a part of *scenario*; for some seeds a crowd."""
     if seed % CROWD_PERIOD == CROWD_PERIOD // 3:
-        return _crowd(random, scenario, *LARGE_CROWDS.get(seed % 1000, random.choice(CROWDS)))
+        return _crowd(random, scenario, *LARGE_CROWD_SIZES.get(seed % 1000, random.choice(CROWD_SIZES)))
     kind = random.choices((_storm, _squalls, _gales), (0.15, 0.6, 0.25))[0]
     return kind(random, scenario)
 

@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -95,14 +96,33 @@ def test_tasks_of_more_shards_than_a_commit_has_operations_need_several() -> Non
     assert (job_of(backend).tasks, len(written(backend))) == (30, 30)
 
 
-def test_a_commit_that_the_store_may_have_lost_is_written_again() -> None:
-    """In the ways of a large submit: repeats are skipped."""
+def test_a_job_may_finish_before_its_submitter_knows_that_it_is_written() -> None:
+    """The answer is lost, and all tasks have their outcomes before the submitter looks."""
     backend = store()
-    histories = iter(["old", "new", "new", "new", "new", "new"])
+    faulty = Faulty(backend)
+    submit(backend, [], "other")  # The group is there.
+    faulty.drop_answer()
+    sync = backend.sync
+
+    def finish() -> None:
+        sync()
+        job = replace(job_of(backend), state=JOB_FINISHED, id="end", done=3)
+        put(backend, KEYS.job("j"), job.to_json())
+
+    backend.sync = finish  # type: ignore[method-assign]
+    assert submit(faulty, tasks(3)).written == 3
+    assert (job_of(backend).state, len(written(backend))) == (JOB_FINISHED, 3)
+
+
+def test_a_commit_that_the_store_may_have_lost_is_told() -> None:
+    """It cannot be repeated: the job is sealed, and may have finished since."""
+    backend = store()
+    histories = iter(["old", "new"])
     access = store_of(backend)
     access.history = lambda: next(histories)  # type: ignore[method-assign]
-    Submission(access, "j", 0.0).run(tasks(3))
-    assert (job_of(backend).tasks, job_of(backend).state) == (6, JOB_SEALED)
+    with pytest.raises(OutcomeUnknownError, match="Submit the same tasks to the same job again"):
+        Submission(access, "j", 0.0).run(tasks(3))
+    assert (job_of(backend).tasks, job_of(backend).state) == (3, JOB_SEALED)
 
 
 def test_a_submit_of_nothing_makes_a_sealed_job() -> None:
