@@ -31,8 +31,8 @@ class Room:
         """Whether nothing was put into the commit but the record."""
         self._limits, self._share = limits, share
         size = len(record.to_json())
-        self._bytes = size + min(RECORD_GROWTH_BYTES, limits.largest_commit // 16)
-        self._operations = 1
+        self._bytes: int = size + min(RECORD_GROWTH_BYTES, limits.largest_commit // 16)
+        self._operations: int = 1
         self._marked = sum(chunk.run.bit_count() for chunk in record.open.values())
         self._weight = size + BLAME_BYTES * self._marked
         """Bytes of the record if the owner dies with this commit, estimated from above."""

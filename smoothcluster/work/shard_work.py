@@ -60,11 +60,9 @@ class ShardWork:
         self._context = context
         self.held, self.held_until = False, -inf
         """Whether, and how long, nothing is started or recorded, because no commit had room for any outcome."""
-        self.unanswered = 0
-        """How often the pending commit was sent without an answer."""
+        self.unanswered = 0  # How often the pending commit was sent without an answer.
         self._undo: Callable[[], None] | None = None  # Takes back the pending commit; None once the commit may be sent.
-        self._share = 1
-        """The part of the store's limits that commits use: one half, one quarter and so on after a miscount."""
+        self._share = 1  # Commits use this part of the store's limits: 2 for a half, and so on, after a miscount.
 
     # Take in news
 
@@ -162,6 +160,8 @@ class ShardWork:
         self._undo()
         self.pending = self._undo = None
         log.error("a commit of shard %d is larger than the store takes, so it is built anew: %s", self.number, error)
+        if self._share == 1:
+            self._context.note("too_large", shard=self.number, why=str(error))
         if self._share < SMALLEST_SHARE:
             self._share *= 2
             return True

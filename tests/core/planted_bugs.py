@@ -82,7 +82,7 @@ BUGS = (
     ),
     Bug(
         "a retry carries a newer version, and names of its own",
-        "work/workload.py",
+        "work/sending.py",
         "            if record.id == work.pending.id:\n                # What was lost",
         """\
             if record.owner == self._context.incarnation and entry.version != work.version:
@@ -118,8 +118,11 @@ BUGS = (
     Bug(
         "who leaves deletes the records of ownership",
         "group/handover.py",
-        "        change = Update(keys.shard(number), freed.to_json(), read.version)\n",
-        "        change = Delete(keys.shard(number), read.version)\n",
+        "    return replace(move, changes=move.changes[len(closing) :]) if move.rest else move\n",
+        """\
+    changes = [Delete(each.key, each.version) if "/shards/" in each.key else each for each in move.changes]
+    return replace(move, changes=changes[len(closing) :] if move.rest else changes)
+""",
         60,
         "P2: the fence",
         breaks=(2,),
@@ -275,8 +278,8 @@ BUGS = (
     ),
     Bug(
         "ids are admitted without writing them down",
-        "work/shard_work.py",
-        """            draft.changes.append(Create(key, b"".join(marks)))\n""",
+        "work/commit.py",
+        """            self.changes.append(Create(key, b"".join(marks)))\n""",
         "            pass\n",
         20,
         "P[35]: ",
@@ -284,7 +287,7 @@ BUGS = (
     ),
     Bug(
         "what is refused is judged by a reading that lags",
-        "work/workload.py",
+        "work/sending.py",
         "        self._backend.sync()\n        entry = self._backend.get(work.key)\n",
         "        entry = self._backend.get(work.key)\n",
         30,
@@ -418,13 +421,13 @@ BUGS = (
     ),
     Bug(
         "the links that a task has found are committed after its outcome",
-        "work/workload.py",
-        "            result = self._backend.commit([], work.pending.changes)\n",
+        "work/sending.py",
+        "                result = self._backend.commit([], work.pending.changes)\n",
         """\
-            links = [each for each in work.pending.changes if "/tasks/" in each.key and hasattr(each, "value")]
-            result = self._backend.commit([], [each for each in work.pending.changes if each not in links])
-            if links and not isinstance(result, Refused):
-                self._backend.commit([], links)
+                links = [each for each in work.pending.changes if "/tasks/" in each.key and hasattr(each, "value")]
+                result = self._backend.commit([], [each for each in work.pending.changes if each not in links])
+                if links and not isinstance(result, Refused):
+                    self._backend.commit([], links)
 """,
         140,
         "P[37]: ",
@@ -463,21 +466,38 @@ BUGS = (
     ),
     Bug(
         "outcomes that were to be recorded when the store went away are forgotten",
-        "work/workload.py",
-        "            result = self._backend.commit([], work.pending.changes)\n",
+        "work/sending.py",
+        "            except BackendError as error:\n                work.keep_pending()\n",
         """\
-            from smoothcluster.errors import UnavailableError
+            except BackendError as error:
+                from smoothcluster.errors import UnavailableError
 
-            try:
-                result = self._backend.commit([], work.pending.changes)
-            except UnavailableError:
-                work.pending = None
-                raise
+                work.keep_pending()
+                if isinstance(error, UnavailableError):
+                    work.pending = None
 """,
         20,
         "P[357]: ",
         "outage",
         breaks=(9,),
+    ),
+    Bug(
+        "the links of a page are counted in bytes, and not in operations",
+        "work/commit.py",
+        "            if not self.room.reserve(size + chunks * key_bytes, chunks):\n                break\n",
+        "            if not self.room.reserve(size + chunks * key_bytes, 0):\n                break\n",
+        20,
+        "P7: m. has built a commit that is too large",
+        breaks=(7,),
+    ),
+    Bug(
+        "shards are transferred and released in one commit, however many",
+        "group/handover.py",
+        "        if left.take(number, Update(keys.shard(number), shard.to_json(), before[number].version), portion)\n",
+        "        if portion.changes.append(Update(keys.shard(number), shard.to_json(), before[number].version)) is None\n",
+        30,
+        "P7: m. sends a commit that is too large",
+        breaks=(7,),
     ),
     Bug(
         "a store that is away ends the member",
@@ -526,8 +546,8 @@ UNFOUND = (
     Bug(
         "tasks are taken for added before that is acknowledged",
         "work/commit.py",
-        "        self._sent.extend(texts)\n",
-        "        self._context.sent.add(list(texts))\n",
+        "        sent = list(self._added.marks)\n",
+        "        sent = list(self._added.marks)\n        self._context.sent.add(sent)\n",
         60,
         "P[37]: ",
     ),

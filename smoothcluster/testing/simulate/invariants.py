@@ -95,6 +95,8 @@ class IndependentRecord:
                 self._see_results(key, before, after, step)
             elif kinds[key] == "jobs" and data_of(after).get("state") == "finished":
                 self.told_finished(key.rpartition("/")[2])
+            elif kinds[key] == "events" and data_of(after).get("kind") == "too_large":
+                raise Violation(f"P7: {self.author} has built a commit that is too large: {data_of(after)['why']}")
             elif kinds[key] == "members" and before is None:
                 self._see_birth(key)
         if not {"seats", "members", "spec"}.isdisjoint(kinds.values()):

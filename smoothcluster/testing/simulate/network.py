@@ -20,9 +20,10 @@ from smoothcluster.backend import (
     Refused,
     Watch,
 )
-from smoothcluster.errors import BackendError, OutcomeUnknownError, UnavailableError
+from smoothcluster.errors import BackendError, CommitTooLargeError, OutcomeUnknownError, UnavailableError
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.testing.lagging import Lagging
+from smoothcluster.testing.simulate.invariants import Violation
 from smoothcluster.testing.simulate.scheduler import Process, Scheduler
 
 T = TypeVar("T")
@@ -171,7 +172,10 @@ class SimBackend(CoordinationBackend):
         if random.random() < self.drop / 3:
             return self._lose(conditions, changes)
         self._on_author(self._process.name)
-        answer = self._leader.commit(conditions, changes)
+        try:
+            answer = self._leader.commit(conditions, changes)
+        except CommitTooLargeError as error:
+            raise Violation(f"P7: {self._process.name} sends a commit that is too large: {error}") from error
         if isinstance(answer, Committed) or random.random() < 0.5:
             self._lagging.catch_up()  # A client sees its own commits. A refusal promises nothing.
         self._travel("commit")

@@ -5,12 +5,18 @@ are three kinds of schedules. Some are a long storm. Some are squalls with few t
 each squall comes a silence, in which the group must recover. Some are gales with few tasks, too: few members with
 many shards, not all of them with capacity for many, lose shards again and again. Each schedule makes another kind of
 message slow.
+
+Every tenth schedule is a crowd: a group with more shards, and pages with more links, than the small store takes in a
+commit. The largest crowds come in long runs only, because the time of a schedule rises with the number of shards.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING
+
+from smoothcluster.backend import Guarantees
+from smoothcluster.memory import WEAKEST
 
 if TYPE_CHECKING:
     from smoothcluster.testing.simulate.simulation import Scenario
@@ -27,6 +33,21 @@ Jobs = Mapping[str, Sequence[int]]
 
 POISON_TASK_NUMBERS = range(1001, 1021, 2)
 """Numbers of tasks, some of them fatal to their process."""
+
+CROWD_PERIOD = 10
+"""One schedule of so many is a crowd."""
+
+CROWD_SIZES = (
+    *2 * ((48, 8, 40, 8),),
+    *2 * ((64, 12, 100, 16),),
+    (64, 64, 502, 64),
+    (160, 64, 502, 64),
+    (256, 64, 502, 64),
+)
+"""Numbers of shards, of operations in a commit, of links on a page, and of KiB in a commit."""
+
+LARGE_CROWD_SIZES = {393: (1024, 64, 502, 64), 993: (4096, 64, 502, 64)}
+"""The crowds of long runs, by the last three digits of the seed: these take many times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +69,18 @@ class Weather:
     """The jobs of each storm, squall or gale."""
     isolation: str
     """The tasks for child processes: "suspects", "every" task, or "none", since no child can run the handler."""
+    limits: Guarantees | None = None
+    """The limits of the store, if the schedule needs certain limits."""
 
     @property
     def members(self) -> int:
         return len(self.capacities)
 
 
-def draw(random: Random, scenario: "Scenario") -> Weather:
-    """Draw a storm with all of *scenario*, or squalls or gales with a part of *scenario*."""
+def draw(random: Random, scenario: "Scenario", seed: int) -> Weather:
+    """Draw a storm with all of *scenario*, or squalls or gales with a part of *scenario*; for some seeds a crowd."""
+    if seed % CROWD_PERIOD == CROWD_PERIOD // 3:
+        return _crowd(random, scenario, *LARGE_CROWD_SIZES.get(seed % 1000, random.choice(CROWD_SIZES)))
     kind = random.choices((_storm, _squalls, _gales), (0.15, 0.6, 0.25))[0]
     return kind(random, scenario)
 
@@ -121,6 +146,29 @@ def _gales(random: Random, scenario: "Scenario") -> Weather:
         slow=random.choice(SLOW_MESSAGE_KINDS),
         jobs=jobs,
         isolation=_isolation(random),
+    )
+
+
+def _crowd(random: Random, scenario: "Scenario", shards: int, operations: int, links: int, kib: int) -> Weather:
+    members = min(random.choice((2, 2, 3)), scenario.members)
+    runner, backup = _numbers(random, replace(scenario, members=members, runner=members))
+    # Who leaves and comes back releases a share of the shards, and is transferred one.
+    leave = [fault for fault in ("leave",) if fault in scenario.faults]
+    # Survivors adopt a shard at a time, which takes too long where the shards are thousands.
+    others = _some(random, scenario.faults, (1, 1, 2)) if shards < 1024 else ()
+    return Weather(
+        seconds=4.0,
+        faults=tuple(dict.fromkeys((*leave, *others))),
+        runner=runner,
+        backup=backup,
+        capacities=[None] * members,
+        shards=shards,
+        slow=random.choice(SLOW_MESSAGE_KINDS),
+        jobs=[{f"p{links}": range(0, random.choice((2, 4)), 2)}],
+        isolation=_isolation(random),
+        limits=replace(
+            WEAKEST, most_operations=operations, largest_commit=kib * 1024, largest_value=kib * 1024 - kib * 64
+        ),
     )
 
 

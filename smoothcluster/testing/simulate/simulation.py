@@ -21,6 +21,9 @@ RECOVERY_TIMEOUT_SECONDS = 120.0
 """Seconds without progress until the wait for recovery fails. Where the store is slow, each of the five deaths that
 quarantine a task takes up to fifteen seconds."""
 
+RECOVERY_SECONDS_PER_SHARD = 0.25
+"""More seconds for each shard: claims and transfers take several commits where the shards are many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -45,10 +48,10 @@ class World:
         self.seed, self.scenario = seed, scenario
         self.scheduler = Scheduler(seed)
         self.random = self.scheduler.random
-        self.weather = draw(self.random, scenario)
+        self.weather = draw(self.random, scenario, seed)
         # Some stores accept small commits only: then moves and submits need several.
         most = self.random.choice((12, 24, 128))
-        guarantees = replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
+        guarantees = self.weather.limits or replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
         self.store = MemoryStore(clock=SimClock(self.scheduler), guarantees=guarantees)
         self.record = IndependentRecord(self.store, GROUP_NAME, self.weather.isolation, self.weather.faults)
         self.adoptions = Adoptions(self.store, GROUP_NAME, lambda: self.scheduler.now, self.record)
@@ -123,7 +126,8 @@ class World:
         left = (len(self.record.outcomes), self.jobs_running)
         if left != self._left:
             self._left, self._since = left, self.scheduler.now
-        return self.scheduler.now > self._since + RECOVERY_TIMEOUT_SECONDS or not self._what_is_missing()
+        patience = RECOVERY_TIMEOUT_SECONDS + RECOVERY_SECONDS_PER_SHARD * self.weather.shards
+        return self.scheduler.now > self._since + patience or not self._what_is_missing()
 
     def close(self) -> None:
         """Kill all living processes, to leave nothing of this world."""
