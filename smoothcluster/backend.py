@@ -252,7 +252,10 @@ class CoordinationBackend(Protocol):
     @property
     @abstractmethod
     def guarantees(self) -> Guarantees:
-        """The promises of this store, as configured and as connected."""
+        """The promises of this store, as configured and as connected.
+
+        The limits may become lower while connected, if a server turns out to take less.
+        """
 
     @property
     @abstractmethod
@@ -295,7 +298,8 @@ class CoordinationBackend(Protocol):
         failed. Raise LeaseLostError if a change belongs to a lease that is gone,
         OutcomeUnknownError if the commit may or may not have happened or may still happen,
         UnavailableError if the commit certainly was not and will not be applied,
-        CommitTooLargeError, before sending, if the commit exceeds the `guarantees`,
+        CommitTooLargeError, before sending, if the commit exceeds the `guarantees`, or if the server certainly refused
+        the commit for its size (the adapter then lowers the `guarantees`),
         MisplacedKeyError if a created key is a directory or lies below a key,
         ValueError for a malformed commit.
         """

@@ -9,7 +9,7 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     |   |   +-- StoreLimitError     a directory or the number of watches exceeds the store's limits
     |   +-- OutcomeUnknownError     something was sent and no answer came: read before retrying
     |   +-- LeaseLostError          the lease is gone for good: begin again with a new lease
-    |   +-- CommitTooLargeError     measured before sending: make the commit smaller
+    |   +-- CommitTooLargeError     nothing was changed: make the commit smaller
     |   +-- AccessDeniedError       the store refused our credentials or permissions
     |   +-- MisplacedKeyError       a key lies where a directory is to be, or a directory where a key is
     +-- TasksLostError              the store has lost tasks of a job, so the job cannot finish
@@ -76,7 +76,7 @@ class LeaseLostError(BackendError):
 
 
 class CommitTooLargeError(BackendError):
-    """The commit exceeds the store's limits. Nothing was sent."""
+    """The commit exceeds the store's `guarantees`, or the server refused the size. Nothing was changed."""
 
 
 class AccessDeniedError(BackendError):

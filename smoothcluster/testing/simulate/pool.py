@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LONGEST_RUN_SECONDS_BY_KIND = ((0.002, 0.002, 0.002, 0.002, 0.3, 2.0), (0.002,), (1.0,))
 """The longest running times of tasks, by the kind of job: mixed, fast or slow."""
 
-PAGES_JOB_LETTER = "p"
+PAGE_JOB_LETTER = "p"
 """The letter of jobs with pages that have many links. The number of such a job makes its tasks fast ones."""
 
 
@@ -31,7 +31,7 @@ def children(task_id: str, attempt: int) -> list[str]:
     job, _, path = task_id.partition(":")
     if not path.isdecimal() or int(path) % 2:
         return []
-    if job.startswith(PAGES_JOB_LETTER):
+    if job.startswith(PAGE_JOB_LETTER):
         # The job's number is the number of links on each page; a fifth of the links are on every page.
         return [f"{job}:{path if link % 5 else ''}x{link}" for link in range(int(job[1:]))]
     shared = [f"{job}:x{path[:-1]}{int(path[-1]) // 4}"] if attempt == 1 else []
