@@ -27,7 +27,7 @@ from smoothcluster.group.election import Order, join_order
 from smoothcluster.group.spec import INDEX_PLACEHOLDER, Wanted
 from smoothcluster.lifetime import SPAWN_ADVICE, OwnProcess
 from smoothcluster.member.leave_signals import LeaveSignals
-from smoothcluster.member.main_thread import work_beside_main_thread
+from smoothcluster.member.main_thread import release_locks_of, work_beside_main_thread
 from smoothcluster.member.process import MemberProcess
 from smoothcluster.member.settings import Settings
 from smoothcluster.model import Handler, Role
@@ -141,7 +141,8 @@ class ClusterCrawler:
         if join:
             try:
                 self.join()
-            except BaseException:
+            except BaseException as error:
+                release_locks_of(error)
                 self.stop()
                 raise
 

@@ -26,6 +26,7 @@ from smoothcluster.crawler import ClusterCrawler
 from smoothcluster.errors import BackendError, UsageError
 from smoothcluster.failure_detector.listen_address import LISTEN_FORM, ListenAddress
 from smoothcluster.group.spec import INDEX_PLACEHOLDER
+from smoothcluster.member.main_thread import release_locks_of
 from smoothcluster.model import Handler
 from smoothcluster.options import DEFAULT_MAX_TASKS, Isolation, Retries
 from smoothcluster.registry import BACKEND_VARIABLE, DEFAULT_URL, masked
@@ -147,7 +148,8 @@ def _be_member(call: Handler, url: str | None, *, again: bool, **settings: Any) 
             print_data(line, flush=True)
             with _narrated(crawler, backend):
                 crawler.run()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            release_locks_of(error)
             crawler.stop()  # The signal came before `run` could handle signals.
         except BaseException:
             crawler.stop()

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import traceback
 from collections.abc import Callable
 
 log = logging.getLogger("smoothcluster")
@@ -51,3 +52,13 @@ def _wait(over: threading.Event, ask_to_leave: Callable[[], None]) -> list[BaseE
         except BaseException as error:  # noqa: BLE001
             reasons.append(error)
             ask_to_leave()
+
+
+def release_locks_of(error: BaseException) -> None:
+    """End the frames that *error* has left, and so release the locks that a context manager of a frame still holds.
+
+    A signal handler may raise between the line where a context manager takes a lock and the block of its ``with``.
+    Then the lock stays taken for as long as the traceback of *error* exists. A caller that needs the lock before
+    calls this function.
+    """
+    traceback.clear_frames(error.__traceback__)
