@@ -358,7 +358,7 @@ BUGS = (
             pass
         return True
 """,
-        60,
+        240,
         "P5: ",
         "drop,outage",
     ),
