@@ -4,6 +4,7 @@ A place holder keeps the count of the chunk's tasks, so the job's counts add up:
 a failed task. The number of tasks in a chunk is in the shard's record if the chunk is open, or in the chunk's name.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,7 +33,8 @@ def read_chunk(name: str, value: bytes, open_size: int | None = None) -> list[Re
     *open_size* is the number of tasks of an open chunk. The bitmaps of an open chunk tell the tasks by their places, so
     an array of another length yields place holders only.
 
-    Raise GarbageError if nobody can tell how many tasks the chunk has.
+    Raise GarbageError if nobody can tell how many tasks the chunk has: neither the shard's record, nor the name, nor an
+    array with a readable task.
     """
     try:
         elements = _elements(value)
@@ -41,16 +43,19 @@ def read_chunk(name: str, value: bytes, open_size: int | None = None) -> list[Re
     except GarbageError as error:
         elements, after, whole = split_array(as_text(value), 1, "]", '{"id":') if value[:1] == b"[" else ([], [], False)
         reason = str(error)
-    size = open_size if open_size is not None else size_of(name)
-    if size is None:
-        if not whole or not elements:
-            raise GarbageError(f"the record is not a chunk: {reason}")
-        size = len(elements)
+    counted = open_size if open_size is not None else size_of(name)
+    if counted is None and not (whole and elements):
+        raise GarbageError(f"the record is not a chunk: {reason}")
+    size = len(elements) if counted is None else counted
     if whole and open_size is not None and len(elements) != open_size:
         elements = []
     missing = max(0, size - len(elements) - len(after))
     row = [*elements, *[_NO_ELEMENT] * missing, *after][:size]
-    return [_task(name, index, element, reason) for index, element in enumerate(row)]
+    tasks = [_task(name, index, element, reason) for index, element in enumerate(row)]
+    if counted is None and not any(isinstance(task, Task) for task in tasks):
+        # A stranger's record: its tasks are not among the tasks that the job counts.
+        raise GarbageError(f"the record is not a chunk: {_reason(tasks)}")
+    return tasks
 
 
 def _elements(value: bytes) -> list[Any]:
@@ -64,6 +69,10 @@ def _elements(value: bytes) -> list[Any]:
 def lost_chunk(name: str, size: int) -> list[ReadTask]:
     """Return place holders for the tasks of an open chunk that is not in the store any more."""
     return [UnreadableTask(f"{name}#{index}", "the store has lost the task") for index in range(size)]
+
+
+def _reason(tasks: Iterable[ReadTask]) -> str:
+    return next(task.error for task in tasks if isinstance(task, UnreadableTask))
 
 
 _NO_ELEMENT = object()

@@ -44,7 +44,21 @@ def test_a_task_is_read_back_from_its_chunk() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"\xff", b"{}}", b"3", b"[]", b"[" * 100_000, b'[{"id":"a"},', b'[{"id":"a"}]x']
+    "value",
+    [
+        b"",
+        b"\xff",
+        b"{}}",
+        b"3",
+        b"[]",
+        b"[1]",
+        b'[{"id":1}]',
+        b'[{"colour":"x"}]',
+        b"[{}]",
+        b"[" * 100_000,
+        b'[{"id":"a"},',
+        b'[{"id":"a"}]x',
+    ],
 )
 def test_what_holds_no_tasks_is_garbage(value: bytes) -> None:
     """And of which nobody knows how many tasks it had: no other error escapes."""
