@@ -98,6 +98,11 @@ class Packet:
         return ("[" + ",".join(self.texts) + "]").encode()
 
 
+def is_full(tasks: int, size: int, text: str, most_bytes: int) -> bool:
+    """Whether *text* does not fit into a chunk of *most_bytes* that has so many *tasks* of this *size* together."""
+    return tasks >= CHUNK_TASKS or size + len(text) + 3 > most_bytes
+
+
 class Packer:
     """Sorts tasks by shard into packets of *most_bytes*, and returns each full packet."""
 
@@ -110,7 +115,7 @@ class Packer:
         shard = shard_of(mark, self._shards)
         packet = self._open.get(shard)
         full = None
-        if packet is not None and (len(packet.texts) >= CHUNK_TASKS or packet.size + len(text) + 3 > self._most_bytes):
+        if packet is not None and is_full(len(packet.texts), packet.size, text, self._most_bytes):
             full, packet = packet, None
         if packet is None:
             packet = self._open[shard] = Packet(shard, [], 0)
@@ -124,9 +129,9 @@ class Packer:
         return iter(left.values())
 
 
-def pack(tasks: Iterable[tuple[bytes, str]], shards: int) -> list[Packet]:
-    """Pack tasks, given as digest and text, into packets."""
-    packer = Packer(shards)
+def pack(tasks: Iterable[tuple[bytes, str]], shards: int, most_bytes: int = CHUNK_BYTES) -> list[Packet]:
+    """Pack tasks, given as digest and text, into packets of *most_bytes*."""
+    packer = Packer(shards, most_bytes)
     packets = [full for mark, text in tasks if (full := packer.add(mark, text))]
     packets.extend(packer.remaining())
     return packets

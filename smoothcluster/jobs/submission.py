@@ -104,7 +104,7 @@ class Submission:
         if sum(len(text) for _, text in whole) > self._room:
             return False
         spec = patiently(self._clock, self._patience, lambda: ensure_spec(self._store))
-        packets = pack(whole, spec.shards)
+        packets = pack(whole, spec.shards, largest_chunk(self._limits))
         size = sum(packet.size + PACKET_HEAD_BYTES for packet in packets)
         if size > self._room or len(packets) + 1 > self._limits.most_operations:
             return False

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import final
 
-from smoothcluster.jobs.chunks import CHUNK_TASKS, Packet, shard_of
+from smoothcluster.jobs.chunks import CHUNK_TASKS, Packet, is_full, shard_of
 from smoothcluster.work.sent_tasks import Mark
 
 
@@ -30,7 +30,7 @@ class AddedTasks:
         for mark, text in texts.items():
             place = mark[0], self.shard(mark)
             tasks, filled = sizes.get(place) or self._filled(place)
-            if self._is_full(tasks, filled, text):
+            if is_full(tasks, filled, text, self._most_bytes):
                 chunks, tasks, filled = chunks + 1, 0, 0
             sizes[place] = tasks + 1, filled + len(text) + 1
             size += len(text) + 1
@@ -41,7 +41,7 @@ class AddedTasks:
         for mark, text in texts.items():
             place = job, shard = mark[0], self.shard(mark)
             packet = self._open.get(place)
-            if packet is None or self._is_full(*self._filled(place), text):
+            if packet is None or is_full(*self._filled(place), text, self._most_bytes):
                 if packet is not None:
                     self._full.append((job, packet))
                 packet = self._open[place] = Packet(shard, [], 0)
@@ -59,6 +59,3 @@ class AddedTasks:
         """Return the tasks and the bytes in the open chunk; without an open chunk, the numbers of a full chunk."""
         packet = self._open.get(place)
         return (CHUNK_TASKS, self._most_bytes) if packet is None else (len(packet.texts), packet.size)
-
-    def _is_full(self, tasks: int, filled: int, text: str) -> bool:
-        return tasks >= CHUNK_TASKS or filled + len(text) + 3 > self._most_bytes

@@ -89,6 +89,14 @@ def test_few_tasks_are_one_commit(count: int, commits: int) -> None:
     assert (job_of(backend).tasks, job_of(backend).state) == (count, JOB_SEALED)
 
 
+def test_the_chunks_of_a_single_commit_keep_to_the_largest_value() -> None:
+    """All tasks together may fit into a commit, and those of a shard not into a value."""
+    backend = store(limits(largest_value=8_000, largest_commit=40_000))
+    large = [Task(id=f"t{number}", meta="x" * 1_000) for number in range(30)]
+    submit(backend, large)
+    assert written(backend) == sorted(task.id for task in large)
+
+
 def test_tasks_of_more_shards_than_a_commit_has_operations_need_several() -> None:
     """However small they are: each shard needs a chunk, and the job's record is an operation, too."""
     backend = store(limits(most_operations=SHARDS))
