@@ -6,6 +6,7 @@ Each group checks its values when it is made, and raises UsageError with the nam
 from dataclasses import dataclass
 from math import inf, isfinite
 
+from smoothcluster.arguments import check_count
 from smoothcluster.errors import UsageError
 
 DEFAULT_MAX_TASKS = 10_000_000
@@ -32,8 +33,7 @@ class Retries:
 
     def __post_init__(self) -> None:
         """Raise UsageError if a value is out of range."""
-        if type(self.attempts) is not int or self.attempts < 1:
-            raise UsageError(f"retries: attempts must be a whole number of at least 1, not {self.attempts!r:.80}")
+        check_count("retries: attempts", self.attempts)
         for name in ("delay", "most_delay"):
             seconds = getattr(self, name)
             if not _is_number(seconds) or not (isfinite(seconds) and seconds >= 0):

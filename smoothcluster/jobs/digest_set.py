@@ -1,4 +1,4 @@
-"""A set of digests in little memory: exact, at some 20 bytes a digest, where a `set` takes 140.
+"""A set of digests in little memory: exact, at some 20 bytes a digest, where a `set` takes 80 or more.
 
 The digests lie one behind another in *buckets*, byte strings of some 64 digests each. A lookup searches one bucket for
 the 16 bytes. A match across the border of two digests is no digest of the set: only matches at multiples of 16 count.
