@@ -6,7 +6,7 @@ killed process are missing.
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from smoothcluster.backend import Change, Create, Delete, Refused, Update, commit_size
@@ -101,7 +101,10 @@ def _half(value: object) -> object:
     if isinstance(value, Mapping):
         pairs = list(cast("Mapping[object, object]", value).items())
         return dict(pairs[: len(pairs) // 2])
-    return value[: len(value) // 2] if isinstance(value, list | tuple | str) else None
+    if isinstance(value, list | tuple | str):
+        items = cast("Sequence[object]", value)
+        return items[: len(items) // 2]
+    return None
 
 
 def read_events(store: GroupStore) -> list[Mapping[str, object]]:

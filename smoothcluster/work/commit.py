@@ -35,6 +35,10 @@ OPEN_CHUNK_BYTES = 640
 """Bytes by which an admitted chunk lets the record grow, with the counts of the job and without the bitmaps."""
 
 
+class NoRoomError(CommitTooLargeError):
+    """The shard's record alone leaves no room in a commit for any outcome."""
+
+
 @dataclass(frozen=True, slots=True)
 class PendingCommit:
     """A commit that is built, but not yet settled."""
@@ -83,8 +87,8 @@ class CommitBuilder:
         Few tasks are added together with the outcome. Of many tasks, those that have room are added before the outcome.
         If this process dies in between, the task runs again and adds the same tasks again. Repeats are skipped.
 
-        If the store takes no commit with the outcome, or with one of the tasks, the run fails. Raise
-        CommitTooLargeError if there is no room for the failure, either.
+        If the store takes no commit with the outcome, or with one of the tasks, the run fails. Raise NoRoomError if
+        there is no room for the failure, either.
         """
         self._fail_if_unfit(run)
         if run.added:
@@ -100,9 +104,10 @@ class CommitBuilder:
             return True
         if not self.room.empty:
             return False
-        self.fail(run, "the store takes no commit with what the handler returned and submitted: it is too large")
-        if not self._reserve_run(run):
-            raise CommitTooLargeError(f"the record of shard {self._number} leaves no room in a commit for an outcome")
+        reason = "the store takes no commit with what the handler returned and submitted: it is too large"
+        if not self.reserve_outcome(place_of(run), len(reason) + len(quote(run.task.id))):
+            raise NoRoomError(f"the record of shard {self._number} leaves no room in a commit for an outcome")
+        self.fail(run, reason)
         return True
 
     def _fail_if_unfit(self, run: Run) -> None:

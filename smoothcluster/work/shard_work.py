@@ -23,7 +23,7 @@ from smoothcluster.pool import Run, RunState
 from smoothcluster.records.blame import CHILD_RAISED, STARTED_ALONE
 from smoothcluster.records.shard import Shard, bits
 from smoothcluster.work.backlog import Backlog, place_of
-from smoothcluster.work.commit import CommitBuilder, PendingCommit
+from smoothcluster.work.commit import CommitBuilder, NoRoomError, PendingCommit
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.news import News, save_all
 from smoothcluster.work.pauses import Place
@@ -44,27 +44,22 @@ class ShardWork:
         self.key = context.store.keys.shard(number)
         self.record, self.version = read.record, read.version
         self.lost = False
-        self.moving = False
-        """Whether the shard is being transferred: start nothing more."""
+        self.moving = False  # Whether the shard is being transferred: start nothing more.
         suspicious = Stage.ISOLATED if context.apart.every else Stage.SUSPECT
         self.backlog = Backlog(number, self.record, context.store, arm, suspicious)
         self.suspects = Suspects(number, self.record, self.backlog, context)
         self.news = News()
-        self.outstanding = 0
-        """Number of runs in the pool."""
+        self.outstanding = 0  # Number of runs in the pool.
         self.pending: PendingCommit | None = None
         self.marked = [(name, index) for name, chunk in self.record.open.items() for index in bits(chunk.run)]
         """Tasks marked as running by the claim itself: to be started once they are read."""
-        self._kept = read.record.id
-        """The id of the record in the last acknowledged commit."""
+        self._kept = read.record.id  # The id of the record in the last acknowledged commit.
         self._context = context
         self.held, self.held_until = False, -inf
         """Whether, and how long, nothing is started or recorded, because no commit had room for any outcome."""
         self.unanswered = 0  # How often the pending commit was sent without an answer.
         self._undo: Callable[[], None] | None = None  # Takes back the pending commit; None once the commit may be sent.
         self._share = 1  # Commits use this part of the store's limits: 2 for a half, and so on, after a miscount.
-
-    # Take in news
 
     def finish(self, run: Run, now: float) -> None:
         """Take a run back from the pool: finished, or not started after all."""
@@ -96,8 +91,6 @@ class ShardWork:
     def forget(self, job: str, seen: list[str]) -> None:
         """Plan to drop the records of a finished job: the counts, and the keys *seen* with the digests of ids."""
         self.news.forgotten[job] = seen
-
-    # Decide on the next commit
 
     def free(self) -> bool:
         """Whether tasks may be started: no transfer, no unsettled commit, and commits have room."""
@@ -135,8 +128,8 @@ class ShardWork:
     def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> PendingCommit | None:
         """Build the next commit, which starts up to *want* tasks; return None if there is no news.
 
-        Start up to *apart* suspects in children, too; or, if *alone*, a single suspect in this process. A commit larger
-        than the store takes, by a miscount, is built anew, smaller. Raise CommitTooLargeError if none is small enough.
+        Start up to *apart* suspects in children; or, if *alone*, one suspect in this process. A commit that is too large,
+        by a miscount, is built anew, smaller. Raise CommitTooLargeError if none is small enough.
         """
         assert self.pending is None, "settle it first"
         while True:
@@ -145,7 +138,8 @@ class ShardWork:
                 self.pending = self._build(want, now, apart, alone=alone)
                 check_commit(self._context.limits, [], self.pending.changes) if self.pending else None
             except CommitTooLargeError as error:
-                if not self.build_smaller(error):
+                if isinstance(error, NoRoomError) or not self.build_smaller(error):
+                    self.take_back()
                     raise
             else:
                 return self.pending
@@ -155,12 +149,10 @@ class ShardWork:
 
         Return False if the commit may have been sent before, and stays; or if no commit could be smaller.
         """
-        if self._undo is None:
+        if not self.take_back():
             return False
-        self._undo()
-        self.pending = self._undo = None
-        log.error("a commit of shard %d is larger than the store takes, so it is built anew: %s", self.number, error)
         if self._share == 1:
+            log.error("a commit of shard %d is larger than the store takes, and is built anew: %s", self.number, error)
             self._context.note("too_large", shard=self.number, why=str(error))
         if self._share < SMALLEST_SHARE:
             self._share *= 2
@@ -173,6 +165,14 @@ class ShardWork:
     def keep_pending(self) -> None:
         """Keep the pending commit as it is from now on: the store may have received the commit."""
         self._undo = None
+
+    def take_back(self) -> bool:
+        """Take back what the last `prepare` did; return False if the pending commit must be kept."""
+        if self._undo is None:
+            return False
+        self._undo()
+        self.pending = self._undo = None
+        return True
 
     def _build(self, want: int, now: float, apart: int, *, alone: bool) -> PendingCommit | None:
         spoke = self.suspects.blame_deaths(now) or self.unsaid() or self.needs_refresh(now)
@@ -196,7 +196,7 @@ class ShardWork:
         """Finish the pending commit, which is in the store now. Return the runs that may start."""
         assert self.pending is not None
         pending, self.pending = self.pending, None
-        self._undo, self._share, self.unanswered = None, 1, 0
+        self._undo, self.unanswered = None, 0
         self.version, self._kept = version, pending.id
         self._context.sent.add(pending.sent)
         self.outstanding += len(pending.starts)

@@ -291,3 +291,16 @@ def test_a_claim_is_refused_if_the_breaker_has_changed_since() -> None:
     put(backend, KEYS.breaker, CLOSED_BREAKER.after({}, (), "x", opens=True).to_json())
     for move in moves:
         assert backend.commit(move.conditions, move.changes) == Refused(KEYS.breaker)
+
+
+def test_a_record_too_large_for_any_commit_holds_up_no_other_shard(backend: MemoryBackend) -> None:
+    """Nothing can move it; it is named, and the others move."""
+    huge = Shard(owner="a", name="a", counts={f"job-{number}": {"done": 1} for number in range(300)})
+    put(backend, KEYS.shard(1), huge.to_json())
+    small = limits(largest_commit=6000, largest_value=6000)
+    view, claimed = take_over(backend, guarantees=small)
+    a, b = view.members["a"], view.members["b"]
+    own = shards_of(view, 0, 1, 2)
+    moves = [claimed, transfer(KEYS, a.record, b, own, "c", small), leave(KEYS, view, a, own, "c", small)]
+    assert [(sorted(move.shards), move.rest, move.unfit) for move in moves] == [([0, 2], (), (1,))] * 3
+    assert isinstance(backend.commit([], moves[-1].changes), Committed)
