@@ -128,8 +128,8 @@ class ShardWork:
     def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> PendingCommit | None:
         """Build the next commit, which starts up to *want* tasks; return None if there is no news.
 
-        Start up to *apart* suspects in children; or, if *alone*, one suspect in this process. A commit that is too large,
-        by a miscount, is built anew, smaller. Raise CommitTooLargeError if none is small enough.
+        Start up to *apart* suspects in children; or, if *alone*, one suspect in this process. A commit that is too
+        large, by a miscount, is built anew, smaller. Raise CommitTooLargeError if none is small enough.
         """
         assert self.pending is None, "settle it first"
         while True:
