@@ -356,7 +356,7 @@ BUGS = (
             pass
         return True
 """,
-        60,
+        400,
         "P5: ",
         "drop,outage",
     ),
@@ -429,7 +429,7 @@ BUGS = (
                 if links and not isinstance(result, Refused):
                     self._backend.commit([], links)
 """,
-        140,
+        360,
         "P[37]: ",
         "kill",
         breaks=(7,),
@@ -493,9 +493,9 @@ BUGS = (
     Bug(
         "shards are transferred and released in one commit, however many",
         "group/handover.py",
-        "        if left.take(number, Update(keys.shard(number), shard.to_json(), before[number].version), portion)\n",
+        "        if left.take(number, portion, Update(keys.shard(number), shard.to_json(), before[number].version))\n",
         "        if portion.changes.append(Update(keys.shard(number), shard.to_json(), before[number].version)) is None\n",
-        30,
+        120,
         "P7: m. sends a commit that is too large",
         breaks=(7,),
     ),
