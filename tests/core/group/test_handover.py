@@ -159,7 +159,7 @@ def test_what_does_not_fit_in_one_commit_is_left_for_the_next(backend: MemoryBac
     _, move = take_over(backend, guarantees=limits(most_operations=4))
     assert (sorted(move.shards), move.rest) == ([0], (1, 2))
     assert len(move.changes) == 4, "with b's record, the seat, and the removal of a"
-    _, move = take_over(backend, guarantees=limits(largest_commit=900))
+    _, move = take_over(backend, guarantees=limits(largest_commit=800))
     assert move.rest
     assert sorted([*move.shards, *move.rest]) == [0, 1, 2]
 
