@@ -151,7 +151,7 @@ BUGS = (
         if found is None:
             return None
 """,
-        90,
+        230,
         "P1: ",
     ),
     Bug(
@@ -415,7 +415,7 @@ BUGS = (
         "work/verdict.py",
         "            crashes += entry.crash\n",
         "            crashes += entry.crash or entry.evidence == CHILD_KILLED\n",
-        100,
+        250,
         "P5: ",
         "reap",
     ),
@@ -439,7 +439,7 @@ BUGS = (
         "group/handover.py",
         "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]\n",
         "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json())]\n",
-        120,
+        285,
         "P[126]: ",
         "respec,drop,kill",
         "some",
