@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from json.encoder import encode_basestring_ascii as quote
 
 from smoothcluster.backend import Change, Create, Delete, Update
-from smoothcluster.errors import CommitTooLargeError
 from smoothcluster.jobs.chunks import DIGEST_BYTES, digest, job_of, largest_chunk
 from smoothcluster.model import State
 from smoothcluster.pool import Run
@@ -35,8 +34,8 @@ OPEN_CHUNK_BYTES = 640
 """Bytes by which an admitted chunk lets the record grow, with the counts of the job and without the bitmaps."""
 
 
-class NoRoomError(CommitTooLargeError):
-    """The shard's record alone leaves no room in a commit for any outcome."""
+class NoRoomError(Exception):
+    """The shard's record alone leaves no room in a commit for any outcome. `ShardWork.prepare` catches this error."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,7 @@ class ShardWork:
     """One owned shard, and the work of this process on the shard. `Backlog` explains *arm*."""
 
     def __init__(self, number: int, read: Versioned[Shard], context: WorkContext, arm: Callable[[], None]) -> None:
-        self.number = number
-        self.key = context.store.keys.shard(number)
+        self.number, self.key = number, context.store.keys.shard(number)
         self.record, self.version = read.record, read.version
         self.lost = False
         self.moving = False  # Whether the shard is being transferred: start nothing more.
@@ -55,8 +54,7 @@ class ShardWork:
         """Tasks marked as running by the claim itself: to be started once they are read."""
         self._kept = read.record.id  # The id of the record in the last acknowledged commit.
         self._context = context
-        self.held, self.held_until = False, -inf
-        """Whether, and how long, nothing is started or recorded, because no commit had room for any outcome."""
+        self.held, self.held_until = False, -inf  # Whether, and how long, no commit has room for any outcome.
         self.unanswered = 0  # How often the pending commit was sent without an answer.
         self._undo: Callable[[], None] | None = None  # Takes back the pending commit; None once the commit may be sent.
         self._share = 1  # Commits use this part of the store's limits: 2 for a half, and so on, after a miscount.
@@ -137,9 +135,11 @@ class ShardWork:
             try:
                 self.pending = self._build(want, now, apart, alone=alone)
                 check_commit(self._context.limits, [], self.pending.changes) if self.pending else None
+            except NoRoomError as error:
+                self.take_back()
+                raise CommitTooLargeError(str(error)) from error
             except CommitTooLargeError as error:
-                if isinstance(error, NoRoomError) or not self.build_smaller(error):
-                    self.take_back()
+                if not self.build_smaller(error):
                     raise
             else:
                 return self.pending

@@ -24,13 +24,19 @@ from smoothcluster.backend import (
     check_directory,
     check_watches,
 )
-from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.errors import (
+    BackendError,
+    CommitTooLargeError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    UnavailableError,
+    UsageError,
+)
 from smoothcluster.lifetime import ClientLifetime
 from smoothcluster.server_options import TlsOptions, format_server, warn_of_plain_password
 from smoothcluster.timeline import Mark, numbered
 from smoothcluster_etcd.address import DEFAULT_NAMESPACE, STORE_NAME, Pem, check_hosts, format_url, parse_url
 from smoothcluster_etcd.connection import Connection, Credentials
-from smoothcluster_etcd.errors import ServerLimitError
 from smoothcluster_etcd.layout import below, etcd_key, range_end
 from smoothcluster_etcd.lease import EtcdLease, lease_id
 from smoothcluster_etcd.limits import SERVER_OPTIONS_ADVICE, RequestLimits
@@ -175,7 +181,7 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         wanted = _rpc.TxnRequest(success=[{"request_range": each} for each in ranges])
         try:
             return (each.response_range for each in self._connection.call("txn", wanted, deadline).responses)
-        except ServerLimitError as error:
+        except CommitTooLargeError as error:
             self._limits.lower(error, len(ranges))
             if len(ranges) <= self._limits.comparisons:
                 raise UnavailableError(str(error)) from error
@@ -247,7 +253,7 @@ class EtcdBackend(CoordinationBackend, HasHistory):
             if lease:
                 lease.gone = True
             raise
-        except ServerLimitError as error:
+        except CommitTooLargeError as error:
             self._limits.lower(error, transaction.comparisons, transaction.size)
             raise
 
