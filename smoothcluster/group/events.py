@@ -100,10 +100,10 @@ def _half(value: object) -> object:
     if isinstance(value, Mapping):
         pairs = list(cast("Mapping[object, object]", value).items())
         return dict(pairs[: len(pairs) // 2])
-    if isinstance(value, list | tuple):
-        items = list(cast("Sequence[object]", value))
+    if isinstance(value, list | tuple | str):
+        items = cast("Sequence[object]", value)
         return items[: len(items) // 2]
-    return value[: len(value) // 2] if isinstance(value, str) else None
+    return None
 
 
 def read_events(store: GroupStore) -> list[Mapping[str, object]]:

@@ -143,21 +143,24 @@ def claim(
         changes.append(put(keys.shard(number), release(owned.record, commit_id).to_json(), owned.version))
     if seat is not None:
         changes.extend(_take_seat(keys, view, mine.incarnation, seat, commit_id))
+    holder = seat.holder if seat is not None else None
+    dead = {name: Delete(keys.member(name)) for name in view.gone if name in view.members}
+    changes.extend([dead.pop(holder)] if holder in dead else [])
     taken: dict[int, Shard] = {}
     portion, left = Portion(changes, limits, conditions, always=1), _Left()
     for number in wanted.shards:
         after = succeed(_read(view, number).record, mine, _evidence(view, number), commit_id, stamp.at)
         marked = mark(after, restarts, starts)
         change = put(keys.shard(number), after.to_json(), _read(view, number).version)
-        if left.take(number, change, portion):
+        owner = _read(view, number).record.owner
+        removal = [dead[owner]] if owner in dead else []
+        if left.take(number, portion, change, *removal):
             taken[number], restarts, starts = after, restarts - marked[0], starts - marked[1]
-    changes = portion.changes
+            dead.pop(owner or "", None)
     former = {number: _read(view, number).record.owner for number in taken}
-    holder = seat.holder if seat is not None else None
-    emptied = {name for name in (holder, *former.values()) if name is not None}
-    dead = sorted(name for name in emptied if name in view.gone and name in view.members)
-    changes.extend(Delete(keys.member(name)) for name in dead)
-    return Move(changes, commit_id, mine, taken, tuple(left.rest), former, holder, conditions, tuple(left.unfit))
+    return Move(
+        portion.changes, commit_id, mine, taken, tuple(left.rest), former, holder, conditions, tuple(left.unfit)
+    )
 
 
 @dataclass
@@ -167,12 +170,12 @@ class _Left:
     rest: list[int] = field(default_factory=list[int])
     unfit: list[int] = field(default_factory=list[int])
 
-    def take(self, number: int, change: Change, portion: Portion) -> bool:
-        """Add the *change* of a shard to *portion*, or leave the shard out; return whether the change was added."""
-        if not portion.fits_alone(change):
+    def take(self, number: int, portion: Portion, *changes: Change) -> bool:
+        """Add the *changes* of a shard to *portion*, or leave the shard out; return whether they were added."""
+        if not portion.fits_alone(*changes):
             self.unfit.append(number)
             return False
-        if self.rest or not portion.add(change):
+        if self.rest or not portion.add(*changes):
             self.rest.append(number)
             return False
         return True
@@ -265,6 +268,6 @@ def _move(
     moved = {
         number: shard
         for number, shard in after.items()
-        if left.take(number, Update(keys.shard(number), shard.to_json(), before[number].version), portion)
+        if left.take(number, portion, Update(keys.shard(number), shard.to_json(), before[number].version))
     }
     return Move(portion.changes, commit_id, me, moved, tuple(left.rest), unfit=tuple(left.unfit))

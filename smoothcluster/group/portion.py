@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from typing import final
 
-from smoothcluster.backend import Change, Condition, Guarantees, commit_size
-
-REMOVAL_BYTES = 192
-"""Bytes counted for each change besides its own: a claim may remove a member record for each shard."""
+from smoothcluster.backend import Change, Condition, Delete, Guarantees, commit_size
 
 
 @final
@@ -22,33 +19,29 @@ class Portion:
     ) -> None:  # fmt: skip
         self.changes = list(mandatory)
         self._limits = limits
-        self._size = _size(conditions, mandatory)
-        self._least = _size((), mandatory[:always])
+        size, least = commit_size(conditions, mandatory), commit_size((), mandatory[:always])
+        self._size, self._least = (size.bytes, size.operations), (least.bytes, least.operations)
 
-    def add(self, change: Change) -> bool:
-        """Add *change* if it fits beside the changes added so far; return whether it does."""
-        size = _sum(self._size, change)
-        if not self._fits(size, change):
+    def add(self, *changes: Change) -> bool:
+        """Add all of *changes* if they fit beside the changes added so far; return whether they do."""
+        size = _sum(self._size, changes)
+        if not self._fits(size, changes):
             return False
         self._size = size
-        self.changes.append(change)
+        self.changes.extend(changes)
         return True
 
-    def fits_alone(self, change: Change) -> bool:
-        """Whether *change* fits into a commit of this kind without any other change."""
-        return self._fits(_sum(self._least, change), change)
+    def fits_alone(self, *changes: Change) -> bool:
+        """Whether *changes* fit into a commit of this kind without any others."""
+        return self._fits(_sum(self._least, changes), changes)
 
-    def _fits(self, size: tuple[int, int], change: Change) -> bool:
-        value = len(getattr(change, "value", b""))
-        limits = self._limits
-        return size[0] <= limits.largest_commit and size[1] <= limits.most_operations and value <= limits.largest_value
-
-
-def _size(conditions: Sequence[Condition], changes: Sequence[Change]) -> tuple[int, int]:
-    size = commit_size(conditions, changes)
-    return size.bytes + REMOVAL_BYTES * size.operations, 2 * size.operations
+    def _fits(self, size: tuple[int, int], changes: Sequence[Change]) -> bool:
+        limits, largest = self._limits, max(0 if isinstance(each, Delete) else len(each.value) for each in changes)
+        return (
+            size[0] <= limits.largest_commit and size[1] <= limits.most_operations and largest <= limits.largest_value
+        )
 
 
-def _sum(size: tuple[int, int], change: Change) -> tuple[int, int]:
-    more = _size((), (change,))
-    return size[0] + more[0], size[1] + more[1]
+def _sum(size: tuple[int, int], changes: Sequence[Change]) -> tuple[int, int]:
+    more = commit_size((), changes)
+    return size[0] + more.bytes, size[1] + more.operations

@@ -18,7 +18,14 @@ from itertools import chain, islice
 
 from smoothcluster.arguments import check_tasks, shown
 from smoothcluster.backend import Change, Create, Refused
-from smoothcluster.errors import BackendError, DuplicateTaskError, JobClosedError, OutcomeUnknownError, UsageError
+from smoothcluster.errors import (
+    BackendError,
+    CommitTooLargeError,
+    DuplicateTaskError,
+    JobClosedError,
+    OutcomeUnknownError,
+    UsageError,
+)
 from smoothcluster.group.store import GroupStore, put
 from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import ensure_spec, read_job
@@ -138,10 +145,10 @@ class Submission:
             if seen is not None and not seen.add(mark):
                 raise DuplicateTaskError(f"task {task.id!r:.100} appears twice in one submit; remove the repeat")
             text = encode_task(task)
-            if len(text) + 2 > largest_chunk(self._limits):
+            if len(text) + 3 > largest_chunk(self._limits):
                 raise UsageError(
                     f"task {task.id!r:.100} takes {len(text)} bytes as JSON; this store takes tasks of"
-                    f" {largest_chunk(self._limits) - 2} bytes at most"
+                    f" {largest_chunk(self._limits) - 3} bytes at most"
                 )
             yield mark, text
 
@@ -154,9 +161,21 @@ class Submission:
 
     def _flush(self) -> None:
         if self._waiting:
-            tasks = sum(len(packet.texts) for packet in self._waiting)
-            self._commit(self._waiting, tasks, JOB_OPEN)
+            self._write_packets(self._waiting)
             self._waiting, self._size = [], 0
+
+    def _write_packets(self, packets: list[Packet]) -> None:
+        tasks = sum(len(packet.texts) for packet in packets)
+        try:
+            self._commit(packets, tasks, JOB_OPEN)
+        except CommitTooLargeError:
+            # The server takes less than promised. Even if the commit was sent before and lands late, the store refuses
+            # the commit then: each half changes the job's record.
+            if len(packets) == 1:
+                raise
+            self._write_packets(packets[: len(packets) // 2])
+            self._write_packets(packets[len(packets) // 2 :])
+        else:
             self.written += tasks
 
     def _commit(self, packets: list[Packet], tasks: int, state: str) -> None:

@@ -46,7 +46,7 @@ class Rebalancer:
         """
         self._resign(resigning=todo.resign)
         self._unfit &= self._workload.works.keys()
-        gifts = {number: target for number, target in todo.give if number not in self._unfit}
+        gifts: dict[int, str | None] = {number: to for number, to in todo.give if number not in self._unfit}
         for number, work in self._workload.works.items():
             work.moving = number in gifts
         self._moving = {number: target for number, target in gifts.items() if number in self._workload.works}
@@ -103,8 +103,7 @@ class Rebalancer:
                 # The next commit compares the record that this commit has set.
                 key = self._store.keys.member(receiver.record.incarnation)
                 receiver = Versioned(replace(receiver.record, id=move.id), result.versions[key])
-            rest: dict[int, Versioned[Shard]] = {number: gift[number] for number in move.rest}
-            gift = rest
+            gift = _rest(gift, move)
 
     def _move(self, me: Member, receiver: Versioned[Member] | None, gift: Mapping[int, Versioned[Shard]]) -> Move:
         store = self._store
@@ -132,3 +131,7 @@ class Rebalancer:
         found = self._store.read_ownership(view.spec.record)
         now = replace(view, shards=found.shards) if found is not None else view
         return more <= (room(now, target) or 0)
+
+
+def _rest(gift: Mapping[int, Versioned[Shard]], move: Move) -> Mapping[int, Versioned[Shard]]:
+    return {number: gift[number] for number in move.rest}

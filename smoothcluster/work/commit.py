@@ -10,7 +10,6 @@ from json.encoder import encode_basestring_ascii as quote
 from typing import cast
 
 from smoothcluster.backend import Change, Create, Delete, Update
-from smoothcluster.errors import CommitTooLargeError
 from smoothcluster.jobs.chunk_reading import UnreadableTask
 from smoothcluster.jobs.chunks import DIGEST_BYTES, digest, job_of, largest_chunk
 from smoothcluster.model import State
@@ -37,6 +36,10 @@ OUTCOMES_HEAD_BYTES = 256
 
 OPEN_CHUNK_BYTES = 640
 """Bytes by which an admitted chunk lets the record grow, with the counts of the job and without the bitmaps."""
+
+
+class NoRoomError(Exception):
+    """The shard's record alone leaves no room in a commit for any outcome. `ShardWork.prepare` catches this error."""
 
 
 class CommitBuilder:
@@ -69,8 +72,8 @@ class CommitBuilder:
         Few tasks are added together with the outcome. Of many tasks, those that have room are added before the outcome.
         If this process dies in between, the task runs again and adds the same tasks again. Repeats are skipped.
 
-        If the store takes no commit with the outcome, or with one of the tasks, the run fails. Raise
-        CommitTooLargeError if there is no room for the failure, either.
+        If the store takes no commit with the outcome, or with one of the tasks, the run fails. Raise NoRoomError if
+        there is no room for the failure, either.
         """
         if run.added or len(run.encoded) > self._largest_chunk - 3:
             self._fail_if_unfit(run)
@@ -87,9 +90,10 @@ class CommitBuilder:
             return True
         if not self.room.empty:
             return False
-        self.fail(run, "the store takes no commit with what the handler returned and submitted: it is too large")
-        if not self._reserve_run(run):
-            raise CommitTooLargeError(f"the record of shard {self._number} leaves no room in a commit for an outcome")
+        reason = "the store takes no commit with what the handler returned and submitted: it is too large"
+        if not self.reserve_outcome(place_of(run), len(reason) + len(quote(run.task.id))):
+            raise NoRoomError(f"the record of shard {self._number} leaves no room in a commit for an outcome")
+        self.fail(run, reason)
         return True
 
     def _fail_if_unfit(self, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import final
 
 from smoothcluster.backend import Committed, Refused, commit_size
@@ -69,7 +70,8 @@ class Sender:
     def hold(self, work: ShardWork, now: float, error: CommitTooLargeError) -> None:
         """No commit of the shard is small enough: leave the shard alone for a while, so that other shards go on."""
         if work.pending is None:
-            log.error("no outcome of shard %d can be recorded for now: %s", work.number, error)
+            if work.held_until == -inf:  # Once for each shard.
+                log.error("no outcome of shard %d can be recorded for now: %s", work.number, error)
             work.held, work.held_until = True, now + HOLD_SECONDS
             return
         # The store may have received the commit before, so the commit must not be built anew. The store shows which

@@ -23,7 +23,7 @@ from smoothcluster.pool import Run, RunState
 from smoothcluster.records.blame import CHILD_RAISED, STARTED_ALONE
 from smoothcluster.records.shard import Shard, bits
 from smoothcluster.work.backlog import Backlog, place_of
-from smoothcluster.work.commit import CommitBuilder
+from smoothcluster.work.commit import CommitBuilder, NoRoomError
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.news import News, save_all
 from smoothcluster.work.pauses import Place
@@ -41,11 +41,9 @@ class ShardWork:
     """One owned shard, and the work of this process on the shard. `Backlog` explains *arm*."""
 
     def __init__(self, number: int, read: Versioned[Shard], context: WorkContext, arm: Callable[[], None]) -> None:
-        self.number = number
-        self.key = context.store.keys.shard(number)
+        self.number, self.key = number, context.store.keys.shard(number)
         self.record, self.version = read.record, read.version
-        self.lost, self.moving = False, False
-        """Whether the shard is lost; and whether the shard is being transferred, so that nothing more may start."""
+        self.lost, self.moving = False, False  # A shard that is being transferred starts nothing more.
         suspicious = Stage.ISOLATED if context.apart.every else Stage.SUSPECT
         self.backlog = Backlog(number, self.record, context.store, arm, suspicious)
         self.suspects = Suspects(number, self.record, self.backlog, context)
@@ -61,8 +59,6 @@ class ShardWork:
         """Whether, and how long, nothing is started or recorded, because no commit had room for any outcome."""
         self._undo: Callable[[], None] | None = None  # Takes back the pending commit; None once the commit may be sent.
         self._share = 1  # Commits use this part of the limits: one half, one quarter and so on after a miscount.
-
-    # Take in news
 
     def finish(self, run: Run, now: float) -> None:
         """Take a run back from the pool: finished, or not started after all."""
@@ -96,8 +92,6 @@ class ShardWork:
     def forget(self, job: str, seen: list[str]) -> None:
         """Plan to drop the records of a finished job: the counts, and the keys *seen* with the digests of ids."""
         self.news.forgotten[job] = seen
-
-    # Decide on the next commit
 
     def free(self) -> bool:
         """Whether tasks may be started: no transfer, no unsettled commit, and commits have room."""
@@ -135,9 +129,8 @@ class ShardWork:
     def prepare(self, want: int, now: float, apart: int = 0, *, alone: bool = False) -> PendingCommit | None:
         """Build the next commit, which starts up to *want* tasks; return None if there is no news.
 
-        Start up to *apart* suspects in children, too; or, if *alone*, a single suspect in this process. A commit larger
-        than the store takes, by a miscount, is built anew, smaller. Raise CommitTooLargeError if none is small enough,
-        or any other BackendError before anything changes.
+        Start up to *apart* suspects in children; or, if *alone*, one suspect in this process. A commit that is too
+        large, by a miscount, is built anew, smaller. Raise CommitTooLargeError if none is small enough.
         """
         assert self.pending is None, "settle it first"
         self._context.quota.prepare(self.news.finished)
@@ -146,6 +139,9 @@ class ShardWork:
             try:
                 self.pending = self._build(want, now, apart, alone=alone)
                 check_commit(self._context.limits, [], self.pending.changes) if self.pending else None
+            except NoRoomError as error:
+                self.take_back()
+                raise CommitTooLargeError(str(error)) from error
             except CommitTooLargeError as error:
                 if not self.build_smaller(error):
                     raise
@@ -153,13 +149,11 @@ class ShardWork:
                 return self.pending
 
     def build_smaller(self, error: CommitTooLargeError) -> bool:
-        """Take back the pending commit after *error*; return False if it may have been sent, or cannot be smaller."""
-        if self._undo is None:
+        """Take back the pending commit after *error*; return False if the commit must stay, or cannot be smaller."""
+        if not self.take_back():
             return False
-        self._undo()
-        self.pending = self._undo = None
-        log.error("a commit of shard %d is larger than the store takes, so it is built anew: %s", self.number, error)
         if self._share == 1:
+            log.error("a commit of shard %d is larger than the store takes, and is built anew: %s", self.number, error)
             self._context.note("too_large", shard=self.number, why=str(error))
         self._share *= 2
         if self._share <= SMALLEST_SHARE:
@@ -172,6 +166,14 @@ class ShardWork:
     def keep_pending(self) -> None:
         """Keep the pending commit as it is from now on: the store may have received the commit."""
         self._undo = None
+
+    def take_back(self) -> bool:
+        """Take back what the last `prepare` did; return False if the pending commit must be kept."""
+        if self._undo is None:
+            return False
+        self._undo()
+        self.pending = self._undo = None
+        return True
 
     def _build(self, want: int, now: float, apart: int, *, alone: bool) -> PendingCommit | None:
         spoke = self.suspects.blame_deaths(now) or self.unsaid() or self.needs_refresh(now)
@@ -196,7 +198,7 @@ class ShardWork:
         """Finish the pending commit, which is in the store now. Return the runs that may start."""
         assert self.pending is not None
         pending, self.pending = self.pending, None
-        self._undo, self._share, self.unanswered = None, 1, 0
+        self._undo, self.unanswered = None, 0
         self.version, self._kept = version, pending.id
         self._context.sent.add(pending.sent)
         self.outstanding += len(pending.starts)

@@ -24,7 +24,7 @@ from smoothcluster.records.blame import (
 from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.shard import Shard
 from smoothcluster.work.backlog import Backlog, place_of
-from smoothcluster.work.commit import CommitBuilder
+from smoothcluster.work.commit import CommitBuilder, NoRoomError
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.pauses import Place
 from smoothcluster.work.pending_commit import MOST_TASK_IDS_IN_EVENT
@@ -143,13 +143,16 @@ class Suspects:
             )  # fmt: skip
             value, size = verdict.to_json(), len(quote(verdict.error)) + len(quote(task.id))
             key = self._context.store.keys.quarantined(unique)
-            if draft.reserve_outcome(place, size, len(key) + len(value), 1):
+            fits = len(value) <= self._context.limits.largest_value
+            if fits and draft.reserve_outcome(place, size, len(key) + len(value), 1):
                 state = State.QUARANTINED
                 draft.changes.append(Create(key, value))
                 draft.quarantined.append(verdict)
-            elif draft.room.empty and draft.reserve_outcome(place, size):
+            elif (draft.room.empty or not fits) and draft.reserve_outcome(place, size):
                 # The store takes no commit with the task and the evidence, so the task cannot be kept for a release.
                 state = State.FAILED
+            elif draft.room.empty:
+                raise NoRoomError(f"the record of shard {self._number} leaves no room in a commit for an outcome")
             else:
                 break
             self._backlog.to_quarantine.popleft()

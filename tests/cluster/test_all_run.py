@@ -4,6 +4,7 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cluster.group import Group, Member, NewGroup, meanwhile, named
@@ -131,7 +132,7 @@ def test_the_breaker_stops_survivors_and_no_newcomer(new_group: NewGroup) -> Non
         member.kill()
     group.eventually(lambda: group.shards() == {last.pid: 32})
     assert group.status()["breaker"] == "open"
-    assert [event["state"] for event in group.events("breaker")] == ["open"]
+    group.eventually(lambda: [event["state"] for event in group.events("breaker")] == ["open"])
 
 
 @pytest.mark.promise(6, 7)
@@ -149,8 +150,12 @@ def test_the_breaker_closes_and_the_work_goes_on(five: Group) -> None:
 
 def most_at_once(group: Group, member: Member) -> int:
     """How many shards of the dead *member* has adopted in one round, at most, by its own events."""
-    mine = [event for event in group.events("handover") if event["member"] == member.name == event["to"]]
-    dead = [event for event in mine if event["evidence"] != Evidence.LEFT]
+
+    def adopted() -> list[dict[str, Any]]:
+        mine = [event for event in group.events("handover") if event["member"] == member.name == event["to"]]
+        return [event for event in mine if event["evidence"] != Evidence.LEFT]
+
+    dead = group.eventually(adopted)
     rounds = [[each for each in dead if abs(each["at"] - event["at"]) < Pacing().pause / 50] for event in dead]
     return max(sum(len(each["shards"]) for each in events) for events in rounds)
 

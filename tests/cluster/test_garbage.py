@@ -167,7 +167,7 @@ def test_events_overwritten(new_group: NewGroup) -> None:
     for key in group.backend.keys(f"{group.name}/events"):
         for number in range(4):
             spoil(group, f"{key.removeprefix(f'{group.name}/')}/{number}")
-    assert group.events("garbage")
+    group.eventually(lambda: group.events("garbage"))
     group.living[0].kill()
     group.finish(group.submit(50), named(50))
 

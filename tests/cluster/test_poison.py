@@ -92,7 +92,7 @@ def test_a_task_that_kills(new_group: NewGroup, how: str, concurrency: int, hand
     assert group.dead == 1
     assert "process_gone" in (bad.error or "")
     group.eventually(lambda: [event["task"] for event in group.events("quarantined")] == [f"bad-{how}"])
-    assert any(f"bad-{how}" in event["tasks"] for event in group.events("suspect"))
+    group.eventually(lambda: any(f"bad-{how}" in event["tasks"] for event in group.events("suspect")))
     group.converged()
 
 

@@ -151,7 +151,7 @@ BUGS = (
         if found is None:
             return None
 """,
-        90,
+        230,
         "P1: ",
     ),
     Bug(
@@ -358,7 +358,7 @@ BUGS = (
             pass
         return True
 """,
-        240,
+        400,
         "P5: ",
         "drop,outage",
     ),
@@ -417,7 +417,7 @@ BUGS = (
         "work/verdict.py",
         "            crashes += entry.crash\n",
         "            crashes += entry.crash or entry.evidence == CHILD_KILLED\n",
-        100,
+        250,
         "P5: ",
         "reap",
     ),
@@ -431,7 +431,7 @@ BUGS = (
                 if links and not isinstance(result, Refused):
                     self._backend.commit([], links)
 """,
-        140,
+        360,
         "P[37]: ",
         "kill",
         breaks=(7,),
@@ -441,7 +441,7 @@ BUGS = (
         "group/handover.py",
         "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json(), me.version)]\n",
         "    changes: list[Change] = [Update(keys.member(mine.incarnation), mine.to_json())]\n",
-        120,
+        285,
         "P[126]: ",
         "respec,drop,kill",
         "some",
@@ -495,9 +495,9 @@ BUGS = (
     Bug(
         "shards are transferred and released in one commit, however many",
         "group/handover.py",
-        "        if left.take(number, Update(keys.shard(number), shard.to_json(), before[number].version), portion)\n",
+        "        if left.take(number, portion, Update(keys.shard(number), shard.to_json(), before[number].version))\n",
         "        if portion.changes.append(Update(keys.shard(number), shard.to_json(), before[number].version)) is None\n",
-        30,
+        120,
         "P7: m. sends a commit that is too large",
         breaks=(7,),
     ),

@@ -1,6 +1,7 @@
 """Groups with more shards than a commit has operations: on etcd that is a group for 16 Runners."""
 
 import signal
+from typing import Any
 
 import pytest
 from cluster.group import NewGroup
@@ -30,7 +31,11 @@ def test_many_shards_change_their_owner(new_group: NewGroup) -> None:
     second.signal(signal.SIGTERM)
     assert second.status() == 0
     group.eventually(lambda: group.shards() == {first.pid: 300})
-    claimed = [event for event in group.events("handover") if event["to"] == first.name]
-    assert {event["evidence"] for event in claimed} == {"left"}, "not when the lease ran out"
-    assert sum(len(event["shards"]) for event in claimed) == 150
+
+    def claimed() -> list[dict[str, Any]]:
+        return [event for event in group.events("handover") if event["to"] == first.name]
+
+    # An event follows the commit that the event tells of.
+    group.eventually(lambda: sum(len(event["shards"]) for event in claimed()) == 150)
+    assert {event["evidence"] for event in claimed()} == {"left"}, "not when the lease ran out"
     assert [member.errors for member in group.members if "too large" in member.errors] == []

@@ -50,7 +50,7 @@ def test_a_store_that_was_emptied(three: Group, own_store: Store) -> None:
     three.converged()
     three.finish(three.submit(100, "after"), named(100, "after"))
     assert told(three) == [1, 1, 1]
-    assert len(three.events("doubt")) == 3
+    three.eventually(lambda: len(three.events("doubt")) == 3)
     assert max(member.errors.count("\n") for member in three.members) <= 12
     assert max(member.errors.count(AWAY) for member in three.members) <= 3
     assert len(three.living) == 3
@@ -72,7 +72,7 @@ def test_a_store_that_was_set_back(three: Group, own_store: Store, kind: Kind) -
     three.finish(kept, named(40, "kept"), counted=False)
     three.converged()
     assert told(three) == [1, 1, 1]
-    assert any(event["shards"] for event in three.events("doubt"))
+    three.eventually(lambda: any(event["shards"] for event in three.events("doubt")))
     assert len(three.living) == 3
 
 

@@ -1,5 +1,7 @@
 """etcd as a `CoordinationBackend`."""
 
+# long: two signatures with an option of the driver each a line
+
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -25,13 +27,19 @@ from smoothcluster.backend import (
     check_directory,
     check_watches,
 )
-from smoothcluster.errors import BackendError, LeaseLostError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.errors import (
+    BackendError,
+    CommitTooLargeError,
+    LeaseLostError,
+    OutcomeUnknownError,
+    UnavailableError,
+    UsageError,
+)
 from smoothcluster.lifetime import ClientLifetime
 from smoothcluster.server_options import TlsOptions, format_server, warn_of_plain_password
 from smoothcluster.timeline import Mark, numbered
 from smoothcluster_etcd.address import DEFAULT_NAMESPACE, STORE_NAME, Pem, check_hosts, format_url, parse_url
 from smoothcluster_etcd.connection import Connection, Credentials
-from smoothcluster_etcd.errors import ServerLimitError
 from smoothcluster_etcd.layout import below, etcd_key, range_end
 from smoothcluster_etcd.lease import EtcdLease, lease_id
 from smoothcluster_etcd.limits import SERVER_OPTIONS_ADVICE, RequestLimits
@@ -179,7 +187,7 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         wanted = _rpc.TxnRequest(success=[{"request_range": each} for each in ranges])
         try:
             return (each.response_range for each in self._connection.call("txn", wanted, deadline).responses)
-        except ServerLimitError as error:
+        except CommitTooLargeError as error:
             self._limits.lower(error, len(ranges))
             if len(ranges) <= self._limits.comparisons:
                 raise UnavailableError(str(error)) from error
@@ -221,7 +229,7 @@ class EtcdBackend(CoordinationBackend, HasHistory):
         """Return the outcome and the result of the last range, *after*; no result if nothing was sent."""
         lease = self._own(check_commit(self._limits.guarantees, conditions, changes))
         deadline, timeline = self._connection.deadline(), self._connection.timeline
-        # Before the check: a server that has not answered yet may hold an older store, and this answer shows that.
+        # Before the check: the first answer shows whether the server holds an older store.
         self._connection.ready(deadline)
         since = timeline.mark()
         outdated = timeline.outdated((*conditions, *changes))
@@ -237,8 +245,7 @@ class EtcdBackend(CoordinationBackend, HasHistory):
                 versions = {change.key: version for change in changes if not isinstance(change, Delete)}
                 outcome: Committed | Refused | None = Committed(versions)
             else:
-                # Between the two transactions another client may remove the reason for the refusal. Then no outcome is
-                # known yet, and the commit is tried again.
+                # Another client may have removed the reason for the refusal: then the commit is tried again.
                 answer = self._connection.call("txn", transaction.inspection(), deadline)
                 outcome = transaction.refusal(answer)
             if outcome is not None:
@@ -247,12 +254,11 @@ class EtcdBackend(CoordinationBackend, HasHistory):
     def _apply(self, transaction: Transaction, lease: EtcdLease | None, deadline: float) -> Any:
         try:
             return self._connection.call("txn", transaction.request, deadline, OutcomeUnknownError)
-        except LeaseLostError:
-            if lease:
+        except (LeaseLostError, CommitTooLargeError) as error:
+            if isinstance(error, CommitTooLargeError):
+                self._limits.lower(error, transaction.comparisons, transaction.size)
+            elif lease:
                 lease.gone = True
-            raise
-        except ServerLimitError as error:
-            self._limits.lower(error, transaction.comparisons, transaction.size)
             raise
 
     def lease(self, ttl: float) -> Lease:

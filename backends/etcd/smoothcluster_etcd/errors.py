@@ -55,26 +55,13 @@ _REFUSAL_HINTS = {
 """Advice for refusals with a cause that users can mend."""
 
 
-class ServerLimitError(CommitTooLargeError):
-    """A server has refused a request for its size: the server's limits are lower than those of etcd's defaults."""
-
-    def __init__(self, where: str, said: str) -> None:
-        self.operations = said == _TOO_MANY_OPERATIONS
-        """Whether the number of operations was too large, or else the number of bytes."""
-        option = "--max-txn-ops=128" if self.operations else "--max-request-bytes=1572864"
-        super().__init__(
-            f"etcd at {where} takes smaller requests only than by default: {said}. Start etcd with {option} or more, or"
-            " without this option"
-        )
-
-
 def translate_error(error: Any, where: str, unknown: type[BackendError] = UnavailableError) -> BackendError:
     """Translate *error* of the servers *where*; return *unknown* if the request may have been applied."""
     code, said = error.code(), error.details() or error.code().name
     if said == _NO_LEASE:
         return LeaseLostError(f"etcd at {where}: the lease is gone")
     if _is_too_large(error):
-        return ServerLimitError(where, said)
+        return _too_large(where, said)
     if said in _ACCESS_DENIED_MESSAGES:
         return AccessDeniedError(f"etcd at {where}: {_ACCESS_DENIED_MESSAGES[said]}")
     if said == _NO_LEADER or is_refusal(error):
@@ -93,6 +80,19 @@ def is_refusal(error: Any) -> bool:
     """Return whether a working server has refused the request: nothing was applied."""
     refused = error.code() in _REFUSAL_CODES and str(error.details()).startswith(_SERVER_PREFIX)
     return refused or _is_too_large(error)
+
+
+def concerns_operations(error: CommitTooLargeError) -> bool:
+    """Return whether a server has refused the number of operations in a request, or else the number of bytes."""
+    return _TOO_MANY_OPERATIONS in str(error)
+
+
+def _too_large(where: str, said: str) -> CommitTooLargeError:
+    option = "--max-txn-ops=128" if said == _TOO_MANY_OPERATIONS else "--max-request-bytes=1572864"
+    return CommitTooLargeError(
+        f"etcd at {where} takes smaller requests only than by default: {said}. Start etcd with {option} or more, or"
+        " without this option"
+    )
 
 
 def _is_too_large(error: Any) -> bool:

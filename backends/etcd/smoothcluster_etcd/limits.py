@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import final
 
 from smoothcluster.backend import Guarantees
-from smoothcluster_etcd.errors import ServerLimitError
+from smoothcluster.errors import CommitTooLargeError
+from smoothcluster_etcd.errors import concerns_operations
 
 log = logging.getLogger("smoothcluster_etcd")
 
@@ -49,13 +50,13 @@ class RequestLimits:
         """Most comparisons, and most operations, in a transaction."""
         self.guarantees = _DEFAULT_GUARANTEES
 
-    def lower(self, error: ServerLimitError, refused: int, size: int = 0) -> None:
+    def lower(self, error: CommitTooLargeError, refused: int, size: int = 0) -> None:
         """Lower the limits after a server has refused a transaction with so many comparisons or operations.
 
         *size* is the size in bytes of the commit, if the transaction was a commit.
         """
         before = self.guarantees
-        if error.operations:
+        if concerns_operations(error):
             lower = max(_FEWEST_COMPARISONS, 1 << (refused - 1).bit_length() - 1)  # The next power of two below.
             if lower < self.comparisons:
                 self.comparisons = lower

@@ -8,6 +8,7 @@ server refuses a session that has seen a later transaction.
 import re
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 CLOSED_AT_ONCE = (
     "the server closes new connections at once; probably too many connections from this address: raise maxClientCnxns,"
@@ -46,16 +47,18 @@ def explain_refusal(connect: Callable[[], socket.socket], seen: int, *, tls: boo
 
 
 def _ask(connection: socket.socket) -> bytes | None:
-    """Return the answer to ``srvr``; None if the server closes the connection before any request."""
-    try:
-        if not connection.recv(1):
-            return None
-    except TimeoutError:
-        pass  # A server waits for the client to speak first.
-    except ConnectionResetError:
-        return None
-    connection.sendall(b"srvr")
+    """Return the answer to ``srvr``; None if the server closes the connection before any request.
+
+    A server under load closes late, so that the request meets a closed connection, which is then reset.
+    """
     answer = b""
-    while data := connection.recv(4096):
-        answer += data
+    try:
+        with suppress(TimeoutError):  # A server waits for the client to speak first.
+            if not connection.recv(1):
+                return None
+        connection.sendall(b"srvr")
+        while data := connection.recv(4096):
+            answer += data
+    except ConnectionError:
+        return answer or None
     return answer

@@ -83,7 +83,8 @@ class World:
     def run(self) -> None:
         """Play the schedule; raise Violation if a promise is broken."""
         for number in range(self.weather.members):
-            self.scheduler.at(self.random.uniform(0, 1.0), partial(self.start, f"m{number}"))
+            late = self.weather.late if number == self.weather.members - 1 else 0.0
+            self.scheduler.at(late + self.random.uniform(0, 1.0), partial(self.start, f"m{number}"))
         self._keep_leases()
         for jobs in self.weather.jobs:
             self._storm(jobs)

@@ -156,10 +156,10 @@ def test_a_deposed_holder_that_has_begun_to_run_keeps_its_seat(backend: MemoryBa
 
 def test_what_does_not_fit_in_one_commit_is_left_for_the_next(backend: MemoryBackend) -> None:
     """The seat and as many shards as fit at once; the rest follow."""
-    _, move = take_over(backend, guarantees=limits(most_operations=7))
+    _, move = take_over(backend, guarantees=limits(most_operations=4))
     assert (sorted(move.shards), move.rest) == ([0], (1, 2))
-    assert len(move.changes) <= 7
-    _, move = take_over(backend, guarantees=limits(largest_commit=1200))
+    assert len(move.changes) == 4, "with b's record, the seat, and the removal of a"
+    _, move = take_over(backend, guarantees=limits(largest_commit=800))
     assert move.rest
     assert sorted([*move.shards, *move.rest]) == [0, 1, 2]
 
@@ -236,7 +236,7 @@ def test_who_leaves_lets_go_of_shards_seat_and_membership(backend: MemoryBackend
 
 def test_leaving_in_several_commits_keeps_the_seat_until_the_last(backend: MemoryBackend) -> None:
     """Whoever took the seat sooner would take shards whose owner still works."""
-    guarantees, new_id = limits(most_operations=7), ids()
+    guarantees, new_id = limits(most_operations=3), ids()
     steps: list[tuple[list[int], str | None, bool]] = []
     while not steps or steps[-1][2]:
         move = release_shards(backend, "a", guarantees, new_id)
@@ -291,3 +291,16 @@ def test_a_claim_is_refused_if_the_breaker_has_changed_since() -> None:
     put(backend, KEYS.breaker, CLOSED_BREAKER.after({}, (), "x", opens=True).to_json())
     for move in moves:
         assert backend.commit(move.conditions, move.changes) == Refused(KEYS.breaker)
+
+
+def test_a_record_too_large_for_any_commit_holds_up_no_other_shard(backend: MemoryBackend) -> None:
+    """Nothing can move it; it is named, and the others move."""
+    huge = Shard(owner="a", name="a", counts={f"job-{number}": {"done": 1} for number in range(300)})
+    put(backend, KEYS.shard(1), huge.to_json())
+    small = limits(largest_commit=6000, largest_value=6000)
+    view, claimed = take_over(backend, guarantees=small)
+    a, b = view.members["a"], view.members["b"]
+    own = shards_of(view, 0, 1, 2)
+    moves = [claimed, transfer(KEYS, a.record, b, own, "c", small), leave(KEYS, view, a, own, "c", small)]
+    assert [(sorted(move.shards), move.rest, move.unfit) for move in moves] == [([0, 2], (), (1,))] * 3
+    assert isinstance(backend.commit([], moves[-1].changes), Committed)

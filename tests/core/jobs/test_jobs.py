@@ -1,7 +1,7 @@
 """Jobs: written exactly, read exactly, whatever the store answers."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -10,9 +10,16 @@ from core_kit import KEYS, Garbage, decode_chunk, ids, kept_memory, limits, put,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothcluster.backend import CoordinationBackend, Entry, Guarantees
+from smoothcluster.backend import Change, Committed, Condition, CoordinationBackend, Entry, Guarantees, Refused
 from smoothcluster.clock import SYSTEM_CLOCK
-from smoothcluster.errors import DuplicateTaskError, JobClosedError, OutcomeUnknownError, UnavailableError, UsageError
+from smoothcluster.errors import (
+    CommitTooLargeError,
+    DuplicateTaskError,
+    JobClosedError,
+    OutcomeUnknownError,
+    UnavailableError,
+    UsageError,
+)
 from smoothcluster.jobs.access import ensure_spec, read_job
 from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.jobs.progress import Progress, find_loss, mark_finished, read_counts, read_progress
@@ -295,6 +302,33 @@ def test_commits_keep_to_the_stores_limits() -> None:
     backend = store(limits(most_operations=4, largest_commit=12_000))
     assert submit(backend, tasks(2000)).written == 2000
     assert len(written(backend)) == 2000
+
+
+@pytest.mark.promise(3)
+def test_a_commit_that_the_server_refuses_for_its_size_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guarantees may promise more than the server takes; a single chunk that is too large is an error."""
+    backend = store()
+    commit, most = backend.commit, 4
+
+    def refuse(conditions: Sequence[Condition], changes: Sequence[Change]) -> Committed | Refused:
+        if len(changes) > most:
+            raise CommitTooLargeError("the server says so")
+        return commit(conditions, changes)
+
+    monkeypatch.setattr(backend, "commit", refuse)
+    assert submit(backend, tasks(2000)).written == 2000
+    assert len(written(backend)) == len(set(written(backend))) == 2000
+    most = 1
+    with pytest.raises(CommitTooLargeError, match="the server says so"):
+        submit(backend, tasks(2000), "k")
+
+
+def test_a_task_larger_than_the_store_takes_is_refused_at_once() -> None:
+    """Nothing is written."""
+    backend = store(limits(largest_commit=64 * 1024))
+    with pytest.raises(UsageError, match="'large' takes 30024 bytes as JSON; this store takes tasks of 21842"):
+        submit(backend, [Task(id="small"), Task(id="large", meta="x" * 30_000)])
+    assert read_job(store_of(backend), "j") is None
 
 
 SPEC = Spec(1, None, 2, 0, "")

@@ -4,13 +4,14 @@ from dataclasses import replace
 from typing import cast
 
 import pytest
-from core_kit import Group, limits, store_of
+from core_kit import KEYS, Group, limits, put, store_of
 
 from smoothcluster import Cluster
 from smoothcluster.errors import CommitTooLargeError
 from smoothcluster.group.events import EventLog, read_events
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.model import Role
+from smoothcluster.records.shard import Shard
 
 ETCD = limits(most_operations=64)
 
@@ -117,3 +118,41 @@ def test_a_commit_too_large_is_no_outage(caplog: pytest.LogCaptureFixture) -> No
 
 def _too_large(backend: MemoryBackend, conditions: object, changes: object) -> object:
     raise CommitTooLargeError("too large, the server says")
+
+
+@pytest.mark.promise(7)
+def test_a_shard_that_no_commit_can_take_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """The member claims all others, and goes on; it tries again once the record has changed."""
+    group = Group(shards=4, guarantees=limits(largest_commit=8000, largest_value=8000))
+    huge = Shard(counts={f"job-{number}": {"done": 1} for number in range(430)})
+    group.store.guarantees = limits()
+    put(group.backend, KEYS.shard(2), huge.to_json())
+    group.store.guarantees = group.guarantees
+    loop = group.member()
+    commits: list[object] = []
+    group.turn(loop, times=10)
+    group.store.observers.append(commits.append)
+    group.turn(loop, times=10)
+    assert group.owners() == ["m_0", "m_0", None, "m_0"]
+    assert commits == []
+    assert caplog.messages == ["shard 2 has no owner: no commit is large enough for the shard's record"]
+    put(group.backend, KEYS.shard(2), Shard().to_json())
+    group.clock.advance(10 / 3)
+    group.turn(loop, times=10)
+    assert group.owners() == ["m_0"] * 4
+
+
+@pytest.mark.promise(7)
+def test_a_shard_that_no_commit_can_transfer_stays_and_is_worked_on(caplog: pytest.LogCaptureFixture) -> None:
+    """The others are transferred."""
+    group = Group(2, 0, shards=4, guarantees=limits(largest_commit=8000, largest_value=8000))
+    first = group.member()
+    group.turn(first, times=10)
+    assert first.life is not None
+    works = first.life.workload.works
+    works[0].record.counts = {f"job-{number}": {"done": 1} for number in range(430)}
+    second = group.member()
+    group.turn(second, first, times=20)
+    assert group.owners() == ["m_0", "m_1", "m_0", "m_0"]
+    assert [work.moving for work in works.values()] == [False] * 3
+    assert caplog.messages.count("shard 0 stays with its owner: no commit is large enough for the shard's record") == 1

@@ -154,26 +154,34 @@ def test_a_commit_counted_too_small_is_built_anew(
 
     monkeypatch.setattr(Room, "reserve", miscounted)
     bench = Bench(SMALL, 200)
-    ids = [f"page-{number}" for number in range(60)]
-    bench.chunk("j-0", *ids)
-    work = bench.own()
-    started = 0
+    ids = [f"page-{number}" for number in range(240)]
+    for chunk in range(8):
+        bench.chunk(f"j-{chunk}", *ids[chunk::8])
+    work, started = bench.own(), 0
     with caplog.at_level(logging.ERROR, "smoothcluster"):
-        while len(recorded(bench)) < len(ids):
-            runs = bench.start(work, 60)
-            for run in runs:
+        for _ in range(2000):
+            if len(recorded(bench)) == len(ids):
+                break
+            # Each commit records outcomes and links, and admits chunks whose tasks it starts.
+            work.backlog.fill(300)
+            for run in bench.commit(work, 40):
                 started += 1
-                links = [Task(id=f"{run.task.id}.{number}") for number in range(7)]
+                links = [Task(id=f"{run.task.id}.{number}") for number in range(7 if run.task.id[-1] != "0" else 90)]
                 ending = failed(run) if run.task.id.endswith("7") else done(run, *links, value=f'"{"v" * 900}"')
                 work.finish(ending, 0.0)
-            drain(bench, work)
-            work.backlog.stale = True
+    drain(bench, work, 2000)
     assert started == len(ids), "no task ran again"
     assert sorted(outcome.task_id for outcome in recorded(bench)) == sorted(ids)
-    assert len(written(bench)) == len(set(written(bench))) == 54 * 7
+    assert len(written(bench)) == len(set(written(bench))) == 192 * 7 + 24 * 90
     counts = bench.read().record.counts["j"]
-    assert (counts["done"], counts["failed"], counts["added"], counts.get("skipped", 0)) == (54, 6, 54 * 7, 0)
+    assert (counts["done"], counts["failed"], counts["added"], counts.get("skipped", 0)) == (
+        216,
+        24,
+        192 * 7 + 24 * 90,
+        0,
+    )
     assert "larger than the store takes" in caplog.text
+    assert [event["kind"] for event in bench.events] == ["too_large"]
 
 
 def test_an_unsettled_commit_is_never_built_anew() -> None:

@@ -6,6 +6,7 @@ from threading import Event
 import pytest
 from core_kit import KEYS, Bench, HandPool, Kennel, News, died, done, failed, limits, put
 
+from smoothcluster.backend import Guarantees
 from smoothcluster.jobs.chunks import encode_task
 from smoothcluster.model import Outcome, State, Task
 from smoothcluster.pool import RunState
@@ -166,6 +167,28 @@ def test_what_its_former_owners_have_proved_is_not_run_again(bench: Bench) -> No
     assert work.unsaid()
     assert bench.commit(work, 10, apart=10) == []
     assert [(each.state, each.attempts) for each in recorded(bench)] == [(State.QUARANTINED, 2)]
+
+
+@pytest.mark.parametrize(
+    "guarantees", [limits(largest_value=19_800), limits(largest_commit=20_000)], ids=["value", "commit"]
+)
+def test_a_task_too_large_for_the_quarantine_fails(guarantees: Guarantees) -> None:
+    """The task with the evidence exceeds what the store takes; the outcome says why the task ended all the same."""
+    bench = Bench(guarantees)
+    texts = [encode_task(Task(id="a", meta="m" * 19_500)), encode_task(Task(id="b"))]
+    bench.store.guarantees = limits()
+    put(bench.backend, KEYS.chunk(0, "j-0"), f"[{','.join(texts)}]".encode())
+    bench.store.guarantees = guarantees
+    guilty = [GONE, "y@1:alone", "y@1:process_gone"]
+    work = bench.own(0, Shard(open={"j-0": OpenChunk(2, blame={0: guilty, 1: guilty})}))
+    work.backlog.reopen()
+    while work.unsaid():
+        assert bench.commit(work) == []
+    assert [(outcome.task_id, str(outcome.state)) for outcome in recorded(bench)] == [
+        ("a", "failed"), ("b", "quarantined"),
+    ]  # fmt: skip
+    assert "its process ended whenever it ran" in (recorded(bench)[0].error or "")
+    assert len(bench.backend.keys(KEYS.quarantine)) == 1
 
 
 def test_a_verdict_waits_until_it_fits() -> None:
