@@ -115,7 +115,10 @@ class Submission:
         size = sum(packet.size + PACKET_HEAD_BYTES for packet in packets)
         if size > self._room or len(packets) + 1 > self._limits.most_operations:
             return False
-        self._commit(packets, len(whole), JOB_SEALED)
+        try:
+            self._commit(packets, len(whole), JOB_SEALED)
+        except CommitTooLargeError:
+            return False  # The server takes less than promised.
         self.written = len(whole)
         return True
 
