@@ -36,13 +36,7 @@ def read_chunk(name: str, value: bytes, open_size: int | None = None) -> list[Re
     Raise GarbageError if nobody can tell how many tasks the chunk has: neither the shard's record, nor the name, nor an
     array with a readable task.
     """
-    try:
-        elements = _elements(value)
-        after: list[Any] = []
-        whole, reason = True, f"the chunk has {len(elements)} readable tasks"
-    except GarbageError as error:
-        elements, after, whole = split_array(as_text(value), 1, "]", '{"id":') if value[:1] == b"[" else ([], [], False)
-        reason = str(error)
+    elements, after, whole, reason = _split(value)
     counted = open_size if open_size is not None else size_of(name)
     if counted is None and not (whole and elements):
         raise GarbageError(f"the record is not a chunk: {reason}")
@@ -56,6 +50,23 @@ def read_chunk(name: str, value: bytes, open_size: int | None = None) -> list[Re
         # A stranger's record: its tasks are not among the tasks that the job counts.
         raise GarbageError(f"the record is not a chunk: {_reason(tasks)}")
     return tasks
+
+
+def least_size(value: bytes) -> int:
+    """Return how many tasks a damaged chunk has at least."""
+    elements, after, _, _ = _split(value)
+    return len(elements) + len(after)
+
+
+def _split(value: bytes) -> tuple[list[Any], list[Any], bool, str]:
+    """Return the elements before and after the damage, whether the array is whole, and a description."""
+    try:
+        elements = _elements(value)
+    except GarbageError as error:
+        if value[:1] != b"[":
+            return [], [], False, str(error)
+        return *split_array(as_text(value), 1, "]", '{"id":'), str(error)
+    return elements, [], True, f"the chunk has {len(elements)} readable tasks"
 
 
 def _elements(value: bytes) -> list[Any]:

@@ -67,7 +67,7 @@ class JobCounts:
     whole: bool = True
     """False if the record of a shard was unreadable: the counts of this shard are missing from the sums."""
     open_chunks: int = 0
-    """How many chunks of the job members have admitted and not finished."""
+    """How many chunks of the job members have admitted and not finished, where each queue counts as one chunk."""
 
     @property
     def written(self) -> int:
@@ -139,6 +139,7 @@ def sum_counts(job: str, record: Versioned[Job], shards: Sequence[Versioned[Shar
     tallies = [shard.counts.get(job, {}) for shard in readable]
     sums = {what: sum(tally.get(what, 0) for tally in tallies) for what in COUNT_NAMES}
     chunks = sum(job_of(name) == job for shard in readable for name in shard.open)
+    chunks += sum(job in shard.queues and shard.queues[job].tasks > 0 for shard in readable)
     return JobCounts(record.version, record.record, sums, len(readable) == len(shards), chunks)
 
 

@@ -150,7 +150,9 @@ class Adoption:
     def _waits(self, view: View, number: int) -> bool:
         """Whether a shard has tasks, open or waiting."""
         read = view.shards[number]
-        return read is not None and bool(read.record.open or self._store.backend.keys(self._store.keys.tasks(number)))
+        if read is None:
+            return False
+        return read.record.has_tasks() or bool(self._store.backend.keys(self._store.keys.tasks(number)))
 
 
 def _advice(why: str) -> str:

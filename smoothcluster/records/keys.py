@@ -1,5 +1,11 @@
 """Keys of a group: the place of each record in the store."""
 
+import re
+from functools import lru_cache
+
+_QUEUED_PATTERN = re.compile(r"-q(0|[1-9a-f][0-9a-f]{0,15})$")
+"""The end of the name of a chunk that an owner merged. No other chunk's own part begins with a ``q``."""
+
 
 class Keys:
     """Where each record of a group lies."""
@@ -29,10 +35,16 @@ class Keys:
         return f"{self.jobs}/{job}"
 
     def tasks(self, shard: int) -> str:
+        """The directory of the chunks that submitters and handlers write. The owner of the shard lists it."""
         return f"{self._group}/tasks/{shard}"
 
+    def queue(self, shard: int) -> str:
+        """The directory of the chunks that the owner of the shard merges. Nobody lists it in the daily work."""
+        return f"{self._group}/queue/{shard}"
+
     def chunk(self, shard: int, name: str) -> str:
-        return f"{self._group}/tasks/{shard}/{name}"
+        """The place of a chunk, by its name."""
+        return f"{self.tasks(shard) if queue_number(name) is None else self.queue(shard)}/{name}"
 
     def seen(self, job: str, shard: int) -> str:
         return f"{self._group}/seen/{job}/{shard}"
@@ -49,6 +61,18 @@ class Keys:
     @property
     def all_events(self) -> str:
         return f"{self._group}/events"
+
+
+def queued_name(job: str, number: int) -> str:
+    """The name of the chunk with this *number* in the queue of *job* on a shard."""
+    return f"{job}-q{number:x}"
+
+
+@lru_cache(4096)
+def queue_number(name: str) -> int | None:
+    """The number of a chunk in its queue, read from its *name*; None if the chunk is in no queue."""
+    found = _QUEUED_PATTERN.search(name)
+    return int(found[1], 16) if found is not None else None
 
 
 def last_part(key: str) -> str:

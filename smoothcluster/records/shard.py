@@ -43,6 +43,25 @@ class OpenChunk:
         return self.fails.get(index, 0) + count_starts(self.blame.get(index, ()))
 
 
+@dataclass(slots=True)
+class JobQueue:
+    """The queue of merged chunks of one job on a shard. The chunks with the numbers from *head* to *tail* wait.
+
+    A number is never used twice, so the record keeps the numbers of an empty queue until the job is finished.
+    """
+
+    head: int = 0
+    tail: int = 0
+    tasks: int = 0
+    """Number of tasks in all waiting chunks, those in *damaged* chunks among them."""
+    damaged: list[int] = field(default_factory=list[int])
+    """Numbers, below *head*, of waiting chunks that could not be read."""
+
+    def copy(self) -> "JobQueue":
+        """Return a deep copy, so that changes leave the original alone."""
+        return JobQueue(self.head, self.tail, self.tasks, list(self.damaged))
+
+
 def bits(bitmap: int) -> Iterable[int]:
     """The positions of the set bits, lowest first."""
     while bitmap:
@@ -70,6 +89,8 @@ class Shard:
     open: dict[str, OpenChunk] = field(default_factory=dict[str, OpenChunk])
     counts: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     """For each job: how many tasks this shard added, skipped and recorded, by `COUNT_NAMES`."""
+    queues: dict[str, JobQueue] = field(default_factory=dict[str, JobQueue])
+    """For each job with merged chunks: the numbers of the chunks that wait."""
 
     def copy(self) -> "Shard":
         """Return a deep copy, so that changes leave the original alone."""
@@ -81,7 +102,12 @@ class Shard:
             self.id,
             {name: chunk.copy() for name, chunk in self.open.items()},
             {job: dict(tally) for job, tally in self.counts.items()},
+            {job: queue.copy() for job, queue in self.queues.items()},
         )
+
+    def has_tasks(self) -> bool:
+        """Whether the record knows of tasks without an outcome. There may be more, in chunks that were not admitted."""
+        return bool(self.open) or any(queue.tasks for queue in self.queues.values())
 
     def count(self, job: str, what: str, by: int = 1) -> None:
         tally = self.counts.setdefault(job, {})
@@ -100,6 +126,7 @@ class Shard:
                     for name, o in self.open.items()
                 },
                 "counts": self.counts,
+                "queues": {job: [q.head, q.tail, q.tasks, q.damaged] for job, q in self.queues.items()},
             }
         )
 
@@ -118,6 +145,7 @@ class Shard:
                     job: {what: expect(int, n) for what, n in expect_object(tally).items()}
                     for job, tally in expect_object(data["counts"]).items()
                 },
+                queues={job: _queue(each) for job, each in expect_object(data["queues"]).items()},
             )
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise GarbageError(f"the record is not a shard: {error!r:.80}") from None
@@ -127,6 +155,19 @@ def _chunk(name: str) -> str:
     if not CHUNK_NAME_PATTERN.fullmatch(name):
         raise ValueError(f"{name!r:.40} is not the name of a chunk")
     return name
+
+
+def _queue(data: object) -> JobQueue:
+    head, tail, tasks, damaged = expect_array(data)
+    queue = JobQueue(
+        expect(int, head), expect(int, tail), expect(int, tasks), [expect(int, each) for each in expect_array(damaged)]
+    )
+    chunks = queue.tail - queue.head + len(queue.damaged)
+    if not 0 <= queue.head <= queue.tail or not chunks <= queue.tasks <= queue.tail * MOST_CHUNK_TASKS:
+        raise ValueError(f"{data!r:.40} is not a queue")
+    if len(set(queue.damaged)) < len(queue.damaged) or any(not 0 <= each < queue.head for each in queue.damaged):
+        raise ValueError("a damaged chunk is not in its queue")
+    return queue
 
 
 def _seconds(data: object) -> float:

@@ -1,35 +1,24 @@
-"""Backlog of one shard: the waiting tasks, in chunks that are listed, read, and admitted once each.
+"""Backlog of one shard: the tasks that are open, and the `Frontier` of those that are not open yet.
 
-A chunk is *listed* when the owner knows the name, *read* when the tasks are in memory, and *open* once the shard's
-owner has admitted the chunk. To admit a chunk, the owner skips tasks with ids already in the job, and adds the other
-ids to ``seen`` in the same commit. The owner keeps only the name of a listed chunk, so a long queue costs little
-memory. Jobs take turns, a chunk each.
+A chunk is *open* once the shard's owner has admitted the chunk. To admit a chunk, the owner skips tasks with ids that
+the job has already, and adds the other ids to ``seen`` in the same commit.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from math import inf
+from collections.abc import Callable, Container, Mapping
 from types import MappingProxyType
 from typing import cast
 
 from smoothcluster.backend import Entry
-from smoothcluster.errors import BackendError
 from smoothcluster.group.store import GroupStore
-from smoothcluster.jobs.chunk_reading import ReadTask, UnreadableTask, lost_chunk, read_chunk
-from smoothcluster.jobs.chunks import CHUNK_TASKS, digest, job_of, size_of
+from smoothcluster.jobs.chunk_reading import ReadTask, UnreadableTask, lost_chunk
+from smoothcluster.jobs.chunks import job_of
 from smoothcluster.pool import Run
-from smoothcluster.records.codec import GarbageError
-from smoothcluster.records.keys import last_part
 from smoothcluster.records.shard import OpenChunk, Shard
+from smoothcluster.work.frontier import Frontier
 from smoothcluster.work.pauses import Pauses, Place
 from smoothcluster.work.seen_ids import SeenIds
 from smoothcluster.work.verdict import Stage, stage
-
-MOST_CHUNKS_PER_READ = 256
-"""Most chunks that one read fetches. The chunks that handlers add have few tasks each."""
-
-LISTING_SHARE = 0.05
-"""Share of the time that goes into listing a shard's chunks again while listed chunks wait."""
 
 
 def place_of(run: Run) -> Place:
@@ -64,23 +53,29 @@ class Backlog:
         """Admitted tasks that nobody can read: to be recorded as failed."""
         self.tasks: dict[str, list[ReadTask]] = {}
         """The tasks of each open chunk, once read."""
-        self.stale = True
-        """Whether the store may hold unlisted chunks."""
-        self._arm, self._armed, self._suspicious, self._report = arm, False, suspicious, store.report
+        self._suspicious, self._report = suspicious, store.report
         self.pauses = Pauses(record, store.clock.monotonic())
         """Admitted tasks that wait for their next try."""
-        self._unread, self._known = deque(record.open), set(record.open)
-        self._read: deque[tuple[str, list[ReadTask]]] = deque()
-        self._listed: dict[str, deque[str]] = {}
-        self._clock, self._next_listing = store.clock, -inf
-        """While listed chunks wait, the time before which the chunks are not listed again."""
-        self.seen = SeenIds(number, store, map(job_of, record.open))  # No chunk is read before the ids of its job.
+        self._unread = deque(record.open)
+        # No listed chunk is read before the ids of its job.
+        ahead = [*map(job_of, record.open), *(job for job, queue in record.queues.items() if queue.tasks)]
+        self.seen = SeenIds(number, store, ahead)
+        self.frontier = Frontier(number, record, store, arm, self.seen)
         self._admitted: list[tuple[str, list[bytes]]] = []  # What was added to `seen` since the last `save`.
-        self._number, self._record, self._backend, self._keys = number, record, store.backend, store.keys
+        self._number, self._record, self._keys = number, record, store.keys
+
+    @property
+    def stale(self) -> bool:
+        """Whether the store may hold unlisted chunks."""
+        return self.frontier.stale
+
+    @stale.setter
+    def stale(self, stale: bool) -> None:
+        self.frontier.stale = stale
 
     def promising(self) -> bool:
         """Whether there may be tasks to start; `fill` finds out."""
-        return bool(self.restarts or self.queue or self._unread or self._read or self._listed or self.stale)
+        return bool(self.restarts or self.queue or self._unread or self.frontier.promising())
 
     def unread(self) -> list[str]:
         """The keys of the open chunks of a former owner that are still to be read by `reopen`."""
@@ -91,51 +86,34 @@ class Backlog:
         return any(self._record.open[name].blame for name in self._unread)
 
     def fill(self, want: int) -> None:
-        """Read chunks from the store until *want* tasks could be started, or no chunks are left.
-
-        Chunks of a job whose ids take several slices to load are left for later calls.
-        """
+        """Read chunks from the store until *want* tasks could be started, or no chunks are left."""
         self.reopen()
         waiting = len(self.restarts) + len(self.queue)
-        if waiting >= want:
-            return
-        if self.stale and (not self._listed or self._clock.monotonic() >= self._next_listing):
-            self._list()
-        ready = waiting + sum(len(tasks) for _, tasks in self._read)
-        self._fetch(want - ready)
+        if waiting < want:
+            self.frontier.fill(want - waiting)
 
-    def admit(self, fits: Callable[[str, int], bool]) -> tuple[str, list[bytes]] | None:
-        """Open the next read chunk, if *fits*, given the job and the number of tasks. Return name and new digests.
+    def open(self, name: str, tasks: list[ReadTask], repeats: Container[int] = ()) -> None:
+        """Open a chunk: its *tasks* may be started, except for the *repeats*, given by their places in the chunk.
 
         The caller must commit, at once and together, the shard's record and the digests.
         """
-        if not self._read:
-            return None
-        name, tasks = self._read[0]
-        job = job_of(name)
-        if not fits(job, len(tasks)):
-            return None
-        self._read.popleft()
-        seen = self.seen.of(job)
         chunk = self._record.open[name] = OpenChunk(len(tasks))
         self.tasks[name] = tasks
-        fresh: list[bytes] = []
         for index, task in enumerate(tasks):
-            mark = digest(task.id)
-            if seen.add(mark):
-                fresh.append(mark)
-                (self.unreadable if isinstance(task, UnreadableTask) else self.queue).append((name, index))
-            else:
+            if index in repeats:
                 chunk.closed |= 1 << index
-                self._record.count(job, "skipped")
-        self._admitted.append((job, fresh))
-        return name, fresh
+            else:
+                (self.unreadable if isinstance(task, UnreadableTask) else self.queue).append((name, index))
+
+    def note_admitted(self, job: str, marks: list[bytes]) -> None:
+        """Note digests that were added to `seen`, for `save`."""
+        self._admitted.append((job, marks))
 
     def save(self) -> Callable[[], None]:
         """Return a function that restores the present state, if no chunk is read in between."""
-        named = ("restarts", "queue", "suspects", "to_quarantine", "unreadable", "_read")
+        named = ("restarts", "queue", "suspects", "to_quarantine", "unreadable")
         queues = {name: deque(getattr(self, name)) for name in named}
-        tasks, pauses = dict(self.tasks), self.pauses.save()
+        tasks, parts = dict(self.tasks), (self.pauses.save(), self.frontier.save())
         admitted = self._admitted = []
 
         def restore() -> None:
@@ -146,7 +124,8 @@ class Backlog:
             for job, marks in admitted:
                 for mark in marks:
                     self.seen.of(job).discard(mark)
-            pauses()
+            for part in parts:
+                part()
 
         return restore
 
@@ -157,50 +136,11 @@ class Backlog:
     def forget_job(self, job: str) -> None:
         """Drop the digests of a finished job: no further tasks will come."""
         self.seen.forget(job)
+        self.frontier.forget(job)
 
     def relist(self) -> None:
         """Forget all chunks listed or read, but not admitted: the store may have lost them since."""
-        self._listed.clear()
-        self._read.clear()
-        self._known = set(self._record.open)
-        self.stale = True
-
-    def _list(self) -> None:
-        if not self._armed:
-            self._arm()
-            self._armed = True
-        self.stale = False  # Before reading: what comes while we read must not be forgotten.
-        began = self._clock.monotonic()
-        try:
-            names = [last_part(key) for key in self._backend.keys(self._keys.tasks(self._number))]
-        except BackendError:
-            self.stale = True
-            raise
-        here = set(names)
-        # Finished and deleted chunks need not be known any longer; open chunks must be.
-        self._known = (self._known & here) | set(self._record.open)
-        for name in names:
-            if name in self._known:
-                continue
-            self._known.add(name)
-            try:
-                self._listed.setdefault(job_of(name), deque()).append(name)
-            except GarbageError as error:
-                self._report(self._keys.chunk(self._number, name), str(error))
-        # The names of all waiting chunks are read each time. So the more chunks wait, the seldomer are they listed.
-        ended = self._clock.monotonic()
-        self._next_listing = ended + (ended - began) / LISTING_SHARE
-
-    def _next_name(self) -> str | None:
-        """Take the next listed chunk of a job with loaded ids; None if there is none."""
-        job = next((job for job in self._listed if self.seen.load(job)), None)
-        if job is None:
-            return None
-        names = self._listed.pop(job)
-        name = names.popleft()
-        if names:
-            self._listed[job] = names
-        return name
+        self.frontier.relist()
 
     def reopen(self, ahead: Mapping[str, Entry] = MappingProxyType({})) -> None:
         """Read, once, the open chunks of a former owner. They are admitted, so their tasks can start at once.
@@ -208,7 +148,7 @@ class Backlog:
         Chunks read *ahead*, by key, are not read again: the contents of a chunk never change.
         """
         names = list(self._unread)
-        found = self._contents(names, ahead)
+        found = dict(self.frontier.contents(names, ahead))
         self._unread.clear()
         for name in names:
             chunk = self._record.open[name]
@@ -251,39 +191,3 @@ class Backlog:
         """Return place holders for the tasks of an open chunk that a stranger deleted."""
         self._report(self._keys.chunk(self._number, name), "the store has lost this open chunk")
         return lost_chunk(name, chunk.size)
-
-    def _fetch(self, tasks: int) -> None:
-        """Read chunks that hold so many *tasks* together, as far as there are any."""
-        names: list[str] = []
-        try:
-            while tasks > 0 and len(names) < MOST_CHUNKS_PER_READ and (name := self._next_name()) is not None:
-                names.append(name)
-                tasks -= size_of(name) or CHUNK_TASKS
-            self._read.extend(self._contents(names).items())
-        except BackendError:
-            self._known.difference_update(names)
-            self.stale = True
-            raise
-
-    def _contents(
-        self, names: Iterable[str], ahead: Mapping[str, Entry] = MappingProxyType({})
-    ) -> dict[str, list[ReadTask]]:
-        """The tasks of each chunk in *names* that exists, with place holders for unreadable tasks."""
-        keys = [self._keys.chunk(self._number, name) for name in names]
-        missing = [key for key in keys if key not in ahead]
-        entries = [*(ahead[key] for key in keys if key in ahead), *(self._backend.get_many(missing) if missing else [])]
-        found: dict[str, list[ReadTask]] = {}
-        for entry in entries:
-            if entry is None:
-                continue  # The chunk was finished and deleted after a slower read had listed the name.
-            name = last_part(entry.key)
-            chunk = self._record.open.get(name)
-            try:
-                found[name] = tasks = read_chunk(name, entry.value, chunk.size if chunk is not None else None)
-            except GarbageError as error:
-                self._report(entry.key, str(error))
-                continue
-            bad = [task for task in tasks if isinstance(task, UnreadableTask)]
-            if bad:
-                self._report(entry.key, f"{len(bad)} of {len(tasks)} tasks are not readable: {bad[0].error}")
-        return found

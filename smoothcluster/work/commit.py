@@ -11,13 +11,14 @@ from typing import cast
 
 from smoothcluster.backend import Change, Create, Delete, Update
 from smoothcluster.jobs.chunk_reading import UnreadableTask
-from smoothcluster.jobs.chunks import DIGEST_BYTES, digest, job_of, largest_chunk
+from smoothcluster.jobs.chunks import digest, job_of, largest_chunk
 from smoothcluster.model import State
 from smoothcluster.pool import Run
 from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.results import encode_outcome, encode_outcomes
 from smoothcluster.records.shard import Shard
 from smoothcluster.work.added import AddedTasks
+from smoothcluster.work.admission import KEY_END_BYTES, Admission
 from smoothcluster.work.backlog import Backlog, place_of
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.pauses import Place
@@ -25,17 +26,11 @@ from smoothcluster.work.pending_commit import PendingCommit
 from smoothcluster.work.room import Room
 from smoothcluster.work.sent_tasks import Mark
 
-KEY_END_BYTES = 48
-"""Bytes reserved for the part of a new key behind the shard's number and the job."""
-
 OUTCOME_BYTES = 64
 """Bytes reserved for the framing of an outcome."""
 
 OUTCOMES_HEAD_BYTES = 256
 """Bytes reserved for a record of outcomes besides the outcomes."""
-
-OPEN_CHUNK_BYTES = 640
-"""Bytes by which an admitted chunk lets the record grow, with the counts of the job and without the bitmaps."""
 
 
 class NoRoomError(Exception):
@@ -61,8 +56,7 @@ class CommitBuilder:
         self._results: dict[str, list[str]] = {}
         self._sizes: dict[str, int] = {}
         """Bytes of each job's results, estimated from above."""
-        self._marks: dict[str, list[bytes]] = {}
-        """Digests of admitted tasks, by job."""
+        self.admission = Admission(number, record, backlog, context.store, self.room, self.changes)
 
     # Outcomes
 
@@ -226,30 +220,7 @@ class CommitBuilder:
             self.changes.append(Create(self._context.store.keys.chunk(packet.shard, name), packet.value()))
             self._record.count(job, "added", len(packet.texts))
 
-    # Chunks to admit, and what finished jobs leave
-
-    def admit(self) -> bool:
-        """Open another chunk, if there is a chunk and the commit has room. Skipped repeats are closed at once."""
-        admitted = self._backlog.admit(self._reserve_chunk)
-        if admitted is None:
-            return False
-        name, marks = admitted
-        self._marks[job_of(name)] += marks
-        self.drop_if_finished(name)
-        return True
-
-    def _reserve_chunk(self, job: str, tasks: int) -> bool:
-        """Reserve room to admit a chunk of so many *tasks* of *job*; return whether there is enough."""
-        growth, keys, marks = OPEN_CHUNK_BYTES + tasks // 2, self._context.store.keys, self._marks.get(job)
-        if not self.room.reserve_growth(growth, needed=not self._record.open):
-            return False
-        names = len(keys.seen("", self._number)) + len(keys.tasks(self._number)) + OPEN_CHUNK_BYTES
-        # The digests of a job are one record: few enough, because the shard's record needs more room for each start.
-        # The chunk is deleted if all tasks are repeats.
-        if not self.room.reserve(DIGEST_BYTES * tasks + growth + names, 1 + (marks is None)):
-            return False
-        self._marks.setdefault(job, [])
-        return True
+    # The records of finished jobs
 
     def delete_finished_jobs(self, keys_by_job: dict[str, list[str]]) -> None:
         """Delete the keys of finished jobs, while the commit has room. The counts go with the last key."""
@@ -259,6 +230,7 @@ class CommitBuilder:
             if not keys:
                 del keys_by_job[job]
                 self._record.counts.pop(job, None)
+                self._record.queues.pop(job, None)
                 self._backlog.forget_job(job)
 
     # The finished commit
@@ -269,7 +241,7 @@ class CommitBuilder:
         for job, outcomes in self._results.items():
             key = f"{keys.results(job, self._number)}/{record.seq:010d}"
             self.changes.append(Create(key, encode_outcomes(self._context.member, record.epoch, outcomes)))
-        for job, marks in self._marks.items():
+        for job, marks in self.admission.marks.items():
             if marks:
                 self.changes.append(Create(f"{keys.seen(job, self._number)}/{record.seq:010d}", b"".join(marks)))
         record.seq += 1

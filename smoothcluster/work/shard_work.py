@@ -188,6 +188,7 @@ class ShardWork:
         if not self.moving:
             self._start_suspects(apart, draft, alone=alone)
             self._start(want, draft, now)
+            draft.admission.merge()
         draft.delete_finished_jobs(self.news.forgotten)
         if spoke or draft.changes or draft.starts:
             self.backlog.pauses.note(now)
@@ -229,8 +230,6 @@ class ShardWork:
         self._context.store.report(key, "in the way of, or missing from, a commit of its shard's owner")
         self.pending = self.pending.without(key)
 
-    # Build a commit
-
     def _record_outcomes(self, draft: CommitBuilder, now: float) -> None:
         """Record finished runs, and the tasks added by them, while the commit has room."""
         while self.news.finished and draft.make_room(self.news.finished[0]):
@@ -268,7 +267,7 @@ class ShardWork:
         """Mark up to *want* tasks as running, admitting chunks as needed."""
         self.backlog.put_back_due(now)
         waiting = self.backlog
-        while len(draft.starts) < want and (waiting.restarts or waiting.queue or draft.admit()):
+        while len(draft.starts) < want and (waiting.restarts or waiting.queue or draft.admission.admit()):
             if waiting.restarts or waiting.queue:
                 if not draft.room.reserve_start():
                     return

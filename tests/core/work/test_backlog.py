@@ -5,13 +5,19 @@ from collections.abc import Callable
 import pytest
 from core_kit import KEYS, Garbage, put, store_of
 
-from smoothcluster.backend import CoordinationBackend, Delete, Entry
+from smoothcluster.backend import Change, CoordinationBackend, Create, Delete, Entry
 from smoothcluster.errors import UnavailableError
-from smoothcluster.jobs.chunks import digest
-from smoothcluster.memory import MemoryBackend
-from smoothcluster.records.shard import OpenChunk, Shard
+from smoothcluster.jobs.chunk_reading import read_chunk
+from smoothcluster.jobs.chunks import digest, encode_task
+from smoothcluster.memory import WEAKEST, MemoryBackend
+from smoothcluster.model import Task
+from smoothcluster.records.keys import queued_name
+from smoothcluster.records.shard import JobQueue, OpenChunk, Shard
 from smoothcluster.testing import Faulty, HeldClock
-from smoothcluster.work.backlog import LISTING_SHARE, Backlog
+from smoothcluster.work.admission import Admission
+from smoothcluster.work.backlog import Backlog
+from smoothcluster.work.frontier import LISTING_SHARE, MOST_LISTED_CHUNKS
+from smoothcluster.work.room import Room
 
 
 @pytest.fixture
@@ -36,12 +42,18 @@ def waiting(
     return Backlog(0, record or Shard(), store_of(backend, report), arm)
 
 
+def admission(backlog: Backlog, changes: list[Change] | None = None) -> Admission:
+    """The admission of a commit with all the room there is."""
+    record, store = backlog.frontier._record, store_of(MemoryBackend())
+    return Admission(0, record, backlog, store, Room(record, WEAKEST, 1), [] if changes is None else changes)
+
+
 def admitted(backlog: Backlog) -> list[str]:
-    """Admit all that was read; the chunks' names."""
-    names: list[str] = []
-    while (found := backlog.admit(lambda job, tasks: True)) is not None:
-        names.append(found[0])
-    return names
+    """Admit all that was read; the names of the chunks that are open now, and were not."""
+    before = set(backlog.tasks)
+    while admission(backlog).admit():
+        pass
+    return [name for name in backlog.tasks if name not in before]
 
 
 def queued(backlog: Backlog) -> list[str]:
@@ -64,7 +76,6 @@ def test_no_more_is_read_than_is_wanted(backend: MemoryBackend) -> None:
         write(backend, f"a-{number}", f"t{number}")
     backlog = waiting(backend)
     backlog.fill(1)
-    assert backlog.admit(lambda job, tasks: tasks != 1) is None, "it has one task"
     assert admitted(backlog) == ["a-0"]
     assert backlog.promising()
 
@@ -188,10 +199,150 @@ def test_admitting_tells_the_new_ids_and_skips_repeats(backend: MemoryBackend) -
     record = Shard()
     backlog = waiting(backend, record)
     backlog.fill(10_000)
-    assert backlog.admit(lambda job, tasks: True) == ("a-0", [digest("new")])
-    assert backlog.admit(lambda job, tasks: True) == ("a-1", [digest("newer")])
+    for name, mark, closed in (("a-0", "new", 0b01), ("a-1", "newer", 0b101)):
+        commit = admission(backlog)
+        assert commit.admit()
+        assert (commit.marks, record.open[name].closed) == ({"a": [digest(mark)]}, closed)
     assert queued(backlog) == ["new", "newer"]
-    assert (record.counts, record.open["a-0"].closed, record.open["a-1"].closed) == ({"a": {"skipped": 3}}, 0b01, 0b101)
+    assert record.counts == {"a": {"skipped": 3}}
+
+
+def test_small_chunks_are_opened_as_one_without_repeats(backend: MemoryBackend) -> None:
+    """The chunks are deleted in the commit that creates the merged chunk."""
+    put(backend, f"{KEYS.seen('a', 0)}/0", digest("known"))
+    write(backend, "a-0+2", "known", "new")
+    write(backend, "a-1+3", "new", "newer", "newest")
+    record, changes = Shard(), list[Change]()
+    backlog = waiting(backend, record)
+    backlog.fill(10)
+    commit = admission(backlog, changes)
+    assert commit.admit()
+    texts = [encode_task(Task(id=each)) for each in ("new", "newer", "newest")]
+    assert changes == [
+        Delete(KEYS.chunk(0, "a-0+2")),
+        Delete(KEYS.chunk(0, "a-1+3")),
+        Create(KEYS.chunk(0, "a-q0"), f"[{','.join(texts)}]".encode()),
+    ]
+    assert KEYS.chunk(0, "a-q0") == f"{KEYS.queue(0)}/a-q0"
+    assert commit.marks == {"a": [digest("new"), digest("newer"), digest("newest")]}
+    assert (record.counts, record.queues) == ({"a": {"skipped": 2}}, {"a": JobQueue(1, 1)})
+    assert list(record.open) == ["a-q0"]
+    assert queued(backlog) == ["new", "newer", "newest"]
+
+
+def test_chunks_with_repeats_only_are_deleted(backend: MemoryBackend) -> None:
+    """Whether there is one, or there are several."""
+    put(backend, f"{KEYS.seen('a', 0)}/0", digest("known"))
+    put(backend, f"{KEYS.seen('b', 0)}/0", digest("known"))
+    for name in ("a-0+1", "a-1+1", "b-0+1"):
+        write(backend, name, "known")
+    record, changes = Shard(), list[Change]()
+    backlog = waiting(backend, record)
+    backlog.fill(10)
+    while admission(backlog, changes).admit():
+        pass
+    assert changes == [Delete(KEYS.chunk(0, name)) for name in ("a-0+1", "a-1+1", "b-0+1")]
+    assert (record.open, record.queues, record.counts) == ({}, {}, {"a": {"skipped": 2}, "b": {"skipped": 1}})
+
+
+class Owner:
+    """An owner whose commits all reach the store."""
+
+    def __init__(self, backend: MemoryBackend) -> None:
+        self.backend, self.record, self.report = backend, Shard(), Garbage()
+        self.succeed()
+
+    def succeed(self) -> None:
+        """Another owner reads the record and takes over; what was open is done."""
+        self.record = Shard.from_json(self.record.to_json())
+        self.record.open.clear()
+        self.backlog = waiting(self.backend, self.record, self.report)
+
+    def commit(self, want: int) -> list[str]:
+        """Admit tasks until *want* could be started, then merge; the ids of the tasks that were opened."""
+        self.backlog.stale = True
+        self.backlog.fill(want)
+        changes = list[Change]()
+        commit = admission(self.backlog, changes)
+        while len(self.backlog.queue) < want and commit.admit():
+            pass
+        commit.merge()
+        if changes:
+            self.backend.commit([], changes)
+        for job, marks in commit.marks.items():
+            put(self.backend, f"{KEYS.seen(job, 0)}/{len(self.backend.keys(KEYS.seen(job, 0)))}", b"".join(marks))
+        opened = queued(self.backlog)
+        self.backlog.queue.clear()
+        return opened
+
+    def run_all(self) -> tuple[list[str], int]:
+        """Run all that waits, under ever new owners; the ids of the tasks, and the number of those to fail."""
+        opened, lost = list[str](), 0
+        while self.record.has_tasks() or self.backend.keys(KEYS.tasks(0)):
+            opened += self.commit(256)
+            lost += len(self.backlog.unreadable)
+            self.succeed()
+        return opened, lost
+
+    def waiting_names(self) -> tuple[list[str], list[str]]:
+        """The chunks in the listed directory, and those in the queue."""
+        return self.backend.keys(KEYS.tasks(0)), self.backend.keys(KEYS.queue(0))
+
+
+def test_what_waits_is_merged_so_the_listing_stays_short(backend: MemoryBackend) -> None:
+    """Each task is opened once, however often the owner changes; repeats are gone with the merge."""
+    for number in range(3 * MOST_LISTED_CHUNKS):
+        write(backend, f"a-{number:04d}+2", f"t{number}", f"t{number // 2}")
+    owner = Owner(backend)
+    opened = owner.commit(1)
+    while owner.backlog.frontier.crowded:
+        opened += owner.commit(1)
+    assert len(owner.waiting_names()[0]) <= MOST_LISTED_CHUNKS
+    assert len(opened) + owner.record.queues["a"].tasks > 2 * MOST_LISTED_CHUNKS
+    write(backend, "a-9999+1", "late")
+    owner.succeed()
+    opened += owner.run_all()[0]
+    assert sorted(opened) == sorted(["late", *(f"t{number}" for number in range(3 * MOST_LISTED_CHUNKS))])
+    queue = owner.record.queues["a"]
+    assert (queue.head, queue.tasks, owner.waiting_names()[0]) == (queue.tail, 0, [])
+
+
+def test_a_job_with_a_long_queue_keeps_no_other_waiting(backend: MemoryBackend) -> None:
+    """Jobs take turns, a chunk each, whether their chunks are queued or listed."""
+    for number in range(8 * MOST_LISTED_CHUNKS):
+        write(backend, f"a-{number:04d}+4", *(f"t{number}.{each}" for each in range(4)))
+    owner = Owner(backend)
+    owner.commit(1)
+    while owner.backlog.frontier.crowded:
+        owner.commit(1)
+    assert owner.record.queues["a"].tail > 8
+    write(backend, "b-0", "short")
+    assert "short" in owner.commit(512)
+
+
+@pytest.mark.parametrize("damage", [None, b"garbage", b'[{"id":"good"},{"id":', b"[]"])
+def test_the_tasks_of_a_damaged_chunk_in_a_queue_are_to_fail(backend: MemoryBackend, damage: bytes | None) -> None:
+    """The number of its tasks is known from the sum, so the counts of the job add up; its readable tasks run."""
+    for number in range(4 * MOST_LISTED_CHUNKS):
+        write(backend, f"a-{number:04d}+4", *(f"t{number}.{each}" for each in range(4)))
+    owner = Owner(backend)
+    opened, lost = owner.commit(1), 0
+    while owner.backlog.frontier.crowded:
+        opened += owner.commit(1)
+    head = owner.record.queues["a"].head
+    for name in (queued_name("a", head), queued_name("a", head + 1)):
+        chunk = backend.get(KEYS.chunk(0, name))
+        assert chunk is not None
+        lost += len(read_chunk(name, chunk.value))
+        backend.commit([], [Delete(chunk.key)])
+        if damage is not None:
+            put(backend, chunk.key, damage)
+    owner.succeed()
+    found, failed = owner.run_all()
+    good = found.count("good")
+    assert (len(opened + found), failed) == (16 * MOST_LISTED_CHUNKS - lost + good, lost - good)
+    assert good == (2 if damage is not None and b"good" in damage else 0)
+    assert owner.record.queues["a"].damaged == []
 
 
 def test_jobs_know_nothing_of_each_others_ids(backend: MemoryBackend) -> None:
@@ -204,13 +355,16 @@ def test_jobs_know_nothing_of_each_others_ids(backend: MemoryBackend) -> None:
     assert queued(backlog) == ["t", "t"]
 
 
-def test_as_many_small_chunks_are_read_at_once_as_have_the_tasks(backend: MemoryBackend) -> None:
-    """Their names tell how many tasks they have."""
-    for number in range(20):
-        write(backend, f"a-{number}+1", f"t{number}")
+def test_small_chunks_are_read_at_once_up_to_a_full_chunk(backend: MemoryBackend) -> None:
+    """Their names tell how many tasks they have; a turn takes as many as a full chunk has."""
+    for number in range(4):
+        write(backend, f"a-{number}+40", *(f"t{number}.{each}" for each in range(64)))
+    write(backend, "a-4+1", "more")
     backlog = waiting(backend)
-    backlog.fill(12)
-    assert len(admitted(backlog)) == 12
+    backlog.fill(1)
+    assert (admitted(backlog), len(backlog.queue)) == (["a-q0"], 256)
+    backlog.fill(257)
+    assert admitted(backlog) == ["a-4+1"]
 
 
 def test_waiting_chunks_are_listed_the_more_seldom_the_longer_that_takes(backend: MemoryBackend) -> None:
@@ -227,7 +381,7 @@ def test_waiting_chunks_are_listed_the_more_seldom_the_longer_that_takes(backend
 
     backend.keys = slow  # type: ignore[method-assign]
     for number in range(40):
-        write(backend, f"a-{number}+1", f"t{number}")
+        write(backend, f"a-{number:02d}", f"t{number}")
     backlog = Backlog(0, Shard(), store, lambda: None)
     for want in range(1, 31):
         backlog.stale = True
@@ -237,9 +391,10 @@ def test_waiting_chunks_are_listed_the_more_seldom_the_longer_that_takes(backend
     clock.advance(1.0 / LISTING_SHARE)
     backlog.fill(31)
     assert len(listings) == 2
-    backlog.fill(60)
+    for want in range(32, 41):
+        backlog.fill(want)
+        admitted(backlog)
     backlog.stale = True
-    admitted(backlog)
     backlog.fill(61)
     assert len(listings) == 3, "none was left"
 
