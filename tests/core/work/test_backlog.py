@@ -323,7 +323,7 @@ def test_a_job_with_a_long_queue_keeps_no_other_waiting(backend: MemoryBackend) 
 @pytest.mark.parametrize("damage", [None, b"garbage", b'[{"id":"good"},{"id":', b"[]"])
 def test_the_tasks_of_a_damaged_chunk_in_a_queue_are_to_fail(backend: MemoryBackend, damage: bytes | None) -> None:
     """The number of its tasks is known from the sum, so the counts of the job add up; its readable tasks run."""
-    for number in range(4 * MOST_LISTED_CHUNKS):
+    for number in range(8 * MOST_LISTED_CHUNKS):
         write(backend, f"a-{number:04d}+4", *(f"t{number}.{each}" for each in range(4)))
     owner = Owner(backend)
     opened, lost = owner.commit(1), 0
@@ -340,7 +340,7 @@ def test_the_tasks_of_a_damaged_chunk_in_a_queue_are_to_fail(backend: MemoryBack
     owner.succeed()
     found, failed = owner.run_all()
     good = found.count("good")
-    assert (len(opened + found), failed) == (16 * MOST_LISTED_CHUNKS - lost + good, lost - good)
+    assert (len(opened + found), failed) == (32 * MOST_LISTED_CHUNKS - lost + good, lost - good)
     assert good == (2 if damage is not None and b"good" in damage else 0)
     assert owner.record.queues["a"].damaged == []
 
