@@ -130,6 +130,8 @@ class Admission:
     def _gather(self, batch: Batch) -> _Merged:
         """Merge as many chunks as fit into one, up to the first chunk with an unreadable task."""
         found, seen, most = _Merged(), self._backlog.seen.of(batch.job), largest_chunk(self._limits)
+        # The merged chunk and the digests are operations, too. Half of a commit is left for outcomes.
+        most_names = min(self._limits.most_operations // 2, self._room.operations_left - 2)
         for name, tasks in batch.chunks:
             fresh: dict[bytes, Task] = {}
             for task in tasks:
@@ -141,7 +143,7 @@ class Admission:
             texts = [encode_task(task) for task in fresh.values()]
             size = found.size + sum(len(text) + 1 for text in texts)
             full = size > most or len(found.tasks) + len(fresh) > CHUNK_TASKS
-            if full or len(found.names) >= self._limits.most_operations // 2:
+            if full or len(found.names) >= most_names:
                 return found
             found.names.append(name)
             found.tasks |= fresh

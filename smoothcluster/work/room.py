@@ -38,6 +38,11 @@ class Room:
         """Bytes of the record if the owner dies with this commit, estimated from above."""
         self._most_weight = min(limits.largest_value, 3 * limits.largest_commit // 8) // share
 
+    @property
+    def operations_left(self) -> int:
+        """How many more operations the commit may have, if they are small."""
+        return self._limits.most_operations // (1 if self.empty else self._share) - self._operations
+
     def reserve(self, size: int, operations: int) -> bool:
         """Reserve room for *operations* with *size* bytes of keys and values; return whether there is enough."""
         size += self._bytes + OPERATION_BYTES * operations

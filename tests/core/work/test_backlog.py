@@ -256,7 +256,8 @@ class Owner:
         """Another owner reads the record and takes over; what was open is done."""
         self.record = Shard.from_json(self.record.to_json())
         self.record.open.clear()
-        self.backlog = waiting(self.backend, self.record, self.report)
+        # Time stands still, so a listing takes none.
+        self.backlog = Backlog(0, self.record, store_of(self.backend, self.report, clock=HeldClock()), lambda: None)
 
     def commit(self, want: int) -> list[str]:
         """Admit tasks until *want* could be started, then merge; the ids of the tasks that were opened."""
@@ -309,7 +310,7 @@ def test_what_waits_is_merged_so_the_listing_stays_short(backend: MemoryBackend)
 
 def test_a_job_with_a_long_queue_keeps_no_other_waiting(backend: MemoryBackend) -> None:
     """Jobs take turns, a chunk each, whether their chunks are queued or listed."""
-    for number in range(8 * MOST_LISTED_CHUNKS):
+    for number in range(16 * MOST_LISTED_CHUNKS):
         write(backend, f"a-{number:04d}+4", *(f"t{number}.{each}" for each in range(4)))
     owner = Owner(backend)
     owner.commit(1)
@@ -317,7 +318,8 @@ def test_a_job_with_a_long_queue_keeps_no_other_waiting(backend: MemoryBackend) 
         owner.commit(1)
     assert owner.record.queues["a"].tail > 8
     write(backend, "b-0", "short")
-    assert "short" in owner.commit(512)
+    assert "short" in [*owner.commit(512), *owner.commit(512)]
+    assert owner.record.queues["a"].tasks > 512
 
 
 @pytest.mark.parametrize("damage", [None, b"garbage", b'[{"id":"good"},{"id":', b"[]"])
