@@ -8,6 +8,7 @@
 ``shards/<n>``                  persistent, never deleted: the fence (`shard.Shard`)
 ``jobs/<id>``                   one for each submit (`job.Job`)
 ``tasks/<shard>/<job>-<chunk>`` tasks that wait or run (`smoothcluster.jobs.chunks`)
+``queue/<shard>/<job>-q<n>``    tasks that wait, merged by the shard's owner (`smoothcluster.work.frontier`)
 ``seen/<job>/<shard>/<n>``      digests of the task ids of a job
 ``results/<job>/<shard>/<n>``   recorded outcomes (`results`)
 ``quarantine/<id>``             tasks that kill their process, with the evidence (`quarantine`)

@@ -88,15 +88,16 @@ class Frontier:
         return read + sum(map(len, self._listed.values())) > most
 
     def fill(self, want: int) -> None:
-        """Read batches of *want* tasks in all, or more to be merged, unless too few wait.
+        """Read batches of *want* tasks in all, and others to be merged, unless too few wait.
 
         Chunks of a job whose ids take several slices to load are left for later calls.
         """
         if self.stale and (not self._turns or self._clock.monotonic() >= self._next_listing):
             self._list()
-        if self.crowded:
-            want = max(want, MERGED_TASKS_PER_READ)
         self._fetch(want - sum(batch.tasks for batch in self.read))
+        if self.crowded:
+            listed = sum(batch.tasks for batch in self.read if batch.number is None)
+            self._fetch(MERGED_TASKS_PER_READ - listed, to_merge=True)
 
     def forget(self, job: str) -> None:
         """Drop what is known of a finished job: no further tasks will come."""
@@ -164,13 +165,17 @@ class Frontier:
 
     # Read
 
-    def _fetch(self, tasks: int) -> None:
-        """Read chunks that hold so many *tasks* together, as far as there are any."""
+    def _fetch(self, tasks: int, *, to_merge: bool = False) -> None:
+        """Read chunks, or listed chunks *to_merge*, that hold so many *tasks* together, as far as there are any."""
         wanted: list[tuple[Batch, list[str]]] = []
         ahead = Counter(batch.job for batch in self.read if batch.number is not None)
         count = 0
         try:
-            while tasks > 0 and count < MOST_CHUNKS_PER_READ and (turn := self._next_turn(ahead)) is not None:
+            while (
+                tasks > 0
+                and count < MOST_CHUNKS_PER_READ
+                and (turn := self._next_turn(ahead, to_merge=to_merge)) is not None
+            ):
                 batch, names = turn
                 wanted.append(turn)
                 count += len(names)
@@ -187,21 +192,22 @@ class Frontier:
             if batch.chunks or batch.number is not None:
                 self.read.append(batch)
 
-    def _next_turn(self, ahead: Counter[str]) -> tuple[Batch, list[str]] | None:
+    def _next_turn(self, ahead: Counter[str], *, to_merge: bool) -> tuple[Batch, list[str]] | None:
         """Return the batch of the next job that has chunks to read, and the chunks; None if there is no such job.
 
-        *ahead* counts the queued chunks of each job that are read already.
+        *ahead* counts the queued chunks of each job that are read already. They are not read *to_merge*.
         """
         for job in self._turns:
             queue = self._record.queues.get(job)
-            if queue is not None and queue.head + ahead[job] < queue.tail:
+            unread = 0 if queue is None else queue.tail - queue.head - ahead[job]
+            if queue is not None and unread > 0 and not to_merge:
                 number, size = queue.head + ahead[job], queue.tasks // (queue.tail - queue.head)
                 batch, names = Batch(job, deque(), number, size), [queued_name(job, number)]
                 ahead[job] += 1
             elif job in self._listed and self._seen.load(job):
                 names = list(self._turn(job))
                 batch = Batch(job, deque(), None, sum(size_of(name) or CHUNK_TASKS for name in names))
-            elif queue is not None and queue.tasks and not ahead[job] and job not in self._listed:
+            elif queue is not None and queue.tasks and not (to_merge or unread or ahead[job] or job in self._listed):
                 batch, names = self._damaged(job, queue), []
             else:
                 continue

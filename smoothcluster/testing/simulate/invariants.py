@@ -257,6 +257,7 @@ class IndependentRecord:
                 raise Violation(f"P5: {task} of {job}, which kills, ended as {state}")
             if state != "quarantined" and (state == "failed") != fails(task):
                 raise Violation(f"P3: {task} of {job} ended as {state}")
-        left = [key for key in self._store.tree.entries if key.startswith(f"{self._group}/tasks/")]
+        directories = tuple(f"{self._group}/{directory}/" for directory in ("tasks", "queue"))
+        left = [key for key in self._store.tree.entries if key.startswith(directories)]
         if left:
             raise Violation(f"P3: chunks are left that nobody needs: {left[:5]}")
