@@ -237,6 +237,9 @@ class Outcome:
     """Name of the member on which the outcome was recorded."""
     epoch: int
     """Epoch of the shard at the time of the record."""
+    task: "Task | None" = None
+    """The task, if `state` is not done: `JobHandle.retry` submits such tasks again. None if the task was not readable,
+    left no room for itself in the store, or was recorded by a version that did not keep tasks."""
 
 
 class Stopping(Protocol):

@@ -7,7 +7,7 @@ memory. Jobs take turns, a chunk each.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from math import inf
 from types import MappingProxyType
 from typing import cast
@@ -15,7 +15,7 @@ from typing import cast
 from smoothcluster.backend import Entry
 from smoothcluster.errors import BackendError
 from smoothcluster.group.store import GroupStore
-from smoothcluster.jobs.chunk_reading import ReadTask, UnreadableTask, lost_chunk, read_chunk
+from smoothcluster.jobs.chunk_reading import ReadTask, UnreadableTask, lost_chunk, read_entries
 from smoothcluster.jobs.chunks import CHUNK_TASKS, digest, job_of, size_of
 from smoothcluster.pool import Run
 from smoothcluster.records.codec import GarbageError
@@ -99,15 +99,31 @@ class Backlog:
         waiting = len(self.restarts) + len(self.queue)
         if waiting >= want:
             return
+        self._list_if_due()
+        self._fetch(want - waiting - sum(len(tasks) for _, tasks in self._read))
+
+    def _list_if_due(self) -> None:
         if self.stale and (not self._listed or self._clock.monotonic() >= self._next_listing):
             self._list()
-        ready = waiting + sum(len(tasks) for _, tasks in self._read)
-        self._fetch(want - ready)
 
-    def admit(self, fits: Callable[[str, int], bool]) -> tuple[str, list[bytes]] | None:
+    def fill_of(self, jobs: Collection[str]) -> bool:
+        """Read waiting chunks of *jobs*, to be admitted before all others; return whether there are any."""
+        self.reopen()
+        self._list_if_due()
+        if not any(job_of(name) in jobs for name, _ in self._read):
+            self._fetch(MOST_CHUNKS_PER_READ * CHUNK_TASKS // 8, jobs)
+        self._read = deque(sorted(self._read, key=lambda each: job_of(each[0]) not in jobs))
+        return self.next_job() in jobs
+
+    def next_job(self) -> str | None:
+        """The job of the chunk that `admit` would open next; None if no chunk is read."""
+        return job_of(self._read[0][0]) if self._read else None
+
+    def admit(self, fits: Callable[[str, int], bool], closed: Collection[str] = ()) -> tuple[str, list[bytes]] | None:
         """Open the next read chunk, if *fits*, given the job and the number of tasks. Return name and new digests.
 
-        The caller must commit, at once and together, the shard's record and the digests.
+        If the job is *closed*, close each task as cancelled, or as a repeat. The caller must commit, at once and
+        together, the shard's record and the digests.
         """
         if not self._read:
             return None
@@ -124,6 +140,10 @@ class Backlog:
             mark = digest(task.id)
             if seen.add(mark):
                 fresh.append(mark)
+                if job in closed:
+                    chunk.closed |= 1 << index
+                    self._record.count(job, "cancelled")
+                    continue
                 (self.unreadable if isinstance(task, UnreadableTask) else self.queue).append((name, index))
             else:
                 chunk.closed |= 1 << index
@@ -191,9 +211,10 @@ class Backlog:
         ended = self._clock.monotonic()
         self._next_listing = ended + (ended - began) / LISTING_SHARE
 
-    def _next_name(self) -> str | None:
-        """Take the next listed chunk of a job with loaded ids; None if there is none."""
-        job = next((job for job in self._listed if self.seen.load(job)), None)
+    def _next_name(self, jobs: Collection[str] | None = None) -> str | None:
+        """Take the next listed chunk of a job (one of *jobs*) with loaded ids; None if there is none."""
+        wanted = [job for job in self._listed if jobs is None or job in jobs]
+        job = next((job for job in wanted if self.seen.load(job)), None)
         if job is None:
             return None
         names = self._listed.pop(job)
@@ -252,11 +273,11 @@ class Backlog:
         self._report(self._keys.chunk(self._number, name), "the store has lost this open chunk")
         return lost_chunk(name, chunk.size)
 
-    def _fetch(self, tasks: int) -> None:
-        """Read chunks that hold so many *tasks* together, as far as there are any."""
+    def _fetch(self, tasks: int, jobs: Collection[str] | None = None) -> None:
+        """Read chunks (of *jobs*) that hold so many *tasks* together, as far as there are any."""
         names: list[str] = []
         try:
-            while tasks > 0 and len(names) < MOST_CHUNKS_PER_READ and (name := self._next_name()) is not None:
+            while tasks > 0 and len(names) < MOST_CHUNKS_PER_READ and (name := self._next_name(jobs)) is not None:
                 names.append(name)
                 tasks -= size_of(name) or CHUNK_TASKS
             self._read.extend(self._contents(names).items())
@@ -272,18 +293,8 @@ class Backlog:
         keys = [self._keys.chunk(self._number, name) for name in names]
         missing = [key for key in keys if key not in ahead]
         entries = [*(ahead[key] for key in keys if key in ahead), *(self._backend.get_many(missing) if missing else [])]
-        found: dict[str, list[ReadTask]] = {}
-        for entry in entries:
-            if entry is None:
-                continue  # The chunk was finished and deleted after a slower read had listed the name.
-            name = last_part(entry.key)
-            chunk = self._record.open.get(name)
-            try:
-                found[name] = tasks = read_chunk(name, entry.value, chunk.size if chunk is not None else None)
-            except GarbageError as error:
-                self._report(entry.key, str(error))
-                continue
-            bad = [task for task in tasks if isinstance(task, UnreadableTask)]
-            if bad:
-                self._report(entry.key, f"{len(bad)} of {len(tasks)} tasks are not readable: {bad[0].error}")
-        return found
+        return read_entries(entries, self._size_of_open, self._report)
+
+    def _size_of_open(self, name: str) -> int | None:
+        chunk = self._record.open.get(name)
+        return None if chunk is None else chunk.size
