@@ -136,6 +136,11 @@ def read_counts(store: GroupStore, job: str, spec: Spec) -> JobCounts:
     record = read_job(store, job)
     if record is None:
         raise UsageError(f"there is no job {job!r}")
+    return count_job(job, record, shards)
+
+
+def count_job(job: str, record: Versioned[Job], shards: Sequence[Versioned[Shard] | None]) -> JobCounts:
+    """Return the sums in the record of a job that has ended; of any other job, the sums over the *shards*."""
     if record.record.ended:
         return JobCounts(record.version, record.record, {what: getattr(record.record, what) for what in COUNT_NAMES})
     return sum_counts(job, record, shards)

@@ -19,8 +19,12 @@ from smoothcluster.jobs.progress import find_loss, mark_cancelled, mark_finished
 from smoothcluster.records.group import Spec
 from smoothcluster.records.job import JOB_CANCELLING, JOB_SEALED
 from smoothcluster.work import ShardWork
+from smoothcluster.work.closed_jobs import ClosedJobs
 
 log = logging.getLogger("smoothcluster")
+
+CLOSED_JOBS_CHECK_SECONDS = 0.5
+"""Seconds between two checks while a job is being cancelled or deleted."""
 
 
 def finished_jobs(store: GroupStore, spec: Spec | None) -> set[str]:
@@ -46,8 +50,8 @@ def tidy(store: GroupStore, work: ShardWork, finished: set[str]) -> None:
 class Cleanup:
     """The cleanup of one incarnation: every *every* seconds, and only if a shard of ours has counts of a job."""
 
-    def __init__(self, store: GroupStore, every: float, events: EventLog) -> None:
-        self._store, self._every, self._events = store, every, events
+    def __init__(self, store: GroupStore, every: float, events: EventLog, closed: ClosedJobs) -> None:
+        self._store, self._every, self._events, self._closed = store, every, events, closed
         self._next, self._hurried = 0.0, False
         self._reported: set[str] = set()
         """Jobs whose lost tasks are in an event of this incarnation."""
@@ -72,7 +76,8 @@ class Cleanup:
             tidy(self._store, work, finished)
         if judge is not None:
             self._report_losses(judge)
-        self._next, self._hurried = now + self._every, False  # Only now: after an error, the cleanup stays due.
+        every = min(self._every, CLOSED_JOBS_CHECK_SECONDS) if self._closed.jobs else self._every
+        self._next, self._hurried = now + every, False  # Only now: after an error, the cleanup stays due.
 
     def _report_losses(self, spec: Spec) -> None:
         """Report the jobs that cannot finish because the store has lost tasks, once each."""

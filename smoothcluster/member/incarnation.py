@@ -91,7 +91,7 @@ class Incarnation:
         self._moves = Moves(self._claims, candidacy, self._rebalancer, rollback, schedule)
         self._monitor = Monitor(store, settings, environment, self.id, schedule)
         self._marks = Marks(store, context.closed, wake)
-        self._cleanup = Cleanup(store, session.ttl / 3, self.events)
+        self._cleanup = Cleanup(store, session.ttl / 3, self.events, context.closed)
         self.released = self.removed = False
         self._given_more = False
         """Whether another member changed our record before the last read, so the view may lack shards of ours."""
@@ -146,6 +146,7 @@ class Incarnation:
         # all marks but the latest. A task that starts nevertheless ends with its outcome, as those that run already.
         if not moved and self._marks.read():
             self._cleanup.hurry()
+            self._environment.inbox.wake.set()  # The next turn commits what the cleanup of this turn finds.
         self._search.step()
         self.workload.step()
         if self.view is not None and self._rebalancer.transfer(self.view, self.me.record):

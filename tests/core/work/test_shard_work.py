@@ -523,4 +523,6 @@ def test_results_are_json_of_ascii(bench: Bench) -> None:
     finish(work, *(failed(run, "ü\udcff\n") for run in bench.start(work)))
     bench.commit(work)
     (value,) = bench.results("j")
-    assert json.loads(value.decode("ascii"))["outcomes"] == [["\udcff", "failed", None, "ü\udcff\n", 1]]
+    assert json.loads(value.decode("ascii"))["outcomes"] == [
+        ["\udcff", "failed", None, "ü\udcff\n", 1, {"id": "\udcff"}]
+    ]
