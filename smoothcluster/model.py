@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, cast
 
@@ -237,6 +237,9 @@ class Outcome:
     """Name of the member on which the outcome was recorded."""
     epoch: int
     """Epoch of the shard at the time of the record."""
+    task: "Task | None" = field(default=None, compare=False)
+    """The task, if `state` is not done: `JobHandle.retry` submits such tasks again. None if the task was not readable,
+    left no room for itself in the store, or was recorded by a version that did not keep tasks."""
 
 
 class Stopping(Protocol):

@@ -40,6 +40,7 @@ from smoothcluster.cli.completion import completion
 from smoothcluster.cli.demo import demo
 from smoothcluster.cli.doctor import doctor
 from smoothcluster.cli.events import events
+from smoothcluster.cli.job import job
 from smoothcluster.cli.quarantine import quarantine
 from smoothcluster.cli.results import results
 from smoothcluster.cli.run import run
@@ -58,5 +59,5 @@ def main() -> None:
     """Coordinate groups of crawlers: Runners work, Backup Runners take over."""
 
 
-for command in (demo, run, submit, wait, status, results, events, quarantine, spec, doctor, completion):
+for command in (demo, run, submit, wait, status, results, job, events, quarantine, spec, doctor, completion):
     main.add_command(command)

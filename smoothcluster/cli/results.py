@@ -9,6 +9,7 @@ from smoothcluster.cli.formatting import plain
 from smoothcluster.cli.output import json_text, print_data
 from smoothcluster.cluster import Cluster
 from smoothcluster.model import Outcome
+from smoothcluster.records.job import JOB_DELETED, JOB_DELETING
 
 
 @click.command()
@@ -42,11 +43,12 @@ def _jobs(cluster: Cluster, job: str | None) -> Iterable[str]:
     jobs = cluster.jobs()
     if not jobs:
         cluster.status()  # Raises if the group does not exist. A group without jobs is no error.
-    return jobs
+    return [name for name, state in jobs.items() if state not in (JOB_DELETING, JOB_DELETED)]
 
 
 def as_json(job: str, outcome: Outcome) -> str:
     """Write an outcome as a JSON object."""
+    task = {} if outcome.task is None else {"task": outcome.task.to_json()}
     return json_text(
         {
             "task_id": outcome.task_id,
@@ -57,6 +59,7 @@ def as_json(job: str, outcome: Outcome) -> str:
             "runner": outcome.runner,
             "epoch": outcome.epoch,
             "job": job,
+            **task,
         }
     )
 

@@ -13,6 +13,7 @@ from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.cluster import Cluster
 from smoothcluster.jobs.handle import JobHandle
 from smoothcluster.jobs.progress import LossCheck, Progress
+from smoothcluster.records.job import JOB_CANCELLING, JOB_FINISHED
 
 PROGRESS_POLL_SECONDS = 0.2
 """Seconds between two reads of the progress."""
@@ -46,12 +47,20 @@ def wait(*, job: str, timeout: float | None, as_json: bool, url: str | None, gro
         except TasksLost as error:
             ended, lost = error.progress, error
     if as_json:
-        numbers = asdict(ended)
-        if not ended.lost:
-            del numbers["lost"]
-        print_data(json_text({"job": job} | numbers))
+        print_data(json_text({"job": job} | numbers(ended)))
     if lost is not None:
         raise lost
+
+
+def numbers(progress: Progress) -> dict[str, object]:
+    """Return the numbers for scripts; those of lost and cancelled tasks, and the state, only where there are any."""
+    found = asdict(progress)
+    seldom = {
+        "lost": bool(progress.lost),
+        "cancelled": progress.state != JOB_FINISHED,
+        "state": progress.state != JOB_FINISHED,
+    }
+    return {name: value for name, value in found.items() if seldom.get(name, True)}
 
 
 def watch(job: JobHandle, timeout: float | None = None) -> Progress:
@@ -64,20 +73,26 @@ def watch(job: JobHandle, timeout: float | None = None) -> Progress:
                 bar.show(progress.total - progress.pending, progress.total)
                 if end is not None and SYSTEM_CLOCK.monotonic() >= end:
                     raise Failure(f"job {job.id} is not finished after {timeout:g} s: {summary(progress)}", Exit.FAILED)
-                if check.due(progress) and (loss := job.loss()) is not None:
+                if check.due(progress) and (loss := job.loss()) is not None and progress.state != JOB_CANCELLING:
                     raise TasksLost(loss.describe(job.id), replace(progress, lost=loss.lost))
                 pause(PROGRESS_POLL_SECONDS)
             bar.show(progress.total, progress.total)
     except KeyboardInterrupt:
         again = f"the job continues; to wait again, run: smoothcluster wait {job.id}"
         raise Failure(f"Ctrl-C interrupted the command; {again}", Exit.INTERRUPTED) from None
-    print_message(f"job {job.id}: {summary(progress)}")
+    said = "" if progress.state == JOB_FINISHED else f" was {progress.state}"
+    print_message(f"job {job.id}{said}: {summary(progress)}")
     return progress
 
 
 def summary(progress: Progress) -> str:
     """Describe the progress in words."""
-    ended = (("done", progress.done), ("failed", progress.failed), ("quarantined", progress.quarantined))
+    ended = (
+        ("done", progress.done),
+        ("failed", progress.failed),
+        ("quarantined", progress.quarantined),
+        ("cancelled", progress.cancelled),
+    )
     counts = ", ".join(f"{count} {what}" for what, count in ended if count or what == "done")
     notes = (
         ("not readable", progress.unreadable),

@@ -7,7 +7,7 @@ from typing import Any
 from smoothcluster.group.election import role_of
 from smoothcluster.group.view import View
 from smoothcluster.records.group import Spec
-from smoothcluster.records.job import JOB_FINISHED, Job
+from smoothcluster.records.job import Job
 from smoothcluster.records.shard import COUNT_NAMES, NOTE_NAMES
 
 
@@ -34,25 +34,26 @@ def group_status(
 def _tasks(view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
     """Sums over all jobs from the counts: of the shards, or of the job's record for finished jobs."""
     total: Counter[str] = Counter(written=sum(job.tasks for job in jobs.values()))
-    finished = {name: job for name, job in jobs.items() if job.state == JOB_FINISHED}
+    finished = {name: job for name, job in jobs.items() if job.ended}
     for job in finished.values():
         total.update({what: getattr(job, what) for what in COUNT_NAMES})
     for shard in (read.record for read in view.shards if read is not None):
         for name, tally in shard.counts.items():
             total.update(tally if name not in finished else {})
         total["running"] += sum(chunk.run.bit_count() for chunk in shard.open.values())
-    ended = total["skipped"] + total["done"] + total["failed"] + total["quarantined"]
+    ended = total["skipped"] + total["done"] + total["failed"] + total["quarantined"] + total["cancelled"]
     pending = total["written"] + total["added"] - ended - total["running"]
     shown = ("running", "done", "failed", "quarantined", "skipped")
-    return {"pending": max(0, pending)} | {what: total[what] for what in shown}
+    cancelled = {"cancelled": total["cancelled"]} if total["cancelled"] else {}
+    return {"pending": max(0, pending)} | {what: total[what] for what in shown} | cancelled
 
 
 def _noted(what: str, view: View, jobs: Mapping[str, Job]) -> dict[str, int]:
     """The count *what* of each job that has any."""
-    counts = {name: getattr(job, what) for name, job in jobs.items() if job.state == JOB_FINISHED}
+    counts = {name: getattr(job, what) for name, job in jobs.items() if job.ended}
     for shard in (read.record for read in view.shards if read is not None):
         for name, tally in shard.counts.items():
-            if name in jobs and jobs[name].state != JOB_FINISHED:
+            if name in jobs and not jobs[name].ended:
                 counts[name] = counts.get(name, 0) + tally.get(what, 0)
     return {name: count for name, count in counts.items() if count}
 

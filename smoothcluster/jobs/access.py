@@ -69,6 +69,22 @@ class Access:
         """Ask the store; retry for ``patience`` seconds while the store is unavailable."""
         return patiently(self.store.clock, self.patience, question)
 
+    def until_known(self, change: Callable[[], T]) -> T:
+        """Make a *change* that compares what it changes; repeat the change if its outcome is unknown.
+
+        Raise OutcomeUnknownError if the store answers for long, and takes no commit: its disk may be full.
+        """
+        clock = self.store.clock
+        until = clock.monotonic() + self.patience
+        while True:
+            try:
+                return self.ask(change)
+            except OutcomeUnknownError:
+                if clock.monotonic() > until:
+                    raise
+                self.ask(self.store.backend.sync)
+                clock.sleep(0.01)
+
     def report(self, key: str, what: str) -> None:
         """Note garbage at *key*, and log a warning for the first time."""
         if key not in self.garbage:

@@ -4,14 +4,16 @@ A place holder keeps the count of the chunk's tasks, so the job's counts add up:
 a failed task. The number of tasks in a chunk is in the shard's record if the chunk is open, or in the chunk's name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from smoothcluster.backend import Entry
 from smoothcluster.errors import UsageError
 from smoothcluster.jobs.chunks import size_of
 from smoothcluster.model import Task
 from smoothcluster.records.codec import GarbageError, expect_array, parse
+from smoothcluster.records.keys import last_part
 from smoothcluster.records.salvage import as_text, split_array
 
 
@@ -75,6 +77,26 @@ def _elements(value: bytes) -> list[Any]:
         return expect_array(parse(value))
     except TypeError:
         return []
+
+
+def read_entries(
+    entries: Iterable[Entry | None], open_size: Callable[[str], int | None], report: Callable[[str, str], object]
+) -> dict[str, list[ReadTask]]:
+    """Return the tasks of each chunk in *entries* by name, as `read_chunk` does; report what cannot be read."""
+    found: dict[str, list[ReadTask]] = {}
+    for entry in entries:
+        if entry is None:
+            continue  # The chunk was finished and deleted after a slower read had listed the name.
+        name = last_part(entry.key)
+        try:
+            found[name] = tasks = read_chunk(name, entry.value, open_size(name))
+        except GarbageError as error:
+            report(entry.key, str(error))
+            continue
+        bad = [task for task in tasks if isinstance(task, UnreadableTask)]
+        if bad:
+            report(entry.key, f"{len(bad)} of {len(tasks)} tasks are not readable: {bad[0].error}")
+    return found
 
 
 def lost_chunk(name: str, size: int) -> list[ReadTask]:

@@ -6,10 +6,10 @@ changed, so no chunk was written or finished during the search.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from smoothcluster.backend import Entry, Refused, Update
+from smoothcluster.backend import Change, Delete, Entry, Refused, Update
 from smoothcluster.clock import Clock
 from smoothcluster.errors import UsageError
 from smoothcluster.group.store import GroupStore
@@ -19,15 +19,18 @@ from smoothcluster.jobs.chunk_reading import read_chunk
 from smoothcluster.jobs.chunks import job_of
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.group import Spec
-from smoothcluster.records.job import JOB_FINISHED, JOB_SEALED, Job
+from smoothcluster.records.job import JOB_CANCELLED, JOB_CANCELLING, JOB_FINISHED, JOB_SEALED, Job
 from smoothcluster.records.keys import last_part
-from smoothcluster.records.shard import COUNT_NAMES, NOTE_NAMES, Shard
+from smoothcluster.records.shard import COUNT_NAMES, Shard
 
 LOSS_CHECK_SECONDS = 5.0
 """Seconds without progress after which a waiting client searches for lost tasks, and between two searches."""
 
 CHUNKS_PER_READ = 16
 """How many chunks of a job one read fetches in the search for a readable chunk."""
+
+_END_OF = {JOB_SEALED: JOB_FINISHED, JOB_CANCELLING: JOB_CANCELLED}
+"""States of jobs that take no more tasks of submitters, and the state in which each of them ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +52,15 @@ class Progress:
     """Failed tasks that no member could read; `failed` includes them."""
     refused: int = 0
     """Tasks that handlers added beyond the job's ``max_tasks``; `total` does not include them."""
+    cancelled: int = 0
+    """Tasks without an outcome, because the job was cancelled before they ran."""
+    state: str = field(default="", compare=False)
+    """State of the job: open, sealed, finished, cancelling, cancelled, deleting or deleted."""
 
     @property
     def pending(self) -> int:
         """Tasks without an outcome: waiting or running."""
-        return self.total - self.done - self.failed - self.quarantined - self.lost
+        return self.total - self.done - self.failed - self.quarantined - self.cancelled - self.lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +83,20 @@ class JobCounts:
 
     @property
     def accounted(self) -> int:
-        """Tasks with an outcome, or skipped as repeats."""
-        return sum(self.counts[what] for what in ("skipped", "done", "failed", "quarantined"))
+        """Tasks with an outcome, cancelled, or skipped as repeats."""
+        return sum(self.counts[what] for what in ("skipped", "done", "failed", "quarantined", "cancelled"))
 
     def progress(self, *, finished: bool) -> Progress:
-        shown = {what: self.counts[what] for what in ("done", "failed", "quarantined", "skipped", *NOTE_NAMES)}
-        return Progress(self.written - self.counts["skipped"], finished=finished, **shown)
+        shown = {what: self.counts[what] for what in COUNT_NAMES if what != "added"}
+        state = _END_OF[self.job.state] if finished and self.job.state in _END_OF else self.job.state
+        return Progress(self.written - self.counts["skipped"], finished=finished, state=state, **shown)
 
     def add_up(self) -> bool:
-        return self.whole and self.job.state == JOB_SEALED and self.written == self.accounted
+        return self.whole and self.job.state in _END_OF and self.written == self.accounted
 
     def loss(self) -> "Loss | None":
         """The loss if no chunk of the job waits in the store; None if open chunks or submitters explain the rest."""
-        if not self.whole or self.open_chunks or self.job.state != JOB_SEALED or self.written <= self.accounted:
+        if not self.whole or self.open_chunks or self.job.state not in _END_OF or self.written <= self.accounted:
             return None
         return Loss(self.written, self.accounted)
 
@@ -128,7 +136,12 @@ def read_counts(store: GroupStore, job: str, spec: Spec) -> JobCounts:
     record = read_job(store, job)
     if record is None:
         raise UsageError(f"there is no job {job!r}")
-    if record.record.state == JOB_FINISHED:
+    return count_job(job, record, shards)
+
+
+def count_job(job: str, record: Versioned[Job], shards: Sequence[Versioned[Shard] | None]) -> JobCounts:
+    """Return the sums in the record of a job that has ended; of any other job, the sums over the *shards*."""
+    if record.record.ended:
         return JobCounts(record.version, record.record, {what: getattr(record.record, what) for what in COUNT_NAMES})
     return sum_counts(job, record, shards)
 
@@ -146,7 +159,7 @@ def sum_counts(job: str, record: Versioned[Job], shards: Sequence[Versioned[Shar
 def read_progress(store: GroupStore, job: str, spec: Spec) -> Progress:
     """Return the progress of the job. ``finished`` is exact: two equal readings in a row prove the sums."""
     counted = read_counts(store, job, spec)
-    finished = counted.job.state == JOB_FINISHED
+    finished = counted.job.ended
     if counted.add_up():
         finished = counted == read_counts(store, job, spec)
     return counted.progress(finished=finished)
@@ -157,14 +170,29 @@ def mark_finished(store: GroupStore, job: str, spec: Spec) -> bool:
     try:
         counted = read_counts(store, job, spec)
         if not counted.add_up() or counted != read_counts(store, job, spec):
-            return counted.job.state == JOB_FINISHED
+            return counted.job.ended
     except UsageError:
         return False  # The job existed a moment ago, so the store has lost the record.
-    sums: Mapping[str, Any] = counted.counts  # mypy cannot match names with fields.
-    after = replace(counted.job, state=JOB_FINISHED, id=store.new_id(), **sums)
-    return not isinstance(
-        store.backend.commit([], [Update(store.keys.job(job), after.to_json(), counted.version)]), Refused
-    )
+    return _mark_ended(store, job, counted, counted.counts)
+
+
+def mark_cancelled(store: GroupStore, job: str, spec: Spec, loss: Loss) -> bool:
+    """Mark a job that is being cancelled as cancelled, although the store has lost tasks: they count as cancelled.
+
+    *loss* is the answer of `find_loss`. Return whether the job is marked.
+    """
+    counted = read_counts(store, job, spec)
+    if counted.job.state != JOB_CANCELLING or counted.loss() != loss:
+        return False
+    return _mark_ended(store, job, counted, {**counted.counts, "cancelled": counted.counts["cancelled"] + loss.lost})
+
+
+def _mark_ended(store: GroupStore, job: str, counted: JobCounts, sums: Mapping[str, Any]) -> bool:
+    after = replace(counted.job, state=_END_OF[counted.job.state], id=store.new_id(), **sums)
+    changes: list[Change] = [Update(store.keys.job(job), after.to_json(), counted.version)]
+    if store.backend.get(store.keys.mark(job)) is not None:
+        changes.append(Delete(store.keys.mark(job)))
+    return not isinstance(store.backend.commit([], changes), Refused)
 
 
 def find_loss(store: GroupStore, job: str, spec: Spec) -> Loss | None:

@@ -32,7 +32,7 @@ from smoothcluster.jobs.access import ensure_spec, read_job
 from smoothcluster.jobs.chunks import Packer, Packet, digest, encode_task, largest_chunk, pack
 from smoothcluster.jobs.digest_set import DigestSet
 from smoothcluster.model import Task
-from smoothcluster.records.job import JOB_DELETED, JOB_FINISHED, JOB_OPEN, JOB_SEALED, Job
+from smoothcluster.records.job import JOB_CANCELLING, JOB_FINISHED, JOB_OPEN, JOB_SEALED, Job
 from smoothcluster.retry import patiently
 
 PACKET_HEAD_BYTES = 512
@@ -207,7 +207,7 @@ class Submission:
                 f"job {self._job!r} has {bound} since its first submit: leave max_tasks={self._max_tasks} out, or"
                 " submit to a new job"
             )
-        if job.state in (JOB_FINISHED, JOB_DELETED):
+        if job.ended or job.state == JOB_CANCELLING:
             raise JobClosedError(f"job {self._job!r} is {job.state} and takes no more tasks; submit to a new job")
         written, chunks = job.tasks + tasks, job.chunks + len(packets)
         return replace(job, state=state, tasks=written, chunks=chunks, id=commit_id, submitted=commit_id)

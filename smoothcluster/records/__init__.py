@@ -6,7 +6,8 @@
 ``members/<incarnation>``       on the member's lease (`group.Member`)
 ``seats/<n>``                   persistent: the holder of each licence to be a Runner (`group.Seat`)
 ``shards/<n>``                  persistent, never deleted: the fence (`shard.Shard`)
-``jobs/<id>``                   one for each submit (`job.Job`)
+``jobs/<id>``                   one for each submit (`job.Job`); of a deleted job, the tombstone
+``control/<job>``               marks a job that is being cancelled or deleted: members run and add nothing of it
 ``tasks/<shard>/<job>-<chunk>`` tasks that wait or run (`smoothcluster.jobs.chunks`)
 ``queue/<shard>/<job>-q<n>``    tasks that wait, merged by the shard's owner (`smoothcluster.work.frontier`)
 ``seen/<job>/<shard>/<n>``      digests of the task ids of a job

@@ -10,7 +10,7 @@ _QUEUED_PATTERN = re.compile(r"-q(0|[1-9a-f][0-9a-f]{0,15})$")
 class Keys:
     """Where each record of a group lies."""
 
-    __slots__ = ("_group", "breaker", "jobs", "members", "quarantine", "seats", "shards", "spec")
+    __slots__ = ("_group", "breaker", "control", "jobs", "members", "quarantine", "seats", "shards", "spec")
 
     def __init__(self, group: str) -> None:
         self._group = group
@@ -20,6 +20,7 @@ class Keys:
         self.seats = f"{group}/seats"
         self.shards = f"{group}/shards"
         self.jobs = f"{group}/jobs"
+        self.control = f"{group}/control"
         self.quarantine = f"{group}/quarantine"
 
     def member(self, incarnation: str) -> str:
@@ -33,6 +34,9 @@ class Keys:
 
     def job(self, job: str) -> str:
         return f"{self.jobs}/{job}"
+
+    def mark(self, job: str) -> str:
+        return f"{self.control}/{job}"
 
     def tasks(self, shard: int) -> str:
         """The directory of the chunks that submitters and handlers write. The owner of the shard lists it."""
@@ -48,6 +52,12 @@ class Keys:
 
     def seen(self, job: str, shard: int) -> str:
         return f"{self._group}/seen/{job}/{shard}"
+
+    def all_seen(self, job: str) -> str:
+        return f"{self._group}/seen/{job}"
+
+    def all_results(self, job: str) -> str:
+        return f"{self._group}/results/{job}"
 
     def results(self, job: str, shard: int) -> str:
         return f"{self._group}/results/{job}/{shard}"

@@ -4,15 +4,18 @@ from collections.abc import Callable, Iterable, Iterator
 from json.encoder import encode_basestring_ascii as quote
 from typing import Any
 
-from smoothcluster.model import Outcome, State
+from smoothcluster.errors import UsageError
+from smoothcluster.model import Outcome, State, Task
 from smoothcluster.records.codec import GarbageError, load
 from smoothcluster.records.salvage import as_text, split_array
 
 
-def encode_outcome(task_id: str, state: State, value: str, error: str | None, attempts: int) -> str:
-    """Encode a task's outcome as JSON text; *value* is JSON already."""
+def encode_outcome(  # parameters: one for each element of an outcome
+    task_id: str, state: State, value: str, error: str | None, attempts: int, task: str = ""
+) -> str:
+    """Encode a task's outcome as JSON text; *value* is JSON already, and so is *task*, unless it is empty."""
     why = "null" if error is None else quote(error)
-    return f'[{quote(task_id)},"{state}",{value},{why},{attempts}]'
+    return f'[{quote(task_id)},"{state}",{value},{why},{attempts}{task and ","}{task}]'
 
 
 def encode_outcomes(runner: str, epoch: int, encoded: Iterable[str]) -> bytes:
@@ -34,9 +37,10 @@ def outcomes(value: bytes, unreadable: Callable[[str], object] | None = None) ->
         raise GarbageError(f"the record is not a result: {error!r:.80}") from None
     for element in elements:
         try:
-            task_id, state, result, why, attempts = element
-            outcome = Outcome(str(task_id), State(state), result, why, int(attempts), runner, epoch)
-        except (ValueError, TypeError, OverflowError) as error:
+            task_id, state, result, why, attempts, *kept = element
+            task = Task.from_json(kept[0]) if kept else None
+            outcome = Outcome(str(task_id), State(state), result, why, int(attempts), runner, epoch, task)
+        except (ValueError, TypeError, OverflowError, AttributeError, UsageError) as error:
             if unreadable is None:
                 raise GarbageError(f"the record is not a result: {error!r:.80}") from None
             unreadable(f"an outcome is not readable: {error!r:.80}")

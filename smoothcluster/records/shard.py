@@ -73,7 +73,7 @@ def bits(bitmap: int) -> Iterable[int]:
 NOTE_NAMES = ("unreadable", "refused")
 """Counts of a job for people: failed tasks that nobody could read; tasks of handlers beyond the job's ``max_tasks``."""
 
-COUNT_NAMES = ("added", "skipped", "done", "failed", "quarantined", *NOTE_NAMES)
+COUNT_NAMES = ("added", "skipped", "done", "failed", "quarantined", "cancelled", *NOTE_NAMES)
 
 
 @dataclass(slots=True)

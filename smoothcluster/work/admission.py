@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import final
 
 from smoothcluster.backend import Change, Create, Delete
-from smoothcluster.group.store import GroupStore
 from smoothcluster.jobs.chunk_reading import ReadTask, UnreadableTask
 from smoothcluster.jobs.chunks import CHUNK_TASKS, DIGEST_BYTES, digest, encode_task, largest_chunk
 from smoothcluster.model import Task
 from smoothcluster.records.keys import queued_name
 from smoothcluster.records.shard import JobQueue, Shard
 from smoothcluster.work.backlog import Backlog
+from smoothcluster.work.context import WorkContext
 from smoothcluster.work.frontier import Batch
 from smoothcluster.work.room import Room
 
@@ -47,12 +47,13 @@ class Admission:
     """The chunks that one commit opens or merges. *changes* and *record* are those of the commit."""
 
     def __init__(  # parameters: the parts of one commit
-        self, number: int, record: Shard, backlog: Backlog, store: GroupStore, room: Room, changes: list[Change]
+        self, number: int, record: Shard, backlog: Backlog, context: WorkContext, room: Room, changes: list[Change]
     ) -> None:
         self.marks: dict[str, list[bytes]] = {}
         """Digests of admitted tasks, by job."""
         self._number, self._record, self._backlog, self._frontier = number, record, backlog, backlog.frontier
-        self._keys, self._limits, self._room, self._changes = store.keys, store.backend.guarantees, room, changes
+        self._keys, self._limits, self._closed = context.store.keys, context.limits, context.closed.jobs
+        self._room, self._changes = room, changes
 
     def admit(self) -> bool:
         """Open the next chunk, or chunks; return False if there are none, or the commit has no room.
@@ -62,6 +63,8 @@ class Admission:
         if not self._frontier.read:
             return False
         batch = self._frontier.read[0]
+        if batch.job in self._closed:
+            return self.close()
         if batch.number is not None:
             return self._open_queued(batch, batch.number)
         queue = self._record.queues.get(batch.job)
@@ -82,6 +85,49 @@ class Admission:
             while batch.number is None and batch.chunks and (merged := self._gather(batch)).names:
                 if not self._merge(batch, merged, opened=False):
                     return
+
+    def close(self) -> bool:
+        """Delete chunks of closed jobs, and count their tasks as cancelled. Return whether the commit deletes any."""
+        before = len(self._changes)
+        for job in self._closed:
+            if job in self._record.queues:
+                self._close_queue(job, self._record.queues[job])
+        for batch in [batch for batch in self._frontier.read if batch.job in self._closed]:
+            while batch.chunks and self._close_listed(batch):
+                pass
+        return len(self._changes) > before
+
+    def _close_queue(self, job: str, queue: JobQueue) -> None:
+        """Delete the chunks of a queue. Only the sum of their tasks is known, so they count with the last chunk."""
+        for batch in [batch for batch in self._frontier.read if batch.job == job and batch.number is not None]:
+            self._frontier.read.remove(batch)
+        while queue.damaged or queue.head < queue.tail:
+            number = queue.damaged[0] if queue.damaged else queue.head
+            key = self._keys.chunk(self._number, queued_name(job, number))
+            if not self._room.reserve(len(key), 1):
+                self._frontier.queued(job)
+                return
+            self._changes.append(Delete(key))
+            if queue.damaged:
+                queue.damaged.pop(0)
+            else:
+                queue.head += 1
+        if queue.tasks:
+            self._record.count(job, "cancelled", queue.tasks)
+            queue.tasks = 0
+
+    def _close_listed(self, batch: Batch) -> bool:
+        """Delete the first chunk of a batch; return False if the commit has no room."""
+        name, tasks = batch.chunks[0]
+        if not self._reserve(0, opened=True, job=batch.job, marks=len(tasks), deleted=[name]):
+            return False
+        self._take(batch, 1)
+        seen = self._backlog.seen.of(batch.job)
+        fresh = [mark for task in tasks if seen.add(mark := digest(task.id))]
+        self._note(batch.job, fresh, len(tasks) - len(fresh))
+        self._record.count(batch.job, "cancelled", len(fresh))
+        self._changes.append(Delete(self._keys.chunk(self._number, name)))
+        return True
 
     def _open_queued(self, batch: Batch, number: int) -> bool:
         """Open the first chunk of a queue; put the chunk aside if it is not readable."""

@@ -5,7 +5,7 @@ the job has already, and adds the other ids to ``seen`` in the same commit.
 """
 
 from collections import deque
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from types import MappingProxyType
 from typing import cast
 
@@ -92,10 +92,16 @@ class Backlog:
         if waiting < want:
             self.frontier.fill(want - waiting)
 
+    def fill_of(self, jobs: Collection[str]) -> bool:
+        """Read waiting chunks of *jobs*, to be closed; return whether there are any."""
+        self.reopen()
+        return self.frontier.fill_of(jobs)
+
     def open(self, name: str, tasks: list[ReadTask], repeats: Container[int] = ()) -> None:
         """Open a chunk: its *tasks* may be started, except for the *repeats*, given by their places in the chunk.
 
-        The caller must commit, at once and together, the shard's record and the digests.
+        If the job is *closed*, close each task as cancelled, or as a repeat. The caller must commit, at once and
+        together, the shard's record and the digests.
         """
         chunk = self._record.open[name] = OpenChunk(len(tasks))
         self.tasks[name] = tasks
@@ -148,7 +154,7 @@ class Backlog:
         Chunks read *ahead*, by key, are not read again: the contents of a chunk never change.
         """
         names = list(self._unread)
-        found = dict(self.frontier.contents(names, ahead))
+        found = self.frontier.contents(names, ahead)
         self._unread.clear()
         for name in names:
             chunk = self._record.open[name]

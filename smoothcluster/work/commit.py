@@ -7,12 +7,10 @@ for the next commit. An outcome that is too large even for an empty commit becom
 from collections.abc import Mapping
 from itertools import islice
 from json.encoder import encode_basestring_ascii as quote
-from typing import cast
 
 from smoothcluster.backend import Change, Create, Delete, Update
-from smoothcluster.jobs.chunk_reading import UnreadableTask
-from smoothcluster.jobs.chunks import digest, job_of, largest_chunk
-from smoothcluster.model import State
+from smoothcluster.jobs.chunks import digest, encode_task, job_of, largest_chunk
+from smoothcluster.model import State, Task
 from smoothcluster.pool import Run
 from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.results import encode_outcome, encode_outcomes
@@ -49,14 +47,16 @@ class CommitBuilder:
         self.quarantined: list[QuarantinedTask] = []
         self.unreadable: dict[str, list[str]] = {}
         self._limits = context.limits
-        self._largest_chunk = largest_chunk(self._limits)
+        self._largest_chunk, self._most_kept = largest_chunk(self._limits), self._limits.largest_commit // share
         self.room = Room(record, self._limits, share)
         self._number, self._record, self._backlog, self._context = number, record, backlog, context
         self._added = AddedTasks(context.shards, self._largest_chunk)
         self._results: dict[str, list[str]] = {}
+        self._kept: dict[Place, str] = {}
+        """Tasks that are kept with their failed outcomes."""
         self._sizes: dict[str, int] = {}
         """Bytes of each job's results, estimated from above."""
-        self.admission = Admission(number, record, backlog, context.store, self.room, self.changes)
+        self.admission = Admission(number, record, backlog, context, self.room, self.changes)
 
     # Outcomes
 
@@ -85,7 +85,7 @@ class CommitBuilder:
         if not self.room.empty:
             return False
         reason = "the store takes no commit with what the handler returned and submitted: it is too large"
-        if not self.reserve_outcome(place_of(run), len(reason) + len(quote(run.task.id))):
+        if not self.reserve_failure(place_of(run), run.task, reason):
             raise NoRoomError(f"the record of shard {self._number} leaves no room in a commit for an outcome")
         self.fail(run, reason)
         return True
@@ -109,12 +109,23 @@ class CommitBuilder:
 
     def _reserve_run(self, run: Run, added: int = 0, chunks: int = 0) -> bool:
         """Reserve room for the outcome of *run*, and for so many *chunks* with *added* bytes of tasks."""
-        size = len(run.encoded) + len(quote(run.task.id))
         if run.error is not None:
-            size += len(quote(run.error))
+            return self.reserve_failure(place_of(run), run.task, run.error)
+        size = len(run.encoded) + len(quote(run.task.id))
         if chunks:
             added += chunks * self._key_bytes(run.context.job)
         return self.reserve_outcome(place_of(run), size, added, chunks)
+
+    def reserve_failure(self, place: Place, task: Task, error: str, others: int = 0, operations: int = 0) -> bool:
+        """Reserve room for an outcome with an *error*, and with the task: a retry submits the task again.
+
+        The outcome goes without the task if the store takes no commit with both.
+        """
+        size, text = len("null") + len(quote(task.id)) + len(quote(error)), encode_task(task)
+        if len(text) <= self._most_kept and self.reserve_outcome(place, size + len(text), others, operations):
+            self._kept[place] = text
+            return True
+        return self.room.empty and self.reserve_outcome(place, size, others, operations)
 
     def reserve_outcome(self, place: Place, size: int, others: int = 0, operations: int = 0) -> bool:
         """Reserve room for a task's outcome of *size* bytes, and for *operations* more with *others* bytes."""
@@ -139,10 +150,26 @@ class CommitBuilder:
         self, place: Place, task: str, state: State, value: str, error: str | None, attempts: int
     ) -> None:
         """Record the only outcome of a task, and close the task."""
-        name, index = place
-        job, chunk = job_of(name), self._record.open[name]
-        self._results.setdefault(job, []).append(encode_outcome(task, state, value, error, attempts))
+        job = job_of(place[0])
+        self._results.setdefault(job, []).append(
+            encode_outcome(task, state, value, error, attempts, self._kept.pop(place, ""))
+        )
         self._record.count(job, state)
+        self._close(place)
+
+    def close(self, place: Place) -> bool:
+        """Close a waiting task of a closed job as cancelled; return False if the commit has no room."""
+        name, chunk = place[0], self._record.open[place[0]]
+        last = chunk.closed.bit_count() + 1 >= chunk.size
+        if last and not self.room.reserve(len(self._context.store.keys.chunk(self._number, name)), 1):
+            return False
+        self._record.count(job_of(name), "cancelled")
+        self._close(place)
+        return True
+
+    def _close(self, place: Place) -> None:
+        name, index = place
+        chunk = self._record.open[name]
         chunk.closed |= 1 << index
         chunk.fails.pop(index, None)
         chunk.blame.pop(index, None)
@@ -157,23 +184,12 @@ class CommitBuilder:
             del self._record.open[name]
             self._backlog.drop_chunk(name)
 
-    def fail_unreadable(self) -> None:
-        """Record a failed outcome for each admitted task that nobody can read, while the commit has room."""
-        waiting = self._backlog.unreadable
-        while waiting:
-            name, index = place = waiting[0]
-            chunk, task = self._record.open[name], cast("UnreadableTask", self._backlog.tasks[name][index])
-            if not self.reserve_outcome(place, len(quote(task.error)) + len(quote(task.id))):
-                break
-            waiting.popleft()
-            self.unreadable.setdefault(name, []).append(task.id)
-            self._record.count(job_of(name), "unreadable")
-            self.record_outcome(place, task.id, State.FAILED, "null", task.error, chunk.attempts(index))
-
     # Tasks that handlers add
 
     def _fresh(self, run: Run) -> dict[Mark, str]:
         """Return, as text, the tasks added by *run*, without those known to be in the store or in this commit."""
+        if run.context.job in self._context.closed.jobs:
+            return {}
         fresh: dict[Mark, str] = {}
         for task, text in zip(run.added, run.added_encoded, strict=True):
             mark = (run.context.job, digest(task.id))

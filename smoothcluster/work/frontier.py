@@ -13,7 +13,7 @@ Jobs take turns, a batch each. A job's queue comes before the job's listed chunk
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from typing import final
 from smoothcluster.backend import Entry
 from smoothcluster.errors import BackendError
 from smoothcluster.group.store import GroupStore
-from smoothcluster.jobs.chunk_reading import ReadTask, UnreadableTask, least_size, lost_chunk, read_chunk
+from smoothcluster.jobs.chunk_reading import ReadTask, least_size, lost_chunk, read_chunk, read_entries
 from smoothcluster.jobs.chunks import CHUNK_TASKS, job_of, size_of
 from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.keys import last_part, queue_number, queued_name
@@ -92,12 +92,19 @@ class Frontier:
 
         Chunks of a job whose ids take several slices to load are left for later calls.
         """
-        if self.stale and (not self._turns or self._clock.monotonic() >= self._next_listing):
-            self._list()
+        self._list_if_due()
         self._fetch(want - sum(batch.tasks for batch in self.read))
         if self.crowded:
             listed = sum(batch.tasks for batch in self.read if batch.number is None)
             self._fetch(MERGED_TASKS_PER_READ - listed, to_merge=True)
+
+    def fill_of(self, jobs: Collection[str]) -> bool:
+        """Read listed chunks of *jobs*, to be closed; return whether chunks of the jobs wait, listed or queued."""
+        self._list_if_due()
+        if not any(batch.job in jobs for batch in self.read):
+            self._fetch(MERGED_TASKS_PER_READ, to_merge=True, jobs=jobs)
+        queues = [self._record.queues[job] for job in jobs if job in self._record.queues]
+        return any(batch.job in jobs for batch in self.read) or any(queue.tasks for queue in queues)
 
     def forget(self, job: str) -> None:
         """Drop what is known of a finished job: no further tasks will come."""
@@ -128,6 +135,10 @@ class Frontier:
                 batch.chunks, batch.tasks = chunks, tasks
 
         return restore
+
+    def _list_if_due(self) -> None:
+        if self.stale and (not self._turns or self._clock.monotonic() >= self._next_listing):
+            self._list()
 
     def _list(self) -> None:
         if not self._armed:
@@ -165,8 +176,11 @@ class Frontier:
 
     # Read
 
-    def _fetch(self, tasks: int, *, to_merge: bool = False) -> None:
-        """Read chunks, or listed chunks *to_merge*, that hold so many *tasks* together, as far as there are any."""
+    def _fetch(self, tasks: int, *, to_merge: bool = False, jobs: Collection[str] | None = None) -> None:
+        """Read chunks, or listed chunks *to_merge*, that hold so many *tasks* together, as far as there are any.
+
+        *jobs* are the jobs to read chunks of; None for all.
+        """
         wanted: list[tuple[Batch, list[str]]] = []
         ahead = Counter(batch.job for batch in self.read if batch.number is not None)
         count = 0
@@ -174,13 +188,13 @@ class Frontier:
             while (
                 tasks > 0
                 and count < MOST_CHUNKS_PER_READ
-                and (turn := self._next_turn(ahead, to_merge=to_merge)) is not None
+                and (turn := self._next_turn(ahead, jobs, to_merge=to_merge)) is not None
             ):
                 batch, names = turn
                 wanted.append(turn)
                 count += len(names)
                 tasks -= batch.tasks
-            found = dict(self.contents(name for _, names in wanted for name in names))
+            found = self.contents(name for _, names in wanted for name in names)
         except BackendError:
             self._known.difference_update(name for _, names in wanted for name in names)
             self._turns.update(dict.fromkeys(batch.job for batch, _ in wanted))
@@ -192,12 +206,14 @@ class Frontier:
             if batch.chunks or batch.number is not None:
                 self.read.append(batch)
 
-    def _next_turn(self, ahead: Counter[str], *, to_merge: bool) -> tuple[Batch, list[str]] | None:
-        """Return the batch of the next job that has chunks to read, and the chunks; None if there is no such job.
+    def _next_turn(
+        self, ahead: Counter[str], jobs: Collection[str] | None, *, to_merge: bool
+    ) -> tuple[Batch, list[str]] | None:
+        """Return the batch of the next job (of *jobs*) with chunks to read, and the chunks; None without such a job.
 
         *ahead* counts the queued chunks of each job that are read already. They are not read *to_merge*.
         """
-        for job in self._turns:
+        for job in [job for job in self._turns if jobs is None or job in jobs]:
             queue = self._record.queues.get(job)
             unread = 0 if queue is None else queue.tail - queue.head - ahead[job]
             if queue is not None and unread > 0 and not to_merge:
@@ -245,7 +261,7 @@ class Frontier:
 
     def contents(
         self, names: Iterable[str], ahead: Mapping[str, Entry] = MappingProxyType({})
-    ) -> Iterator[tuple[str, list[ReadTask]]]:
+    ) -> dict[str, list[ReadTask]]:
         """Read the tasks of each chunk in *names* that exists, with place holders for unreadable tasks.
 
         Chunks read *ahead*, by key, are not read again: the contents of a chunk never change.
@@ -253,17 +269,8 @@ class Frontier:
         keys = [self._keys.chunk(self._number, name) for name in names]
         missing = [key for key in keys if key not in ahead]
         entries = [*(ahead[key] for key in keys if key in ahead), *(self._backend.get_many(missing) if missing else [])]
-        for entry in entries:
-            if entry is None:
-                continue  # The chunk was finished and deleted after a slower read had listed the name.
-            name = last_part(entry.key)
-            chunk = self._record.open.get(name)
-            try:
-                tasks = read_chunk(name, entry.value, chunk.size if chunk is not None else None)
-            except GarbageError as error:
-                self._report(entry.key, str(error))
-                continue
-            bad = [task for task in tasks if isinstance(task, UnreadableTask)]
-            if bad:
-                self._report(entry.key, f"{len(bad)} of {len(tasks)} tasks are not readable: {bad[0].error}")
-            yield name, tasks
+        return read_entries(entries, self._size_of_open, self._report)
+
+    def _size_of_open(self, name: str) -> int | None:
+        chunk = self._record.open.get(name)
+        return None if chunk is None else chunk.size

@@ -53,6 +53,16 @@ class Pauses:
         """The time at which the next pause ends; None without a pause."""
         return self._waiting[0][0] if self._waiting else None
 
+    def take(self, wanted: Callable[[Place], bool]) -> list[Place]:
+        """Take out the *wanted* tasks, whose pauses do not matter any more."""
+        taken = [place for _, place in self._waiting if wanted(place)]
+        if taken:
+            self._waiting = [each for each in self._waiting if not wanted(each[1])]
+            heapq.heapify(self._waiting)
+        for name, index in taken:
+            self._record.open[name].waits.pop(index, None)
+        return taken
+
     def ended(self, now: float) -> Iterator[Place]:
         """Take out the tasks whose pauses are over."""
         while self._waiting and self._waiting[0][0] <= now:
@@ -71,3 +81,8 @@ class Pauses:
         if not self._waiting or self._last_end <= now:
             return None
         return self._noted + max(LEAST_REFRESH_SECONDS, REFRESH_SHARE * (self._waiting[0][0] - self._noted))
+
+    def needs_refresh(self, now: float) -> bool:
+        """Whether the remaining times in the store are too old."""
+        due = self.next_refresh(now)
+        return due is not None and due <= now

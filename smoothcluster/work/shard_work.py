@@ -23,12 +23,14 @@ from smoothcluster.pool import Run, RunState
 from smoothcluster.records.blame import CHILD_RAISED, STARTED_ALONE
 from smoothcluster.records.shard import Shard, bits
 from smoothcluster.work.backlog import Backlog, place_of
+from smoothcluster.work.closing import close_waiting
 from smoothcluster.work.commit import CommitBuilder, NoRoomError
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.news import News, save_all
 from smoothcluster.work.pauses import Place
 from smoothcluster.work.pending_commit import PendingCommit
 from smoothcluster.work.suspects import Suspects
+from smoothcluster.work.unreadable import fail_unreadable
 from smoothcluster.work.verdict import Stage, stage
 
 log = logging.getLogger("smoothcluster")
@@ -116,11 +118,6 @@ class ShardWork:
         """Whether the shard has no task left, as far as known."""
         return self.quiet() and not self.record.open and not self.backlog.promising()
 
-    def needs_refresh(self, now: float) -> bool:
-        """Whether the remaining times of pauses in the store are too old."""
-        due = self.backlog.pauses.next_refresh(now)
-        return due is not None and due <= now
-
     def present(self) -> Versioned[Shard]:
         """Return the shard's record as of now, for a commit that changes the owner."""
         self.backlog.pauses.note(self._context.store.clock.monotonic())
@@ -176,15 +173,17 @@ class ShardWork:
         return True
 
     def _build(self, want: int, now: float, apart: int, *, alone: bool) -> PendingCommit | None:
-        spoke = self.suspects.blame_deaths(now) or self.unsaid() or self.needs_refresh(now)
+        spoke = self.suspects.blame_deaths(now) or self.unsaid() or self.backlog.pauses.needs_refresh(now)
         for place in self.news.handed_back:
             self.suspects.not_alone(place)
             self.backlog.start_again(place)
         self.news.handed_back.clear()
         draft = CommitBuilder(self.number, self.record, self.backlog, self._context, self._share)
         self.suspects.quarantine(draft)
-        draft.fail_unreadable()
+        fail_unreadable(draft, self.record, self.backlog)
         self._record_outcomes(draft, now)
+        # Behind the outcomes: a failed task of a closed job that would be tried again is closed, too.
+        spoke |= close_waiting(draft, self.backlog, self._context.closed.jobs)
         if not self.moving:
             self._start_suspects(apart, draft, alone=alone)
             self._start(want, draft, now)

@@ -5,7 +5,6 @@ The module `verdict` decides how much blame makes a task suspect, isolated or qu
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from json.encoder import encode_basestring_ascii as quote
 from typing import cast
 
 from smoothcluster.backend import Create
@@ -141,14 +140,14 @@ class Suspects:
                 unique, job_of(name), task, chunk.blame[index], chunk.attempts(index),
                 self._context.member, self._number, self._record.epoch, self._context.store.clock.wall(),
             )  # fmt: skip
-            value, size = verdict.to_json(), len(quote(verdict.error)) + len(quote(task.id))
+            value = verdict.to_json()
             key = self._context.store.keys.quarantined(unique)
             fits = len(value) <= self._context.limits.largest_value
-            if fits and draft.reserve_outcome(place, size, len(key) + len(value), 1):
+            if fits and draft.reserve_failure(place, task, verdict.error, len(key) + len(value), 1):
                 state = State.QUARANTINED
                 draft.changes.append(Create(key, value))
                 draft.quarantined.append(verdict)
-            elif (draft.room.empty or not fits) and draft.reserve_outcome(place, size):
+            elif (draft.room.empty or not fits) and draft.reserve_failure(place, task, verdict.error):
                 # The store takes no commit with the task and the evidence, so the task cannot be kept for a release.
                 state = State.FAILED
             elif draft.room.empty:

@@ -14,6 +14,7 @@ from smoothcluster.group.view import Versioned
 from smoothcluster.pool import Pool, Run
 from smoothcluster.records.shard import Shard
 from smoothcluster.work import ShardWork, WorkContext, shard_of
+from smoothcluster.work.closer import Closer
 from smoothcluster.work.observer import WorkloadObserver
 from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS, Pace, Turns
 from smoothcluster.work.restarts import CHILD_CHECK_SECONDS, Restarts
@@ -44,6 +45,7 @@ class Workload:
         """Number of slices of ids loaded so far."""
         self._sender = Sender(context, observer, self.drop)
         self.restarts = Restarts(self.works, context, self._commit)
+        self._closer = Closer(self.works, context, pool, self._return, self._commit, observer.wake)
 
     # Ownership
 
@@ -51,6 +53,7 @@ class Workload:
         """Begin to work on a shard that this incarnation owns in the store."""
         work = self.works[number] = ShardWork(number, read, self._context, partial(self._watch, number))
         self.epochs[number] = read.record.epoch
+        self._context.closed.stale = True
         # After a store rollback we may adopt a shard that we owned before. Forget which added tasks were acknowledged.
         self._context.sent.clear()
         # Tasks that ran when the former owner died have waited longest: start them first.
@@ -124,6 +127,7 @@ class Workload:
         for work in self.works.values():
             work.held = now < work.held_until
         if self._may_start():
+            self._closer.step(now)
             self.restarts.step(now)
             if not self.restarts.alone:
                 self._resume()
@@ -203,7 +207,7 @@ class Workload:
         verdict = work.suspects.next_verdict()
         if verdict is not None and verdict <= now and work.pending is None and self._may_start():
             return True
-        if not work.lost and work.pending is None and work.needs_refresh(now):
+        if not work.lost and work.pending is None and work.backlog.pauses.needs_refresh(now):
             return True
         if work.lost or not work.unsaid():
             return False

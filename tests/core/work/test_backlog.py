@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from core_kit import KEYS, Garbage, put, store_of
+from core_kit import KEYS, Bench, Garbage, put, store_of
 
 from smoothcluster.backend import Change, CoordinationBackend, Create, Delete, Entry
 from smoothcluster.errors import UnavailableError
@@ -44,8 +44,8 @@ def waiting(
 
 def admission(backlog: Backlog, changes: list[Change] | None = None) -> Admission:
     """The admission of a commit with all the room there is."""
-    record, store = backlog.frontier._record, store_of(MemoryBackend())
-    return Admission(0, record, backlog, store, Room(record, WEAKEST, 1), [] if changes is None else changes)
+    record, context = backlog.frontier._record, Bench().context
+    return Admission(0, record, backlog, context, Room(record, WEAKEST, 1), [] if changes is None else changes)
 
 
 def admitted(backlog: Backlog) -> list[str]:

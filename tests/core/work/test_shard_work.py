@@ -227,7 +227,7 @@ def test_a_pause_outlives_its_owner() -> None:
     bench.commit(work, now=now)
     assert bench.read().record.open["j-0"].waits == {0: 60.0}
     for seconds, refresh, remaining in ((4.0, False, 60.0), (6.0, True, 54.0), (9.0, False, 54.0), (25.0, True, 35.0)):
-        assert work.needs_refresh(now + seconds) is refresh
+        assert work.backlog.pauses.needs_refresh(now + seconds) is refresh
         if refresh:
             bench.commit(work, now=now + seconds)
         assert bench.read().record.open["j-0"].waits == {0: remaining}
@@ -523,4 +523,6 @@ def test_results_are_json_of_ascii(bench: Bench) -> None:
     finish(work, *(failed(run, "ü\udcff\n") for run in bench.start(work)))
     bench.commit(work)
     (value,) = bench.results("j")
-    assert json.loads(value.decode("ascii"))["outcomes"] == [["\udcff", "failed", None, "ü\udcff\n", 1]]
+    assert json.loads(value.decode("ascii"))["outcomes"] == [
+        ["\udcff", "failed", None, "ü\udcff\n", 1, {"id": "\udcff"}]
+    ]
