@@ -114,6 +114,9 @@ class Workload:
     def _may_start(self) -> bool:
         return not self.stopping and self._held()
 
+    def _may_blame(self) -> bool:
+        return self._may_start() and not self._context.stopping.is_set()
+
     def quiet(self) -> bool:
         """Whether no task runs, and all outcomes are recorded."""
         return all(work.quiet() for work in self.works.values())
@@ -160,10 +163,10 @@ class Workload:
         retries = [work.backlog.pauses.next_end() for work in works if not work.moving]
         times += [retry for retry in retries if retry is not None and retry > now]
         times += [refresh for work in works if (refresh := work.backlog.pauses.next_refresh(now)) is not None]
-        # While the lease, and so the shards, may be lost, no death counts against a task.
+        # While the lease, and so the shards, may be lost, or a Runner resigns, no death counts against a task.
         verdicts = [verdict for work in works if (verdict := work.suspects.next_verdict()) is not None]
         times += (
-            verdicts if self._may_start() else [max(verdict, now + COMMIT_INTERVAL_SECONDS) for verdict in verdicts]
+            verdicts if self._may_blame() else [max(verdict, now + COMMIT_INTERVAL_SECONDS) for verdict in verdicts]
         )
         # Tasks that the last turn put back after starting others.
         if any(work.backlog.queue or work.backlog.restarts for work in works if work.free()) and self.room():
@@ -205,7 +208,7 @@ class Workload:
         if work.held:
             return False
         verdict = work.suspects.next_verdict()
-        if verdict is not None and verdict <= now and work.pending is None and self._may_start():
+        if verdict is not None and verdict <= now and work.pending is None and self._may_blame():
             return True
         if not work.lost and work.pending is None and work.backlog.pauses.needs_refresh(now):
             return True

@@ -183,7 +183,7 @@ class IndependentRecord:
         data = json.loads(after.value)
         if (owner.get("name"), owner.get("epoch")) != (data["runner"], data["epoch"]) or self.author != data["runner"]:
             raise Violation(f"P2: {self.author} recorded in {key} as {data['runner']}@{data['epoch']}, owner {owner}")
-        for task, state, _, _, attempts in data["outcomes"]:
+        for task, state, _, _, attempts, *_ in data["outcomes"]:
             if (job, task) in self.outcomes:
                 raise Violation(f"P3: {task} of {job} was recorded twice, the second time in {key}")
             self.outcomes[job, task] = state

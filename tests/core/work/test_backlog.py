@@ -42,9 +42,10 @@ def waiting(
     return Backlog(0, record or Shard(), store_of(backend, report), arm)
 
 
-def admission(backlog: Backlog, changes: list[Change] | None = None) -> Admission:
-    """The admission of a commit with all the room there is."""
+def admission(backlog: Backlog, changes: list[Change] | None = None, closed: frozenset[str] = frozenset()) -> Admission:
+    """The admission of a commit with all the room there is, while the jobs *closed* are being cancelled."""
     record, context = backlog.frontier._record, Bench().context
+    context.closed.jobs = closed
     return Admission(0, record, backlog, context, Room(record, WEAKEST, 1), [] if changes is None else changes)
 
 
@@ -320,6 +321,31 @@ def test_a_job_with_a_long_queue_keeps_no_other_waiting(backend: MemoryBackend) 
     write(backend, "b-0", "short")
     assert "short" in [*owner.commit(512), *owner.commit(512)]
     assert owner.record.queues["a"].tasks > 512
+
+
+def test_a_cancelled_job_leaves_neither_listed_nor_queued_chunks(backend: MemoryBackend) -> None:
+    """Each task counts once, under the next owner as well; another job stays as it is."""
+    for number in range(8 * MOST_LISTED_CHUNKS):
+        write(backend, f"a-{number:04d}+2", f"t{number}", "repeat")
+    write(backend, "b-0+1", "other")
+    owner = Owner(backend)
+    opened = len(owner.commit(1))
+    owner.commit(1, free=False)
+    assert owner.record.queues["a"].tasks
+    owner.succeed()
+    while owner.backlog.fill_of({"a"}):
+        changes = list[Change]()
+        assert admission(owner.backlog, changes, frozenset({"a"})).close()
+        backend.commit([], changes)
+        assert Shard.from_json(owner.record.to_json()) == owner.record
+    counts = owner.record.counts["a"]
+    assert opened + sum(counts[what] for what in ("skipped", "cancelled")) == 16 * MOST_LISTED_CHUNKS
+    assert opened + counts["cancelled"] >= 8 * MOST_LISTED_CHUNKS + 1
+    open_chunks = {KEYS.chunk(0, queued_name("a", number)) for number in range(owner.record.queues["a"].tail)}
+    assert (backend.keys(KEYS.tasks(0)), set(backend.keys(KEYS.queue(0))) - open_chunks) == (
+        [KEYS.chunk(0, "b-0+1")],
+        set(),
+    )
 
 
 @pytest.mark.parametrize("damage", [None, b"garbage", b'[{"id":"good"},{"id":', b"[]"])

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from core_kit import KEYS, Bench, HandPool, News, done, put, store_of
+from core_kit import KEYS, Bench, HandPool, News, died, done, put, store_of
 
 from smoothcluster.backend import Create, Delete, Entry
 from smoothcluster.errors import OutcomeUnknownError, UnavailableError
@@ -15,14 +15,30 @@ from smoothcluster.records.shard import OpenChunk, Shard
 from smoothcluster.testing import Faulty
 from smoothcluster.work.pace import COMMIT_INTERVAL_SECONDS, MOST_MARKED_TASKS, SHARD_TURN_SECONDS, Pace
 from smoothcluster.work.seen_ids import FIRST_SLICE_KEYS, MOST_SLICE_KEYS
+from smoothcluster.work.suspects import CONFIRM_DEATH_SECONDS
 from smoothcluster.work.workload import FULL_COMMIT_OUTCOMES, Workload
+
+
+class Stopping:
+    """Set by the test."""
+
+    on = False
+
+    def is_set(self) -> bool:
+        """Whether a handler should stop."""
+        return self.on
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Do not wait."""
+        return self.on
 
 
 class Desk:
     """A workload of some shards, over a connection that can fail."""
 
     def __init__(self, shards: int = 1, concurrency: int = 2, attempts: int = 1) -> None:
-        self.bench = Bench(shards=shards, retries=Retries(attempts=attempts))
+        self.stopping = Stopping()
+        self.bench = Bench(shards=shards, retries=Retries(attempts=attempts), stopping=self.stopping)
         self.faulty = Faulty(self.bench.backend)
         self.pool = HandPool()
         self.clock = self.bench.clock
@@ -403,3 +419,22 @@ def test_nothing_to_do_needs_no_turn(desk: Desk) -> None:
     """A watch will wake us."""
     desk.load.step()
     assert desk.load.next_time() is None
+
+
+def test_a_resigning_runner_waits_before_it_looks_at_a_death_again(desk: Desk) -> None:
+    """No death counts meanwhile, so the loop must not turn without a pause."""
+    desk.bench.chunk("j-0", "a")
+    desk.load.step()
+    desk.pool.finished.append(died(desk.pool.waiting.popleft(), "child_exit_3"))
+    desk.load.step()
+    desk.clock.advance(CONFIRM_DEATH_SECONDS)
+    assert desk.load.next_time() == desk.clock.monotonic()
+    desk.stopping.on = True
+    seqs = [desk.bench.read().record.seq]
+    desk.load.step()
+    seqs.append(desk.bench.read().record.seq)
+    assert desk.load.next_time() == desk.clock.monotonic() + COMMIT_INTERVAL_SECONDS
+    desk.stopping.on = False
+    desk.load.step()
+    seqs.append(desk.bench.read().record.seq)
+    assert seqs == [1, 1, 2]
