@@ -22,8 +22,9 @@ from smoothcluster.records.job import JOB_DELETED, JOB_DELETING
     show_default=True,
     help="JSON lines, or text for people: job, task, state, attempts, runner, and value or error, separated by tabs.",
 )
+@click.option("--tasks", is_flag=True, help="Add the task to each JSON line of an outcome that is not done.")
 @common
-def results(job: str | None, form: str, url: str | None, group: str) -> None:
+def results(*, job: str | None, form: str, tasks: bool, url: str | None, group: str) -> None:
     """Print the outcomes of tasks.
 
     Each outcome recorded so far is a line, in no particular order. Without --job, the command prints
@@ -31,7 +32,7 @@ def results(job: str | None, form: str, url: str | None, group: str) -> None:
     """
     with opened(url) as backend:
         cluster = Cluster(backend, group, patience=STORE_RETRY_SECONDS)
-        write = OUTCOME_FORMATTERS[form]
+        write = as_json_with_task if tasks and form == "jsonl" else OUTCOME_FORMATTERS[form]
         for each in _jobs(cluster, job):
             for outcome in cluster.job(each).results():
                 print_data(write(each, outcome))
@@ -48,20 +49,25 @@ def _jobs(cluster: Cluster, job: str | None) -> Iterable[str]:
 
 def as_json(job: str, outcome: Outcome) -> str:
     """Write an outcome as a JSON object."""
-    task = {} if outcome.task is None else {"task": outcome.task.to_json()}
-    return json_text(
-        {
-            "task_id": outcome.task_id,
-            "state": outcome.state,
-            "value": outcome.value,
-            "error": outcome.error,
-            "attempts": outcome.attempts,
-            "runner": outcome.runner,
-            "epoch": outcome.epoch,
-            "job": job,
-            **task,
-        }
-    )
+    return json_text(_fields(job, outcome))
+
+
+def as_json_with_task(job: str, outcome: Outcome) -> str:
+    """Write an outcome as a JSON object, with the task if the outcome has one."""
+    return json_text(_fields(job, outcome) | ({} if outcome.task is None else {"task": outcome.task.to_json()}))
+
+
+def _fields(job: str, outcome: Outcome) -> dict[str, object]:
+    return {
+        "task_id": outcome.task_id,
+        "state": outcome.state,
+        "value": outcome.value,
+        "error": outcome.error,
+        "attempts": outcome.attempts,
+        "runner": outcome.runner,
+        "epoch": outcome.epoch,
+        "job": job,
+    }
 
 
 def as_text(job: str, outcome: Outcome) -> str:

@@ -1,13 +1,16 @@
 """Jobs as a client sees them: submit tasks, follow the progress, read the outcomes.
 
-A job passes through these states; ``deleted`` is reserved and not written yet::
+A job passes through these states::
 
     (no record) --a submit begins--> open --all tasks written--> sealed --every task has its outcome--> finished
                                      open <--another submit-- sealed
+    open, sealed --cancel--> cancelling --running tasks have ended--> cancelled
+    finished, cancelled --delete--> deleting --nothing is left but the record--> deleted
 
 The parts follow a job's life: `chunks` packs tasks of the same shard into one value, `submission` writes the chunks,
 `progress` adds up the counts of the shards, `results` reads the outcomes, and `handle` offers all this for one job.
-`access` repeats requests while the store is unavailable.
+`cancelling`, `deletion` and `retrying` end jobs and begin them anew. `access` repeats requests while the store is
+unavailable.
 
 Invariants:
 

@@ -4,8 +4,8 @@
 tasks that ran in a dead member started before all others. `shard_work.ShardWork` works on a single shard: `backlog` has
 the tasks that wait, `seen_ids` the ids that each job has, `pauses` the tasks that wait for their next try, `suspects`
 those that ran when their process died. `commit` builds the next commit from the `news`, and counts the `room` left and
-the `added` tasks, which `quota` bounds. `sending` settles the commits, and `verdict` decides how a suspect may run. A
-task's states::
+the `added` tasks, which `quota` bounds. `closer` has the waiting tasks of cancelled jobs closed, by `closing`.
+`sending` settles the commits, and `verdict` decides how a suspect may run. A task's states::
 
     waiting --admitted--> open --marked in the store--> running --outcome committed--> done, failed
     running --the process died--> suspect --run in a child--> done, failed, or dead again --> quarantined

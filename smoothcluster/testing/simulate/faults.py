@@ -1,14 +1,18 @@
 """Injects faults into a simulated world; the seed decides the faults, the times and the victims."""
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from smoothcluster.memory import Past
 from smoothcluster.testing.simulate.processes import (
+    CANCEL_FAULT,
+    DELETE_FAULT,
     LEASE_TTL_SECONDS,
     MISSED_WAKEUPS_FAULT,
     SimAdmin,
     SimClient,
+    SimEnder,
     SimMember,
     SimProcess,
 )
@@ -42,7 +46,7 @@ ROLLBACK_FAULT = "forget"
 This fault is not among the default faults: after a rollback starts cannot be counted, and clients have to submit
 again."""
 
-KNOWN_FAULTS = (*FAULTS, ROLLBACK_FAULT, MISSED_WAKEUPS_FAULT)
+KNOWN_FAULTS = (*FAULTS, ROLLBACK_FAULT, MISSED_WAKEUPS_FAULT, CANCEL_FAULT, DELETE_FAULT)
 
 
 class Trouble:
@@ -67,6 +71,8 @@ class Trouble:
             "respec": self._respec,
             ROLLBACK_FAULT: self._forget,
             MISSED_WAKEUPS_FAULT: self._deafen,
+            CANCEL_FAULT: self._cancel,
+            DELETE_FAULT: self._delete,
         }
         self._forgetting = False
 
@@ -100,7 +106,8 @@ class Trouble:
 
     def _client_instead(self, member: SimMember) -> SimProcess:
         """Return *member*, or now and then a living client instead."""
-        clients = [client for client in self._world.clients.values() if client.alive]
+        both: list[SimProcess] = [*self._world.clients.values(), *self._world.enders.values()]
+        clients = [client for client in both if client.alive]
         return self._random.choice(clients) if clients and self._random.random() < 0.2 else member
 
     # Deaths
@@ -110,6 +117,9 @@ class Trouble:
         self._die(victim)
         if isinstance(victim, SimClient):
             self._scheduler.at(self._random.uniform(0.0, 3.0), lambda: self._world.submit(victim.job, victim.tasks))
+        elif isinstance(victim, SimEnder):
+            again = partial(self._world.end_job, victim.verb, victim.job)
+            self._scheduler.at(self._random.uniform(0.0, 3.0), again)
         elif self._random.random() < 0.7:
             self._again(member.name, self._random.choice((0.5, 4.0)))
 
@@ -200,6 +210,17 @@ class Trouble:
         runner = self._random.randint(1, self._world.weather.members)
         self._world.note(f"change runner to {runner}")
         SimAdmin(self._world, runner, 0.3 if "drop" in self._world.weather.faults else 0.0)
+
+    def _cancel(self, _: SimMember) -> None:
+        self._end_job(CANCEL_FAULT)
+
+    def _delete(self, _: SimMember) -> None:
+        self._end_job(DELETE_FAULT)
+
+    def _end_job(self, verb: str) -> None:
+        jobs = [job for job in self._world.clients if job not in self._world.enders]
+        if jobs:
+            self._world.end_job(verb, self._random.choice(jobs))
 
     # Lies
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from smoothcluster.backend import Entry
 from smoothcluster.memory import Applied, MemoryStore
+from smoothcluster.testing.simulate.ended_jobs import EndedJobs
 from smoothcluster.testing.simulate.pool import children, fails, kills
 from smoothcluster.work.verdict import ALONE_EXPIRED
 
@@ -38,6 +39,7 @@ class IndependentRecord:
         self.author = ""
         self.steps: list[str] = []
         """Every change with the name of the author. The last entries explain a violation."""
+        self.ends = EndedJobs(store, group)
         self.outcomes: dict[tuple[str, str], str] = {}
         self.expected: set[tuple[str, str]] = set()
         """Every task with a submit under way (all such submits complete), or with a recorded addition."""
@@ -71,13 +73,15 @@ class IndependentRecord:
 
     def past(self) -> "tuple[object, ...]":
         """The record's current knowledge, for `go_back`."""
-        return dict(self.outcomes), set(self.expected), set(self._incarnations), dict(self._epochs), self._lost.copy()
+        known = dict(self.outcomes), set(self.expected), set(self._incarnations), dict(self._epochs), self._lost.copy()
+        return *known, self.ends.past()
 
     def go_back(self, past: "tuple[Any, ...]") -> None:
         """The store has lost the commits since *past*: the record forgets them, too."""
         self.forgetful = True
         self.robbed |= {key.rpartition("/")[2] for key in self._incarnations}
-        self.outcomes, self.expected, self._incarnations, self._epochs, self._lost = past
+        self.outcomes, self.expected, self._incarnations, self._epochs, self._lost, ids = past
+        self.ends.go_back(ids)
         self.expected |= self.submitted
 
     def _see(self, step: Applied) -> None:
@@ -101,6 +105,9 @@ class IndependentRecord:
                 self._see_birth(key)
         if not {"seats", "members", "spec"}.isdisjoint(kinds.values()):
             self._see_seats(step)
+        wrong = self.ends.see(step)
+        if wrong:
+            raise Violation(f"{wrong}, by {self.author}")
 
     def _see_birth(self, key: str) -> None:
         if key in self._incarnations:
@@ -241,12 +248,12 @@ class IndependentRecord:
     def told_finished(self, job: str) -> None:
         """A client learned of the end of *job*, or the record of *job* now says finished."""
         missing = {task for name, task in self.expected - self.outcomes.keys() if name == job}
-        if missing:
+        if missing and job not in self.ends.closing:
             raise Violation(f"P3: {job} was called finished while {sorted(missing)[:5]} had no outcome")
 
     def unfinished(self) -> set[tuple[str, str]]:
         """The expected tasks without an outcome."""
-        return self.expected - self.outcomes.keys()
+        return {each for each in self.expected - self.outcomes.keys() if each[0] not in self.ends.closing}
 
     def check_end(self) -> None:
         """Check every outcome against the expected tasks, and the deletion of all chunks."""

@@ -10,6 +10,7 @@ from smoothcluster.errors import BackendError, JobClosedError, NameInUseError, S
 from smoothcluster.failure_detector import Peer
 from smoothcluster.group.breaker import Pacing
 from smoothcluster.group.spec import Wanted
+from smoothcluster.jobs.handle import JobHandle
 from smoothcluster.member.environment import Environment
 from smoothcluster.member.inbox import Inbox
 from smoothcluster.member.loop import MemberLoop
@@ -38,6 +39,9 @@ MISSED_WAKEUPS_FAULT = "deafen"
 
 This fault is not among the default faults: members find the tasks by the search now and then, and with this search the
 simulator would not notice a member that misses wake-ups through a mistake of its own."""
+
+CANCEL_FAULT, DELETE_FAULT = "cancel", "delete"
+"""A client cancels or deletes a job. Both are not among the default faults: they end schedules early."""
 
 
 class SimProcess:
@@ -180,7 +184,7 @@ class SimClient(SimProcess):
         try:
             handle = self.cluster.submit(self.tasks, job=job)
         except JobClosedError:
-            if not self._again:
+            if not self._again and job not in world.record.ends.closing:
                 raise
             handle = self.cluster.job(job)  # The job was sealed before its client died, and has finished since.
         world.note(f"{job} submitted")
@@ -192,6 +196,37 @@ class SimClient(SimProcess):
         world.jobs_running -= 1
         self.process.dead = True
         self.backend.close()
+
+
+class SimEnder(SimProcess):
+    """Cancels or deletes a job; after a restart, once more."""
+
+    def __init__(self, world: "World", verb: str, job: str, drop: float) -> None:
+        super().__init__(world, f"{verb}-{job}")
+        self.verb, self.job, self.done = verb, job, False
+        self.backend.drop = drop
+        self.cluster = Cluster(self.backend, GROUP_NAME, clock=self.clock, patience=1e9)
+        world.scheduler.spawn(self.process, self._main)
+
+    def _main(self) -> None:
+        while not self.done:
+            try:
+                self._end(self.cluster.job(self.job))
+                self.done = True
+            except UsageError:  # The job is not in the store yet, or the store has lost the job.
+                self.clock.sleep(0.2)
+        self.world.note(f"{self.verb} of {self.job} is done")
+        self.process.dead = True
+        self.backend.close()
+
+    def _end(self, job: JobHandle) -> None:
+        self.world.record.ends.closing.add(self.job)
+        if self.verb == CANCEL_FAULT:
+            job.cancel()
+            return
+        for step in job.deletion():
+            if step.wait:
+                self.clock.sleep(0.5 * self.world.random.random())
 
 
 class SimAdmin(SimProcess):

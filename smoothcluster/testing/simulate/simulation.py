@@ -13,7 +13,7 @@ from smoothcluster.model import Task
 from smoothcluster.testing.simulate.adoption_invariants import Adoptions
 from smoothcluster.testing.simulate.faults import FAULTS, Trouble
 from smoothcluster.testing.simulate.invariants import IndependentRecord, Violation, data_of
-from smoothcluster.testing.simulate.processes import GROUP_NAME, LEASE_TTL_SECONDS, SimClient, SimMember
+from smoothcluster.testing.simulate.processes import GROUP_NAME, LEASE_TTL_SECONDS, SimClient, SimEnder, SimMember
 from smoothcluster.testing.simulate.scenario import Jobs, draw
 from smoothcluster.testing.simulate.scheduler import Killed, Scheduler, SimClock
 
@@ -57,6 +57,8 @@ class World:
         self.adoptions = Adoptions(self.store, GROUP_NAME, lambda: self.scheduler.now, self.record)
         self.members: dict[str, SimMember] = {}
         self.clients: dict[str, SimClient] = {}
+        self.enders: dict[str, SimEnder] = {}
+        """The client that cancels or deletes a job, by job."""
         self.trace: list[str] = []
         self.hits = Counter[str]()
         """The number of random kills of children, by the task in the child."""
@@ -132,7 +134,7 @@ class World:
 
     def close(self) -> None:
         """Kill all living processes, to leave nothing of this world."""
-        for each in [*self.members.values(), *self.clients.values()]:
+        for each in [*self.members.values(), *self.clients.values(), *self.enders.values()]:
             if each.alive:
                 self.scheduler.kill(each.process)
 
@@ -159,11 +161,16 @@ class World:
         drop = 0.1 if "drop" in self.weather.faults else 0.0
         self.clients[job] = SimClient(self, job, tasks, drop, again=job in self.clients)
 
+    def end_job(self, verb: str, job: str) -> None:
+        """Start a client that cancels or deletes *job*."""
+        self.note(f"{verb} {job}")
+        self.enders[job] = SimEnder(self, verb, job, 0.3 if "drop" in self.weather.faults else 0.0)
+
     # The end
 
     def _make_peace(self) -> None:
         self.note("peace")
-        for each in [*self.members.values(), *self.clients.values()]:
+        for each in [*self.members.values(), *self.clients.values(), *self.enders.values()]:
             self.trouble.go_on(each)
             each.backend.mend()
         for member in self.members.values():
@@ -183,7 +190,8 @@ class World:
             return f"{len(unfinished)} tasks have no outcome, such as {unfinished[:3]}"
         if self.jobs_running:
             return "a client still waits for a job that has finished"
-        return self._what_is_misplaced()
+        ending = [ender.name for ender in self.enders.values() if not ender.done]
+        return f"{ending} have not ended" if ending else self._what_is_misplaced()
 
     def _what_is_misplaced(self) -> str:
         """The shards without the right owner; empty if every shard has the right owner."""
@@ -227,14 +235,20 @@ class World:
     def _check_clients_view(self) -> None:
         """Check the public results and status against the record."""
         cluster = Cluster(MemoryBackend(self.store), GROUP_NAME)
-        results = ((job, each) for job in cluster.jobs() for each in cluster.job(job).results())
+        jobs = {job: cluster.job(job) for job, state in cluster.jobs().items() if not state.startswith("delet")}
+        results = ((job, each) for job, handle in jobs.items() for each in handle.results())
         told = Counter((job, each.task_id, str(each.state)) for job, each in results)
-        if told != Counter((job, task, state) for (job, task), state in self.record.outcomes.items()):
+        if told != Counter((job, task, state) for (job, task), state in self.record.outcomes.items() if job in jobs):
             raise Violation("P3: results() does not give what was recorded")
         tasks = cluster.status()["tasks"]
         states = Counter[str](self.record.outcomes.values())
+        for job in self.record.ends.closing:
+            states["cancelled"] += (cancelled := cluster.job(job).progress().cancelled)
+            wrong = self.record.ends.miscounted(job, cancelled, sum(name == job for name, _ in self.record.outcomes))
+            if wrong:
+                raise Violation(wrong)
         states["skipped"] = sum(cluster.job(job).progress().skipped for job in cluster.jobs())
-        ended = ("done", "failed", "quarantined", "skipped")
+        ended = ("done", "failed", "quarantined", "skipped", *(("cancelled",) if states["cancelled"] else ()))
         if tasks != {"pending": 0, "running": 0} | {each: states[each] for each in ended}:
             raise Violation(f"P3: status tells {tasks} of {dict(states)}")
 

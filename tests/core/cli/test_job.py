@@ -101,7 +101,7 @@ def test_failed_tasks_are_retried(invoke: Invoke, url: str, crawler: ClusterCraw
     assert Cluster(connect(url)).job(again.stdout.strip()).wait(60).failed == 1
     submit(url, "b", job="k").wait(60)
     assert "job 'k' has no failed tasks to retry" in one_line(invoke("job", "retry", "k"), 2)
-    outcomes = [json.loads(line) for line in invoke("results", "--job", "j").stdout.splitlines()]
+    outcomes = [json.loads(line) for line in invoke("results", "--job", "j", "--tasks").stdout.splitlines()]
     assert {each["task_id"]: each.get("task") for each in outcomes} == {"a": None, "bad": {"id": "bad"}}
 
 

@@ -127,6 +127,21 @@ def test_quarantine(place: Place) -> None:
         assert place.cluster.quarantine() == []
 
 
+def test_ended_jobs(place: Place) -> None:
+    """The commands one after another, and the program, on jobs with failed tasks."""
+    commands = blocks("docs/howto/end-jobs.md", "sh")
+    program = place.adapted(block("docs/howto/end-jobs.md", "python", "job.errors"))
+    with ClusterCrawler(backend=connect(place.url), runner=1, backup=0, group=place.group, handler=fails):
+        place.cluster.submit([Task(id="x", url="http://h/")], "monday").wait(PATIENCE)
+        outs = [place.type(command) for command in commands]
+        again = outs[1].strip()
+        assert place.cluster.job(again).wait(PATIENCE).failed == 1
+        assert place.cluster.jobs()["monday"] == "deleted"
+        place.cluster.submit([Task(id="y")], "tuesday").wait(PATIENCE)
+        exec(program.replace('"monday"', '"tuesday"'), {})
+        assert place.cluster.jobs()["tuesday"] == "deleted"
+
+
 def test_children(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script whose handler a child can import, and a program in which every task runs in one."""
     script = block("docs/howto/poison-tasks.md", "python", "__main__")

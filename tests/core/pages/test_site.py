@@ -13,7 +13,15 @@ import smoothcluster
 import smoothcluster.testing
 from smoothcluster.model import Evidence, State
 from smoothcluster.recipes.session import LeaseState
-from smoothcluster.records.job import JOB_FINISHED, JOB_OPEN, JOB_SEALED
+from smoothcluster.records.job import (
+    JOB_CANCELLED,
+    JOB_CANCELLING,
+    JOB_DELETED,
+    JOB_DELETING,
+    JOB_FINISHED,
+    JOB_OPEN,
+    JOB_SEALED,
+)
 
 PAGES = ROOT / "docs" / "reference" / "api"
 
@@ -118,6 +126,10 @@ def test_a_job_is_drawn_with_the_states_that_it_has() -> None:
         JOB_OPEN,
         JOB_SEALED,
         JOB_FINISHED,
+        JOB_CANCELLING,
+        JOB_CANCELLED,
+        JOB_DELETING,
+        JOB_DELETED,
     }
 
 

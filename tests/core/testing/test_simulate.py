@@ -71,6 +71,16 @@ def test_missed_wake_ups_stop_nobody() -> None:
     assert "3 schedules from seed 0: every promise was kept" in done.stdout
 
 
+@pytest.mark.promise(3)
+@pytest.mark.timeout(600)  # as above
+@pytest.mark.parametrize("faults", ["kill,pause,drop,leave,cancel,delete", "drop,forget,cancel,delete"])
+def test_jobs_are_cancelled_and_deleted(faults: str) -> None:
+    """A few schedules in which clients end jobs, and die meanwhile: everything adds up, and nothing is left."""
+    done = simulate("--schedules", "8", "--first", "20", "--faults", faults)
+    assert done.returncode == 0, done.stdout
+    assert "8 schedules from seed 20: every promise was kept" in done.stdout
+
+
 @pytest.mark.timeout(600)  # as above
 def test_a_seed_replays_exactly() -> None:
     """The same seed gives the same history, in one process as in another, whatever hashes are."""
