@@ -219,7 +219,7 @@ BUGS = (
     ),
     Bug(
         "a watch is armed after reading",
-        "work/backlog.py",
+        "work/frontier.py",
         """\
         if not self._armed:
             self._arm()
@@ -244,7 +244,7 @@ BUGS = (
     ),
     Bug(
         "what comes while we read is forgotten",
-        "work/backlog.py",
+        "work/frontier.py",
         "        here = set(names)\n",
         "        here = set(names)\n        self.stale = False\n",
         120,
@@ -549,18 +549,18 @@ BUGS = (
     ),
     Bug(
         "a repeat counts as a cancelled task once more",
-        "work/backlog.py",
-        "            if seen.add(mark):\n",
-        "            if seen.add(mark) or job in closed:\n",
+        "work/admission.py",
+        '        self._record.count(batch.job, "cancelled", len(fresh))\n',
+        '        self._record.count(batch.job, "cancelled", len(tasks))\n',
         20,
-        "P3: ",
+        "P[37]: ",
         "cancel,drop",
     ),
     Bug(
         "an owner goes on running a cancelled job",
-        "work/backlog.py",
-        "                if job in closed:\n",
-        "                if False:\n",
+        "work/admission.py",
+        "        self._keys, self._limits, self._closed = context.store.keys, context.limits, context.closed.jobs\n",
+        "        self._keys, self._limits, self._closed = context.store.keys, context.limits, frozenset[str]()\n",
         100,
         "P3: ",
         "cancel",
