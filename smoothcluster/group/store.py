@@ -102,7 +102,7 @@ class GroupStore:
 
     def read_members(self) -> dict[str, Versioned[Member]]:
         """All members with readable records; report the garbage."""
-        return self.read_records(self.keys.members, _member)
+        return self.read_records(self.keys.members, parse_member)
 
     def read_silent(self) -> set[str]:
         """The incarnations whose leases have not been renewed in time, by the store's clock: for people only."""
@@ -186,11 +186,12 @@ class GroupStore:
         return view, {entry.key: entry for entry in chunks if entry is not None}
 
 
-def _member(entry: Entry) -> Versioned[Member]:
+def parse_member(entry: Entry) -> Versioned[Member]:
+    """The member in *entry*; raise GarbageError if the record is unreadable, or of another incarnation."""
     member = Member.from_json(entry.value)
     if member.incarnation != last_part(entry.key):
         raise GarbageError(f"the record names another incarnation: {member.incarnation!r:.40}")
-    return Versioned(member, entry.version)
+    return Versioned(replace(member, created=entry.created), entry.version)
 
 
 def _opened(keys: Keys, view: View, numbers: Sequence[int]) -> list[str]:

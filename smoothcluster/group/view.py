@@ -81,7 +81,7 @@ class View:
             return sorted(seated, key=seated.__getitem__)
         living = self.living()
         fit = [name for name, member in living.items() if member.unfit is None] or list(living)
-        return sorted(fit, key=lambda name: living[name].join)[: self.spec.record.runner]
+        return sorted(fit, key=lambda name: living[name].place)[: self.spec.record.runner]
 
     def owned(self, incarnation: str | None) -> list[int]:
         """The shards that *incarnation* owns; for None, the shards without an owner."""

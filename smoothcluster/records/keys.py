@@ -4,13 +4,15 @@
 class Keys:
     """Where each record of a group lies."""
 
-    __slots__ = ("_group", "breaker", "jobs", "members", "quarantine", "seats", "shards", "spec")
+    __slots__ = ("_group", "breaker", "jobs", "members", "names", "quarantine", "queue", "seats", "shards", "spec")
 
     def __init__(self, group: str) -> None:
         self._group = group
         self.spec = f"{group}/spec"
         self.breaker = f"{group}/breaker"
         self.members = f"{group}/members"
+        self.names = f"{group}/names"
+        self.queue = f"{group}/queue"
         self.seats = f"{group}/seats"
         self.shards = f"{group}/shards"
         self.jobs = f"{group}/jobs"
@@ -18,6 +20,12 @@ class Keys:
 
     def member(self, incarnation: str) -> str:
         return f"{self.members}/{incarnation}"
+
+    def name(self, name: str) -> str:
+        return f"{self.names}/{name}"
+
+    def queued(self, incarnation: str) -> str:
+        return f"{self.queue}/{incarnation}"
 
     def seat(self, number: int) -> str:
         return f"{self.seats}/{number}"

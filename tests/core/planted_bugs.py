@@ -511,6 +511,31 @@ BUGS = (
         "outage",
         breaks=(9,),
     ),
+    Bug(
+        "a name outlives its member",
+        "group/joining.py",
+        "    changes.append(Create(keys.name(member.name), member.incarnation.encode(), lease))\n",
+        "    changes.append(Create(keys.name(member.name), member.incarnation.encode()))\n",
+        20,
+        "P1: ",
+    ),
+    Bug(
+        "who removes a dead member leaves the key of its name",
+        "group/handover.py",
+        "    return [Delete(keys.member(member.incarnation), version), *name]\n",
+        "    return [Delete(keys.member(member.incarnation), version)]\n",
+        20,
+        "P1: ",
+    ),
+    Bug(
+        "numbers are changed without an announcement",
+        "group/joining.py",
+        "    if spec is not None and before.runner is not None and not before.changing and after != before:\n",
+        "    if False:\n",
+        600,
+        "P1: ",
+        "kill,respec,expire,restart",
+    ),
 )
 
 SELDOM = (
