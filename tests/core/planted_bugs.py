@@ -206,18 +206,6 @@ BUGS = (
         breaks=(5,),
     ),
     Bug(
-        "a join does not compare the counter",
-        "group/joining.py",
-        "    counter = put(store.keys.spec, after.to_json(), spec.version if spec else None)\n",
-        """\
-    from smoothcluster.backend import Create, Update
-    first = spec is None
-    counter = Create(store.keys.spec, after.to_json()) if first else Update(store.keys.spec, after.to_json())
-""",
-        60,
-        "P1: ",
-    ),
-    Bug(
         "a watch is armed after reading",
         "work/backlog.py",
         """\
@@ -527,15 +515,6 @@ BUGS = (
         20,
         "P1: ",
     ),
-    Bug(
-        "numbers are changed without an announcement",
-        "group/joining.py",
-        "    if spec is not None and before.runner is not None and not before.changing and after != before:\n",
-        "    if False:\n",
-        600,
-        "P1: ",
-        "kill,respec,expire,restart",
-    ),
 )
 
 SELDOM = (
@@ -548,9 +527,29 @@ SELDOM = (
         "P6: ",
         "slander",
     ),
+    Bug(
+        "a join does not compare the numbers",
+        "group/joining.py",
+        "        conditions = [AtVersion(keys.spec, spec.version)]\n",
+        "        conditions = []\n",
+        400,
+        "P1: ",
+        "respec,kill,restart,pause",
+    ),
+    Bug(
+        "numbers are changed without an announcement",
+        "group/joining.py",
+        "    if spec is not None and before.runner is not None and not before.changing and after != before:\n",
+        "    if False:\n",
+        200,
+        "P1: ",
+        "kill,respec,expire,restart",
+    ),
 )
 """Found, but only where several things go wrong at one moment: for long runs. Each fails a test of its own, too:
-in test_all_run, `test_a_look_that_may_not_show_a_gift_is_followed_by_another`.
+in test_all_run, `test_a_look_that_may_not_show_a_gift_is_followed_by_another`; in test_joining,
+`test_a_join_that_read_the_old_numbers_is_refused_after_they_changed` and
+`test_a_change_of_numbers_that_missed_a_join_is_refused`.
 """
 
 UNFOUND = (
