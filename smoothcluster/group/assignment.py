@@ -8,8 +8,9 @@ A member with shards adopts the shards of dead members carefully: a few at once,
 is open. A member without shards takes a full share at once.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heapify, heappop, heapreplace
 from math import inf
 
 from smoothcluster.group.view import View
@@ -77,7 +78,8 @@ def plan(view: View, me: str, *, busy: Iterable[int] = (), successor: bool = Fal
     target = shares({name: len(shards) for name, shards in owned.items()}, len(usable), _capacities(view, able))
     if me not in able:
         return _resignation(view, me, owned, target)
-    free = [n for n in usable if _free(view, n, able)]
+    workers_now = frozenset(able)
+    free = [n for n in usable if _free(view, n, workers_now)]
     if free and successor and any(view.verdict(seat.record.holder) is not None for seat in view.seats):
         return Plan(patient=False)
     dealt = _divide(free, owned, target, able)
@@ -93,7 +95,7 @@ def _capacities(view: View, able: list[str]) -> dict[str, float]:
     return {name: capacity for name, capacity in capacities.items() if capacity is not None}
 
 
-def _free(view: View, number: int, able: list[str]) -> bool:
+def _free(view: View, number: int, able: Collection[str]) -> bool:
     """Whether a shard is free: the owner has gone, never existed, or neither holds a seat nor runs.
 
     A running owner without a seat has lost the seat to a resize, and hands the shards over itself.
@@ -110,7 +112,7 @@ def _free(view: View, number: int, able: list[str]) -> bool:
 
 def _resignation(view: View, me: str, owned: dict[str, list[int]], target: dict[str, int]) -> Plan:
     """The plan to give all shards of *me* away, if *me* runs and is no Runner any more; else an empty plan."""
-    runners, able = view.runners(), list(owned)
+    runners, able = frozenset(view.runners()), list(owned)
     resigning = [name for name, m in view.living().items() if m.running and name not in runners and view.owned(name)]
     if me not in resigning or not able:
         return Plan()
@@ -139,11 +141,19 @@ def _divide(
 ) -> dict[str, list[int]]:
     """Deal *free* shards out to the members below their share, the neediest first."""
     dealt: dict[str, list[int]] = {name: [] for name in able}
+    # A heap of those with a need, the neediest first, and of equals the first in order.
+    needs = [(len(owned[name]) - target[name], place) for place, name in enumerate(able)]
+    waiting = [need for need in needs if need[0] < 0]
+    heapify(waiting)
     for number in free:
-        needs = {name: target[name] - len(owned[name]) - len(dealt[name]) for name in able}
-        needy = max(able, key=needs.__getitem__)
-        if needs[needy] > 0:
-            dealt[needy].append(number)
+        if not waiting:
+            break
+        need, place = waiting[0]
+        dealt[able[place]].append(number)
+        if need < -1:
+            heapreplace(waiting, (need + 1, place))
+        else:
+            heappop(waiting)
     return dealt
 
 

@@ -26,9 +26,9 @@ Order = Callable[[Member], object]
 """The key by which candidates are sorted; must give values that compare."""
 
 
-def join_order(member: Member) -> int:
+def join_order(member: Member) -> object:
     """First come, first served."""
-    return member.join
+    return member.place
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def candidates(view: View, me: str, order: Order = join_order, idle: Container[s
     able = [m for name, m in living.items() if name not in passed or name == me]
     # A member with a seat in its record claimed the seat after the seats were read, or is about to reclaim it.
     waiting = [m for m in able if m.incarnation not in runners and m.seat is None]
-    return sorted(waiting, key=lambda member: (member.unfit is not None, order(member), member.join))
+    return sorted(waiting, key=lambda member: (member.unfit is not None, order(member), member.place))
 
 
 def first_in_line(view: View, me: str, order: Order = join_order) -> bool:

@@ -144,8 +144,8 @@ def claim(
     if seat is not None:
         changes.extend(_take_seat(keys, view, mine.incarnation, seat, commit_id))
     holder = seat.holder if seat is not None else None
-    dead = {name: Delete(keys.member(name)) for name in view.gone if name in view.members}
-    changes.extend([dead.pop(holder)] if holder in dead else [])
+    dead = {name: removal(keys, view.members[name].record) for name in view.gone if name in view.members}
+    changes.extend(dead.pop(holder) if holder in dead else [])
     taken: dict[int, Shard] = {}
     portion, left = Portion(changes, limits, conditions, always=1), _Left()
     for number in wanted.shards:
@@ -153,14 +153,23 @@ def claim(
         marked = mark(after, restarts, starts)
         change = put(keys.shard(number), after.to_json(), _read(view, number).version)
         owner = _read(view, number).record.owner
-        removal = [dead[owner]] if owner in dead else []
-        if left.take(number, portion, change, *removal):
+        if left.take(number, portion, change, *dead.get(owner or "", ())):
             taken[number], restarts, starts = after, restarts - marked[0], starts - marked[1]
             dead.pop(owner or "", None)
     former = {number: _read(view, number).record.owner for number in taken}
     return Move(
         portion.changes, commit_id, mine, taken, tuple(left.rest), former, holder, conditions, tuple(left.unfit)
     )
+
+
+def removal(keys: Keys, member: Member, version: str | None = None) -> list[Change]:
+    """Remove the record of *member*, at *version* if given, and the key of the name.
+
+    The name's key was created in one commit with the record, and goes only with the record. So a late commit is refused
+    if the record has gone, and cannot remove the key of a later member of this name.
+    """
+    name: list[Change] = [Delete(keys.name(member.name))] if member.named else []
+    return [Delete(keys.member(member.incarnation), version), *name]
 
 
 @dataclass
@@ -246,7 +255,7 @@ def leave(
 ) -> Move:
     """Release as many of *shards* as fit; with the last of them, give up the seat and delete the member record."""
     mine = me.record
-    closing: list[Change] = [Delete(keys.member(mine.incarnation), me.version)]
+    closing = removal(keys, mine, me.version)
     for number, seat in enumerate(view.seats):
         if seat.record.holder == mine.incarnation:
             closing.append(put(keys.seat(number), Seat(None, commit_id).to_json(), seat.version))

@@ -113,7 +113,7 @@ def _changes(store: GroupStore, before: Versioned[Spec], after: Spec) -> tuple[l
 def _due(members: Mapping[str, Versioned[Member]], before: Spec, after: Spec) -> list[Versioned[Member]]:
     """Members whose role changes, or may change, without losing a seat; then the members to hand shards to them."""
     old, new = before.runner or 0, after.runner or 0
-    by_join = sorted(members.values(), key=lambda read: read.record.join)
+    by_join = sorted(members.values(), key=lambda read: read.record.place)
     if after.backup is None:
         return [*by_join[min(old, new) : max(old, new)], *by_join[: old if new > old else 0]]
     return [read for read in by_join if read.record.seat is None] if new > old else []

@@ -80,7 +80,7 @@ def _members(view: View, silent: Container[str]) -> list[dict[str, object]]:
             "unfit": member.unfit,
             "checked": member.checked,
         }
-        for member in sorted(view.living().values(), key=lambda member: member.join)
+        for member in sorted(view.living().values(), key=lambda member: member.place)
     ]
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar, final
 
 from smoothcluster.backend import Change, CoordinationBackend, Create, Entry, HasHistory, Update
 from smoothcluster.clock import SYSTEM_CLOCK, Clock
+from smoothcluster.group.parsed import ParsedRecords
 from smoothcluster.group.view import Report, Versioned, View
 from smoothcluster.model import Evidence
 from smoothcluster.records.breaker import CLOSED_BREAKER, Breaker
@@ -77,6 +78,8 @@ class GroupStore:
         new_id: Callable[[], str] = random_id,
     ) -> None:
         self.backend, self.keys, self.report, self.clock, self.new_id = backend, keys, report, clock, new_id
+        self._members = ParsedRecords(self._parse_member)
+        self._shards = ParsedRecords(lambda entry: _shard(entry, self.report))
 
     def stamp(self) -> Stamp:
         """Return the stamp of a new commit."""
@@ -102,7 +105,15 @@ class GroupStore:
 
     def read_members(self) -> dict[str, Versioned[Member]]:
         """All members with readable records; report the garbage."""
-        return self.read_records(self.keys.members, _member)
+        found = self._members.read(self.backend.list(self.keys.members))
+        return {last_part(key): member for key, member in found.items()}
+
+    def _parse_member(self, entry: Entry) -> Versioned[Member] | None:
+        try:
+            return parse_member(entry)
+        except GarbageError as error:
+            self.report(entry.key, str(error))
+            return None
 
     def read_silent(self) -> set[str]:
         """The incarnations whose leases have not been renewed in time, by the store's clock: for people only."""
@@ -134,7 +145,11 @@ class GroupStore:
                 self.report(self.keys.spec, str(error))
                 read = Versioned(spec, version)
             if read is not None and (read.record.seats, read.record.shards) == (spec.seats, spec.shards):
-                shards = [_shard(entry, self.report) for entry in entries[: spec.shards]]
+                known = self._shards.read(entries[: spec.shards])
+                shards = [
+                    known.get(key) if entry is not None else ABSENT_SHARD
+                    for key, entry in zip(shard_keys, entries, strict=False)
+                ]
                 seats = [_seat(entry, self.report) for entry in entries[spec.shards :]]
                 return Ownership(read, seats, shards, _breaker(second, self.report))
             spec = None
@@ -186,11 +201,12 @@ class GroupStore:
         return view, {entry.key: entry for entry in chunks if entry is not None}
 
 
-def _member(entry: Entry) -> Versioned[Member]:
+def parse_member(entry: Entry) -> Versioned[Member]:
+    """The member in *entry*; raise GarbageError if the record is unreadable, or of another incarnation."""
     member = Member.from_json(entry.value)
     if member.incarnation != last_part(entry.key):
         raise GarbageError(f"the record names another incarnation: {member.incarnation!r:.40}")
-    return Versioned(member, entry.version)
+    return Versioned(replace(member, created=entry.created), entry.version)
 
 
 def _opened(keys: Keys, view: View, numbers: Sequence[int]) -> list[str]:
@@ -224,9 +240,13 @@ def _seat(entry: Entry | None, report: Report) -> Versioned[Seat]:
         return Versioned(Seat(None, ""), entry.version)
 
 
+ABSENT_SHARD = Versioned(Shard(), None)
+"""A shard that nobody has owned yet. Never change it: take a copy."""
+
+
 def _shard(entry: Entry | None, report: Report) -> Versioned[Shard] | None:
     if entry is None:
-        return Versioned(Shard(), None)
+        return ABSENT_SHARD
     try:
         return Versioned(Shard.from_json(entry.value), entry.version)
     except GarbageError as error:

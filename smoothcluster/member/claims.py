@@ -7,11 +7,11 @@ read of the group shows the seats and shards that this incarnation holds.
 import logging
 from collections.abc import Iterable
 
-from smoothcluster.backend import Committed, Delete, Refused
+from smoothcluster.backend import Committed, Refused
 from smoothcluster.errors import MisplacedKeyError
 from smoothcluster.group.assignment import Plan, orphaned, room
 from smoothcluster.group.election import SeatClaim
-from smoothcluster.group.handover import ClaimRequest, Move, claim, in_flight, leave
+from smoothcluster.group.handover import ClaimRequest, Move, claim, in_flight, leave, removal
 from smoothcluster.group.store import GroupStore
 from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.adoption import Adoption
@@ -143,7 +143,7 @@ class Claims:
             return
         for name in dead:
             # Another member may have removed the record since *view* was read: the store then refuses, without harm.
-            self._store.backend.commit([], [Delete(self._store.keys.member(name))])
+            self._store.backend.commit([], removal(self._store.keys, view.members[name].record))
 
     def release(self, view: View) -> bool:
         """Release the shards without an unsettled commit; with the last of them, the seat and the member record.

@@ -4,7 +4,8 @@
 - The records and ports of the members whose deaths this member must notice.
 - A Runner watches the seats, because the next holder of a seat is due a share of the Runner's shards. A candidate need
   not watch the seats: when a seat becomes free, the record of the holder changes.
-- The first Runners also watch the spec with the join counter, because they must notice the deaths of candidates.
+- The first Runners also watch the spec, and the directory of members for creations and deletions, because they must
+  notice the deaths of candidates.
 
 Where all members are Runners, every join and every departure changes all shares. So each member watches the directory
 of members, for creations and deletions only, and no record but the own.
@@ -21,7 +22,7 @@ from smoothcluster.member.settings import Settings
 from smoothcluster.records.group import Member
 
 MONITORS_PER_RUNNER = 2
-"""How many candidates watch every Runner, and how many Runners watch the candidates and the join counter."""
+"""How many candidates watch every Runner, and how many Runners watch the candidates and the joins."""
 
 
 class Monitor:
@@ -67,7 +68,7 @@ class Monitor:
         if self._me in runners:
             paths.add(self._keys.seats)
         if self._me in runners[:MONITORS_PER_RUNNER]:
-            paths.add(self._keys.spec)
+            paths |= {self._keys.spec, self._keys.members}
         return paths
 
     def forget(self, incarnation: str) -> None:

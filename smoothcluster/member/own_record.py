@@ -51,8 +51,8 @@ class OwnRecord:
         after = replace(before, unfit=found.unfit, checked=found.checked, apart=apart, id=self._store.new_id())
         queue: list[Change] = []
         if found.unfit is not None and before.unfit is None:
-            # A join may land between the read of *view* and this commit, and take the same place in the queue. So the
-            # commit also compares and sets the join counter; if refused, a later turn tries again on a newer view.
+            # Members that joined before have a lower count, and so a place ahead. Members that join later compare the
+            # spec that this commit sets, so they have the new count, or a higher one, and were created later.
             after = replace(after, join=view.spec.record.joins + 1)
             last = replace(view.spec.record, joins=after.join, id=after.id)
             queue = [Update(self._store.keys.spec, last.to_json(), view.spec.version)]

@@ -2,7 +2,7 @@
 
 from typing import final
 
-from smoothcluster.group.view import View
+from smoothcluster.group.view import Versioned, View
 from smoothcluster.member.rollback import RollbackRecovery
 from smoothcluster.member.work_news import WorkNews
 from smoothcluster.work.workload import Workload
@@ -26,4 +26,6 @@ class Ownership:
         # May drop shards with lost commits, which the next move claims again.
         self._rollback.compare(view)
         for number in sorted(mine.keys() - self._workload.works.keys() - set(self._rollback.begun_before(view))):
-            self._workload.adopt(number, mine[number])
+            # A copy: the work changes its record before the store does, and the views share theirs.
+            read = mine[number]
+            self._workload.adopt(number, Versioned(read.record.copy(), read.version))

@@ -1,9 +1,11 @@
 """The records of a group: the place of each one in the store, its fields, and how it is written and read.
 
 ==============================  ==========================================================================
-``spec``                        the numbers of the group; orders joins (`group.Spec`)
+``spec``                        the numbers of the group (`group.Spec`)
 ``breaker``                     recent deaths, and whether the circuit breaker is open (`breaker.Breaker`)
 ``members/<incarnation>``       on the member's lease (`group.Member`)
+``names/<name>``                on the member's lease: the incarnation that has the name
+``joining/<incarnation>``       on the member's lease: a joining member that waits for an index
 ``seats/<n>``                   persistent: the holder of each licence to be a Runner (`group.Seat`)
 ``shards/<n>``                  persistent, never deleted: the fence (`shard.Shard`)
 ``jobs/<id>``                   one for each submit (`job.Job`); of a deleted job, the tombstone

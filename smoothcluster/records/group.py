@@ -1,7 +1,7 @@
 """Records of a group: the numbers (spec), the members and the seats."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from smoothcluster.records.codec import Record
@@ -21,8 +21,10 @@ class Spec(Record):
     """None in the shape *all are Runners*."""
     shards: int
     joins: int
-    """Counter of joins and of changes to the numbers, which orders all of them."""
+    """Counter of changes to this record. Orders the changes, and with `Member.created` the joins."""
     id: str
+    changing: str | None = None
+    """Id of the commit by which a joining member announced other numbers; None if no member wants to change them."""
 
     FIELD_LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {
         "runner": (1, MOST_RUNNERS),
@@ -44,6 +46,7 @@ class Member(Record):
     name: str
     incarnation: str
     join: int
+    """The count of `Spec.joins` when the member joined, or went to the end of the queue."""
     host: str
     pid: int
     address: str
@@ -62,6 +65,16 @@ class Member(Record):
     """Whether the member expects to run suspects in child processes; if False, they run alone in its own process."""
     checked: int | None = None
     """Time of the member's last check for fitness to take over, in seconds since 1970 by its clock. For people."""
+
+    named: bool = False
+    """Whether the name has a key under ``names``, which goes with this record."""
+    created: int = field(default=0, compare=False)
+    """When the record was created, as counted by the store. Readers take this from the store, not from the record."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The place in the order of joins, which is total and the same for all readers."""
+        return self.join, self.created
 
     FIELD_LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {"port": (0, 65535), "seat": (0, MOST_RUNNERS - 1)}
 

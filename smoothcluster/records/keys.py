@@ -10,13 +10,17 @@ _QUEUED_PATTERN = re.compile(r"-q(0|[1-9a-f][0-9a-f]{0,15})$")
 class Keys:
     """Where each record of a group lies."""
 
-    __slots__ = ("_group", "breaker", "control", "jobs", "members", "quarantine", "seats", "shards", "spec")
+    __slots__ = (
+        "_group", "breaker", "control", "jobs", "joining", "members", "names", "quarantine", "seats", "shards", "spec",
+    )  # fmt: skip
 
     def __init__(self, group: str) -> None:
         self._group = group
         self.spec = f"{group}/spec"
         self.breaker = f"{group}/breaker"
         self.members = f"{group}/members"
+        self.names = f"{group}/names"
+        self.joining = f"{group}/joining"
         self.seats = f"{group}/seats"
         self.shards = f"{group}/shards"
         self.jobs = f"{group}/jobs"
@@ -25,6 +29,12 @@ class Keys:
 
     def member(self, incarnation: str) -> str:
         return f"{self.members}/{incarnation}"
+
+    def name(self, name: str) -> str:
+        return f"{self.names}/{name}"
+
+    def joiner(self, incarnation: str) -> str:
+        return f"{self.joining}/{incarnation}"
 
     def seat(self, number: int) -> str:
         return f"{self.seats}/{number}"

@@ -117,7 +117,8 @@ class Adoptions:
     def _last(self, owner: str) -> bool:
         """Whether *owner* may believe to be the last working member."""
         spec = self._data("spec")
-        members = sorted(self._members().values(), key=lambda member: int(member["join"]))
+        entries = sorted(self._store.tree.list(f"{self._group}/members"), key=lambda e: (data_of(e)["join"], e.created))
+        members = [data_of(entry) for entry in entries]
         if spec["backup"] is None:
             able = members[: spec["runner"]]
         else:

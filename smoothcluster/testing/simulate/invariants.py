@@ -113,11 +113,6 @@ class IndependentRecord:
         if key in self._incarnations:
             raise Violation(f"P2: incarnation {key} was used for a second lease")
         self._incarnations.add(key)
-        living = [data_of(entry) for entry in self._store.tree.list(f"{self._group}/members")]
-        for what in ("name", "join"):
-            values = [member[what] for member in living]
-            if len(set(values)) < len(values):
-                raise Violation(f"P1: two members of one {what}: {values}")
 
     def _member(self, incarnation: str | None) -> dict[str, Any]:
         """The member's current record."""

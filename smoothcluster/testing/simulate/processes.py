@@ -20,6 +20,7 @@ from smoothcluster.options import Retries
 from smoothcluster.pool import Run
 from smoothcluster.testing.simulate.adoption_invariants import MEMBER_PACING
 from smoothcluster.testing.simulate.children import SimChildren
+from smoothcluster.testing.simulate.join_invariants import ADMINISTRATOR_NAME
 from smoothcluster.testing.simulate.network import SimBackend
 from smoothcluster.testing.simulate.pool import SimPool
 from smoothcluster.testing.simulate.scheduler import Process, SimClock
@@ -233,7 +234,7 @@ class SimAdmin(SimProcess):
     """Changes the number of Runners, and exits."""
 
     def __init__(self, world: "World", runner: int, drop: float) -> None:
-        super().__init__(world, "admin")
+        super().__init__(world, ADMINISTRATOR_NAME)
         self._runner = runner
         self.backend.drop = drop
         world.scheduler.spawn(self.process, self._main)

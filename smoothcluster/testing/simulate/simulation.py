@@ -13,6 +13,7 @@ from smoothcluster.model import Task
 from smoothcluster.testing.simulate.adoption_invariants import Adoptions
 from smoothcluster.testing.simulate.faults import FAULTS, Trouble
 from smoothcluster.testing.simulate.invariants import IndependentRecord, Violation, data_of
+from smoothcluster.testing.simulate.join_invariants import Joins
 from smoothcluster.testing.simulate.processes import GROUP_NAME, LEASE_TTL_SECONDS, SimClient, SimEnder, SimMember
 from smoothcluster.testing.simulate.scenario import Jobs, draw
 from smoothcluster.testing.simulate.scheduler import Killed, Scheduler, SimClock
@@ -54,6 +55,7 @@ class World:
         guarantees = self.weather.limits or replace(WEAKEST, largest_commit=512 * 1024, most_operations=most)
         self.store = MemoryStore(clock=SimClock(self.scheduler), guarantees=guarantees)
         self.record = IndependentRecord(self.store, GROUP_NAME, self.weather.isolation, self.weather.faults)
+        self.joins = Joins(self.store, GROUP_NAME, self.record)
         self.adoptions = Adoptions(self.store, GROUP_NAME, lambda: self.scheduler.now, self.record)
         self.members: dict[str, SimMember] = {}
         self.clients: dict[str, SimClient] = {}
@@ -221,9 +223,9 @@ class World:
         """The incarnations entitled to own shards."""
         entries = self.store.tree.entries
         if self.weather.backup is None:
-            members = [data_of(entry) for entry in self.store.tree.list(f"{GROUP_NAME}/members")]
-            oldest = sorted(members, key=lambda member: member["join"])[: self._runner]
-            return {member["incarnation"] for member in oldest}
+            members = self.store.tree.list(f"{GROUP_NAME}/members")
+            oldest = sorted(members, key=lambda entry: (data_of(entry)["join"], entry.created))[: self._runner]
+            return {data_of(entry)["incarnation"] for entry in oldest}
         seated = [data_of(entries.get(f"{GROUP_NAME}/seats/{n}")).get("holder") for n in range(self._runner)]
         return {str(holder) for holder in seated if f"{GROUP_NAME}/members/{holder}" in entries}
 

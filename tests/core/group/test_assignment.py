@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from core_kit import all_run, member, picture, runners
+from core_kit import all_run, member, picture, runners, steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -231,3 +231,38 @@ def test_the_shards_of_the_dead_are_adopted_a_few_at_a_time() -> None:
     assert plan(view, "a", adopt=2) == Plan(claim=(1, 2, 4), later=True)
     assert plan(view, "a", adopt=0) == Plan(claim=(4,), later=True)
     assert plan(view, "a", adopt=3) == Plan(claim=(1, 2, 3, 4))
+
+
+def many(members: int, dead: int = 0) -> View:
+    """So many Runners, four shards for each, and the shards of the first *dead* are free."""
+    names = [f"m{number}" for number in range(members)]
+    owners = [names[number % members] for number in range(4 * members)]
+    living = [member(name, join) for join, name in enumerate(names)][dead:]
+    return all_run(living, owners, runner=members)
+
+
+@pytest.mark.parametrize("dead", [0, 1, 50])
+def test_a_plan_costs_a_pass_over_members_and_shards(dead: int) -> None:
+    """Counted in calls of functions: ten times as large a group costs ten times as much."""
+    small, large = many(100, dead), many(1000, 10 * dead)
+    costs = [steps(lambda view=view: plan(view, "m999" if view is large else "m99")) for view in (small, large)]  # type: ignore[misc]
+    assert costs[1] <= 12 * costs[0]
+    assert costs[1] <= 6 * 5000, "a few calls for each member and shard"
+
+
+@given(st.data())
+def test_shards_are_dealt_to_the_neediest_first(data: st.DataObject) -> None:
+    """As one would deal by hand: each to the first of those who lack most."""
+    names = [f"m{number}" for number in range(data.draw(st.integers(1, 6)))]
+    shards = data.draw(st.lists(st.sampled_from([*names, None]), min_size=1, max_size=24))
+    view = all_run([member(name, join) for join, name in enumerate(names)], shards, runner=len(names))
+    counts = {name: shards.count(name) for name in names}
+    target = shares(counts, len(shards))
+    dealt: dict[str, list[int]] = {name: [] for name in names}
+    for number in (n for n, owner in enumerate(shards) if owner is None):
+        lack = {name: target[name] - counts[name] - len(dealt[name]) for name in names}
+        neediest = max(names, key=lack.__getitem__)
+        if lack[neediest] > 0:
+            dealt[neediest].append(number)
+    for name in names:
+        assert plan(view, name).claim == tuple(dealt[name])

@@ -1,19 +1,22 @@
 """Joining: a name of one's own, a place in the order, and agreement on the numbers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import final
 
 import pytest
 from core_kit import KEYS, ids, member, put, store_of
 
-from smoothcluster.backend import CoordinationBackend, Entry, Lease
+from smoothcluster.backend import CoordinationBackend, Create, Entry, Lease, Refused
 from smoothcluster.errors import LeaseLostError, NameInUseError, SpecMismatchError, UsageError
+from smoothcluster.group.handover import removal
 from smoothcluster.group.joining import free_name, try_join
 from smoothcluster.group.spec import Wanted, new_spec
 from smoothcluster.group.view import Versioned
 from smoothcluster.memory import MemoryBackend, MemoryStore
 from smoothcluster.records.group import Member, Spec
 from smoothcluster.testing import Faulty
+from smoothcluster.testing.lagging import Lagging
 
 
 @final
@@ -41,6 +44,11 @@ class Gate:
         found = self.attempt(incarnation, Wanted(name, runner, backup))
         assert found is not None
         return found.record
+
+    @property
+    def members(self) -> list[Member]:
+        """The members, in the order of joins."""
+        return sorted((each.record for each in store_of(self.backend).read_members().values()), key=lambda m: m.place)
 
     @property
     def spec(self) -> Spec:
@@ -76,12 +84,23 @@ def test_a_name_may_hold_the_index_more_than_once() -> None:
     assert free_name("a<index>_<index>", {"a0_0"}) == "a1_1"
 
 
-def test_joins_are_counted(gate: Gate) -> None:
-    """The counter orders members and never goes back."""
-    joins = [gate.join(incarnation).join for incarnation in "ab"]
+def test_joins_are_ordered(gate: Gate) -> None:
+    """The order is that of the commits, and never goes back; a join that fits changes no record of the group."""
+    places = [gate.join(incarnation).place for incarnation in "ab"]
+    before = gate.backend.get(KEYS.spec)
     gate.leases["b"].revoke()
-    assert [*joins, gate.join("c").join] == [1, 2, 3]
-    assert gate.spec.joins == 3
+    places.append(gate.join("c").place)
+    assert places == sorted(set(places))
+    assert gate.backend.get(KEYS.spec) == before
+
+
+def test_a_join_after_another_went_to_the_end_of_the_queue_is_behind_it(gate: Gate) -> None:
+    """A change of the spec comes between them: all later joins have the new count."""
+    first = gate.join("a")
+    spec = replace(gate.spec, joins=gate.spec.joins + 1)
+    put(gate.backend, KEYS.spec, spec.to_json())
+    requeued = replace(first, join=spec.joins)
+    assert first.place < requeued.place < gate.join("b").place
 
 
 def test_a_member_lives_on_its_lease(gate: Gate) -> None:
@@ -124,7 +143,11 @@ def test_with_no_living_member_the_numbers_change(gate: Gate) -> None:
     """Nobody is there to disagree; the counter goes on, the shards stay."""
     gate.join("a", runner=2)
     gate.leases["a"].revoke()
-    assert gate.join("b", runner=20, backup=3).join == 2
+    wanted = Wanted("x", 20, 3)
+    assert gate.attempt("b", wanted) is None, "the change is announced first"
+    assert (gate.spec.runner, gate.spec.changing is None) == (2, False)
+    assert gate.attempt("b", wanted)
+    assert gate.spec.changing is None
     assert (gate.spec.runner, gate.spec.backup, gate.spec.shards) == (20, 3, 32)
 
 
@@ -175,7 +198,7 @@ def test_a_join_whose_answer_was_lost_is_found_again(gate: Gate) -> None:
     assert gate.attempt("a", Wanted("x", 2, None), backend) is None
     found = gate.attempt("a", Wanted("x", 2, None), backend)
     assert found is not None
-    assert (found.record.name, gate.spec.joins) == ("x", 1)
+    assert (found.record.name, len(gate.members)) == ("x", 1)
 
 
 def test_a_join_that_lands_after_the_next_try_does_no_harm(gate: Gate) -> None:
@@ -185,7 +208,7 @@ def test_a_join_that_lands_after_the_next_try_does_no_harm(gate: Gate) -> None:
     assert gate.attempt("a", Wanted("x", 2, None), backend) is None
     assert gate.attempt("a", Wanted("x", 2, None), backend)
     backend.deliver()
-    assert (gate.spec.joins, len(store_of(gate.backend).read_members())) == (1, 1)
+    assert len(gate.members) == 1
 
 
 def test_who_has_no_lease_does_not_join(gate: Gate) -> None:
@@ -231,7 +254,9 @@ def test_numbers_and_members_that_do_not_belong_together_are_read_again(
 
     def joined_meanwhile(directory: str) -> list[Entry]:
         while late:
-            gate.join(late.pop(), runner=1, backup=1)
+            incarnation = late.pop()
+            assert gate.attempt(incarnation, Wanted("crawler_<index>", 1, 1)) is None, "the change is announced first"
+            gate.join(incarnation, runner=1, backup=1)
         return listing(directory)
 
     monkeypatch.setattr(gate.store, "list", joined_meanwhile)
@@ -242,3 +267,99 @@ def test_numbers_and_members_that_do_not_belong_together_are_read_again(
     assert found.record.name == "crawler_1"
     with pytest.raises(SpecMismatchError):
         gate.attempt("third", Wanted("crawler_<index>", 5, 5))
+
+
+def lockstep(gate: Gate, size: int, wanted: Wanted) -> int:
+    """Let so many join at once: in each round, all read the store as of the beginning. Return the rounds it takes."""
+    joining = {f"i{number}": BehindOthers(gate.store) for number in range(size)}
+    for rounds in range(1, size + 2):
+        for client in joining.values():
+            client.lagging.catch_up()
+        joining = {each: client for each, client in joining.items() if gate.attempt(each, wanted, client) is None}
+        if not joining:
+            return rounds
+    raise AssertionError(f"{len(joining)} have not joined")
+
+
+@final
+class BehindOthers(MemoryBackend):  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
+    """A client that reads the store as of the last `Lagging.catch_up`."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store)
+        self.lagging = Lagging(store)
+        self.get_many, self.list = self.lagging.get_many, self.lagging.list  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("size", [2, 50])
+def test_members_that_start_together_all_join_in_a_few_rounds(gate: Gate, size: int) -> None:
+    """However many there are, no index is left free, and no two share a place."""
+    assert lockstep(gate, size, Wanted("crawler_<index>", 2, None)) <= 4
+    assert {member.name for member in gate.members} == {f"crawler_{index}" for index in range(size)}
+    assert len({member.place for member in gate.members}) == size
+    assert store_of(gate.backend).backend.keys(KEYS.queue) == []
+
+
+def test_members_that_start_together_fill_the_free_indices(gate: Gate) -> None:
+    """Those that became free first of all."""
+    for incarnation in "abcdef":
+        gate.join(incarnation)
+    for incarnation in "bd":
+        gate.leases[incarnation].revoke()
+    assert lockstep(gate, 5, Wanted("crawler_<index>", 2, None)) <= 4
+    assert {member.name for member in gate.members} == {f"crawler_{index}" for index in range(9)}
+
+
+def test_members_of_other_names_never_refuse_each_other(gate: Gate) -> None:
+    """Nothing that one sets is compared by another."""
+    gate.join("first", "first")
+    clients = {name: BehindOthers(gate.store) for name in ("x", "y", "z")}
+    for name, client in clients.items():
+        assert gate.attempt(name, Wanted(name, 2, None), client) is None, "its reads lag: it finds itself next time"
+    assert [member.name for member in gate.members] == ["first", "x", "y", "z"]
+
+
+def test_a_join_that_read_the_old_numbers_is_refused_after_they_changed(gate: Gate) -> None:
+    """Its member would run under numbers that it did not ask for."""
+    gate.join("old", "old", runner=2)
+    late = BehindOthers(gate.store)
+    gate.leases["old"].revoke()
+    assert gate.attempt("b", Wanted("b", 3, 1)) is None
+    assert gate.attempt("a", Wanted("a", 2, None), late) is None
+    assert gate.attempt("b", Wanted("b", 3, 1))
+    late.lagging.catch_up()
+    with pytest.raises(SpecMismatchError, match=r"runner=3, backup=1.*runner=2"):
+        gate.attempt("a", Wanted("a", 2, None), late)
+
+
+def test_a_change_of_numbers_that_missed_a_join_is_refused(gate: Gate) -> None:
+    """The join took the announcement back, and the group lives: the numbers stay."""
+    gate.join("old", "old", runner=2)
+    gate.leases["old"].revoke()
+    assert gate.attempt("b", Wanted("b", 3, 1)) is None, "announced"
+    changer = BehindOthers(gate.store)
+    assert gate.attempt("a", Wanted("a", 2, None)), "it joins all the same"
+    assert gate.spec.changing is None
+    assert gate.attempt("b", Wanted("b", 3, 1), changer) is None
+    assert (gate.spec.runner, gate.spec.backup) == (2, None)
+    with pytest.raises(SpecMismatchError):
+        gate.attempt("b", Wanted("b", 3, 1))
+
+
+def test_a_queued_member_that_joined_before_its_place_landed_holds_up_nobody(gate: Gate) -> None:
+    """The late key in the queue stays with the member's lease, and counts for nobody."""
+    gate.join("a")
+    backend = Faulty(MemoryBackend(gate.store))
+    store_of(gate.backend).backend.commit([], [Create(KEYS.joiner("a"), b"", gate.leases["a"])])
+    assert gate.attempt("b", Wanted("crawler_<index>", 2, None), backend)
+    assert [member.name for member in gate.members] == ["crawler_0", "crawler_1"]
+
+
+def test_the_name_goes_with_the_record_of_a_member_that_is_removed(gate: Gate) -> None:
+    """So a restarted process has it at once; a removal that lands late leaves the new member alone."""
+    record = gate.join("a", "x")
+    changes = removal(KEYS, record)
+    gate.backend.commit([], changes)
+    gate.join("b", "x")
+    assert isinstance(gate.backend.commit([], changes), Refused)
+    assert gate.backend.get(KEYS.name("x")) is not None

@@ -1,17 +1,17 @@
 """A picture of the group: read in an order that never makes a newcomer look dead, and free of garbage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 from core_kit import KEYS, Garbage, member, picture, put, runners, store_of
 
-from smoothcluster.backend import CoordinationBackend, Entry
+from smoothcluster.backend import CoordinationBackend, Delete, Entry
 from smoothcluster.group.view import View
 from smoothcluster.memory import MemoryBackend
 from smoothcluster.model import Evidence
 from smoothcluster.records.codec import GarbageError
-from smoothcluster.records.group import Seat, Spec
+from smoothcluster.records.group import Member, Seat, Spec
 from smoothcluster.records.shard import OpenChunk, Shard
 
 SPEC = Spec(2, 0, 3, 0, "")
@@ -189,3 +189,65 @@ def test_a_glance_at_what_has_gone_shows_nothing_there(backend: MemoryBackend) -
     last = look(backend)
     view, _ = store_of(MemoryBackend()).refresh(replace(last, gone={"a": Evidence.PROCESS_GONE}), last.owned("a"), 0)
     assert (view.owned("a"), view.seated(), view.living()) == ([], {}, {})
+
+
+def test_only_changed_records_are_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a look costs depends on what has changed, not on how large the group is."""
+    backend = MemoryBackend()
+    put(backend, KEYS.spec, Spec(1, None, 3, 0, "").to_json())
+    for name in "ab":
+        put(backend, KEYS.member(name), member(name).to_json())
+    for number in range(3):
+        put(backend, KEYS.shard(number), Shard(owner="a").to_json())
+    store = store_of(backend)
+    assert store.read_view({}) is not None
+    parsed: list[str] = []
+    for kind in (Member, Shard):
+        monkeypatch.setattr(kind, "from_json", noting(kind.from_json, parsed))  # pyright: ignore[reportUnknownArgumentType]
+    put(backend, KEYS.shard(1), Shard(owner="b").to_json())
+    view = store.read_view({})
+    assert view is not None
+    assert (view.owned("a"), view.owned("b"), sorted(view.members)) == ([0, 2], [1], ["a", "b"])
+    assert len(parsed) == 1
+
+
+def noting(parse: Callable[[bytes], object], parsed: list[str]) -> Callable[[bytes], object]:
+    """*parse*, with a note of each call."""
+
+    def noted(value: bytes) -> object:
+        parsed.append(value.decode())
+        return parse(value)
+
+    return noted
+
+
+def test_a_key_that_comes_again_with_an_old_version_is_parsed_again() -> None:
+    """Stores may begin to count again where a key is created again."""
+    backend = MemoryBackend()
+    put(backend, KEYS.spec, Spec(1, None, 1, 0, "").to_json())
+    records = [member("a", 1), member("a", 2)]
+    versions: set[str] = set()
+    store = store_of(backend)
+    for record in records:
+        put(backend, KEYS.member("a"), record.to_json())
+        found = store.read_members()["a"]
+        versions.add(str(found.version))
+        assert found.record == record
+        backend.commit([], [Delete(KEYS.member("a"))])
+    assert len(versions) == 1, "this store repeats versions"
+
+
+def test_garbage_is_reported_at_each_look() -> None:
+    """It is not kept as if it were a record."""
+    backend = MemoryBackend()
+    put(backend, KEYS.spec, Spec(1, None, 1, 0, "").to_json())
+    put(backend, KEYS.member("a"), b"nonsense")
+    put(backend, KEYS.shard(0), b"nonsense")
+    report = Garbage()
+    store = store_of(backend, report)
+    for _ in range(2):
+        view = store.read_view({})
+        assert view is not None
+        assert (view.shards, dict(view.members)) == ([None], {})
+        assert sorted(report.found) == [KEYS.member("a"), KEYS.shard(0)]
+        report.found.clear()

@@ -337,3 +337,21 @@ def test_a_look_that_may_not_show_a_gift_is_followed_by_another(
     assert (life.settled, shards(group)) == (False, {None: 3}), "it only looks again"
     life.read_and_act()
     assert shards(group) == owned
+
+
+def test_the_work_on_a_shard_leaves_the_shared_view_alone() -> None:
+    """Records that have not changed in the store are shared by all views; the work has a copy of its own."""
+    group = Group(runner=1, backup=None, shards=1)
+    loop = group.member()
+    group.turn(loop)
+    life = loop.life
+    assert life is not None
+    given = replace(life.workload.works[0].record.copy(), epoch=9)
+    put(group.backend, KEYS.shard(0), given.to_json())
+    group.clock.advance(5.0)
+    group.turn(loop)
+    assert life.view is not None
+    read = life.view.shards[0]
+    assert read is not None
+    assert read.record == life.workload.works[0].record == given
+    assert read.record is not life.workload.works[0].record

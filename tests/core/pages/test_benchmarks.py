@@ -34,12 +34,19 @@ def test_what_can_be_measured_in_moments(tmp_path: Path, program: str, options: 
     assert said in done.stdout
 
 
-def test_the_space_of_ids() -> None:
-    """It needs no store; one small size will do."""
+@pytest.mark.parametrize(
+    ("program", "options", "said"),
+    [
+        ("space.py", ("--most", "10000"), "bytes for each id, and microseconds"),
+        ("members.py", ("--sizes", "2,3"), "the cost for one member; all; a store in memory"),
+    ],
+)
+def test_what_needs_no_store(program: str, options: tuple[str, ...], said: str) -> None:
+    """Small sizes will do."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "space.py"), "--most", "10000"],
+        [sys.executable, str(BENCHMARKS / program), *options],
         env=environment, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "bytes for each id, and microseconds" in done.stdout
+    assert said in done.stdout
