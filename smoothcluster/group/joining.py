@@ -6,8 +6,8 @@ the numbers changes no record that another join compares, so members that start 
 
 The order of joins is the order in which the store created the records (`Member.place`).
 
-Members that start together all find the same smallest free index. A refused member queues, by a key under ``joining`` on
-its lease. The first in the queue takes the smallest free index, the second the next, and so on.
+Members that start together all find the same smallest free index. A refused member queues, by a key under ``joining``
+on its lease. The first in the queue takes the smallest free index, the second the next, and so on.
 
 Numbers other than the group's are possible only in a group without a living member. Such a join first announces itself
 in ``spec`` (``changing``): from then on, no join that read ``spec`` before can land. Then the join lists the names, and

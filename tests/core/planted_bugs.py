@@ -543,6 +543,7 @@ BUGS = (
         20,
         "P[37]: ",
         "cancel,drop",
+        breaks=(3,),
     ),
     Bug(
         "an owner goes on running a cancelled job",

@@ -297,7 +297,7 @@ def test_members_that_start_together_all_join_in_a_few_rounds(gate: Gate, size: 
     assert lockstep(gate, size, Wanted("crawler_<index>", 2, None)) <= 4
     assert {member.name for member in gate.members} == {f"crawler_{index}" for index in range(size)}
     assert len({member.place for member in gate.members}) == size
-    assert store_of(gate.backend).backend.keys(KEYS.queue) == []
+    assert store_of(gate.backend).backend.keys(KEYS.joining) == []
 
 
 def test_members_that_start_together_fill_the_free_indices(gate: Gate) -> None:
