@@ -1,6 +1,6 @@
 """``smoothcluster job``: list, show, cancel, retry and delete jobs."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -143,7 +143,7 @@ def _handles(cluster: Cluster, jobs: Iterable[str]) -> list[JobHandle]:
 
 
 @contextmanager
-def _explained(advice: str) -> Iterator[None]:
+def _explained(advice: str) -> Generator[None]:
     """After Ctrl-C, end the command with the *advice*."""
     try:
         yield

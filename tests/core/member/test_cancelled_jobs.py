@@ -40,7 +40,6 @@ def running(group: Group, count: int = 8) -> tuple[Cluster, MemberLoop, HandPool
     cluster = submit(group, count)
     group.turn(loop)
     pool = group.pool(loop)
-    pool._can_start = lambda run: len(pool.started) < 2  # pyright: ignore[reportPrivateUsage]
     pool.started.append(pool.waiting.popleft())
     return cluster, loop, pool
 
@@ -114,7 +113,6 @@ def test_another_job_goes_on() -> None:
     end(group, loop)
     for _ in range(5):
         group.turn(loop)
-        pool._can_start = lambda run: True  # pyright: ignore[reportPrivateUsage]
         pool.finish()
         group.turn(loop)
     assert counts(cluster.job("k").progress()) == {"total": 5, "done": 5}
