@@ -50,7 +50,8 @@ def list_(as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
 
 def _as_json(found: tuple[str, Progress]) -> str:
     name, progress = found
-    return json_text({"job": name} | numbers(progress) | {"state": progress.state, "pending": progress.pending})
+    always = {"pending": progress.pending, "cancelled": progress.cancelled, "state": progress.state}
+    return json_text({"job": name} | numbers(progress) | always)
 
 
 def report(found: Iterable[tuple[str, Progress]]) -> Iterator[str]:
