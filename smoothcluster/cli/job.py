@@ -1,6 +1,6 @@
 """``smoothcluster job``: list, show, cancel, retry and delete jobs."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -50,7 +50,8 @@ def list_(as_json: bool, url: str | None, group: str) -> None:  # noqa: FBT001  
 
 def _as_json(found: tuple[str, Progress]) -> str:
     name, progress = found
-    return json_text({"job": name} | numbers(progress) | {"state": progress.state, "pending": progress.pending})
+    always = {"pending": progress.pending, "cancelled": progress.cancelled, "state": progress.state}
+    return json_text({"job": name} | numbers(progress) | always)
 
 
 def report(found: Iterable[tuple[str, Progress]]) -> Iterator[str]:
@@ -143,7 +144,7 @@ def _handles(cluster: Cluster, jobs: Iterable[str]) -> list[JobHandle]:
 
 
 @contextmanager
-def _explained(advice: str) -> Iterator[None]:
+def _explained(advice: str) -> Generator[None]:
     """After Ctrl-C, end the command with the *advice*."""
     try:
         yield

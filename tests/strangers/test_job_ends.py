@@ -96,7 +96,7 @@ def test_failed_tasks_run_again_as_another_job(new_group: NewGroup) -> None:
     job = group.submit(40, fails=1)
     assert job.wait(120).failed == 40
     with ThreadPoolExecutor(4) as pool:
-        handles = [*pool.map(lambda _: job.retry(), range(4))]
+        handles = [each.result() for each in [pool.submit(job.retry) for _ in range(4)]]
     assert len({each.id for each in handles}) == 1
     again = handles[0].wait(120)
     assert (again.total, again.failed + again.done) == (40, 40)

@@ -1,7 +1,7 @@
 """A job that a client cancels: members start none of its tasks any more, and all its tasks add up."""
 
 import pytest
-from core_kit import KEYS, Group, HandPool, done
+from core_kit import KEYS, Group, HandPool, Kennel, done
 
 from smoothcluster.backend import Delete
 from smoothcluster.cluster import Cluster
@@ -40,7 +40,6 @@ def running(group: Group, count: int = 8) -> tuple[Cluster, MemberLoop, HandPool
     cluster = submit(group, count)
     group.turn(loop)
     pool = group.pool(loop)
-    pool._can_start = lambda run: len(pool.started) < 2  # pyright: ignore[reportPrivateUsage]
     pool.started.append(pool.waiting.popleft())
     return cluster, loop, pool
 
@@ -114,7 +113,6 @@ def test_another_job_goes_on() -> None:
     end(group, loop)
     for _ in range(5):
         group.turn(loop)
-        pool._can_start = lambda run: True  # pyright: ignore[reportPrivateUsage]
         pool.finish()
         group.turn(loop)
     assert counts(cluster.job("k").progress()) == {"total": 5, "done": 5}
@@ -147,6 +145,23 @@ def test_a_job_cancelled_while_no_member_lives_ends_at_the_next_start() -> None:
     assert group.pool(again).start() == []
     assert counts(cluster.job("j").progress()) == {"total": 8, "cancelled": 8}
     group.turn(loop)
+
+
+@pytest.mark.promise(3)
+def test_a_successor_starts_nothing_of_a_cancelled_job() -> None:
+    """Not even the tasks that its claim has marked as about to start."""
+    group = Group(runner=1, backup=1, shards=1)
+    owner, successor = group.member(), group.member(apart=Kennel(up=4))
+    cluster = submit(group, 8)
+    group.turn(owner, successor)
+    cluster.job("j").cancel()
+    for _ in range(3):
+        group.clock.advance(group.ttl / 2)
+        group.renew(successor)
+        group.turn(successor)
+    assert group.owners() == [successor.name]
+    assert group.pool(successor).start() == []
+    assert counts(cluster.job("j").progress()) == {"total": 8, "cancelled": 8}
 
 
 def test_a_submit_to_a_cancelled_job_is_refused() -> None:

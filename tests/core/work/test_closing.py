@@ -69,7 +69,7 @@ def test_closing_takes_as_many_commits_as_the_store_asks_for() -> None:
         bench.chunk(f"j-{number:02d}", f"t{number}")
     work = bench.own()
     close(bench, "j")
-    counted = []
+    counted: list[int] = []
     while work.backlog.fill_of({"j"}):
         bench.commit(work)
         counted.append(bench.read().record.counts["j"]["cancelled"])
