@@ -44,7 +44,7 @@ def waiting(
 
 def admission(backlog: Backlog, changes: list[Change] | None = None, closed: frozenset[str] = frozenset()) -> Admission:
     """The admission of a commit with all the room there is, while the jobs *closed* are being cancelled."""
-    record, context = backlog.frontier._record, Bench().context
+    record, context = backlog.frontier._record, Bench().context  # pyright: ignore[reportPrivateUsage]
     context.closed.jobs = closed
     return Admission(0, record, backlog, context, Room(record, WEAKEST, 1), [] if changes is None else changes)
 
