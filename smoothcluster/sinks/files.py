@@ -19,7 +19,7 @@ from smoothcluster.server_options import refuse_credentials
 from smoothcluster.sinks.blocks import check_block_name, decode_block, encode_block
 from smoothcluster.sinks.local_files import DurableFiles
 from smoothcluster.sinks.options import CREDENTIALS_ADVICE, RESULTS_OPTIONS_VARIABLE, secrets_of, unavailable
-from smoothcluster.sinks.protocol import NumberedOutcome, Part, Tail, check_batch
+from smoothcluster.sinks.protocol import NumberedOutcome, Part, Tail, check_batch, check_part
 
 MARKS_FOLDER = ".smoothcluster"
 """The folder of marks, beside the folders of jobs."""
@@ -91,7 +91,7 @@ class FileSink:
         """Do nothing: fsspec closes its connections when the file system is no longer used."""
 
     def _folder(self, part: Part) -> str:
-        return f"{self._root}/{check_name('job', part.job)}/{part.shard:d}"
+        return f"{self._root}/{check_part(part).job}/{part.shard:d}"
 
     def _mark(self, name: str) -> str:
         return f"{self._root}/{MARKS_FOLDER}/{check_name('mark', name)}"

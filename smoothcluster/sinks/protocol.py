@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, cast
 
-from smoothcluster.errors import GarbageError
+from smoothcluster.errors import GarbageError, UsageError
 from smoothcluster.model import Outcome
 
 LARGEST_COUNT = 2**63 - 1
 """The largest number in a tail. Databases have no larger numbers."""
+
+_JOB_PATTERN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,199}")
 
 _TEXT_PATTERN = re.compile(r"[0-9A-Za-z._-]{0,200}")
 
@@ -75,6 +77,13 @@ class Tail:
             if not good:
                 raise GarbageError(f"the field {name} of a tail cannot be {value!r:.80}")
         return cls(**cast("dict[str, Any]", found))
+
+
+def check_part(part: Part) -> Part:
+    """Return *part*; raise UsageError if its job cannot be part of a path."""
+    if not _JOB_PATTERN.fullmatch(part.job) or part.job in (".", ".."):
+        raise UsageError(f"{part.job!r:.80} is no name of a job in a results sink: letters, digits, '_', '.', '-'")
+    return part
 
 
 def check_batch(batch: Sequence[NumberedOutcome], after: Tail | None) -> None:

@@ -23,7 +23,7 @@ from smoothcluster.errors import GarbageError, MissingDriverError, PartDeletedEr
 from smoothcluster.server_options import refuse_credentials
 from smoothcluster.sinks import tables
 from smoothcluster.sinks.options import CREDENTIALS_ADVICE, RESULTS_OPTIONS_VARIABLE, secrets_of, unavailable
-from smoothcluster.sinks.protocol import NumberedOutcome, Part, Tail, check_batch
+from smoothcluster.sinks.protocol import NumberedOutcome, Part, Tail, check_batch, check_part
 
 ROW_KEY = ("job", "shard", "id_digest")
 
@@ -123,7 +123,7 @@ class SqlSink:
         The first statement of the transaction writes: so sqlite, too, lets in a single writer from here on, and the
         transaction cannot have read an older state.
         """
-        row = self._insert(tables.PARTS_TABLE).values(job=check_name("job", part.job), shard=part.shard, last=last,
+        row = self._insert(tables.PARTS_TABLE).values(job=check_part(part).job, shard=part.shard, last=last,
                                                 deleted=deleting)  # fmt: skip
         change: dict[str, object] = {"deleted": True} if deleting else {"last": row.excluded.last}
         locked = row.on_conflict_do_update(index_elements=["job", "shard"], set_=change).returning(

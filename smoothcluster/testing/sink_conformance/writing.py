@@ -104,6 +104,7 @@ class WritingRules(SinkKit):
         tail = sink.write(part, numbered(2), begin)
         tail = sink.write(part, [NumberedOutcome(5, numbered(3)[0].outcome), *numbered(6)], tail)
         sink.write(part, numbered(5, 6, mood=" lost"), lost)
+        sink.write(part, [NumberedOutcome(8, numbered(3)[0].outcome)], lost)  # In the lost history, it ended later.
         found = [each.outcome for each in sink.read(part, tail)]
         assert len({outcome.task_id for outcome in found}) == len(found)
         expected = [each.outcome for each in numbered(1, 2, 3, 6)]

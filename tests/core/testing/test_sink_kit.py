@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from smoothcluster.arguments import check_name
 from smoothcluster.errors import GarbageError
 from smoothcluster.sinks import NumberedOutcome, Part, ResultSink, Tail, open_sink, opening
 from smoothcluster.sinks.blocks import Block, decode_block, encode_block
-from smoothcluster.sinks.protocol import check_batch
+from smoothcluster.sinks.protocol import check_batch, check_part
 from smoothcluster.testing import SinkConformance
 
 PLACE: dict[tuple[Part, str], bytes] = {}
@@ -32,7 +31,7 @@ class DictSink:
 
     def write(self, part: Part, batch: Sequence[NumberedOutcome], after: Tail | None) -> Tail:
         check_batch(batch, after)
-        check_name("job", part.job)
+        check_part(part)
         tail, content = encode_block(part, batch, after)
         return self.put(part, tail, content)
 
