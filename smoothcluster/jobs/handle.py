@@ -55,6 +55,10 @@ class JobHandle:
         return progress
 
     def results(self) -> Iterator[Outcome]:
-        """Iterate over the outcomes recorded so far, shard by shard. Each record is read when needed."""
-        for shard in range(self._access.spec().shards):
-            yield from read_outcomes(self._access, self._access.store.keys.results(self.id, shard))
+        """Iterate over the outcomes recorded so far, shard by shard. Each record is read when needed.
+
+        Outcomes in a results sink are read from there: raise SinkUnavailableError if the sink is away.
+        """
+        spec = self._access.spec()
+        for shard in range(spec.shards):
+            yield from read_outcomes(self._access, self.id, shard, sink=spec.results_id is not None)

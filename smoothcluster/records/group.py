@@ -23,6 +23,10 @@ class Spec(Record):
     joins: int
     """Counter of joins and of changes to the numbers, which orders all of them."""
     id: str
+    results: str | None = None
+    """The URL of the results sink, without credentials; None if outcomes stay in the store."""
+    results_id: str | None = None
+    """The name of the group in the sink: the mark there, and part of the names of jobs."""
 
     FIELD_LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {
         "runner": (1, MOST_RUNNERS),
@@ -62,6 +66,8 @@ class Member(Record):
     """Whether the member expects to run suspects in child processes; if False, they run alone in its own process."""
     checked: int | None = None
     """Time of the member's last check for fitness to take over, in seconds since 1970 by its clock. For people."""
+    results_wait: str | None = None
+    """Why the member's outcomes wait in the store on their way to the results sink; None if none waits for long."""
 
     FIELD_LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {"port": (0, 65535), "seat": (0, MOST_RUNNERS - 1)}
 

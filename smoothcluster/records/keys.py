@@ -40,6 +40,14 @@ class Keys:
     def results(self, job: str, shard: int) -> str:
         return f"{self._group}/results/{job}/{shard}"
 
+    @property
+    def all_results(self) -> str:
+        """The folder of all jobs' results, with the slash."""
+        return f"{self._group}/results/"
+
+    def tail(self, job: str, shard: int) -> str:
+        return f"{self._group}/tails/{job}/{shard}"
+
     def quarantined(self, number: str) -> str:
         return f"{self.quarantine}/{number}"
 

@@ -6,66 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from dict_sink import PLACE, DictSink, register
 
 from smoothcluster.errors import GarbageError
-from smoothcluster.sinks import NumberedOutcome, Part, ResultSink, Tail, open_sink, opening
-from smoothcluster.sinks.blocks import Block, decode_block, encode_block
-from smoothcluster.sinks.protocol import check_batch, check_part
+from smoothcluster.sinks import NumberedOutcome, Part, ResultSink, Tail, open_sink
+from smoothcluster.sinks.blocks import decode_block, encode_block
 from smoothcluster.testing import SinkConformance
-
-PLACE: dict[tuple[Part, str], bytes] = {}
-MARKS: set[str] = set()
-
-
-class DictSink:
-    """Blocks in a dictionary."""
-
-    @classmethod
-    def from_url(cls, url: str, **options: object) -> "DictSink":
-        """Take any URL: there is one place."""
-        return cls()
-
-    @property
-    def url(self) -> str:
-        return "dict://place"
-
-    def write(self, part: Part, batch: Sequence[NumberedOutcome], after: Tail | None) -> Tail:
-        check_batch(batch, after)
-        check_part(part)
-        tail, content = encode_block(part, batch, after)
-        return self.put(part, tail, content)
-
-    def put(self, part: Part, tail: Tail, content: bytes) -> Tail:
-        """Store a block."""
-        PLACE[part, tail.name] = content
-        return tail
-
-    def read(self, part: Part, tail: Tail) -> Iterator[NumberedOutcome]:
-        left: Tail | None = tail
-        while left is not None:
-            block = self.block(part, left)
-            yield from block.outcomes
-            left = block.previous
-
-    def block(self, part: Part, tail: Tail) -> Block:
-        """The block that *tail* names."""
-        try:
-            return decode_block(part, tail, PLACE[part, tail.name])
-        except KeyError:
-            raise GarbageError(f"no block {tail.name}") from None
-
-    def delete(self, part: Part) -> None:
-        for key in [key for key in PLACE if key[0] == part]:
-            del PLACE[key]
-
-    def mark(self, name: str) -> None:
-        MARKS.add(name)
-
-    def has_mark(self, name: str) -> bool:
-        return name in MARKS
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class OneName(DictSink):
@@ -167,19 +113,6 @@ class TestKept(SinkConformance):
     @pytest.fixture(autouse=True)
     def _registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
         register(monkeypatch, DictSink)
-
-
-def register(monkeypatch: pytest.MonkeyPatch, kind: type[DictSink]) -> None:
-    """Let `open_sink` find the sink."""
-
-    class Point:
-        def load(self) -> type[DictSink]:
-            return kind
-
-    def points(group: str, name: str) -> list[Point]:
-        return [Point()]
-
-    monkeypatch.setattr(opening, "entry_points", points)
 
 
 Rule = Callable[[SinkConformance, ResultSink, ResultSink, Part], None]
