@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from random import Random
 
 import pytest
 from core.by_hand import submit
@@ -9,12 +11,16 @@ from core_kit import KEYS, Group, limits, put
 from dict_sink import MARKS, PLACE, DictSink, register
 
 from smoothcluster.cluster import Cluster
-from smoothcluster.errors import SinkUnavailableError, SpecMismatchError
+from smoothcluster.errors import BackendError, SinkUnavailableError, SpecMismatchError
 from smoothcluster.member.loop import MemberLoop
 from smoothcluster.member.outboxes import LONGEST_SINK_PAUSE_SECONDS
+from smoothcluster.memory import MemoryBackend
 from smoothcluster.records.keys import last_part
 from smoothcluster.records.tail import TailRecord
+from smoothcluster.testing import Faulty
 from smoothcluster.work import outbox
+from smoothcluster.work.news import News
+from smoothcluster.work.outbox import Moved
 
 URL = "dict://place"
 TASKS = 40
@@ -227,15 +233,128 @@ def test_a_living_group_that_keeps_results_in_the_store_takes_no_sink(group: Gro
 def test_a_part_stays_in_the_sink_in_which_it_began(group: Group) -> None:
     """A group that is given another sink in the middle of a job."""
     loop = group.member(results=URL)
-    cluster = submit(group, TASKS)
-    cluster.submit([], "open")
-    work(group, loop, rounds=30)
-    began = tails(group)
+    submit(group, 2 * TASKS)
+    work(group, loop, rounds=25)
+    began = {each.part for each in tails(group)}
+    assert len(began) > 0
+    assert found(group) != once(2 * TASKS)
     group.clock.advance(60)
-    other = group.member(results="dict://other")
-    work(group, other, rounds=30)
-    assert tails(group) == began
-    assert found(group) == once()
+    work(group, group.member(results="dict://other"), rounds=80)
+    assert found(group) == once(2 * TASKS)
+    assert {each.part for each in tails(group) if each.sink == URL} == began
+
+
+def test_a_reader_sees_each_outcome_once_whenever_it_looks(group: Group) -> None:
+    """Also when the tail is set and records that it covers remain, because a commit takes few operations."""
+    group = Group(shards=1, guarantees=limits(most_operations=4))
+    loop = group.member(results=URL)
+    submit(group, 60)
+    both = 0
+    for _ in range(400):
+        group.turn(loop, times=1)
+        Group.pool(loop).finish()
+        group.move()
+        group.clock.advance(0.1)
+        group.renew(loop)
+        assert max(found(group).values(), default=1) == 1
+        last = max((each.tail.last for each in tails(group)), default=-1)
+        both += any(int(last_part(key)) <= last for key in staged(group))
+    assert both > 0, "there was such a moment"
+    assert (found(group), staged(group)) == (once(60), [])
+
+
+def test_an_owner_that_dies_between_tail_and_deletes(group: Group) -> None:
+    """The heir deletes the records, and moves none of them again."""
+    group = Group(shards=1, guarantees=limits(most_operations=4))
+    loop = group.member(results=URL)
+    submit(group, 60)
+    work(group, loop, rounds=40, moving=False)
+    group.move()
+    while not tails(group):
+        group.turn(loop, times=1)
+    assert any(int(last_part(key)) <= tails(group)[0].tail.last for key in staged(group))
+    group.clock.advance(30)
+    work(group, group.member(), rounds=60)
+    assert (found(group), staged(group)) == (once(60), [])
+    assert tails(group)[0].tail.outcomes == 60
+
+
+def test_many_waiting_outcomes_move_one_portion_after_another(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if nothing new is recorded meanwhile."""
+    work_of, moves = group.member(results=URL), group.moves
+    submit(group, 200)
+    work(group, work_of, rounds=120, moving=False)
+    assert (found(group), len(moves)) == (once(200), group.shards)
+    monkeypatch.setattr("smoothcluster.member.moving.LARGEST_WAIT_BYTES", 300)
+    monkeypatch.setattr("smoothcluster.member.moving.READ_RECORDS", 2)
+    work(group, work_of, rounds=60)
+    assert (found(group), staged(group)) == (once(200), [])
+
+
+def test_a_finished_job_is_not_forgotten_while_outcomes_wait(group: Group) -> None:
+    """The counts in the shards tell the heir of them, however long the sink is away."""
+    loop = group.member(results=URL)
+    submit(group, TASKS)
+    DictSink.away = True
+    work(group, loop, rounds=100)
+    assert any(read.record.counts for read in group.view().shards if read is not None)
+    group.clock.advance(30)
+    DictSink.away = False
+    work(group, group.member(), rounds=60)
+    assert (found(group), staged(group)) == (once(), [])
+
+
+def test_a_sink_that_is_away_is_asked_seldom(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With growing pauses."""
+    asked: list[float] = []
+
+    def write(sink: DictSink, *_: object) -> None:
+        asked.append(group.clock.monotonic())
+        raise SinkUnavailableError("away")
+
+    monkeypatch.setattr(DictSink, "write", write)
+    loop = group.member(results=URL)
+    submit(group, TASKS)
+    work(group, loop, rounds=300)
+    assert 2 * group.shards < len(asked) < 8 * group.shards
+
+
+def test_a_move_from_before_a_rollback_is_not_committed(group: Group) -> None:
+    """The store was set back while the thread read and wrote: what it read may never have been."""
+    loop = group.member(results=URL)
+    submit(group, TASKS)
+    work(group, loop, moving=False)
+    assert loop.life is not None
+    for each in loop.life.workload.works.values():
+        each.outbox = None  # As `ShardWork.carry_on` does.
+    assert group.move() == group.shards
+    group.turn(loop, times=1)
+    assert tails(group) == []
+    work(group, loop)
+    assert (found(group), staged(group)) == (once(), [])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lost_answers(group: Group, seed: int) -> None:
+    """The store applies commits without an answer, or refuses calls, at any moment."""
+    backend, chance = Faulty(MemoryBackend(group.store)), Random(seed)
+    loop = group.member(backend=backend, results=URL)
+    submit(group, 100)
+    for _ in range(250):
+        if chance.random() < 0.2:
+            chance.choice([backend.drop_answer, backend.refuse])()
+        group.turn(loop, times=1)
+        Group.pool(loop).finish()
+        if chance.random() < 0.5:
+            group.move()
+        group.clock.advance(0.1)
+        if loop.session is not None and not loop.session.lost.is_set():
+            with suppress(BackendError):
+                loop.session.renew_once()
+        assert max(found(group).values(), default=1) == 1
+    work(group, loop, rounds=100)
+    assert (found(group), staged(group)) == (once(100), [])
+    assert sum(each.tail.outcomes for each in tails(group)) == 100
 
 
 def test_a_member_that_sees_another_place_writes_nothing(group: Group) -> None:
@@ -306,3 +425,15 @@ def test_a_leaving_member_leaves_the_rest_to_others(group: Group) -> None:
     DictSink.away = False
     work(group, group.member(), rounds=60)
     assert (found(group), staged(group)) == (once(), [])
+
+
+def test_news_can_be_taken_back() -> None:
+    """A commit that was too large is built anew, with all tails and deletes."""
+    news = News()
+    news.moved["j"] = Moved(b"tail", fresh=True, keys=["a", "b"])
+    restore = news.save()
+    news.moved["j"].keys.pop()
+    news.moved["j"].tail = None
+    news.moved["k"] = Moved(None, fresh=False, keys=["c"])
+    restore()
+    assert news.moved == {"j": Moved(b"tail", fresh=True, keys=["a", "b"])}
