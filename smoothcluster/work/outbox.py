@@ -58,6 +58,11 @@ class Outbox:
     jobs: dict[str, _Waiting] = field(default_factory=dict[str, _Waiting])
     asked: str | None = None
     """The job whose outcomes are being moved."""
+    size: int = 0
+    """Bytes of all jobs. The loop asks for this and for the next move in each turn, so both are kept at hand."""
+    _next: float | None = None
+    _stale: bool = True
+    """Whether `_next` must be found anew."""
 
     @classmethod
     def of(cls, jobs: Iterable[str]) -> "Outbox":
@@ -71,23 +76,23 @@ class Outbox:
             if isinstance(change, Create) and change.key.startswith(prefix):
                 waiting = self.jobs.setdefault(change.key.removeprefix(prefix).partition("/")[0], _Waiting())
                 waiting.size += len(change.value)
+                self.size += len(change.value)
                 waiting.since = now if waiting.since is None else waiting.since
+                self._stale = True
 
     @property
     def full(self) -> bool:
         """Whether so much waits that no more tasks may start."""
-        return sum(waiting.size for waiting in self.jobs.values()) >= FULL_OUTBOX_BYTES
+        return self.size >= FULL_OUTBOX_BYTES
 
     def next_move(self) -> float | None:
         """Return the time of the next move; None if nothing waits, or while a move goes on."""
         if self.asked is not None:
             return None
-        times = [
-            waiting.since + (0.0 if waiting.size >= LARGEST_WAIT_BYTES else LONGEST_WAIT_SECONDS)
-            for waiting in self.jobs.values()
-            if waiting.since is not None
-        ]
-        return min(times, default=None)
+        if self._stale:
+            times = [self._time(waiting) for waiting in self.jobs.values() if waiting.since is not None]
+            self._next, self._stale = min(times, default=None), False
+        return self._next
 
     def ask(self, now: float) -> str | None:
         """Return a job whose outcomes are to be moved now, and take note of the move."""
@@ -97,29 +102,33 @@ class Outbox:
         jobs = [job for job, waiting in self.jobs.items() if waiting.since is not None]
         self.asked = min(jobs, key=lambda job: self._time(self.jobs[job]))
         self.jobs[self.asked].since = None
+        self._stale = True
         return self.asked
 
     @staticmethod
     def _time(waiting: _Waiting) -> float:
         assert waiting.since is not None
-        return waiting.since - (LONGEST_WAIT_SECONDS if waiting.size >= LARGEST_WAIT_BYTES else 0.0)
+        return waiting.since + (0.0 if waiting.size >= LARGEST_WAIT_BYTES else LONGEST_WAIT_SECONDS)
 
     def failed(self, retry_at: float) -> None:
         """The move failed, and is tried again at *retry_at*, or later."""
         assert self.asked is not None
         self.jobs[self.asked].since = retry_at
-        self.asked = None
+        self.asked, self._stale = None, True
 
     def moved(self, size: int, *, more: bool) -> None:
         """The fenced commits of the move are applied: so many bytes are gone. *more* outcomes may wait."""
         assert self.asked is not None
         waiting, job = self.jobs[self.asked], self.asked
-        self.asked = None
-        waiting.size = max(0, waiting.size - size)
-        if more:
-            waiting.since = float("-inf")
-        elif waiting.since is None:
+        self.asked, self._stale = None, True
+        gone = min(size, waiting.size)  # The first move may delete what a former owner recorded.
+        if not more and waiting.since is None:
+            gone = waiting.size
             del self.jobs[job]
+        elif more:
+            waiting.since = float("-inf")
+        waiting.size -= gone
+        self.size -= gone
 
     def holds(self, job: str) -> bool:
         """Whether outcomes of *job* may be on their way."""
