@@ -90,8 +90,9 @@ class ClusterCrawler:
 
     Raise UsageError for invalid arguments, NameInUseError if a living member has the
     name (after waiting one lease time for the name), SpecMismatchError if the living group has other
-    numbers, GuaranteeError if the store promises less than *require*, UnavailableError if the store cannot
-    be reached within the timeout.
+    numbers or another results sink, GuaranteeError if the store promises less than *require*, UnavailableError if the
+    store cannot be reached within the timeout, SinkUnavailableError if this member brings the results sink to the group
+    and the sink is away.
     """
 
     def __init__(  # parameters: each setting of a member has a keyword of its own. # long: most lines are keywords
