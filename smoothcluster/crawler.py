@@ -4,6 +4,8 @@ crawler = ClusterCrawler(backend=ZookeeperBackend("host:2181"), runner=3, backup
 crawler.run()
 """
 
+# long: most lines describe the keywords of the constructor
+
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -81,13 +83,16 @@ class ClusterCrawler:
             handler must be a function which a fresh Python can import.
         require: the least guarantees of the store, by the names of `Guarantees`, such as
             ``{"survives_failover": True}``; nothing if None.
+        results: the URL of the results sink, such as ``file:///data/out``, ``s3://bucket/crawl`` or
+            ``postgresql+psycopg://host/items``; the group's sink if None. Without a sink, outcomes stay in the store.
         max_tasks: for jobs without *max_tasks*: the number of tasks beyond which tasks added by handlers are refused.
         join: False to leave joining to `run`, `start` or `join`.
 
     Raise UsageError for invalid arguments, NameInUseError if a living member has the
     name (after waiting one lease time for the name), SpecMismatchError if the living group has other
-    numbers, GuaranteeError if the store promises less than *require*, UnavailableError if the store cannot
-    be reached within the timeout.
+    numbers or another results sink, GuaranteeError if the store promises less than *require*, UnavailableError if the
+    store cannot be reached within the timeout, SinkUnavailableError if this member brings the results sink to the group
+    and the sink is away.
     """
 
     def __init__(  # parameters: each setting of a member has a keyword of its own. # long: most lines are keywords
@@ -111,6 +116,7 @@ class ClusterCrawler:
         warm_up: Callable[[], object] | None = None,
         require: Mapping[str, float] | None = None,
         isolation: Isolation | None = None,
+        results: str | None = None,
         max_tasks: int = DEFAULT_MAX_TASKS,
         join: bool = True,
     ) -> None:
@@ -122,7 +128,7 @@ class ClusterCrawler:
             check_kind(keyword, value, kind)
         check_backend(backend)
         _check_others(listen, warm_up, require)
-        wanted = Wanted(name, runner, backup, shards)
+        wanted = Wanted(name, runner, backup, shards).with_results(results)
         check_handler(handler)
         self.group = check_name("group", group)
         settings = Settings(
@@ -164,6 +170,7 @@ class ClusterCrawler:
         self._refuse_if_over()
         if self._loop.life is None:
             self._check_guarantees()
+            patiently(SYSTEM_CLOCK, 0.0, self._loop.mark_results)
         began = SYSTEM_CLOCK.monotonic()
         deadline = began + (1.5 * self._lease_ttl + EXTRA_JOIN_SECONDS)
         told = False

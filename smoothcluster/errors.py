@@ -12,6 +12,9 @@ Losing a race is never an error: `commit` returns `Refused`. ::
     |   +-- CommitTooLargeError     nothing was changed: make the commit smaller
     |   +-- AccessDeniedError       the store refused our credentials or permissions
     |   +-- MisplacedKeyError       a key lies where a directory is to be, or a directory where a key is
+    +-- SinkError                   a failure between this process and the results sink
+    |   +-- SinkUnavailableError    the sink is away, full or refuses: nothing is lost, and a retry is safe
+    |   +-- PartDeletedError        the results of the job were deleted from the sink
     +-- TasksLostError              the store has lost tasks of a job, so the job cannot finish
     +-- GarbageError                a record in the store has a form that this version does not write
     +-- UsageError                  the call itself is wrong; the message tells the correction
@@ -90,6 +93,18 @@ class MisplacedKeyError(BackendError, ValueError):
         super().__init__(f"{key!r} {what}")
         self.key = key
         self.what = what
+
+
+class SinkError(SmoothclusterError):
+    """A call from this process to the results sink failed."""
+
+
+class SinkUnavailableError(SinkError):
+    """The results sink is away, is full, or refuses the call. A write may have arrived or not; a retry is safe."""
+
+
+class PartDeletedError(SinkError):
+    """The results of the job were deleted from the sink, so the sink takes no more results of the job."""
 
 
 class TasksLostError(SmoothclusterError):

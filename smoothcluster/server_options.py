@@ -45,8 +45,10 @@ class StoreUrl(NamedTuple):
     namespace: str | None
 
 
-def refuse_credentials(store: str, text: str) -> None:
+def refuse_credentials(store: str, text: str, advice: str = _CREDENTIALS_ADVICE) -> None:
     """Raise UsageError if *text*, a URL or hosts, may hold credentials. The error shows no part of *text*.
+
+    *advice* tells where credentials belong.
 
     A password may hold any character, so a parser may cut a password into host, port, path, query and fragment. Call
     this function before any parser.
@@ -54,7 +56,7 @@ def refuse_credentials(store: str, text: str) -> None:
     place, _, query = text.partition("?")
     if "@" in text or "%40" in place or _SECRET_OPTION_PATTERN.search(query):
         raise UsageError(
-            f"{store}: a URL or hosts must not contain a username or password: {_CREDENTIALS_ADVICE}. In a namespace,"
+            f"{store}: a URL or hosts must not contain a username or password: {advice}. In a namespace,"
             " write %40 in place of an at sign"
         )
     hosts = re.split("[/?#]", text.partition("://")[2] or text)[0]
@@ -63,7 +65,7 @@ def refuse_credentials(store: str, text: str) -> None:
             raise UsageError(
                 f"{store}: server {number} of the hosts is not host:port, because the text after the colon is no port."
                 " If the text is a password, the @ and the host are missing; but a URL or hosts must not contain"
-                f" a username or password: {_CREDENTIALS_ADVICE}"
+                f" a username or password: {advice}"
             )
 
 

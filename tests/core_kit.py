@@ -376,6 +376,8 @@ class Group:
     pools: dict[str, HandPool] = field(default_factory=dict[str, HandPool])
     watched: dict[str, set[Peer]] = field(default_factory=dict[str, set[Peer]])
     ports: Iterator[int] = field(default_factory=lambda: count(1000))
+    moves: deque[Callable[[], object]] = field(default_factory=deque[Callable[[], object]])
+    """What the background threads of all members have to do."""
 
     def __post_init__(self) -> None:
         self.store = MemoryStore(clock=self.clock, guarantees=self.guarantees)
@@ -391,6 +393,7 @@ class Group:
         grace: float = 0.0,
         capacity: int | None = None,
         apart: Apart | None = None,
+        results: str | None = None,
     ) -> MemberLoop:
         """One more member, joined unless told otherwise."""
         mark = f"p{len(self.pools)}"
@@ -414,12 +417,14 @@ class Group:
             keep_alive=lambda session: None,
             inbox=Inbox(self.clock),
             apart=apart or NoChildren(),
+            background=self.moves.append,
         )
-        wanted = Wanted(name, self.runner, self.backup, self.shards)
+        wanted = Wanted(name, self.runner, self.backup, self.shards).with_results(results)
         settings = Settings("g", wanted, 2, self.ttl, grace=grace, capacity=capacity, pacing=self.pacing)
         loop = MemberLoop(backend or MemoryBackend(self.store), settings, environment)
         loop.working = loop._running = True  # pyright: ignore[reportPrivateUsage]  # what `run` says of itself
         if join:
+            loop.mark_results()
             while not loop.try_join():
                 pass
             loop.take_seat()
@@ -436,6 +441,14 @@ class Group:
         for _ in range(times):
             for loop in loops:
                 loop.step()
+
+    def move(self) -> int:
+        """Do what the background threads have to do; how many calls."""
+        calls = [*self.moves]
+        self.moves.clear()
+        for call in calls:
+            call()
+        return len(calls)
 
     def renew(self, *loops: MemberLoop) -> None:
         """Keep their leases alive."""

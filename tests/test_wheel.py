@@ -72,7 +72,7 @@ def test_drivers_are_extras(wheel: zipfile.ZipFile) -> None:
     plain = [line for line in fields.get_all("Requires-Dist", []) if "extra" not in line]
     assert {line.partition(">")[0] for line in plain} == {"click", "rich", "tenacity"}
     adapters = {name.removeprefix("smoothcluster_") for name in ADAPTERS - {"smoothcluster_sqlite"}}
-    assert adapters | {"all", "testing"} == set(fields.get_all("Provides-Extra", []))
+    assert adapters | {"all", "files", "sql", "testing"} == set(fields.get_all("Provides-Extra", []))
 
 
 def test_license_goes_with_it(wheel: zipfile.ZipFile) -> None:

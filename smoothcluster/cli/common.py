@@ -15,7 +15,7 @@ from smoothcluster.backend import CoordinationBackend
 from smoothcluster.cli import logs
 from smoothcluster.cli.backend_options import backend_options
 from smoothcluster.cli.output import print_message
-from smoothcluster.errors import BackendError, UsageError
+from smoothcluster.errors import BackendError, SinkUnavailableError, UsageError
 from smoothcluster.registry import BACKEND_VARIABLE, connect
 from smoothcluster.server_options import OPTIONS_VARIABLE
 
@@ -30,7 +30,7 @@ Exit status:
   0    success; also after Ctrl-C or SIGTERM where a signal ends the command
   1    any failure not listed here
   2    the call is wrong; the message says how to correct the call
-  3    the store is unreachable, or refused the request
+  3    the store or results sink is unreachable, or refused the request
   130  Ctrl-C interrupted the command before the end
 """
 
@@ -133,7 +133,7 @@ def failure(error: Exception) -> Failure:
         return Failure(f"the output cannot be written: {error.strerror}", Exit.FAILED)
     if isinstance(error, UsageError):
         return Failure(str(error), Exit.USAGE)
-    if isinstance(error, BackendError):
+    if isinstance(error, BackendError | SinkUnavailableError):
         return Failure(str(error) or type(error).__name__, Exit.STORE)
     return Failure(f"{type(error).__name__}: {error}", Exit.FAILED)
 

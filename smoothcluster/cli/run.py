@@ -88,6 +88,12 @@ number = partial(click.option, type=int, metavar="N", show_default=True)
     help="Most tasks of a job submitted without --max-tasks: further tasks added by handlers are refused.",
 )
 @click.option(
+    "--results",
+    metavar="URL",
+    help="Results sink, as in file:///data/out, s3://bucket/crawl or sqlite:///items.db; the same for all members, or "
+    "left out for the group's sink. Without a sink, results stay in the store.",
+)
+@click.option(
     "--listen",
     metavar=LISTEN_FORM,
     help="Where this member listens, so that other members notice its death: an address of this machine, a port or a "

@@ -105,6 +105,8 @@ def report(found: Mapping[str, Any]) -> Iterator[str]:
     for member in found["members"]:
         if member["unfit"] is not None:
             yield f"{plain(member['name'])} is unfit to take over: {plain(member['unfit'])}"
+        if member["results_wait"] is not None:
+            yield f"results of {plain(member['name'])} wait in the store: {plain(member['results_wait'])}"
     if found["breaker"] != "closed":
         yield "breaker: open; members died in series, so members that own shards adopt no more for now"
     for key, what in found["garbage"].items():

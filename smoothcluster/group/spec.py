@@ -1,10 +1,12 @@
 """The numbers of a group (spec): the numbers a member asks for, and the numbers the group has."""
 
+import secrets
 from dataclasses import dataclass, replace
 
 from smoothcluster.arguments import check_name, check_text
 from smoothcluster.errors import SpecMismatchError, UsageError
 from smoothcluster.records.group import MOST_RUNNERS, MOST_SHARDS, Spec
+from smoothcluster.sinks import open_sink
 
 INDEX_PLACEHOLDER = "<index>"
 """Placeholder in a name for the smallest number not in use by a living member."""
@@ -38,6 +40,10 @@ class Wanted:
     """None for the default: 32, and at least four for each Runner."""
     again: bool = False
     """Whether the process was a member before. The numbers may have changed since, so the group's numbers stand."""
+    results: str | None = None
+    """The URL of the results sink; None for the group's."""
+    results_id: str | None = None
+    """The name that the group gets in the sink, if this member brings the sink."""
 
     def check(self) -> "Wanted":
         """Return self; raise UsageError if a number or the name is invalid."""
@@ -52,6 +58,14 @@ class Wanted:
         check_name("name", self.name.replace(INDEX_PLACEHOLDER, "0"))
         return self
 
+    def with_results(self, url: str | None) -> "Wanted":
+        """The same request for a group that keeps its results at *url*. Raise UsageError for a wrong URL."""
+        if url is None:
+            return self
+        sink = open_sink(url)
+        sink.close()
+        return replace(self, results=sink.url, results_id=secrets.token_hex(8))
+
     def rejoining(self, name: str) -> "Wanted":
         """The same request for joining again, under the settled name."""
         return replace(self, name=name, again=True)
@@ -61,17 +75,25 @@ def new_spec(wanted: Wanted | None, commit_id: str) -> Spec:
     """The numbers of a new group, begun by a first member or, without *wanted*, by a first submit."""
     if wanted is None:
         return Spec(None, None, DEFAULT_SHARDS, 0, commit_id)
-    return Spec(
-        wanted.runner,
-        wanted.backup,
-        wanted.shards or max(DEFAULT_SHARDS, SHARDS_PER_RUNNER * (wanted.runner or 0)),
-        0,
-        commit_id,
-    )
+    shards = wanted.shards or max(DEFAULT_SHARDS, SHARDS_PER_RUNNER * (wanted.runner or 0))
+    return Spec(wanted.runner, wanted.backup, shards, 0, commit_id, wanted.results, wanted.results_id)
 
 
 def agreed(spec: Spec, wanted: Wanted, *, peopled: bool) -> Spec:
-    """The numbers after a join: the group's if *wanted* fits, or those of *wanted* if the group has no members."""
+    """The spec after a join: the group's if *wanted* fits, or that of *wanted* if the group has no members."""
+    after = _agreed_numbers(spec, wanted, peopled=peopled)
+    if wanted.again or wanted.results in (None, spec.results):
+        return after
+    if peopled:
+        where = "in the store" if spec.results is None else f"at {spec.results}"
+        raise SpecMismatchError(
+            f"the living group keeps results {where}, but this member asks for results={wanted.results}; start the"
+            " member with the group's sink, or with none to take the group's, or stop all members first"
+        )
+    return replace(after, results=wanted.results, results_id=wanted.results_id)
+
+
+def _agreed_numbers(spec: Spec, wanted: Wanted, *, peopled: bool) -> Spec:
     if wanted.shards is not None and wanted.shards != spec.shards:
         raise SpecMismatchError(
             f"the group has shards={spec.shards} for good, but this member asks for shards={wanted.shards}"

@@ -79,6 +79,7 @@ def _members(view: View, silent: Container[str]) -> list[dict[str, object]]:
             "capacity": member.capacity,
             "unfit": member.unfit,
             "checked": member.checked,
+            "results_wait": member.results_wait,
         }
         for member in sorted(view.living().values(), key=lambda member: member.place)
     ]

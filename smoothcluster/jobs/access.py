@@ -16,6 +16,7 @@ from smoothcluster.records.group import Spec
 from smoothcluster.records.job import Job
 from smoothcluster.records.keys import Keys, last_part
 from smoothcluster.retry import patiently
+from smoothcluster.sinks.cache import OpenSinks
 
 log = logging.getLogger("smoothcluster")
 
@@ -64,6 +65,7 @@ class Access:
         self.group, self.patience = group, patience
         self.store = GroupStore(backend.for_group(group), Keys(group), self.report, clock)
         self.garbage: dict[str, str] = {}
+        self.sinks = OpenSinks()
 
     def ask(self, question: Callable[[], T]) -> T:
         """Ask the store; retry for ``patience`` seconds while the store is unavailable."""

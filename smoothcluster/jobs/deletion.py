@@ -15,6 +15,7 @@ The steps, each of which a second call takes up where the first stopped::
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import final
 
 from smoothcluster.backend import AtVersion, Change, Delete, Refused, Update
@@ -23,9 +24,11 @@ from smoothcluster.group.view import Versioned
 from smoothcluster.jobs.access import Access, read_job
 from smoothcluster.jobs.cancelling import cancel, change_state, end_without_lost
 from smoothcluster.jobs.progress import LossCheck, mark_finished, read_progress
+from smoothcluster.records.codec import GarbageError
 from smoothcluster.records.job import JOB_DELETED, JOB_DELETING, Job
 from smoothcluster.records.quarantine import QuarantinedTask
 from smoothcluster.records.shard import Shard
+from smoothcluster.records.tail import TailRecord
 
 KEY_BYTES = 640
 """Bytes counted for the deletion of a key in a commit: the longest key, and the framing."""
@@ -89,6 +92,8 @@ class Deletion:
         yield from self._remove_all("tasks in quarantine to remove", self._quarantined)
         yield from self._remove_all("records of ids to remove", lambda: self._parts(keys.all_seen(self._job)))
         yield from self._remove_all("records of outcomes to remove", lambda: self._parts(keys.all_results(self._job)))
+        yield from self._empty_sinks()
+        yield from self._remove_all("records of results sinks to remove", self._tails)
         if change_state(self._access, self._job, _deleted, marked=False).record.state != JOB_DELETED:
             raise _ChangedError
 
@@ -146,6 +151,7 @@ class Deletion:
             record = replace(read.record.copy(), id=store.new_id())
             if last + self._batch > len(keys):
                 record.counts.pop(self._job, None)
+                record.queues.pop(self._job, None)
             changes: list[Change] = [Update(store.keys.shard(number), record.to_json(), version)]
             changes += [Delete(key) for key in keys[last : last + self._batch]]
             try:
@@ -170,6 +176,28 @@ class Deletion:
         store = self._store
         found = store.read_records(store.keys.quarantine, lambda entry: QuarantinedTask.from_json(entry.value))
         return [store.keys.quarantined(name) for name, each in found.items() if each.job == self._job]
+
+    def _tails(self) -> list[str]:
+        return self._store.backend.keys(self._store.keys.tails(self._job))
+
+    def _empty_sinks(self) -> Iterator[Step]:
+        """Delete the job from the results sinks that its shards name. Raise SinkUnavailableError if a sink is away.
+
+        No owner writes to a sink any more: owners drop the counts of a job only when no outcome of the job is on its
+        way. A replaced owner may leave a block of files that nobody reads.
+        """
+        keys = self._access.ask(self._tails)
+        while keys:
+            entry = self._access.ask(partial(self._store.backend.get, keys.pop()))
+            if entry is None:
+                continue
+            try:
+                record = TailRecord.from_json(entry.value)
+            except GarbageError as error:
+                self._access.report(entry.key, str(error))
+                continue
+            self._access.sinks.get(record.sink).delete(record.part)
+            yield Step("parts in results sinks to delete", len(keys), wait=False)
 
     def _parts(self, directory: str) -> list[str]:
         """Keys in the first of the shards' directories in *directory*; none if there is nothing left."""

@@ -73,11 +73,13 @@ class JobHandle:
     def results(self) -> Iterator[Outcome]:
         """Iterate over the outcomes recorded so far, shard by shard. Each record is read when needed.
 
-        Raise UsageError if the job is deleted before the last outcome was read.
+        Outcomes in a results sink are read from there. Raise SinkUnavailableError if the sink is away, UsageError if
+        the job is deleted before the last outcome was read.
         """
         self._refuse_if_deleted()
-        for shard in range(self._access.spec().shards):
-            yield from read_outcomes(self._access, self._access.store.keys.results(self.id, shard))
+        spec = self._access.spec()
+        for shard in range(spec.shards):
+            yield from read_outcomes(self._access, self.id, shard, sink=spec.results_id is not None)
         self._refuse_if_deleted()
 
     def errors(self) -> Iterator[Outcome]:

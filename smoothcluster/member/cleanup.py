@@ -44,6 +44,8 @@ def finished_jobs(store: GroupStore, spec: Spec | None) -> set[str]:
 def tidy(store: GroupStore, work: ShardWork, finished: set[str]) -> None:
     """Have the shard's next commits drop the counts and digests of *finished* jobs."""
     for job in sorted(finished & work.record.counts.keys()):
+        if work.outbox is not None and work.outbox.holds(job):
+            continue  # The counts tell the next owner that the job has outcomes to move.
         work.forget(job, store.backend.keys(store.keys.seen(job, work.number)))
 
 

@@ -1,16 +1,18 @@
 """The environment of a member: the clock, the network address, the handler pool and other services of the process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from smoothcluster.clock import Clock
 from smoothcluster.failure_detector import Peer
 from smoothcluster.member.inbox import Inbox
+from smoothcluster.member.outboxes import Background
 from smoothcluster.member.readiness import Fitness
 from smoothcluster.member.task_search import SEARCH_ROUND_SECONDS
 from smoothcluster.pool import Apart, NoChildren, Pool, Run
 from smoothcluster.recipes.session import Session
+from smoothcluster.sinks.cache import OpenSinks
 
 NO_CHILDREN = NoChildren()
 
@@ -46,5 +48,8 @@ class Environment:
     """The child processes for suspects, or for all tasks under isolation."""
     search_seconds: float = SEARCH_ROUND_SECONDS
     """Seconds in which a member searches every idle shard of its own for tasks."""
+    background: Background | None = None
+    """Run a call in another thread; None if this process moves no results to a sink."""
+    sinks: OpenSinks = field(default_factory=OpenSinks)
     fitness: Callable[[], Fitness] = Fitness
     """Return the result of the last readiness check."""

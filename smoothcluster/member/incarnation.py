@@ -20,6 +20,8 @@ from smoothcluster.member.environment import Environment
 from smoothcluster.member.marks import Marks
 from smoothcluster.member.monitoring import Monitor
 from smoothcluster.member.moves import Moves
+from smoothcluster.member.moving import Destination, Mover
+from smoothcluster.member.outboxes import Outboxes
 from smoothcluster.member.own_record import OwnRecord
 from smoothcluster.member.ownership import Ownership
 from smoothcluster.member.rebalancing import Rebalancer
@@ -33,7 +35,7 @@ from smoothcluster.member.work_news import WorkNews
 from smoothcluster.model import Role
 from smoothcluster.pool import Pool
 from smoothcluster.recipes.session import Session
-from smoothcluster.records.group import Member
+from smoothcluster.records.group import Member, Spec
 from smoothcluster.work import Quota, SentTasks, WorkContext
 from smoothcluster.work.workload import Workload
 
@@ -46,15 +48,27 @@ WHY_REMOVED = (
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The result of a join: the session, the member record, and the group's number of shards.
+    """The result of a join: the session, the member record, and the group's numbers.
 
     The store's history goes with it, because a rollback may have ended the incarnation before.
     """
 
     session: Session
     me: Versioned[Member]
-    shards: int
+    spec: Spec
     history: StoreHistory
+
+
+def make_outboxes(store: GroupStore, spec: Spec, settings: Settings, environment: Environment) -> Outboxes | None:
+    """Return the outboxes of a group with a results sink; None if outcomes stay in the store."""
+    if spec.results is None or spec.results_id is None or environment.background is None:
+        return None
+    mover = Mover(
+        store,
+        Destination(spec.results, spec.results_id, ours=spec.results_id == settings.wanted.results_id),
+        environment.sinks,
+    )
+    return Outboxes(mover, environment.background, store.clock, environment.inbox.wake.set)
 
 
 class Incarnation:
@@ -77,8 +91,9 @@ class Incarnation:
         self.me = OwnRecord(store, joined.me, self.events, schedule)
         news = WorkNews(self.id, self.events, schedule, self._takeovers, wake)
         context = WorkContext(
-            store, joined.shards, self.name, self.id, settings.retries, self.stopping, SentTasks(), environment.apart,
-            self.events.add, Quota(store, joined.shards, settings.max_tasks, self.events.add),
+            store, joined.spec.shards, self.name, self.id, settings.retries, self.stopping, SentTasks(),
+            environment.apart, self.events.add,
+            Quota(store, joined.spec.shards, settings.max_tasks, self.events.add),
         )  # fmt: skip
         self.workload = Workload(pool, context, settings.concurrency, session.held, news)
         self._search = TaskSearch(self.workload, store.clock, self.id, environment.search_seconds)
@@ -92,6 +107,7 @@ class Incarnation:
         self._monitor = Monitor(store, settings, environment, self.id, schedule)
         self._marks = Marks(store, context.closed, wake)
         self._cleanup = Cleanup(store, session.ttl / 3, self.events, context.closed)
+        self._outboxes = make_outboxes(store, joined.spec, settings, environment)
         self.released = self.removed = False
         self._given_more = False
         """Whether another member changed our record before the last read, so the view may lack shards of ours."""
@@ -118,6 +134,7 @@ class Incarnation:
         if running and not self.me.record.running:
             self.me.set_running()
         if self.view is not None:
+            self.me.set_results_wait(self._outboxes.trouble if self._outboxes is not None else None)
             self.me.set_fitness(self._environment.fitness(), self.view, apart=self._environment.apart.able is not False)
 
     def can_commit(self) -> bool:
@@ -148,6 +165,8 @@ class Incarnation:
             self._cleanup.hurry()
             self._environment.inbox.wake.set()  # The next turn commits what the cleanup of this turn finds.
         self._search.step()
+        if self._outboxes is not None:  # First: the workload commits finished moves in this turn.
+            self._outboxes.step(self.workload.works, leaving=leaving)
         self.workload.step()
         if self.view is not None and self._rebalancer.transfer(self.view, self.me.record):
             self._schedule.read_again()
@@ -160,7 +179,9 @@ class Incarnation:
 
     def next_time(self) -> float:
         """Return the latest time for the next turn, if no wake-up comes before."""
-        times = (self.workload.next_time(), self._search.next_time(), self._takeovers.next_time())
+        times = [self.workload.next_time(), self._search.next_time(), self._takeovers.next_time()]
+        if self._outboxes is not None:
+            times.append(self._outboxes.next_time(self.workload.works))
         return min([self._schedule.next_read, *(time for time in times if time is not None)])
 
     def read_and_act(self, *, leaving: bool = False) -> View:

@@ -103,13 +103,23 @@ class MemberLoop:
             return False
         self.name = me.record.name
         self._environment.announce(self._settings.group, self.name, self._incarnation)
-        joined = Joined(self.session, me, spec.record.shards, self._history)
+        joined = Joined(self.session, me, spec.record, self._history)
         self.life = Incarnation(self._store, self._settings, self._environment, joined, self.pool)
         if self._ended is not None:
             self.life.events.add("lease_lost", incarnation=self._ended[0], why=self._ended[1])
             self._ended = None
         self.life.events.add("joined", incarnation=self._incarnation)
         return True
+
+    def mark_results(self) -> None:
+        """If this member brings the results sink to the group, leave the group's mark there. Call before the join.
+
+        Members then notice if their URL leads to another place. Raise SinkUnavailableError if the sink is away, or any
+        BackendError.
+        """
+        wanted, spec = self._settings.wanted, self._store.read_spec()
+        if wanted.results and wanted.results_id and (spec is None or spec.record.results != wanted.results):
+            self._environment.sinks.get(wanted.results).mark(wanted.results_id)
 
     def take_seat(self) -> Role:
         """Take a seat if one is free for us, and return the role. Call after the join. Raise any BackendError."""

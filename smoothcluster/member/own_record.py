@@ -60,6 +60,12 @@ class OwnRecord:
             self._events.add("fitness", unfit=found.unfit)
         self._schedule.read_again()
 
+    def set_results_wait(self, why: str | None) -> None:
+        """Publish why outcomes wait on their way to the results sink, if that has changed. Raise any BackendError."""
+        if why != self.record.results_wait:
+            self._rewrite(replace(self.record, results_wait=why, id=self._store.new_id()))
+            self._schedule.read_again()
+
     def write_again(self) -> bool:
         """Write the record again, with a new id alone. Return False if the store refused: then read the group again.
 

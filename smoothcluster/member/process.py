@@ -13,6 +13,7 @@ from smoothcluster.backend import CoordinationBackend
 from smoothcluster.clock import SYSTEM_CLOCK
 from smoothcluster.failure_detector import Listener, Prober, Proof, listen_address
 from smoothcluster.group.store import random_id
+from smoothcluster.member.background import BackgroundThread
 from smoothcluster.member.environment import Environment
 from smoothcluster.member.inbox import Inbox
 from smoothcluster.member.loop import MemberLoop
@@ -23,6 +24,7 @@ from smoothcluster.options import Isolation
 from smoothcluster.pool import make_pool
 from smoothcluster.pool.children.limits import make_children
 from smoothcluster.recipes.session import Session
+from smoothcluster.sinks.cache import OpenSinks
 
 
 @final
@@ -45,6 +47,7 @@ class MemberProcess:
         self.readiness = Readiness(
             self._children.check, warm_up, self._is_standing_by, self.inbox.wake.set, SYSTEM_CLOCK, self._warm_up
         )
+        self._background, self.sinks = BackgroundThread(), OpenSinks()
         environment = Environment(
             clock=SYSTEM_CLOCK,
             new_id=random_id,
@@ -57,6 +60,8 @@ class MemberProcess:
             keep_alive=Session.start,
             inbox=self.inbox,
             apart=self._children,
+            background=self._background.run,
+            sinks=self.sinks,
             fitness=self.readiness.fitness,
         )
         self.loop = MemberLoop(backend, settings, environment)
@@ -76,6 +81,8 @@ class MemberProcess:
         """End all threads, sockets and child processes. Call after `MemberLoop.run` has returned."""
         self.readiness.stop()
         self.loop.pool.stop(0.0)
+        self._background.close()
+        self.sinks.close()
         self._children.close()
         self._prober.close()
         self._listener.close()

@@ -25,6 +25,10 @@ class Spec(Record):
     id: str
     changing: str | None = None
     """Id of the commit by which a joining member announced other numbers; None if no member wants to change them."""
+    results: str | None = None
+    """The URL of the results sink, without credentials; None if outcomes stay in the store."""
+    results_id: str | None = None
+    """The name of the group in the sink: the mark there, and part of the names of jobs."""
 
     FIELD_LIMITS: ClassVar[Mapping[str, tuple[int, int]]] = {
         "runner": (1, MOST_RUNNERS),
@@ -65,6 +69,8 @@ class Member(Record):
     """Whether the member expects to run suspects in child processes; if False, they run alone in its own process."""
     checked: int | None = None
     """Time of the member's last check for fitness to take over, in seconds since 1970 by its clock. For people."""
+    results_wait: str | None = None
+    """Why the member's outcomes wait in the store on their way to the results sink; None if none waits for long."""
 
     named: bool = False
     """Whether the name has a key under ``names``, which goes with this record."""

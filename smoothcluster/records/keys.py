@@ -72,6 +72,17 @@ class Keys:
     def results(self, job: str, shard: int) -> str:
         return f"{self._group}/results/{job}/{shard}"
 
+    @property
+    def results_prefix(self) -> str:
+        """The beginning of the keys of all jobs' results."""
+        return f"{self._group}/results/"
+
+    def tails(self, job: str) -> str:
+        return f"{self._group}/tails/{job}"
+
+    def tail(self, job: str, shard: int) -> str:
+        return f"{self.tails(job)}/{shard}"
+
     def quarantined(self, number: str) -> str:
         return f"{self.quarantine}/{number}"
 

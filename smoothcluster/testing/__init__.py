@@ -2,6 +2,7 @@
 
 =================== ==================================================================================================
 `conformance`       every rule of `smoothcluster.backend` as a test: subclass `BackendConformance`
+`sink_conformance`  every rule of `smoothcluster.sinks` as a test: subclass `SinkConformance`
 `stateful`          random moves against a model of the contract: `backend_machine`
 `faults`            `Faulty`, a backend that refuses calls, drops answers or delivers them late
 `lagging`           `Lagging`, a backend whose reads are behind, as with several servers
@@ -20,8 +21,8 @@ machine makes a test slower and never red.
 On failure: a broken rule of the contract names the rule. A broken promise in the simulator names the promise and prints
 the seed, and the same seed plays the same schedule again.
 
-`BackendConformance`, `backend_machine` and the simulator need the extra ``smoothcluster[testing]`` and are imported at
-the first use: the clock, the context and the faults do without the extra.
+`BackendConformance`, `SinkConformance`, `backend_machine` and the simulator need the extra ``smoothcluster[testing]``
+and are imported at the first use: the clock, the context and the faults do without the extra.
 
 Begin reading with `faults.Faulty`, then `conformance.suite`, then the package `simulate`.
 """
@@ -37,6 +38,7 @@ from smoothcluster.testing.lagging import Lagging
 
 if TYPE_CHECKING:
     from smoothcluster.testing.conformance.suite import Ability, BackendConformance
+    from smoothcluster.testing.sink_conformance.suite import SinkAbility, SinkConformance
     from smoothcluster.testing.stateful import backend_machine
 
 __all__ = [
@@ -45,6 +47,8 @@ __all__ = [
     "Faulty",
     "HeldClock",
     "Lagging",
+    "SinkAbility",
+    "SinkConformance",
     "backend_machine",
     "eventually",
     "task_context",
@@ -56,6 +60,8 @@ if not TYPE_CHECKING:  # Else no type checker would notice a misspelt name.
         with needs_extra():
             if name in ("Ability", "BackendConformance"):
                 return getattr(import_module(f"{__name__}.conformance.suite"), name)
+            if name in ("SinkAbility", "SinkConformance"):
+                return getattr(import_module(f"{__name__}.sink_conformance.suite"), name)
             if name == "backend_machine":
                 return import_module(f"{__name__}.stateful").backend_machine
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ from smoothcluster.work.added import AddedTasks
 from smoothcluster.work.admission import KEY_END_BYTES, Admission
 from smoothcluster.work.backlog import Backlog, place_of
 from smoothcluster.work.context import WorkContext
+from smoothcluster.work.outbox import Moved
 from smoothcluster.work.pauses import Place
 from smoothcluster.work.pending_commit import PendingCommit
 from smoothcluster.work.room import Room
@@ -248,6 +249,20 @@ class CommitBuilder:
                 self._record.counts.pop(job, None)
                 self._record.queues.pop(job, None)
                 self._backlog.forget_job(job)
+
+    def delete_moved(self, moved_by_job: dict[str, Moved]) -> None:
+        """Set the tails of outcomes that the results sink has, and delete the records, while the commit has room."""
+        for job, moved in list(moved_by_job.items()):
+            if moved.tail is not None:
+                key = self._context.store.keys.tail(job, self._number)
+                if not self.room.reserve(len(key) + len(moved.tail), 1):
+                    return
+                self.changes.append(Create(key, moved.tail) if moved.fresh else Update(key, moved.tail))
+                moved.tail = None
+            while moved.keys and self.room.reserve(len(moved.keys[-1]), 1):
+                self.changes.append(Delete(moved.keys.pop()))
+            if not moved.keys:
+                del moved_by_job[job]
 
     # The finished commit
 

@@ -7,6 +7,7 @@ from typing import final
 
 from smoothcluster.pool import Run
 from smoothcluster.records.shard import Shard
+from smoothcluster.work.outbox import Moved
 from smoothcluster.work.pauses import Place
 
 
@@ -22,9 +23,11 @@ class News:
     """Tasks marked as running that the pool has not started."""
     forgotten: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """Finished jobs, each with the keys to delete."""
+    moved: dict[str, Moved] = field(default_factory=dict[str, Moved])
+    """Jobs with outcomes that the results sink has."""
 
     def __bool__(self) -> bool:
-        return bool(self.finished or self.handed_back or self.forgotten)
+        return bool(self.finished or self.handed_back or self.forgotten or self.moved)
 
     def add(self, run: Run, now: float) -> None:
         """Add a finished run."""
@@ -32,14 +35,21 @@ class News:
         if self.oldest is None:
             self.oldest = now
 
+    def drop_deletes(self) -> None:
+        """Forget which records are to be deleted: the store may have been set back."""
+        self.forgotten.clear()
+        self.moved.clear()
+
     def save(self) -> Callable[[], None]:
         """Return a function that restores the present state, with the tasks that each run adds."""
         finished, oldest, handed_back = deque(self.finished), self.oldest, list(self.handed_back)
         forgotten = {job: list(keys) for job, keys in self.forgotten.items()}
+        moved = {job: each.copy() for job, each in self.moved.items()}
         added = [(run, run.added, run.added_encoded) for run in finished if run.added]
 
         def restore() -> None:
             self.finished, self.oldest, self.handed_back, self.forgotten = finished, oldest, handed_back, forgotten
+            self.moved = moved
             for run, tasks, texts in added:
                 run.added, run.added_encoded = tasks, texts
 

@@ -9,6 +9,8 @@ bytes again, with the version first expected. If the retry carried more, and the
 lose the additions.
 """
 
+# long: the life of a commit, from the news to the answer, is read in one piece
+
 import logging
 from collections.abc import Callable
 from math import inf
@@ -27,6 +29,7 @@ from smoothcluster.work.closing import close_waiting
 from smoothcluster.work.commit import CommitBuilder, NoRoomError
 from smoothcluster.work.context import WorkContext
 from smoothcluster.work.news import News, save_all
+from smoothcluster.work.outbox import Outbox
 from smoothcluster.work.pauses import Place
 from smoothcluster.work.pending_commit import PendingCommit
 from smoothcluster.work.suspects import Suspects
@@ -57,6 +60,7 @@ class ShardWork:
         """Tasks marked as running by the claim itself: to be started once they are read."""
         self._kept = read.record.id  # The id of the record in the last acknowledged commit.
         self._context = context
+        self.outbox: Outbox | None = None  # The mover of results, if there is one, makes the outbox.
         self.held, self.held_until = False, -inf
         """Whether, and how long, nothing is started or recorded, because no commit had room for any outcome."""
         self._undo: Callable[[], None] | None = None  # Takes back the pending commit; None once the commit may be sent.
@@ -97,7 +101,7 @@ class ShardWork:
 
     def free(self) -> bool:
         """Whether tasks may be started: no transfer, no unsettled commit, and commits have room."""
-        return not self.moving and not self.held and self.pending is None
+        return not self.moving and not self.held and self.pending is None and not (self.outbox and self.outbox.full)
 
     def startable(self, now: float) -> bool:
         """Whether there may be tasks to start; the store may have to be asked."""
@@ -189,6 +193,7 @@ class ShardWork:
             self._start(want, draft, now)
             draft.admission.merge()
         draft.delete_finished_jobs(self.news.forgotten)
+        draft.delete_moved(self.news.moved)
         if spoke or draft.changes or draft.starts:
             self.backlog.pauses.note(now)
             return draft.built(self.version)
@@ -204,6 +209,8 @@ class ShardWork:
         self.outstanding += len(pending.starts)
         self.suspects.started(pending.starts)
         pending.report(self._context.note, self.number)
+        if self.outbox is not None:
+            self.outbox.add(pending.changes, self._context.store)
         self.news.oldest = self.news.oldest if self.news.finished else None
         return pending.starts
 
@@ -216,7 +223,8 @@ class ShardWork:
         if self.pending is not None or read.record.id != self._kept:
             return False
         self.version = read.version
-        self.news.forgotten.clear()
+        self.news.drop_deletes()
+        self.outbox = None  # Find out anew what lies in the store.
         self.backlog.relist()
         return True
 

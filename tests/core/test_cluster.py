@@ -135,7 +135,15 @@ def test_a_group_that_is_not_there_is_an_error() -> None:
 
 def status_of(name: str, **others: object) -> dict[str, object]:
     """What `status` says of a member."""
-    same = {"host": "host", "pid": 1, "suspects": "apart", "capacity": None, "unfit": None, "checked": None}
+    same = {
+        "host": "host",
+        "pid": 1,
+        "suspects": "apart",
+        "capacity": None,
+        "unfit": None,
+        "checked": None,
+        "results_wait": None,
+    }
     return {"name": name, **same, "silent": False, **others}
 
 
