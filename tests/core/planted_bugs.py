@@ -466,7 +466,7 @@ BUGS = (
                 if isinstance(error, UnavailableError):
                     work.pending = None
 """,
-        20,
+        120,
         "P[357]: ",
         "outage",
         breaks=(9,),
@@ -486,7 +486,7 @@ BUGS = (
         "            queue.head = queue.tail\n",
         "            del self._record.queues[job]\n",
         60,
-        "P[357]: ",
+        "(P[357]|KeyError): ",
         breaks=(3,),
     ),
     Bug(
