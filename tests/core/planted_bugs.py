@@ -546,13 +546,19 @@ BUGS = (
         breaks=(3,),
     ),
     Bug(
-        "an owner goes on running a cancelled job",
+        "the chunks of a cancelled job are left in the store",
         "work/admission.py",
-        "        self._keys, self._limits, self._closed = context.store.keys, context.limits, context.closed.jobs\n",
-        "        self._keys, self._limits, self._closed = context.store.keys, context.limits, frozenset[str]()\n",
-        100,
-        "P3: ",
+        """\
+        self._record.count(batch.job, "cancelled", len(fresh))
+        self._changes.append(Delete(self._keys.chunk(self._number, name)))
+""",
+        """\
+        self._record.count(batch.job, "cancelled", len(fresh))
+""",
+        20,
+        "P[37]: ",
         "cancel",
+        breaks=(3,),
     ),
     Bug(
         "a submit opens a cancelled job again",
@@ -576,8 +582,9 @@ BUGS = (
         state = change_state(self._access, self._job, deleting).record.state
 """,
         20,
-        "P3: ",
+        "P[35]: ",
         "delete",
+        breaks=(3,),
     ),
     Bug(
         "a name outlives its member",
