@@ -186,14 +186,18 @@ class SqlSink:
             behind = cast("tuple[int, str]", tuple(rows[-1])[:2])
 
     def _make_tables(self) -> None:
-        """Make the tables that are missing, once for each sink. Two members may do so at the same time."""
+        """Make the tables that are missing, once for each sink. Many members may do so at the same time."""
         with self._lock:
             if self._ready:
                 return
-            try:
-                tables.SINK_METADATA.create_all(self.engine)
-            except DBAPIError:  # Another member was faster, or the user may not make tables: then they must be there.
-                tables.SINK_METADATA.create_all(self.engine)
+            for left in range(len(tables.SINK_METADATA.tables), -1, -1):
+                try:
+                    tables.SINK_METADATA.create_all(self.engine)
+                    break
+                except DBAPIError as error:
+                    # Between the look for a table and its creation, another member may have created the table.
+                    if not left or not (isinstance(error, IntegrityError) or "already exists" in str(error.orig)):
+                        raise
             self._ready = True
 
     @contextmanager
