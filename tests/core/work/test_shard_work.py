@@ -462,7 +462,8 @@ def test_results_are_split_so_that_each_key_fits() -> None:
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 60), st.integers(0, 3000)), min_size=1, max_size=25),
     st.integers(12, 128),
 )
-@example([(0, 0, 0)] * 9 + [(0, 1, 0), (0, 3, 0), (0, 0, 0), (0, 0, 0), (1, 6, 0)], 12)  # The last wait in a queue.
+# The last tasks wait in a queue.
+@example([(1, 6, 0), (1, 20, 0), (1, 0, 0), (0, 3, 0), (1, 3, 0), (0, 0, 0), (0, 1, 0), (0, 0, 0)], 12)
 @example([(0, 0, 0)] * 10 + [(0, 51, 2404)], 13)  # A commit full of added tasks starts none, though some wait.
 @settings(max_examples=40, deadline=None)
 def test_no_commit_exceeds_what_the_store_takes(tasks: list[tuple[int, int, int]], operations: int) -> None:
