@@ -39,7 +39,7 @@ class Closer:
             self._take_back(jobs, now)
             self._seen = jobs
         for work in list(self._works.values()) if jobs else ():
-            _unmark(work, jobs)
+            work.unmark(lambda place: job_of(place[0]) in jobs)
             if work.free() and self._has_more(work, jobs):
                 self._commit(work, 0, now)
                 if work.free() and self._has_more(work, jobs):
@@ -63,15 +63,3 @@ class Closer:
             return True
         chunks = (chunk for name, chunk in work.record.open.items() if job_of(name) in jobs)
         return any((chunk.closed | chunk.run).bit_count() < chunk.size for chunk in chunks)
-
-
-def _unmark(work: ShardWork, jobs: Collection[str]) -> None:
-    """Unmark the tasks of *jobs* that the claim has marked, and that have not started."""
-    mine = [place for place in work.marked if job_of(place[0]) in jobs]
-    if not mine:
-        return
-    work.marked[:] = [place for place in work.marked if job_of(place[0]) not in jobs]
-    for name, index in mine:
-        work.record.open[name].run &= ~(1 << index)
-        if name in work.backlog.tasks:
-            work.backlog.put_back((name, index))

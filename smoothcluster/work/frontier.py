@@ -213,7 +213,9 @@ class Frontier:
 
         *ahead* counts the queued chunks of each job that are read already. They are not read *to_merge*.
         """
-        for job in [job for job in self._turns if jobs is None or job in jobs]:
+        for job in self._turns:
+            if jobs is not None and job not in jobs:
+                continue
             queue = self._record.queues.get(job)
             unread = 0 if queue is None else queue.tail - queue.head - ahead[job]
             if queue is not None and unread > 0 and not to_merge:

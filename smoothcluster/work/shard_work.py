@@ -87,13 +87,14 @@ class ShardWork:
         self.suspects.started(runs)
         return runs
 
-    def unmark(self) -> None:
-        """Unmark the tasks marked by the claim and not started yet: an owner starts them later."""
-        for name, index in self.marked:
+    def unmark(self, wanted: Callable[[Place], bool] = lambda place: True) -> None:
+        """Unmark the *wanted* tasks marked by the claim and not started yet: an owner starts or closes them later."""
+        mine = [*filter(wanted, self.marked)]
+        self.marked = [place for place in self.marked if not wanted(place)]
+        for name, index in mine:
             self.record.open[name].run &= ~(1 << index)
             if name in self.backlog.tasks:
                 self.backlog.put_back((name, index))
-        self.marked.clear()
 
     def forget(self, job: str, seen: list[str]) -> None:
         """Plan to drop the records of a finished job: the counts, and the keys *seen* with the digests of ids."""
